@@ -1,0 +1,3 @@
+//! The binary: wires the real world to the library and ends with its exit code.
+
+fn main() {}

@@ -1,0 +1,443 @@
+//! The configuration: what was written (`Config` is read straight from TOML), then checked.
+//!
+//! Every value type checks itself while it is read, so an error carries the line and a caret.
+
+use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
+
+use globset::{Glob, GlobMatcher};
+use serde::{Deserialize, Deserializer, de};
+
+use crate::model::account::{Account, AccountName};
+use crate::model::options;
+use crate::model::policy::Policy;
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Config {
+    /// Write, or only report.
+    pub mode: Mode,
+    /// Where the list comes from.
+    pub source: Source,
+    /// Whose files, and which.
+    pub accounts: Accounts,
+    /// Which lines are taken.
+    #[serde(deserialize_with = "read_policy")]
+    pub policy: Policy,
+    /// When a list is held.
+    pub guard: Guard,
+    /// The check that needs no event.
+    pub verify: Verify,
+    /// Where state is kept.
+    pub paths: Paths,
+}
+
+/// What the enforcer may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Make the files say what the list says.
+    #[default]
+    Enforce,
+    /// Report drift and differences, write nothing.
+    Observe,
+}
+
+/// The `[source]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Source {
+    /// A directory with the list: `<account>` or `<account>/<label>…`.
+    #[serde(deserialize_with = "absolute_or_none")]
+    pub directory: Option<PathBuf>,
+    /// Time between two polls.
+    #[serde(deserialize_with = "duration")]
+    pub every: Duration,
+}
+
+/// The `[accounts]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Accounts {
+    /// Names or globs; nothing else is ever touched.
+    pub manage: Vec<Pattern>,
+    /// Which file, with sshd's tokens.
+    pub file: FilePattern,
+    /// Who owns it.
+    pub owner: Owner,
+    /// authorized_keys lines that every managed account keeps.
+    #[serde(deserialize_with = "absolute")]
+    pub break_glass: PathBuf,
+}
+
+/// The `[guard]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Guard {
+    /// Share of all keys enforced on this host that one list may remove, 0 to 1.
+    #[serde(deserialize_with = "share")]
+    pub max_removed: f64,
+    /// How many times in a row a list that removes more must come before it applies.
+    #[serde(deserialize_with = "at_least_one")]
+    pub confirmations: u32,
+}
+
+/// The `[verify]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Verify {
+    /// Time between two full checks.
+    #[serde(deserialize_with = "duration")]
+    pub every: Duration,
+}
+
+/// The `[paths]` table.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct Paths {
+    /// What was enforced, and first-run backups.
+    #[serde(deserialize_with = "absolute")]
+    pub state_dir: PathBuf,
+    /// `status.json`.
+    #[serde(deserialize_with = "absolute")]
+    pub runtime_dir: PathBuf,
+    /// `approved.json`.
+    #[serde(deserialize_with = "absolute")]
+    pub fetch_state_dir: PathBuf,
+    /// `fetch.json`.
+    #[serde(deserialize_with = "absolute")]
+    pub fetch_runtime_dir: PathBuf,
+}
+
+/// Who owns a managed file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Owner {
+    /// The account, 0600.
+    #[default]
+    Account,
+    /// `root:<primary group>`, 0640: the account can read it and not edit it in place.
+    Root,
+}
+
+/// An account name or a glob over account names.
+#[derive(Clone, Debug)]
+pub enum Pattern {
+    /// Named in full: this one account, whatever its uid.
+    Name(AccountName),
+    /// Every ordinary account that matches.
+    Glob(GlobMatcher),
+}
+
+/// `[accounts] file` with its tokens `%h %u %U %%` (`sshd_config(5)`, TOKENS).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePattern(String);
+
+/// Where an account's file is: below a directory the account controls, or below `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// True when the walk starts at the account's home, false when it starts at `/`.
+    pub in_home: bool,
+    /// The directories below the start, in order.
+    pub directories: Vec<String>,
+    /// The file's name.
+    pub file: String,
+    /// The whole path, for people and logs.
+    pub path: PathBuf,
+}
+
+impl Config {
+    /// Reads the text of a config file.
+    pub fn read(text: &str) -> Result<Self, toml::de::Error> {
+        toml::from_str(text)
+    }
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { directory: Some("/etc/authorized-keys-agent/approved".into()), every: Duration::from_mins(1) }
+    }
+}
+
+impl Default for Accounts {
+    fn default() -> Self {
+        Self {
+            manage: Vec::new(),
+            file: FilePattern("%h/.ssh/authorized_keys".to_owned()),
+            owner: Owner::Account,
+            break_glass: "/etc/authorized-keys-agent/break-glass".into(),
+        }
+    }
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self { max_removed: 0.5, confirmations: 3 }
+    }
+}
+
+impl Default for Verify {
+    fn default() -> Self {
+        Self { every: Duration::from_mins(5) }
+    }
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            state_dir: "/var/lib/authorized-keys-agent".into(),
+            runtime_dir: "/run/authorized-keys-agent".into(),
+            fetch_state_dir: "/var/lib/authorized-keys-fetch".into(),
+            fetch_runtime_dir: "/run/authorized-keys-fetch".into(),
+        }
+    }
+}
+
+impl Accounts {
+    /// True when `name` is managed; `uid` is `None` while NSS does not know it. Root and system accounts
+    /// (uid below `uid_min`) are managed only when named in full.
+    pub fn manages(&self, name: &AccountName, uid: Option<u32>, uid_min: u32) -> bool {
+        let ordinary = uid.is_none_or(|uid| uid >= uid_min);
+        self.manage.iter().any(|pattern| match pattern {
+            Pattern::Name(named) => named == name,
+            Pattern::Glob(glob) => ordinary && glob.is_match(name.as_str()),
+        })
+    }
+
+    /// The accounts that are named in full.
+    pub fn named(&self) -> impl Iterator<Item = &AccountName> {
+        self.manage.iter().filter_map(|pattern| match pattern {
+            Pattern::Name(name) => Some(name),
+            Pattern::Glob(_) => None,
+        })
+    }
+}
+
+impl FilePattern {
+    /// Where this account's file is; `None` when the home is no absolute path below `/`.
+    pub fn locate(&self, account: &Account) -> Option<Location> {
+        let home = account.home.to_str()?;
+        let mut path = String::new();
+        let mut chars = self.0.chars();
+        while let Some(c) = chars.next() {
+            match (c, if c == '%' { chars.next() } else { None }) {
+                ('%', Some('h')) => path.push_str(home),
+                ('%', Some('u')) => path.push_str(account.name.as_str()),
+                ('%', Some('U')) => path.push_str(&account.uid.to_string()),
+                ('%', _) => path.push('%'),
+                (c, _) => path.push(c),
+            }
+        }
+        // sshd: a path that is not absolute is below the home (auth.c: expand_authorized_keys).
+        let path = if path.starts_with('/') { PathBuf::from(path) } else { account.home.join(path) };
+        let below_home = path.strip_prefix(home).ok().filter(|_| is_home(&account.home));
+        let uses_home = self.0.starts_with("%h") || !self.0.starts_with('/');
+        if uses_home && below_home.is_none() {
+            return None;
+        }
+        let walked = below_home.or_else(|| path.strip_prefix("/").ok())?;
+        let mut names: Vec<String> = walked
+            .components()
+            .map(|part| match part {
+                Component::Normal(name) => name.to_str().map(str::to_owned),
+                _ => None,
+            })
+            .collect::<Option<_>>()?;
+        let file = names.pop()?;
+        Some(Location { in_home: below_home.is_some(), directories: names, file, path })
+    }
+}
+
+/// A home that work can be done in: absolute, not `/`, no `..` (FACTS of NSS: it may be empty or `/`).
+fn is_home(home: &Path) -> bool {
+    let mut parts = home.components();
+    parts.next() == Some(Component::RootDir)
+        && home.components().count() > 1
+        && parts.all(|part| matches!(part, Component::Normal(_)))
+}
+
+impl<'de> Deserialize<'de> for FilePattern {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let mut tokens = Vec::new();
+        let mut chars = text.chars();
+        while let Some(c) = chars.next() {
+            match (c, if c == '%' { chars.next() } else { None }) {
+                ('%', Some(token @ ('h' | 'u' | 'U' | '%'))) => tokens.push(token),
+                ('%', _) => return Err(de::Error::custom("only %h, %u, %U and %% stand for something")),
+                _ => {}
+            }
+        }
+        let own = text.starts_with("%h/") || tokens.iter().any(|t| matches!(t, 'u' | 'U'));
+        let plain = |part| matches!(part, Component::Normal(_) | Component::RootDir);
+        if text.ends_with('/') || text.is_empty() || !Path::new(&text).components().all(plain) {
+            return Err(de::Error::custom("not a path of one file, without `.` and `..`"));
+        }
+        if text.starts_with('/') && !own {
+            return Err(de::Error::custom("one file for all accounts: use %u, %U or %h"));
+        }
+        if text.get(1..).is_some_and(|rest| rest.contains("%h")) {
+            return Err(de::Error::custom("%h is only understood at the start"));
+        }
+        Ok(Self(text))
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        if text.contains(['*', '?', '[', '{']) {
+            let glob = Glob::new(&text).map_err(de::Error::custom)?;
+            return Ok(Self::Glob(glob.compile_matcher()));
+        }
+        AccountName::try_from(text).map(Self::Name).map_err(de::Error::custom)
+    }
+}
+
+/// The policy as written; missing keys take the defaults.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WrittenPolicy {
+    algorithms: Option<Vec<Algorithm>>,
+    min_rsa_bits: Option<u32>,
+    options: Option<Vec<OptionName>>,
+}
+
+struct Algorithm(String);
+struct OptionName(String);
+
+impl<'de> Deserialize<'de> for Algorithm {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        if name == "ssh-dss" || name.contains("-cert-v01@") {
+            return Err(de::Error::custom("DSA keys and certificates are never accepted"));
+        }
+        if matches!(name.as_str(), "rsa-sha2-256" | "rsa-sha2-512") {
+            return Err(de::Error::custom("a signature algorithm; the key type is `ssh-rsa`"));
+        }
+        Ok(Self(name))
+    }
+}
+
+impl<'de> Deserialize<'de> for OptionName {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(from)?;
+        match options::known(&name) {
+            Some(_) => Ok(Self(name)),
+            None => Err(de::Error::custom("not an option of authorized_keys (sshd(8))")),
+        }
+    }
+}
+
+fn read_policy<'de, D: Deserializer<'de>>(from: D) -> Result<Policy, D::Error> {
+    let written = WrittenPolicy::deserialize(from)?;
+    let default = Policy::default();
+    Ok(Policy {
+        algorithms: written
+            .algorithms
+            .map_or(default.algorithms, |names| names.into_iter().map(|name| name.0).collect()),
+        min_rsa_bits: written.min_rsa_bits.unwrap_or(default.min_rsa_bits),
+        options: written
+            .options
+            .map_or(default.options, |names| names.into_iter().map(|name| name.0).collect()),
+    })
+}
+
+/// `"60s"`, `"5m"`, `"1h 30m"`: at least [`SHORTEST`], at most a week.
+fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    /// Below this the agent would be the load it watches for.
+    const SHORTEST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_hours(7 * 24);
+    let text = String::deserialize(from)?;
+    let parsed: jiff::SignedDuration = text
+        .parse()
+        .map_err(|_| de::Error::custom("not a duration such as \"60s\", \"5m\" or \"1h 30m\""))?;
+    match Duration::try_from(parsed) {
+        Ok(duration) if (SHORTEST..=LONGEST).contains(&duration) => Ok(duration),
+        _ => Err(de::Error::custom("a duration from 100ms to 7d is needed")),
+    }
+}
+
+fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
+    let path = PathBuf::deserialize(from)?;
+    if path.is_absolute() { Ok(path) } else { Err(de::Error::custom("an absolute path is needed")) }
+}
+
+fn absolute_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<PathBuf>, D::Error> {
+    absolute(from).map(Some)
+}
+
+fn share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+    let share = f64::deserialize(from)?;
+    if (0.0..=1.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err(de::Error::custom("a share from 0.0 to 1.0 is needed"))
+    }
+}
+
+fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    let count = u32::deserialize(from)?;
+    if count > 0 { Ok(count) } else { Err(de::Error::custom("at least 1 is needed")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_error(text: &str, expected: &str) {
+        let error = Config::read(text).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+        assert!(error.contains("line ") && error.contains('^'), "{error}");
+    }
+
+    #[test]
+    fn an_error_names_the_line_and_what_to_do() {
+        check_error("mode = \"enforced\"", "unknown variant `enforced`");
+        check_error("[source]\nevry = \"60s\"", "unknown field `evry`");
+        check_error("[source]\nevery = \"60\"", "not a duration");
+        check_error("[source]\nevery = \"1ms\"", "100ms to 7d");
+        check_error("[accounts]\nmanage = [\"a/b\"]", "not an account name");
+        check_error("[accounts]\nfile = \"/etc/keys\"", "one file for all accounts");
+        check_error("[accounts]\nfile = \"%h/../x\"", "without `.` and `..`");
+        check_error("[accounts]\nfile = \"%x/y\"", "only %h, %u, %U and %%");
+        check_error("[policy]\noptions = [\"restrictive\"]", "not an option");
+        check_error("[policy]\nalgorithms = [\"ssh-dss\"]", "never accepted");
+        check_error("[guard]\nmax-removed = 2.0", "0.0 to 1.0");
+        check_error("[guard]\nconfirmations = 0", "at least 1");
+        check_error("[paths]\nstate-dir = \"x\"", "absolute path");
+    }
+
+    #[test]
+    fn locates_the_file_of_an_account() {
+        let account =
+            |home: &str| Account { name: "bob".try_into().unwrap(), uid: 1001, gid: 1001, home: home.into() };
+        let check = |pattern: &str, home: &str, expected: Option<(bool, &str, &str)>| {
+            let found = FilePattern(pattern.to_owned()).locate(&account(home));
+            let found = found.map(|l| (l.in_home, l.directories.join("/"), l.path));
+            let expected = expected.map(|(h, d, p)| (h, d.to_owned(), PathBuf::from(p)));
+            assert_eq!(found, expected, "{pattern} {home}");
+        };
+        let file = "/home/bob/.ssh/authorized_keys";
+        check("%h/.ssh/authorized_keys", "/home/bob", Some((true, ".ssh", file)));
+        check(".ssh/authorized_keys", "/home/bob", Some((true, ".ssh", file)));
+        check("/home/%u/.ssh/authorized_keys", "/home/bob", Some((true, ".ssh", file)));
+        check("/etc/ssh/keys.d/%u", "/home/bob", Some((false, "etc/ssh/keys.d", "/etc/ssh/keys.d/bob")));
+        check("/etc/keys/%U", "/", Some((false, "etc/keys", "/etc/keys/1001")));
+        for home in ["/", "", "relative", "/home/../root"] {
+            check("%h/.ssh/authorized_keys", home, None);
+        }
+    }
+
+    #[test]
+    fn globs_never_reach_system_accounts() {
+        let config = Config::read("[accounts]\nmanage = [\"ec2-user\", \"*\"]").unwrap();
+        let manages =
+            |name: &str, uid| config.accounts.manages(&AccountName::try_from(name).unwrap(), uid, 1000);
+        assert!(manages("ec2-user", Some(12)));
+        assert!(manages("bob", Some(1000)));
+        assert!(!manages("root", Some(0)));
+        assert!(!manages("www-data", Some(33)));
+    }
+}

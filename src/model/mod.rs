@@ -1,0 +1,15 @@
+//! What things mean: pure values and decisions. No clock, no I/O.
+
+pub mod account;
+pub mod cadence;
+pub mod config;
+pub mod desired;
+pub mod escape;
+pub mod guard;
+pub mod key;
+pub mod line;
+pub mod list;
+pub mod options;
+pub mod plan;
+pub mod policy;
+pub mod status;

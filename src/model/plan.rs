@@ -1,0 +1,192 @@
+//! Desired and observed, compared: what differs, and so what to do. Doing it is `host/keyfile`'s.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::model::config::Mode;
+use crate::model::line::Line;
+
+/// What a managed file is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Every byte.
+    pub content: Vec<u8>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// What stands at the file's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, or not even its directory.
+    Nothing,
+    /// A regular file.
+    File(FoundFile),
+    /// Something else.
+    Other(Kind),
+}
+
+/// A regular file, as `fstat` and a bounded read show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Its bytes; `None` when it cannot be read or is too large to be ours.
+    pub content: Option<Vec<u8>>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Names it has.
+    pub links: u64,
+}
+
+/// What can stand in a file's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A directory.
+    Directory,
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A block or character device.
+    Device,
+}
+
+/// One way in which the file is not what it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// There is no file.
+    Missing,
+    /// It is no regular file.
+    Kind(Kind),
+    /// It holds a key that it is not to hold.
+    Added(String),
+    /// It lacks a key.
+    Removed(String),
+    /// A key has other options or another comment, or stands twice.
+    Altered(String),
+    /// Its bytes differ, its keys do not.
+    Bytes,
+    /// It cannot be read, or is far too large.
+    Unreadable,
+    /// Owner and group.
+    Owner(u32, u32),
+    /// Permission bits.
+    Mode(u32),
+    /// It has another name elsewhere.
+    Links(u64),
+    /// The directory of the file has these permission bits, which let others write.
+    DirectoryMode(u32),
+}
+
+/// What to do about the differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// In sync.
+    Nothing,
+    /// Observe mode: say so.
+    Report,
+    /// Replace the whole file.
+    Replace,
+}
+
+/// The decision for one account.
+pub fn action(mode: Mode, differences: &[Difference]) -> Action {
+    match mode {
+        _ if differences.is_empty() => Action::Nothing,
+        Mode::Observe => Action::Report,
+        Mode::Enforce => Action::Replace,
+    }
+}
+
+/// Everything in which `found` is not what is `wanted`; empty when in sync.
+pub fn differences(wanted: &Wanted, found: &Found) -> Vec<Difference> {
+    let file = match found {
+        Found::Nothing => return vec![Difference::Missing],
+        Found::Other(kind) => return vec![Difference::Kind(*kind)],
+        Found::File(file) => file,
+    };
+    let mut all = match &file.content {
+        None => vec![Difference::Unreadable],
+        Some(content) if *content == wanted.content => Vec::new(),
+        Some(content) => compare_keys(&wanted.content, content),
+    };
+    if (file.uid, file.gid) != (wanted.uid, wanted.gid) {
+        all.push(Difference::Owner(file.uid, file.gid));
+    }
+    if file.mode != wanted.mode {
+        all.push(Difference::Mode(file.mode));
+    }
+    if file.links != 1 {
+        all.push(Difference::Links(file.links));
+    }
+    all
+}
+
+/// The keys of a file: fingerprint to the whole canonical lines that have it. Lines that are no keys are left
+/// out; sshd does not use them either.
+pub fn keys_of(content: &[u8]) -> BTreeMap<String, Vec<String>> {
+    let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for line in content.split(|b| *b == b'\n') {
+        if let Ok(Line::Key(line)) = Line::read(line) {
+            keys.entry(line.key.fingerprint().to_owned()).or_default().push(line.to_string());
+        }
+    }
+    keys
+}
+
+fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
+    let (wanted, found) = (keys_of(wanted), keys_of(found));
+    let mut all: Vec<Difference> = Vec::new();
+    for (key, lines) in &found {
+        match wanted.get(key) {
+            None => all.push(Difference::Added(key.clone())),
+            Some(expected) if expected != lines => all.push(Difference::Altered(key.clone())),
+            Some(_) => {}
+        }
+    }
+    let missing = wanted.keys().filter(|key| !found.contains_key(*key));
+    all.extend(missing.cloned().map(Difference::Removed));
+    if all.is_empty() {
+        all.push(Difference::Bytes);
+    }
+    all
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => write!(f, "deleted"),
+            Self::Kind(kind) => write!(f, "replaced by {kind}"),
+            Self::Added(key) => write!(f, "added {key}"),
+            Self::Removed(key) => write!(f, "removed {key}"),
+            Self::Altered(key) => write!(f, "altered {key}"),
+            Self::Bytes => write!(f, "other bytes, same keys"),
+            Self::Unreadable => write!(f, "cannot be read"),
+            Self::Owner(uid, gid) => write!(f, "owner {uid}:{gid}"),
+            Self::Mode(mode) => write!(f, "mode {mode:04o}"),
+            Self::Links(count) => write!(f, "{count} hard links"),
+            Self::DirectoryMode(mode) => write!(f, "directory mode {mode:04o}"),
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Directory => "a directory",
+            Self::Symlink => "a symbolic link",
+            Self::Fifo => "a FIFO",
+            Self::Socket => "a socket",
+            Self::Device => "a device",
+        })
+    }
+}
