@@ -1,3 +1,9 @@
 //! The binary: wires the real world to the library and ends with its exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use authorized_keys_agent::cli;
+
+fn main() -> ExitCode {
+    cli::main()
+}

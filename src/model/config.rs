@@ -154,6 +154,16 @@ impl Config {
     }
 }
 
+impl Mode {
+    /// As the config spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+        }
+    }
+}
+
 impl Default for Source {
     fn default() -> Self {
         Self { directory: Some("/etc/authorized-keys-agent/approved".into()), every: Duration::from_mins(1) }

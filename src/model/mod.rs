@@ -4,6 +4,7 @@ pub mod account;
 pub mod cadence;
 pub mod config;
 pub mod desired;
+pub mod enforced;
 pub mod escape;
 pub mod guard;
 pub mod key;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::model::config::Mode;
-use crate::model::line::Line;
+use crate::model::line::{KeyLine, Line};
 
 /// What a managed file is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,11 +68,11 @@ pub enum Difference {
     /// It is no regular file.
     Kind(Kind),
     /// It holds a key that it is not to hold.
-    Added(String),
+    Added(KeyName),
     /// It lacks a key.
-    Removed(String),
+    Removed(KeyName),
     /// A key has other options or another comment, or stands twice.
-    Altered(String),
+    Altered(KeyName),
     /// Its bytes differ, its keys do not.
     Bytes,
     /// It cannot be read, or is far too large.
@@ -85,6 +85,22 @@ pub enum Difference {
     Links(u64),
     /// The directory of the file has these permission bits, which let others write.
     DirectoryMode(u32),
+}
+
+/// There is no file, so every key is missing from it.
+fn lacking(why: Difference, wanted: &Wanted) -> Vec<Difference> {
+    let mut all = vec![why];
+    all.extend(compare_keys(&wanted.content, b"").into_iter().filter(|d| *d != Difference::Bytes));
+    all
+}
+
+/// A key, as people know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyName {
+    /// `SHA256:…`.
+    pub fingerprint: String,
+    /// Printable ASCII.
+    pub comment: String,
 }
 
 /// What to do about the differences.
@@ -110,8 +126,8 @@ pub fn action(mode: Mode, differences: &[Difference]) -> Action {
 /// Everything in which `found` is not what is `wanted`; empty when in sync.
 pub fn differences(wanted: &Wanted, found: &Found) -> Vec<Difference> {
     let file = match found {
-        Found::Nothing => return vec![Difference::Missing],
-        Found::Other(kind) => return vec![Difference::Kind(*kind)],
+        Found::Nothing => return lacking(Difference::Missing, wanted),
+        Found::Other(kind) => return lacking(Difference::Kind(*kind), wanted),
         Found::File(file) => file,
     };
     let mut all = match &file.content {
@@ -131,13 +147,13 @@ pub fn differences(wanted: &Wanted, found: &Found) -> Vec<Difference> {
     all
 }
 
-/// The keys of a file: fingerprint to the whole canonical lines that have it. Lines that are no keys are left
-/// out; sshd does not use them either.
-pub fn keys_of(content: &[u8]) -> BTreeMap<String, Vec<String>> {
-    let mut keys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+/// The keys of a file: fingerprint to the lines that have it. Lines that are no keys are left out; sshd does not
+/// use them either.
+fn keys_of(content: &[u8]) -> BTreeMap<String, Vec<KeyLine>> {
+    let mut keys: BTreeMap<String, Vec<KeyLine>> = BTreeMap::new();
     for line in content.split(|b| *b == b'\n') {
         if let Ok(Line::Key(line)) = Line::read(line) {
-            keys.entry(line.key.fingerprint().to_owned()).or_default().push(line.to_string());
+            keys.entry(line.key.fingerprint().to_owned()).or_default().push(line);
         }
     }
     keys
@@ -145,20 +161,30 @@ pub fn keys_of(content: &[u8]) -> BTreeMap<String, Vec<String>> {
 
 fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
     let (wanted, found) = (keys_of(wanted), keys_of(found));
+    let name = |fingerprint: &String, lines: &[KeyLine]| KeyName {
+        fingerprint: fingerprint.clone(),
+        comment: lines.first().map(|line| line.comment.clone()).unwrap_or_default(),
+    };
     let mut all: Vec<Difference> = Vec::new();
     for (key, lines) in &found {
         match wanted.get(key) {
-            None => all.push(Difference::Added(key.clone())),
-            Some(expected) if expected != lines => all.push(Difference::Altered(key.clone())),
+            None => all.push(Difference::Added(name(key, lines))),
+            Some(expected) if expected != lines => all.push(Difference::Altered(name(key, lines))),
             Some(_) => {}
         }
     }
-    let missing = wanted.keys().filter(|key| !found.contains_key(*key));
-    all.extend(missing.cloned().map(Difference::Removed));
+    let missing = wanted.iter().filter(|(key, _)| !found.contains_key(*key));
+    all.extend(missing.map(|(key, lines)| Difference::Removed(name(key, lines))));
     if all.is_empty() {
         all.push(Difference::Bytes);
     }
     all
+}
+
+impl fmt::Display for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fingerprint)
+    }
 }
 
 impl fmt::Display for Difference {

@@ -2,10 +2,13 @@
 //!
 //! Schema 1: fields may be added, none changes its meaning.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
+use crate::model::config::Config;
 use crate::model::desired::{Grant, Rejected};
 
 /// The version of this schema.
@@ -26,8 +29,9 @@ pub struct Status {
     pub problems: Vec<String>,
     /// The list in force.
     pub list: ListStatus,
-    /// Each account the list or the config speaks of.
-    pub accounts: Vec<AccountStatus>,
+    /// Each account the list or the config speaks of; rows in JSON.
+    #[serde(with = "rows")]
+    pub accounts: BTreeMap<AccountName, AccountStatus>,
     /// What was not taken.
     pub rejected: Vec<Rejected>,
     /// Changes that were undone.
@@ -177,7 +181,46 @@ impl From<&Grant> for KeyStatus {
     }
 }
 
+/// A map by name, written as the array of its values.
+mod rows {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{AccountName, AccountStatus};
+
+    pub(super) fn serialize<S: Serializer>(
+        accounts: &BTreeMap<AccountName, AccountStatus>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.collect_seq(accounts.values())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<BTreeMap<AccountName, AccountStatus>, D::Error> {
+        let rows = Vec::<AccountStatus>::deserialize(from)?;
+        Ok(rows.into_iter().map(|account| (account.name.clone(), account)).collect())
+    }
+}
+
 impl Status {
+    /// Nothing is known yet.
+    pub fn unknown(config: &Config, now: Timestamp) -> Self {
+        Self {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            mode: config.mode.as_str().to_owned(),
+            health: Health::Degraded,
+            problems: Vec::new(),
+            list: ListStatus::default(),
+            accounts: BTreeMap::new(),
+            rejected: Vec::new(),
+            drift: Drift::default(),
+            enforcer: Enforcer { pid: 0, started_at: now, written_at: now, reloads: 0 },
+        }
+    }
+
     /// Sets `health` by `problems`.
     pub fn settle_health(&mut self) {
         self.health = if self.problems.is_empty() { Health::Healthy } else { Health::Degraded };

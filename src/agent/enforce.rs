@@ -1,0 +1,220 @@
+//! The enforce loop: level-triggered. An event only says "look again"; a pass does the rest.
+
+use std::collections::{BTreeSet, HashSet};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::agent::events::chain;
+use crate::agent::pass::{Enforcer, List, Report, Terms};
+use crate::agent::work::{AgentWatches, Subject};
+use crate::agent::{Trigger, files};
+use crate::host::process::{self, Lock, LockError};
+use crate::host::watch::{Change, Watches};
+use crate::host::{keyfile, store};
+use crate::model::account::AccountName;
+use crate::model::config::{Config, Paths};
+
+/// Why the enforcer did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// One at a time.
+    #[error("the enforcer cannot start")]
+    Lock(#[source] LockError),
+    /// The directory for the lock and the status.
+    #[error("the enforcer cannot start")]
+    Directory(#[source] store::StoreError),
+    /// Root's groups would be used for work done as an account.
+    #[error("the enforcer cannot give up root's supplementary groups")]
+    Groups(#[source] std::io::Error),
+    /// Signals cannot be listened to.
+    #[error("the enforcer cannot listen to signals")]
+    Signals(#[source] std::io::Error),
+}
+
+/// Makes this process the enforcer of this host, for as long as the lock is held.
+pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
+    store::make_directory(&paths.runtime_dir, 0o755).map_err(StartError::Directory)?;
+    let lock = process::lock(&files::enforce_lock(paths)).map_err(StartError::Lock)?;
+    keyfile::drop_supplementary_groups().map_err(|error| StartError::Groups(error.into()))?;
+    process::raise_descriptor_limit();
+    Ok(lock)
+}
+
+/// One pass over everything, without watching.
+pub async fn once(
+    enforcer: &mut Enforcer,
+    list: List<'_>,
+    accepted: Option<String>,
+    now: Timestamp,
+) -> Report {
+    let terms =
+        Terms { trigger: Trigger::Startup, only: None, list, accepted, watches: None, publish: true, now };
+    enforcer.pass(terms, |_| {}).await
+}
+
+/// What changed since the last pass.
+#[derive(Default)]
+struct Pending {
+    subjects: Mutex<(HashSet<Subject>, bool)>,
+    bell: Notify,
+}
+
+impl Pending {
+    fn add(&self, change: Change<Subject>) {
+        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            Change::At(subject) => drop(subjects.0.insert(subject)),
+            Change::Everything => subjects.1 = true,
+        }
+        self.bell.notify_one();
+    }
+
+    /// Why the next pass runs, and on which accounts; all of them for `None`.
+    fn take(&self) -> (Trigger, Option<BTreeSet<AccountName>>) {
+        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        let (changed, everything) = std::mem::take(&mut *subjects);
+        if everything {
+            return (Trigger::Timer, None);
+        }
+        if changed.contains(&Subject::List) {
+            return (Trigger::ListChanged, None);
+        }
+        let accounts = changed.into_iter().filter_map(|subject| match subject {
+            Subject::Account(name) => Some(name),
+            Subject::List => None,
+        });
+        (Trigger::Drift, Some(accounts.collect()))
+    }
+}
+
+/// Enforces until SIGTERM or SIGINT. `reread` gives the config again at SIGHUP; `now` is the clock.
+pub async fn run(
+    mut enforcer: Enforcer,
+    reread: impl Fn() -> Result<Config, String>,
+    now: impl Fn() -> Timestamp,
+) -> Result<(), StartError> {
+    let listen = |kind| signal(kind).map_err(StartError::Signals);
+    let (mut hang_up, mut terminate, mut interrupt) =
+        (listen(SignalKind::hangup())?, listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let pending = Arc::new(Pending::default());
+    let (mut trigger, mut only) = (Trigger::Startup, None);
+    let mut watches = None;
+    let mut full_check = Instant::now();
+    loop {
+        if only.is_none() {
+            // A watch may have died in ways that nobody tells of (an unmount, the watcher's thread): each full
+            // pass starts with new ones. The old ones see what happens until then.
+            let fresh = watch(&pending, &enforcer);
+            full_check = Instant::now() + enforcer.config().verify.every;
+            let report = pass(&mut enforcer, trigger, None, fresh.as_ref(), &pending, now()).await;
+            watches = fresh;
+            if report.newly_hanging {
+                // Whatever holds the thread may hold the watcher too: put the others' watches on another one.
+                pending.add(Change::Everything);
+            }
+            full_check = full_check.min(at(report.next_expiry, now()));
+        } else {
+            let report = pass(&mut enforcer, trigger, only, watches.as_ref(), &pending, now()).await;
+            if report.newly_hanging {
+                pending.add(Change::Everything);
+            }
+        }
+        // Every arm is cancel-safe: signals and the bell keep what arrives while nobody waits, sleeping keeps
+        // nothing.
+        (trigger, only) = tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => {
+                enforcer.reconfigure(reread());
+                (Trigger::Reload, None)
+            }
+            () = pending.bell.notified() => pending.take(),
+            () = tokio::time::sleep_until(full_check) => (Trigger::Timer, None),
+        };
+    }
+}
+
+async fn pass(
+    enforcer: &mut Enforcer,
+    trigger: Trigger,
+    only: Option<BTreeSet<AccountName>>,
+    watches: Option<&Arc<AgentWatches>>,
+    pending: &Arc<Pending>,
+    now: Timestamp,
+) -> Report {
+    let accepted = (trigger == Trigger::Reload).then(|| take_accepted(&enforcer.config().paths)).flatten();
+    let again = Arc::clone(pending);
+    let terms =
+        Terms { trigger, only, list: List::Stored, accepted, watches: watches.cloned(), publish: true, now };
+    enforcer.pass(terms, move |name| again.add(Change::At(Subject::Account(name)))).await
+}
+
+/// The digest that `sync --accept-removals` left; it counts once, whatever comes of it.
+fn take_accepted(paths: &Paths) -> Option<String> {
+    let path = files::accepted(paths);
+    let accepted = store::read_json(&path).ok().flatten();
+    if accepted.is_some() {
+        // If it stays, it counts for the same list only.
+        let _ = std::fs::remove_file(&path);
+    }
+    accepted
+}
+
+/// New watches, with those on the list; `None`, and a warning, where inotify is not to be had.
+fn watch(pending: &Arc<Pending>, enforcer: &Enforcer) -> Option<Arc<AgentWatches>> {
+    let told = Arc::clone(pending);
+    let watches = match Watches::start(move |change| told.add(change)) {
+        Ok(watches) => watches,
+        Err(error) => {
+            tracing::warn!(
+                error = chain(&error),
+                "nothing is watched, changes are seen by the full check only"
+            );
+            return None;
+        }
+    };
+    let paths = &enforcer.config().paths;
+    watch_file(&watches, &files::approved(paths));
+    if enforcer.holds_a_list() {
+        watch_file(&watches, &files::fetch_report(paths));
+    }
+    Some(Arc::new(watches))
+}
+
+/// Watches for a file to be replaced or, where its directory is missing too, for the directory to appear.
+fn watch_file(watches: &AgentWatches, path: &Path) {
+    let places = [path, path.parent().unwrap_or(path)];
+    for place in places {
+        let (Some(directory), Some(name)) =
+            (place.parent(), place.file_name().and_then(|name| name.to_str()))
+        else {
+            return;
+        };
+        let Ok(opened) = File::open(directory) else { continue };
+        let Ok(meta) = opened.metadata() else { continue };
+        if let Err(error) = watches.put(opened.as_fd(), (meta.dev(), meta.ino()), Some(name), &Subject::List)
+        {
+            tracing::warn!(path = %path.display(), error = chain(&error), "not watched");
+        }
+        return;
+    }
+}
+
+/// The instant of a time of day, far off for `None`. A clock that jumps is corrected by the next full check.
+fn at(time: Option<Timestamp>, now: Timestamp) -> Instant {
+    const FAR: Duration = Duration::from_hours(24);
+    let wait = time.map_or(FAR, |time| {
+        // A moment later than the second it expires in, or the pass would come too early.
+        Duration::try_from(time.duration_since(now)).unwrap_or_default() + Duration::from_millis(50)
+    });
+    Instant::now() + wait.min(FAR)
+}

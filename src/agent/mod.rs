@@ -1,0 +1,71 @@
+//! Time: the loops, and one pass of each.
+
+mod decide;
+pub mod enforce;
+pub mod events;
+pub mod fetch;
+pub mod pass;
+mod report;
+pub mod work;
+
+/// Why a pass runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The enforcer has just started.
+    Startup,
+    /// The stored list changed.
+    ListChanged,
+    /// A managed file, or a directory on the way to it, changed.
+    Drift,
+    /// It is time: a full check, or a key expires.
+    Timer,
+    /// Somebody asked: SIGHUP, `sync`.
+    Reload,
+}
+
+/// The files the two halves share, by the `[paths]` table.
+pub mod files {
+    use std::path::PathBuf;
+
+    use crate::model::config::Paths;
+
+    /// The last good list.
+    pub fn approved(paths: &Paths) -> PathBuf {
+        paths.fetch_state_dir.join("approved.json")
+    }
+
+    /// The outcome of the last fetch.
+    pub fn fetch_report(paths: &Paths) -> PathBuf {
+        paths.fetch_runtime_dir.join("fetch.json")
+    }
+
+    /// Held by the one fetcher.
+    pub fn fetch_lock(paths: &Paths) -> PathBuf {
+        paths.fetch_runtime_dir.join("fetch.lock")
+    }
+
+    /// What is in force.
+    pub fn enforced(paths: &Paths) -> PathBuf {
+        paths.state_dir.join("enforced.json")
+    }
+
+    /// First-run copies of files that were not ours.
+    pub fn backups(paths: &Paths) -> PathBuf {
+        paths.state_dir.join("backups")
+    }
+
+    /// The digest of a list whose removals a person has accepted.
+    pub fn accepted(paths: &Paths) -> PathBuf {
+        paths.state_dir.join("accepted.json")
+    }
+
+    /// The enforcer's word.
+    pub fn status(paths: &Paths) -> PathBuf {
+        paths.runtime_dir.join("status.json")
+    }
+
+    /// Held by the one enforcer.
+    pub fn enforce_lock(paths: &Paths) -> PathBuf {
+        paths.runtime_dir.join("enforce.lock")
+    }
+}

@@ -1,0 +1,403 @@
+//! One pass: read everything it needs afresh, decide, do, say.
+//!
+//! A pass cannot fail. What went wrong for one account is that account's state; what went wrong for all is a
+//! problem in the status; the keys in force stay.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::agent::decide::Decided;
+use crate::agent::events::{self, chain};
+use crate::agent::work::{self, AgentWatches, Hanging, Job, Outcome};
+use crate::agent::{Trigger, files};
+use crate::host::accounts::Lookup;
+use crate::host::keyfile::Target;
+use crate::host::store;
+use crate::model::account::{Account, AccountName};
+use crate::model::config::{Config, Mode, Owner};
+use crate::model::desired::{Grants, content, with_break_glass};
+use crate::model::enforced::Enforced;
+use crate::model::list::ApprovedList;
+use crate::model::plan::{Difference, Wanted};
+use crate::model::status::{AccountState, Status};
+
+/// What the enforcer knows between two passes. All of it can be lost: a new one reads it from disk.
+pub struct Enforcer {
+    pub(super) config: Config,
+    pub(super) zone: TimeZone,
+    pub(super) enforced: Enforced,
+    pub(super) decided: Decided,
+    pub(super) status: Status,
+    /// Keeps what `status` says from being written again.
+    pub(super) written: Option<Status>,
+    /// Problems of this pass that belong to no account.
+    pub(super) problems: Vec<String>,
+    /// The config could not be read again.
+    pub(super) config_problem: Option<String>,
+    /// The pass speaks to the journal, not to somebody who reads its report.
+    pub(super) publishing: bool,
+    hanging: Hanging,
+    /// Files whose last replacement did not end well.
+    unsettled: HashSet<AccountName>,
+}
+
+/// Where a pass takes its list from.
+pub enum List<'a> {
+    /// The stored one.
+    Stored,
+    /// This one, not stored: for `diff`.
+    Given(&'a ApprovedList),
+}
+
+/// How a pass runs.
+pub struct Terms<'a> {
+    /// Why.
+    pub trigger: Trigger,
+    /// Only these accounts; everything else is taken from the last pass.
+    pub only: Option<BTreeSet<AccountName>>,
+    /// Where the list is.
+    pub list: List<'a>,
+    /// Removals of the list with this digest are accepted.
+    pub accepted: Option<String>,
+    /// Where watches are put.
+    pub watches: Option<Arc<AgentWatches>>,
+    /// Write the status; `diff` writes nothing.
+    pub publish: bool,
+    /// What the clock says.
+    pub now: Timestamp,
+}
+
+/// What a pass found and did, for the loop and the commands.
+pub struct Report {
+    /// Differences by account, repaired or not.
+    pub differences: Vec<(AccountName, Vec<Difference>)>,
+    /// When a key next expires.
+    pub next_expiry: Option<Timestamp>,
+    /// A thread did not come back; the watcher may hang with it.
+    pub newly_hanging: bool,
+}
+
+impl Enforcer {
+    /// Reads what earlier runs left.
+    pub fn new(config: Config, zone: TimeZone, now: Timestamp) -> Self {
+        let enforced = store::read_json(&files::enforced(&config.paths)).unwrap_or_else(|error| {
+            // Without it nothing counts as managed before, so nothing is emptied; the list is applied afresh.
+            tracing::error!(error = chain(&error), "state not read, it is started anew");
+            None
+        });
+        // The last word of an enforcer before this one: counts and times go on.
+        let last = store::read_json::<Status>(&files::status(&config.paths)).ok().flatten();
+        let mut status = Status::unknown(&config, now);
+        status.enforcer.pid = std::process::id();
+        if let Some(last) = last {
+            (status.accounts, status.drift) = (last.accounts, last.drift);
+            status.enforcer.reloads = last.enforcer.reloads;
+        }
+        Self {
+            config,
+            zone,
+            enforced: enforced.unwrap_or_default(),
+            decided: Decided::default(),
+            status,
+            written: None,
+            problems: Vec::new(),
+            config_problem: None,
+            publishing: true,
+            hanging: Hanging::default(),
+            unsettled: HashSet::new(),
+        }
+    }
+
+    /// The configuration in use.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the last pass found.
+    pub fn status(&self) -> &Status {
+        &self.status
+    }
+
+    /// The keys in force, break-glass keys included for every account.
+    pub fn grants(&self) -> Grants {
+        let mut all = self.enforced.grants();
+        for grants in all.values_mut() {
+            grants.extend(self.enforced.break_glass.iter().cloned());
+        }
+        all
+    }
+
+    /// A guard holds a list, so the fetcher's report matters too.
+    pub fn holds_a_list(&self) -> bool {
+        self.decided.held.is_some()
+    }
+
+    /// Takes a configuration that was read again; an error is a problem, and the old one stays.
+    pub fn reconfigure(&mut self, config: Result<Config, String>) {
+        match config {
+            Ok(config) => {
+                self.config = config;
+                self.config_problem = None;
+                self.decided.forget();
+            }
+            Err(error) => {
+                tracing::error!(error, "config not read again, the old one stays");
+                self.config_problem = Some(error);
+            }
+        }
+    }
+
+    /// One pass. `look_again` is called with an account whose file system answers at last.
+    pub async fn pass(
+        &mut self,
+        terms: Terms<'_>,
+        look_again: impl Fn(AccountName) + Clone + Send + 'static,
+    ) -> Report {
+        let Terms { trigger, only, list, accepted, watches, publish, now } = terms;
+        tracing::debug!(?trigger, accounts = only.as_ref().map(BTreeSet::len), "pass");
+        self.publishing = publish;
+        if only.is_none() {
+            self.problems.clear();
+            self.decide(&list, accepted.as_deref(), now).await;
+        }
+        let mut rows = self.rows();
+        rows.retain(|row| only.as_ref().is_none_or(|only| only.contains(&row.name)));
+        let (jobs, mut outcomes) = self.jobs(rows, trigger, now);
+        let wanted: HashMap<AccountName, Wanted> =
+            jobs.iter().map(|job| (job.target.account.name.clone(), job.wanted.clone())).collect();
+        let done = work::work(jobs, watches.as_ref(), &mut self.hanging, look_again).await;
+        outcomes.extend(done.outcomes);
+        let mut differences = Vec::new();
+        for (name, outcome) in outcomes {
+            differences.extend(self.record(&name, outcome, wanted.get(&name), now));
+        }
+        self.save();
+        self.update_status(trigger, now);
+        if publish {
+            self.publish(now);
+        }
+        let next_expiry = self
+            .enforced
+            .accounts
+            .values()
+            .flat_map(|account| &account.grants)
+            .chain(&self.enforced.break_glass)
+            .filter_map(|grant| grant.expires_at)
+            .filter(|at| *at > now)
+            .min();
+        Report { differences, next_expiry, newly_hanging: done.newly_hanging }
+    }
+
+    /// Looks at every managed file and writes nothing; for `status`.
+    pub async fn verify(&mut self, now: Timestamp) -> Vec<(AccountName, Outcome)> {
+        let names = self.enforced.accounts.keys().cloned().collect();
+        self.look_up(names).await;
+        let mut rows = self.rows();
+        rows.retain(|row| row.listed);
+        let (mut jobs, mut outcomes) = self.jobs(rows, Trigger::Timer, now);
+        for job in &mut jobs {
+            job.mode = Mode::Observe;
+        }
+        outcomes.extend(work::work(jobs, None, &mut self.hanging, |_| {}).await.outcomes);
+        outcomes
+    }
+
+    /// The accounts to look at, each with what NSS says.
+    fn rows(&self) -> Vec<Row> {
+        let unlisted = self
+            .config
+            .accounts
+            .named()
+            .filter(|name| self.enforced.list.is_some() && !self.enforced.accounts.contains_key(*name));
+        let listed = self.enforced.accounts.keys().map(|name| (name, true));
+        listed
+            .chain(unlisted.map(|name| (name, false)))
+            .filter_map(|(name, listed)| match self.decided.directory.accounts.get(name)? {
+                Lookup::Found(account) => {
+                    Some(Row { name: name.clone(), account: Ok(account.clone()), listed })
+                }
+                Lookup::Failed(error) => {
+                    Some(Row { name: name.clone(), account: Err(error.clone()), listed })
+                }
+                Lookup::Unknown => None,
+            })
+            .collect()
+    }
+
+    /// The work on each account, or why there is none.
+    fn jobs(
+        &self,
+        rows: Vec<Row>,
+        trigger: Trigger,
+        now: Timestamp,
+    ) -> (Vec<Job>, Vec<(AccountName, Outcome)>) {
+        let (mut jobs, mut refused) = (Vec::<Job>::new(), Vec::new());
+        let refusal = |reason: String| Outcome::Refused { reason, differences: Vec::new(), began: false };
+        for row in rows {
+            match row.account.and_then(|account| self.target(account)) {
+                Ok(target) => jobs.push(self.job(target, row.listed, trigger, now)),
+                Err(reason) if row.listed => refused.push((row.name, refusal(reason))),
+                Err(_) => {}
+            }
+        }
+        let mut paths: HashMap<_, u32> = HashMap::new();
+        for job in &jobs {
+            *paths.entry(job.target.location.path.clone()).or_default() += 1;
+        }
+        let (jobs, clashing): (Vec<_>, Vec<_>) =
+            jobs.into_iter().partition(|job| paths.get(&job.target.location.path) == Some(&1));
+        refused.extend(clashing.into_iter().map(|job| {
+            let reason = format!("`{}` is the file of several accounts", job.target.location.path.display());
+            (job.target.account.name, refusal(reason))
+        }));
+        (jobs, refused)
+    }
+
+    fn target(&self, account: Account) -> Result<Target, String> {
+        let accounts = &self.config.accounts;
+        let location = accounts.file.locate(&account).ok_or_else(|| {
+            format!("its home `{}` is not one to work in", account.home.display().to_string().escape_debug())
+        })?;
+        if location.in_home
+            && let Some((one, other)) = self.decided.directory.shared_homes.get(&account.home)
+        {
+            return Err(format!("its home `{}` is shared by `{one}` and `{other}`", account.home.display()));
+        }
+        Ok(Target { account, location, owner: accounts.owner })
+    }
+
+    fn job(&self, target: Target, listed: bool, trigger: Trigger, now: Timestamp) -> Job {
+        let name = &target.account.name;
+        let account = self.enforced.accounts.get(name);
+        let grants = account.map(|account| account.grants.as_slice()).unwrap_or_default();
+        let break_glass = if listed { self.enforced.break_glass.as_slice() } else { &[] };
+        let (uid, mode) = match target.owner {
+            Owner::Account => (target.account.uid, 0o600),
+            Owner::Root => (0, 0o640),
+        };
+        Job {
+            wanted: Wanted {
+                content: content(&with_break_glass(grants, break_glass, now)),
+                uid,
+                gid: target.account.gid,
+                mode,
+            },
+            // A name in `manage` that no list ever spoke of: its keys are reported, never taken.
+            mode: if listed { self.config.mode } else { Mode::Observe },
+            adopted: account.is_some_and(|account| account.synced.is_some()),
+            unsettled: self.unsettled.contains(name),
+            sweep: trigger == Trigger::Startup,
+            backup: files::backups(&self.config.paths)
+                .join(format!("{name}-{}.authorized_keys", now.strftime("%Y%m%dT%H%M%SZ"))),
+            target,
+        }
+    }
+
+    /// Takes one outcome into the status; gives what differed.
+    fn record(
+        &mut self,
+        name: &AccountName,
+        outcome: Outcome,
+        wanted: Option<&Wanted>,
+        now: Timestamp,
+    ) -> Option<(AccountName, Vec<Difference>)> {
+        let digest = wanted.map(|wanted| crate::agent::report::digest(&wanted.content));
+        let listed = self.enforced.accounts.contains_key(name);
+        let synced = self.enforced.accounts.get(name).and_then(|account| account.synced.clone());
+        let file = self
+            .decided
+            .account(name)
+            .and_then(|account| self.config.accounts.file.locate(account))
+            .map(|location| location.path);
+        let path = file.clone().unwrap_or_default();
+        let (state, reason, differences) = match outcome {
+            Outcome::InSync => (AccountState::InSync, None, Vec::new()),
+            Outcome::Differs(differences) if !listed => {
+                let keys = differences.iter().any(|d| matches!(d, Difference::Added(_)));
+                let reason = "the list says nothing about it and never did, so its keys stay; \
+                    publish keys for it, or a comment-only value to leave it without";
+                let state = if keys { AccountState::Held } else { AccountState::Unmanaged };
+                (state, Some(reason.to_owned()), Vec::new())
+            }
+            Outcome::Differs(differences) => {
+                let reason = events::changes(&differences).join(", ");
+                if self.said(name, AccountState::Drifted, &reason) {
+                    events::differs(name, &path, &differences);
+                }
+                (AccountState::Drifted, Some(reason), differences)
+            }
+            Outcome::Replaced { differences, backup } => {
+                self.unsettled.remove(name);
+                if let Some(backup) = backup {
+                    for difference in &differences {
+                        if let Difference::Added(key) = difference {
+                            events::first_run(name, &path, &key.fingerprint, &backup);
+                        }
+                    }
+                }
+                if synced.is_some() && synced == digest {
+                    events::repaired(name, &path, &differences);
+                    self.drifted(name, &differences, now);
+                } else {
+                    events::applied(name, &path, &differences);
+                }
+                (AccountState::InSync, None, differences)
+            }
+            Outcome::Refused { reason, differences, began } => {
+                if began {
+                    self.unsettled.insert(name.clone());
+                }
+                if self.said(name, AccountState::Refused, &reason) {
+                    events::refused(name, &reason);
+                }
+                (AccountState::Refused, Some(reason), differences)
+            }
+            Outcome::Hanging => {
+                let reason = "its file system does not answer".to_owned();
+                if self.said(name, AccountState::Refused, &reason) {
+                    events::refused(name, &reason);
+                }
+                (AccountState::Refused, Some(reason), Vec::new())
+            }
+        };
+        if state == AccountState::InSync
+            && let Some(account) = self.enforced.accounts.get_mut(name)
+        {
+            account.synced.clone_from(&digest);
+        }
+        let changed = (!differences.is_empty() && state == AccountState::InSync).then_some(now);
+        self.note(name, state, reason, digest, changed);
+        (!differences.is_empty()).then(|| (name.clone(), differences))
+    }
+
+    /// Writes what is in force, if it changed; in observe mode nothing is.
+    pub(super) fn save(&mut self) {
+        if self.config.mode == Mode::Observe || self.decided.saved.as_ref() == Some(&self.enforced) {
+            return;
+        }
+        let paths = &self.config.paths;
+        let saved = store::make_directory(&paths.state_dir, 0o700)
+            .and_then(|()| store::write_json(&files::enforced(paths), &self.enforced, 0o600));
+        match saved {
+            Ok(()) => self.decided.saved = Some(self.enforced.clone()),
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(error, "state not saved");
+                let problem = format!("{error}; what is in force is lost when the agent restarts");
+                if !self.problems.contains(&problem) {
+                    self.problems.push(problem);
+                }
+            }
+        }
+    }
+}
+
+/// One account to look at.
+struct Row {
+    name: AccountName,
+    account: Result<Account, String>,
+    listed: bool,
+}

@@ -1,0 +1,185 @@
+//! The last part of a pass: the status, written only when it says something new.
+
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+
+use crate::agent::events::{self, chain};
+use crate::agent::pass::Enforcer;
+use crate::agent::{Trigger, files};
+use crate::host::accounts::Lookup;
+use crate::host::store;
+use crate::model::account::AccountName;
+use crate::model::desired::with_break_glass;
+use crate::model::plan::Difference;
+use crate::model::status::{AccountState, AccountStatus, DriftEvent, ListStatus};
+
+/// `sha256:…` of a file's content.
+pub(super) fn digest(content: &[u8]) -> String {
+    format!("sha256:{:x}", Sha256::digest(content))
+}
+
+impl Enforcer {
+    /// True when `reason` is news for this account, so that it is logged once and not in each pass.
+    pub(super) fn said(&self, name: &AccountName, state: AccountState, reason: &str) -> bool {
+        let before = self.status.accounts.get(name);
+        self.publishing
+            && before.is_none_or(|before| before.state != state || before.reason.as_deref() != Some(reason))
+    }
+
+    /// Counts a change that was undone.
+    pub(super) fn drifted(&mut self, account: &AccountName, differences: &[Difference], at: Timestamp) {
+        self.status.drift.repaired += 1;
+        let changes = events::changes(differences);
+        self.status.drift.last = Some(DriftEvent { at, account: account.clone(), changes });
+    }
+
+    /// Notes the state of one account.
+    pub(super) fn note(
+        &mut self,
+        name: &AccountName,
+        state: AccountState,
+        reason: Option<String>,
+        content_digest: Option<String>,
+        changed: Option<Timestamp>,
+    ) {
+        let account = self.decided.account(name);
+        let file = account.and_then(|account| self.config.accounts.file.locate(account));
+        let uid = account.map(|account| account.uid);
+        let fresh = AccountStatus {
+            name: name.clone(),
+            uid,
+            file: file.map(|location| location.path.display().to_string()),
+            state,
+            reason,
+            changed_at: changed,
+            verified: false,
+            content_digest,
+            keys: Vec::new(),
+        };
+        let before = self.status.accounts.remove(name);
+        let changed_at = changed.or(before.and_then(|before| before.changed_at));
+        self.status.accounts.insert(name.clone(), AccountStatus { changed_at, ..fresh });
+    }
+
+    /// Brings the status up to date.
+    pub(super) fn update_status(&mut self, trigger: Trigger, now: Timestamp) {
+        self.describe_accounts(now);
+        self.config.mode.as_str().clone_into(&mut self.status.mode);
+        self.status.rejected = self.rejected();
+        self.status.list = match &self.decided.list {
+            Some(list) => ListStatus {
+                source: Some(list.source.clone()),
+                digest: Some(list.digest.clone()),
+                parameters: list.parameters,
+                fetched_at: Some(list.fetched_at),
+                held: self.decided.held.as_ref().map(ToString::to_string),
+                ..ListStatus::default()
+            },
+            None => ListStatus::default(),
+        };
+        if trigger == Trigger::Reload {
+            self.status.enforcer.reloads += 1;
+        }
+        self.status.problems = self.all_problems();
+        self.status.settle_health();
+    }
+
+    /// Accounts that no job was for, keys, and accounts that nobody speaks of any more.
+    fn describe_accounts(&mut self, now: Timestamp) {
+        let mut passive = Vec::new();
+        if let Some(list) = &self.decided.list {
+            for name in list.desired.grants.keys() {
+                match self.decided.directory.accounts.get(name) {
+                    Some(Lookup::Unknown) => passive.push((name.clone(), AccountState::NoAccount, None)),
+                    Some(Lookup::Found(account)) if !self.enforced.accounts.contains_key(name) => {
+                        let uid_min = self.decided.directory.uid_min;
+                        let reason = if account.uid < uid_min {
+                            format!(
+                                "a system account (uid below {uid_min}); name it in full in `manage` to manage it"
+                            )
+                        } else {
+                            "not in `manage`".to_owned()
+                        };
+                        let managed = self.config.accounts.manages(name, Some(account.uid), uid_min);
+                        let state = if managed { AccountState::Held } else { AccountState::Unmanaged };
+                        let reason = if managed { "its list is held".to_owned() } else { reason };
+                        passive.push((name.clone(), state, Some(reason)));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        for name in self.enforced.accounts.keys() {
+            if matches!(self.decided.directory.accounts.get(name), Some(Lookup::Unknown)) {
+                passive.push((name.clone(), AccountState::NoAccount, None));
+            }
+        }
+        for (name, state, reason) in passive {
+            self.note(&name, state, reason, None, None);
+        }
+        let (enforced, decided) = (&self.enforced, &self.decided);
+        let listed = |name: &AccountName| {
+            decided.list.as_ref().is_some_and(|list| list.desired.grants.contains_key(name))
+        };
+        self.status.accounts.retain(|name, account| {
+            let named =
+                account.state == AccountState::Held && self.config.accounts.named().any(|n| n == name);
+            enforced.accounts.contains_key(name) || listed(name) || named
+        });
+        for account in self.status.accounts.values_mut() {
+            let Some(in_force) = enforced.accounts.get(&account.name) else { continue };
+            let keys = with_break_glass(&in_force.grants, &enforced.break_glass, now);
+            account.keys = keys.into_iter().map(Into::into).collect();
+            let next = decided.list.as_ref().and_then(|list| list.desired.grants.get(&account.name));
+            let differs = next.map(Vec::as_slice).unwrap_or_default() != in_force.grants.as_slice();
+            if decided.held.is_some() && differs && account.state == AccountState::InSync {
+                account.state = AccountState::Held;
+                account.reason = Some("the list that would change it is held".to_owned());
+            }
+        }
+    }
+
+    fn all_problems(&self) -> Vec<String> {
+        let mut all = self.problems.clone();
+        all.extend(
+            self.config_problem
+                .iter()
+                .map(|error| format!("the config was changed and cannot be used: {error}")),
+        );
+        all.extend(self.decided.held.as_ref().map(ToString::to_string));
+        for account in self.status.accounts.values() {
+            let (name, state) = (&account.name, account.state.as_str());
+            let reason = account.reason.as_deref().unwrap_or_default();
+            match account.state {
+                AccountState::Refused | AccountState::Drifted => {
+                    all.push(format!("{name} is {state}: {reason}"));
+                }
+                AccountState::Held if !self.enforced.accounts.contains_key(name) => {
+                    all.push(format!("{name} is {state}: {reason}"));
+                }
+                _ => {}
+            }
+        }
+        let rejected = self.status.rejected.len();
+        if rejected > 0 {
+            let lines = if rejected == 1 { "1 line".to_owned() } else { format!("{rejected} lines") };
+            all.push(format!("{lines} of the list not taken, see `rejected`"));
+        }
+        all
+    }
+
+    /// Writes the status, if it says something new.
+    pub(super) fn publish(&mut self, now: Timestamp) {
+        if self.written.as_ref().is_some_and(|written| *written == self.status) {
+            return;
+        }
+        self.status.enforcer.written_at = now;
+        let paths = &self.config.paths;
+        let written = store::make_directory(&paths.runtime_dir, 0o755)
+            .and_then(|()| store::write_json(&files::status(paths), &self.status, 0o644));
+        match written {
+            Ok(()) => self.written = Some(self.status.clone()),
+            Err(error) => tracing::error!(error = chain(&error), "status not written"),
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! `diff`: what enforcing would change. Exit 0 nothing, 1 changes, 2 error.
+
+use anyhow::Context;
+
+use crate::agent::pass::{Enforcer, List, Terms};
+use crate::agent::{Trigger, fetch, files};
+use crate::cli::Outcome;
+use crate::host::store;
+use crate::model::config::{Config, Mode};
+use crate::model::list::ApprovedList;
+use crate::model::status::AccountState;
+
+/// Fetches afresh, so that it shows what `sync` would do; with the source out of reach, what is stored.
+pub(super) async fn run(mut config: Config) -> Outcome {
+    let list = match fetch::list(&config.source, super::now()).await {
+        Ok(list) => list,
+        Err(error) => {
+            let stored: Option<ApprovedList> = store::read_json(&files::approved(&config.paths))?;
+            let list = stored.with_context(|| format!("no list: {}", crate::agent::events::chain(&error)))?;
+            tracing::warn!(error = crate::agent::events::chain(&error), fetched_at = %list.fetched_at, "not fetched, the stored list is compared");
+            list
+        }
+    };
+    config.mode = Mode::Observe;
+    let mut enforcer = Enforcer::new(config, super::zone(), super::now());
+    let terms = Terms {
+        trigger: Trigger::Startup,
+        only: None,
+        list: List::Given(&list),
+        accepted: None,
+        watches: None,
+        publish: false,
+        now: super::now(),
+    };
+    let mut report = enforcer.pass(terms, |_| {}).await;
+    let grants = enforcer.grants();
+    let mut text = String::new();
+    report.differences.sort_by(|a, b| a.0.cmp(&b.0));
+    for (account, differences) in &report.differences {
+        text.push_str(&super::describe_changes(account, differences, &grants));
+    }
+    super::print(&text)?;
+    let status = enforcer.status();
+    for rejected in &status.rejected {
+        tracing::warn!("{}:{}: {}", rejected.parameter, rejected.line, rejected.reason);
+    }
+    if let Some(held) = &status.list.held {
+        tracing::warn!("{held}");
+    }
+    let refused = status.accounts.values().filter(|account| account.state == AccountState::Refused);
+    let mut blind = false;
+    for account in refused {
+        blind = true;
+        tracing::error!("{}: {}", account.name, account.reason.as_deref().unwrap_or_default());
+    }
+    Ok(match (blind, report.differences.is_empty()) {
+        (true, _) => super::USAGE,
+        (false, false) => 1,
+        (false, true) => 0,
+    })
+}

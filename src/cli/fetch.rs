@@ -1,0 +1,28 @@
+//! `fetch`: the half with the network.
+
+use std::path::Path;
+
+use clap::Args;
+
+use crate::agent::fetch::{self, Fetcher};
+use crate::cli::Outcome;
+use crate::model::config::Config;
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Fetch one time and end: 0 when the list is stored, 1 when there is none
+    #[arg(long)]
+    once: bool,
+}
+
+pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> Outcome {
+    let _lock = fetch::claim(&config.paths)?;
+    if !arguments.once {
+        fetch::run(config, || super::reread_config(path), super::now).await?;
+        return Ok(0);
+    }
+    let mut fetcher = Fetcher::new(config);
+    let fetched = fetcher.fetch(&super::now).await.is_ok();
+    fetcher.publish(None);
+    Ok(u8::from(!fetched))
+}

@@ -1,0 +1,175 @@
+//! People: one file a command. stdout is data, stderr is everything else.
+
+mod diff;
+mod enforce;
+mod fetch;
+mod run;
+mod status;
+mod sync;
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use clap::{Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::host::journal;
+use crate::model::account::AccountName;
+use crate::model::config::Config;
+use crate::model::desired::Grants;
+use crate::model::plan::Difference;
+
+/// Makes this host's authorized_keys say exactly what the approved list says.
+///
+/// The approved list says who may log in. The agent fetches it, rewrites the managed authorized_keys files
+/// atomically, watches them, and undoes any other change.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// Configuration file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        default_value = "/etc/authorized-keys-agent/config.toml"
+    )]
+    config: PathBuf,
+    /// How much to log on stderr
+    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
+    log: LogLevel,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetch and enforce in the foreground, in one process
+    Run,
+    /// Fetch the list and store it, as authorized-keys-fetch.service does
+    Fetch(fetch::Arguments),
+    /// Enforce the stored list, as authorized-keys-agent.service does
+    Enforce(enforce::Arguments),
+    /// Fetch now, enforce now, wait, and print what changed
+    Sync(sync::Arguments),
+    /// Print what enforcing would change, and write nothing
+    Diff,
+    /// Print health, list, accounts, keys, rejects and drift
+    Status(status::Arguments),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<LogLevel> for journal::Level {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
+/// How a command ended; each command says what its code means.
+type Outcome = anyhow::Result<u8>;
+
+/// Wrong usage, or a config that cannot be used.
+const USAGE: u8 = 2;
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    #[expect(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
+    let (journal_stream, no_color) =
+        (std::env::var("JOURNAL_STREAM").ok(), std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()));
+    journal::start(cli.log.into(), journal_stream.as_deref(), no_color);
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let config = read_config(&cli.config)?;
+    runtime.block_on(async {
+        match &cli.command {
+            Command::Run => run::run(config, &cli.config).await,
+            Command::Fetch(arguments) => fetch::run(arguments, config, &cli.config).await,
+            Command::Enforce(arguments) => enforce::run(arguments, config, &cli.config).await,
+            Command::Sync(arguments) => sync::run(arguments, config).await,
+            Command::Diff => diff::run(config).await,
+            Command::Status(arguments) => status::run(arguments, config).await,
+        }
+    })
+}
+
+/// Reads and checks the config; an error names the file, the line and what is wrong there.
+fn read_config(path: &Path) -> anyhow::Result<Config> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the config `{}`", path.display()))?;
+    Config::read(&text).map_err(|error| anyhow!("in the config `{}`:\n{error}", path.display()))
+}
+
+/// For a daemon's SIGHUP: the same, with the error as text.
+fn reread_config(path: &Path) -> Result<Config, String> {
+    read_config(path).map_err(|error| format!("{error:#}"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the clock is read here and handed down")]
+fn now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// sshd reads a time without `Z` in the system's zone.
+fn zone() -> TimeZone {
+    TimeZone::system()
+}
+
+/// Writes data to stdout.
+fn print(text: &str) -> anyhow::Result<()> {
+    io::stdout().lock().write_all(text.as_bytes()).context("cannot write to stdout")
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<io::Error>();
+    io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// What enforcing changes in one file: `+` what it gets, `-` what it loses, `~` what becomes as it is to be.
+fn describe_changes(account: &AccountName, differences: &[Difference], grants: &Grants) -> String {
+    let mut text = format!("{account}\n");
+    for difference in differences {
+        let line = match difference {
+            Difference::Added(key) => format!("- {} {}", key.fingerprint, key.comment),
+            Difference::Removed(key) => {
+                let grant =
+                    grants.get(account).into_iter().flatten().find(|g| g.fingerprint == key.fingerprint);
+                let from = grant.map(|grant| match grant.parameter_version {
+                    Some(version) => format!("  ({} version {version})", grant.parameter),
+                    None => format!("  ({})", grant.parameter),
+                });
+                format!("+ {} {}{}", key.fingerprint, key.comment, from.unwrap_or_default())
+            }
+            other => format!("~ {other}"),
+        };
+        let _ = writeln!(text, "  {}", line.trim_end());
+    }
+    text
+}

@@ -1,0 +1,21 @@
+//! `run`: both halves in one process, for containers, development and a first try.
+
+use std::path::Path;
+
+use crate::agent::pass::Enforcer;
+use crate::agent::{enforce, fetch};
+use crate::cli::Outcome;
+use crate::model::config::Config;
+
+/// Until SIGTERM.
+pub(super) async fn run(config: Config, path: &Path) -> Outcome {
+    let _fetcher = fetch::claim(&config.paths)?;
+    let _enforcer = enforce::claim(&config.paths)?;
+    let reread = || super::reread_config(path);
+    let enforcer = Enforcer::new(config.clone(), super::zone(), super::now());
+    let (fetched, enforced) =
+        tokio::join!(fetch::run(config, reread, super::now), enforce::run(enforcer, reread, super::now),);
+    fetched?;
+    enforced?;
+    Ok(0)
+}

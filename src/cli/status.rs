@@ -1,0 +1,219 @@
+//! `status`: verified as it answers. Exit 0 healthy, 1 degraded, 2 usage or config, 3 no enforcer.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use jiff::Timestamp;
+
+use crate::agent::pass::Enforcer;
+use crate::agent::work::Outcome as Seen;
+use crate::agent::{events, files};
+use crate::cli::Outcome;
+use crate::host::{process, store};
+use crate::model::config::Config;
+use crate::model::enforced::Enforced;
+use crate::model::escape::escaped;
+use crate::model::list::FetchReport;
+use crate::model::status::{AccountState, AccountStatus, Health, Status};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Print JSON, schema 1
+    #[arg(long)]
+    json: bool,
+}
+
+const STOPPED: u8 = 3;
+
+pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
+    let now = super::now();
+    let (status, unverified) = status(config, now).await;
+    let text = if arguments.json {
+        let mut text = serde_json::to_string_pretty(&status)?;
+        text.push('\n');
+        text
+    } else {
+        describe(&status, unverified.as_deref(), now)
+    };
+    super::print(&text)?;
+    Ok(match status.health {
+        Health::Healthy => 0,
+        Health::Degraded => 1,
+        Health::Stopped => STOPPED,
+    })
+}
+
+/// The enforcer's last word, with everything that can be looked at looked at again; and why that was not all.
+async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
+    let paths = config.paths.clone();
+    let running = process::holder(&files::enforce_lock(&paths)).is_some();
+    let said = store::read_json::<Status>(&files::status(&paths));
+    let mut status = Status::unknown(&config, now);
+    match said {
+        Ok(Some(said)) => status = said,
+        Ok(None) if running => {
+            status.problems.push("the enforcer has not finished its first pass yet".to_owned());
+        }
+        Ok(None) => {}
+        Err(error) => status.problems.push(events::chain(&error)),
+    }
+    let unverified = match store::read_json::<Enforced>(&files::enforced(&paths)) {
+        Ok(Some(_)) => verify(&mut status, config.clone(), now).await,
+        Ok(None) => None,
+        Err(error) => Some(events::chain(&error)),
+    };
+    add_fetch(&mut status, &config, now);
+    status.settle_health();
+    if !running {
+        status.problems.insert(0, "no enforcer is running, so nothing is repaired".to_owned());
+        status.health = Health::Stopped;
+    }
+    (status, unverified)
+}
+
+/// Looks at the files now. What differs this very moment is said, whatever the enforcer said before.
+async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<String> {
+    let mut enforcer = Enforcer::new(config, super::zone(), now);
+    let mut unverified = None;
+    for (name, seen) in enforcer.verify(now).await {
+        let Some(account) = status.accounts.get_mut(&name) else { continue };
+        let (state, reason) = match seen {
+            Seen::InSync => (AccountState::InSync, None),
+            Seen::Differs(differences) | Seen::Replaced { differences, .. } => {
+                (AccountState::Drifted, Some(events::changes(&differences).join(", ")))
+            }
+            Seen::Refused { reason, .. } if !process::is_root() => {
+                unverified = Some(reason);
+                continue;
+            }
+            Seen::Refused { reason, .. } => (AccountState::Refused, Some(reason)),
+            Seen::Hanging => (AccountState::Refused, Some("its file system does not answer".to_owned())),
+        };
+        account.verified = true;
+        let known = account.state == AccountState::Held && state == AccountState::InSync;
+        if known {
+            continue;
+        }
+        let before = format!("{name} is {}: ", account.state.as_str());
+        status.problems.retain(|problem| !problem.starts_with(&before));
+        if let Some(reason) = &reason {
+            status.problems.push(format!("{name} is {}: {reason}", state.as_str()));
+        }
+        (account.state, account.reason) = (state, reason);
+    }
+    unverified
+}
+
+/// What the fetcher says, which the enforcer does not repeat.
+fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) {
+    let list = &mut status.list;
+    match store::read_json::<FetchReport>(&files::fetch_report(&config.paths)) {
+        Ok(Some(report)) => {
+            list.source = Some(report.source);
+            // The stored list was found so at the last good fetch.
+            if report.digest == list.digest {
+                list.fetched_at = report.last_success.or(list.fetched_at);
+            }
+            list.error.clone_from(&report.error);
+            list.next_fetch_at = report.next_attempt;
+            if let Some(error) = report.error {
+                let hint = report.hint.map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+                status.problems.push(format!("the last fetch failed: {error}{hint}"));
+            }
+        }
+        Ok(None) => {}
+        Err(error) => status.problems.push(events::chain(&error)),
+    }
+    if process::holder(&files::fetch_lock(&config.paths)).is_none() {
+        status.problems.push("no fetcher is running, so no change of the list arrives".to_owned());
+    }
+    list.age_seconds = list.fetched_at.map(|at| now.duration_since(at).as_secs().max(0));
+}
+
+/// For people.
+fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String {
+    let mut text = String::new();
+    let t = &mut text;
+    let _ = writeln!(t, "{} (mode {}, version {})", status.health.as_str(), status.mode, status.version);
+    for problem in &status.problems {
+        let _ = writeln!(t, "  ! {}", escaped(problem));
+    }
+    let list = &status.list;
+    let source = list.source.as_deref().unwrap_or("none yet");
+    let _ = writeln!(t, "\nlist     {}", escaped(source));
+    if let Some(digest) = &list.digest {
+        let short: String = digest.chars().take(19).collect();
+        let parameters = count(list.parameters, "parameter");
+        let age =
+            list.age_seconds.map(|age| format!(", confirmed {} ago", duration(age))).unwrap_or_default();
+        let _ = writeln!(t, "         {parameters}, {short}…{age}");
+    }
+    if let Some(next) = list.next_fetch_at {
+        let _ = writeln!(t, "         next fetch in {}", duration(next.duration_since(now).as_secs().max(0)));
+    }
+    for account in status.accounts.values() {
+        describe_account(t, account, now);
+    }
+    if !status.rejected.is_empty() {
+        let _ = writeln!(t, "\nrejected");
+        for rejected in &status.rejected {
+            let version = rejected.parameter_version.map(|v| format!(" version {v}")).unwrap_or_default();
+            let _ = writeln!(t, "  {}{version} line {}", escaped(&rejected.parameter), rejected.line);
+            let _ = writeln!(t, "    {}", escaped(&rejected.reason));
+        }
+    }
+    let drift = &status.drift;
+    let _ = writeln!(
+        t,
+        "\ndrift    {} undone",
+        count(usize::try_from(drift.repaired).unwrap_or(usize::MAX), "change")
+    );
+    if let Some(last) = &drift.last {
+        let ago = duration(now.duration_since(last.at).as_secs().max(0));
+        let _ =
+            writeln!(t, "         last {ago} ago, {}: {}", last.account, escaped(&last.changes.join(", ")));
+    }
+    if let Some(why) = unverified {
+        let age = duration(now.duration_since(status.enforcer.written_at).as_secs().max(0));
+        let _ = writeln!(
+            t,
+            "\nnot looked at now ({}): what stands above of the files not marked so",
+            escaped(why)
+        );
+        let _ = writeln!(t, "is the enforcer's word, unchanged for {age}; run this as root to look");
+    }
+    text
+}
+
+fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
+    let file = account.file.as_deref().unwrap_or("");
+    let looked = if account.verified { ", looked at just now" } else { "" };
+    let _ = writeln!(t, "\n{}  {}{looked}  {}", account.name, account.state.as_str(), escaped(file));
+    if let Some(reason) = &account.reason {
+        let _ = writeln!(t, "  {}", escaped(reason));
+    }
+    for key in &account.keys {
+        let version = key.parameter_version.map(|v| format!(" version {v}")).unwrap_or_default();
+        let expires = match key.expires_at {
+            Some(at) => format!(", expires in {}", duration(at.duration_since(now).as_secs().max(0))),
+            None => String::new(),
+        };
+        let _ = writeln!(t, "  {} {} {}", key.fingerprint, key.algorithm, escaped(&key.comment));
+        let _ = writeln!(t, "    {}{version}{expires}", escaped(&key.parameter));
+    }
+}
+
+fn count(number: usize, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
+}
+
+/// Seconds in the two largest units that matter.
+fn duration(seconds: i64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}

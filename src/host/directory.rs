@@ -1,0 +1,137 @@
+//! The approved list from a local directory: `<account>` or `<account>/<label>…`, each file one value.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use jiff::Timestamp;
+
+use crate::model::account::{AccountName, BadAccountName};
+use crate::model::list::Entry;
+
+/// Why the directory gave no list. All files or nothing: half a list would remove keys.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// A file or directory could not be read.
+    #[error("cannot {what} `{}`", .path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The first name below the directory is to be an account.
+    #[error("`{}`: {source}", .path.display())]
+    Name {
+        /// Where.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: BadAccountName,
+    },
+    /// A name that is not UTF-8, or a FIFO, device or socket.
+    #[error("`{}` is not a readable text file", .0.display())]
+    NotAFile(PathBuf),
+    /// Somebody was writing it.
+    #[error("`{}` changed while it was read", .0.display())]
+    Changed(PathBuf),
+    /// Far more than keys take.
+    #[error("`{}` is larger than {MAX_VALUE} bytes", .0.display())]
+    TooLarge(PathBuf),
+    /// A loop of links, or a mistake.
+    #[error("`{}` is more than {MAX_DEPTH} directories deep", .0.display())]
+    TooDeep(PathBuf),
+}
+
+const MAX_VALUE: u64 = 8 << 20;
+const MAX_DEPTH: usize = 8;
+
+/// Reads the whole directory. Blocks.
+///
+/// Names that start with `.` or end in `~` are an editor's and are left out.
+pub fn read(directory: &Path) -> Result<Vec<Entry>, DirectoryError> {
+    let mut entries = Vec::new();
+    for (name, path) in names(directory)? {
+        let account = AccountName::try_from(name)
+            .map_err(|source| DirectoryError::Name { path: path.clone(), source })?;
+        read_below(&account, &path, 1, &mut entries)?;
+    }
+    Ok(entries)
+}
+
+fn read_below(
+    account: &AccountName,
+    path: &Path,
+    depth: usize,
+    entries: &mut Vec<Entry>,
+) -> Result<(), DirectoryError> {
+    if depth > MAX_DEPTH {
+        return Err(DirectoryError::TooDeep(path.to_owned()));
+    }
+    if fs::metadata(path).map_err(failed("look at", path))?.is_dir() {
+        for (_, path) in names(path)? {
+            read_below(account, &path, depth + 1, entries)?;
+        }
+        return Ok(());
+    }
+    entries.push(read_value(account, path)?);
+    Ok(())
+}
+
+fn read_value(account: &AccountName, path: &Path) -> Result<Entry, DirectoryError> {
+    let open = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let mut file = open.map_err(failed("open", path))?;
+    let before = stamp(&file, path)?;
+    let mut bytes = Vec::new();
+    (&mut file).take(MAX_VALUE + 1).read_to_end(&mut bytes).map_err(failed("read", path))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_VALUE) {
+        return Err(DirectoryError::TooLarge(path.to_owned()));
+    }
+    let after = stamp(&file, path)?;
+    if before != after {
+        return Err(DirectoryError::Changed(path.to_owned()));
+    }
+    let (seconds, nanoseconds, _) = after;
+    let last_modified = i32::try_from(nanoseconds).ok().and_then(|ns| Timestamp::new(seconds, ns).ok());
+    Ok(Entry {
+        account: account.clone(),
+        parameter: path.to_str().ok_or_else(|| DirectoryError::NotAFile(path.to_owned()))?.to_owned(),
+        version: None,
+        last_modified,
+        // What is not UTF-8 becomes U+FFFD: harmless in a comment, refused in an option.
+        value: String::from_utf8_lossy(&bytes).into_owned(),
+    })
+}
+
+/// Time of the last change, and size.
+fn stamp(file: &File, path: &Path) -> Result<(i64, i64, u64), DirectoryError> {
+    let meta = file.metadata().map_err(failed("look at", path))?;
+    if !meta.is_file() {
+        return Err(DirectoryError::NotAFile(path.to_owned()));
+    }
+    Ok((meta.mtime(), meta.mtime_nsec(), meta.len()))
+}
+
+/// The names that count in a directory, sorted.
+fn names(directory: &Path) -> Result<Vec<(String, PathBuf)>, DirectoryError> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
+        let path = entry.map_err(failed("list", directory))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            return Err(DirectoryError::NotAFile(path));
+        };
+        if !name.starts_with('.') && !name.ends_with('~') {
+            all.push((name.to_owned(), path));
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// For `map_err`: what was being done, to what.
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DirectoryError {
+    let path = path.to_owned();
+    move |source| DirectoryError::Io { what, path, source }
+}

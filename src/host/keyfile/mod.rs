@@ -1,0 +1,165 @@
+//! One `authorized_keys` file: observe it, and replace it safely.
+//!
+//! Everything below a home belongs to somebody who may be hostile and may act at any moment, so
+//! - every step goes through descriptors, opened with `openat2` and looked at with `fstat` once held;
+//! - work in a directory is done as its owner, so that the kernel refuses what the owner could not do;
+//! - what a name stood for a moment ago is never assumed: after a replacement everything is resolved again.
+//!
+//! All of it blocks, and a hostile file system may block it for ever: call it on a thread of its own.
+
+mod identity;
+mod label;
+mod replace;
+mod resolve;
+
+use std::os::fd::BorrowedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+
+pub use identity::drop_supplementary_groups;
+pub use replace::{Terms, replace, sweep_up};
+pub use resolve::observe;
+
+use crate::model::account::Account;
+use crate::model::config::{Location, Owner};
+use crate::model::escape::escaped;
+use crate::model::plan::{Difference, Found, Kind};
+
+/// Which file.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Whose.
+    pub account: Account,
+    /// Where.
+    pub location: Location,
+    /// Who is to own it.
+    pub owner: Owner,
+}
+
+/// What stands there now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// At the file's name.
+    pub found: Found,
+    /// Directories of ours on the way to it that let others write, or keep their owner out.
+    pub directories: Vec<Difference>,
+}
+
+/// Told of every descriptor on the way, so that it can be watched: the very thing that was looked at, not a
+/// name that may mean another thing by now.
+pub trait Witness {
+    /// A directory, and the one name in it that matters.
+    fn directory(&mut self, directory: BorrowedFd<'_>, inode: Inode, name: &str);
+    /// The file itself.
+    fn file(&mut self, file: BorrowedFd<'_>, inode: Inode);
+}
+
+/// Device and inode number.
+pub type Inode = (u64, u64);
+
+/// A witness that looks away.
+pub struct Nobody;
+
+impl Witness for Nobody {
+    fn directory(&mut self, _: BorrowedFd<'_>, _: Inode, _: &str) {}
+    fn file(&mut self, _: BorrowedFd<'_>, _: Inode) {}
+}
+
+/// Why a file was not observed or not replaced. Whatever it is, the old file is still there, whole.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// Another account's file needs root.
+    #[error("only root may work on the file of uid {0}")]
+    NeedsRoot(u32),
+    /// `setfsuid` and `setfsgid` had no effect.
+    #[error("cannot act as uid {uid} gid {gid}: CAP_SETUID and CAP_SETGID are needed")]
+    CannotActAs {
+        /// Wanted user id.
+        uid: u32,
+        /// Wanted group id.
+        gid: u32,
+    },
+    /// The home cannot be worked in.
+    #[error("cannot open the home `{}`", shown(.path))]
+    Home {
+        /// The home.
+        path: PathBuf,
+        /// The cause.
+        source: Errno,
+    },
+    /// Neither the account nor root owns it.
+    #[error("`{}` belongs to uid {uid}, neither to the account nor to root", shown(.path))]
+    ForeignOwner {
+        /// Home or directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+    },
+    /// A directory of root inside one that the account controls: the account may have put it there.
+    #[error("`{}` belongs to root inside a directory that the account controls; give it to the account", shown(.0))]
+    RootInside(PathBuf),
+    /// Others can write to a directory that root would work in.
+    #[error("`{}` can be changed by others than root (owner {uid}, mode {mode:04o})", shown(.path))]
+    Untrusted {
+        /// The directory.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its mode.
+        mode: u32,
+    },
+    /// Something that is no directory stands in a directory's place.
+    #[error("`{}` is {kind}, not a directory", shown(.path))]
+    Obstacle {
+        /// Where.
+        path: PathBuf,
+        /// What.
+        kind: Kind,
+    },
+    /// A mount in the way, such as a bind mount over the file.
+    #[error("`{}` is a mount point", shown(.0))]
+    Mounted(PathBuf),
+    /// A flag keeps the file as it is.
+    #[error("cannot replace `{}`: an immutable or append-only flag is set (see lsattr(1))", shown(.0))]
+    Flagged(PathBuf),
+    /// The file was changed again and again while it was replaced.
+    #[error("`{}` was changed by somebody else while it was replaced", shown(.0))]
+    Contended(PathBuf),
+    /// The pass that asked for this gave up waiting.
+    #[error("given up: the file system did not answer in time")]
+    Abandoned,
+    /// Any other failure.
+    #[error("cannot {what} `{}`", shown(.path))]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The cause.
+        source: Errno,
+    },
+}
+
+/// Bytes of a file that is not ours that are still read, to say which keys it held.
+const READ_LIMIT: u64 = 1 << 20;
+
+fn shown(path: &Path) -> String {
+    escaped(&path.to_string_lossy())
+}
+
+impl Refusal {
+    /// The whole sentence, causes included.
+    pub fn explained(&self) -> String {
+        match std::error::Error::source(self).and_then(|source| source.downcast_ref::<Errno>()) {
+            Some(errno) => format!("{self}: {}", errno.desc().to_ascii_lowercase()),
+            None => self.to_string(),
+        }
+    }
+
+    /// For `map_err`: what was being done, to what.
+    fn io(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+}

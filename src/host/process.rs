@@ -1,0 +1,112 @@
+//! One enforcer and one fetcher at a time, and a word to the one that runs.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{major, minor};
+use nix::unistd::{Pid, Uid};
+
+/// Held while this process lives; the kernel lets go of it whatever happens.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+
+/// Why the lock was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Another process has it.
+    #[error("another one is running{}", .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Held {
+        /// Which, where the kernel tells.
+        pid: Option<u32>,
+    },
+    /// The lock file cannot be used.
+    #[error("cannot lock `{}`", .path.display())]
+    Io {
+        /// The lock file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// Takes the lock `path`, or says who has it.
+pub fn lock(path: &Path) -> Result<Lock, LockError> {
+    let failed = |source| LockError::Io { path: path.to_owned(), source };
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .custom_flags(nix::libc::O_NOFOLLOW)
+        .open(path)
+        .map_err(failed)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Lock(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => {
+            Err(LockError::Held { pid: holder(path).and_then(|holder| holder.pid) })
+        }
+        Err((_, error)) => Err(failed(error.into())),
+    }
+}
+
+/// A process that has a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its pid, unless it lives in a pid namespace that this process cannot see.
+    pub pid: Option<u32>,
+}
+
+/// Who has the lock `path`, as the kernel says (`proc_locks(5)`). Nothing in the file itself is believed: the
+/// fetcher's is written without root, and a pid read from it would be sent a signal by root.
+pub fn holder(path: &Path) -> Option<Holder> {
+    let meta = fs::metadata(path).ok()?;
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let device = format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino());
+    let inode = format!(":{}", meta.ino());
+    let held = |place: &dyn Fn(&str) -> bool| {
+        locks.lines().find_map(|line| {
+            // 1: FLOCK  ADVISORY  WRITE 1234 00:18:4711 0 EOF
+            let words: Vec<&str> = line.split_whitespace().collect();
+            match words[..] {
+                [_, "FLOCK", _, _, pid, file, ..] if place(file) => {
+                    Some(Holder { pid: pid.parse().ok().filter(|pid| *pid > 0) })
+                }
+                _ => None,
+            }
+        })
+    };
+    // btrfs and overlayfs show another device here than in stat(2).
+    held(&|file| file == device).or_else(|| held(&|file| file.ends_with(&inode)))
+}
+
+/// SIGHUP: do it now.
+pub fn hang_up(pid: u32) -> io::Result<()> {
+    let pid = i32::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
+    Ok(kill(Pid::from_raw(pid), Signal::SIGHUP)?)
+}
+
+/// True when this process may work on other accounts' files.
+pub fn is_root() -> bool {
+    Uid::effective().is_root()
+}
+
+/// 64 random bits; a clock would do for what they are used for, spreading polls over a fleet.
+pub fn random() -> u64 {
+    getrandom::u64().unwrap_or_default()
+}
+
+/// Allows as many open files as the hard limit does: a watch is put on through a descriptor of its own number.
+pub fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Failing leaves the soft limit, which is enough for hundreds of accounts.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}

@@ -1,0 +1,110 @@
+//! Small JSON files of this program's own, replaced whole or not at all.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why a file was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("cannot {what} `{}`", .path.display())]
+    Io {
+        /// What was being done.
+        what: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file is there and not what this program writes.
+    #[error("`{}` is damaged", .path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
+    /// Something else than a regular file, or an absurd size.
+    #[error("`{}` is not a regular file of at most {LIMIT} bytes", .0.display())]
+    NotAFile(PathBuf),
+}
+
+/// A list of 10,000 accounts with 20 keys each takes 40 MB.
+const LIMIT: u64 = 256 << 20;
+
+/// Makes `directory` with `mode` if it is missing, and missing directories above it.
+pub fn make_directory(directory: &Path, mode: u32) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(failed("make", directory))
+}
+
+/// Reads a JSON file; `None` when there is none.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = read(path)? else { return Ok(None) };
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|source| StoreError::Damaged { path: path.to_owned(), source })
+}
+
+/// Reads a small file without following a link at its name or waiting on a FIFO; `None` when there is none.
+pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
+    let file = match OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed("open", path))?,
+    };
+    let meta = file.metadata().map_err(failed("look at", path))?;
+    if !meta.is_file() || meta.len() > LIMIT {
+        return Err(StoreError::NotAFile(path.to_owned()));
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
+    file.take(LIMIT).read_to_end(&mut bytes).map_err(failed("read", path))?;
+    Ok(Some(bytes))
+}
+
+/// Replaces `path` by `value`. A reader sees the old or the new file, through any crash.
+pub fn write_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(), StoreError> {
+    let mut bytes = serde_json::to_vec_pretty(value)
+        .map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
+    bytes.push(b'\n');
+    write(path, &bytes, mode)
+}
+
+/// Replaces `path` by `bytes`, as [`write_json`] does.
+pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    // One writer a directory (`process::lock`), so one fixed name; a left-over is simply replaced.
+    let temporary = path.with_extension("new");
+    let written = || -> Result<(), StoreError> {
+        match fs::remove_file(&temporary) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(failed("replace", &temporary)(error));
+            }
+            _ => {}
+        }
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(&temporary)
+            .map_err(failed("write", &temporary))?;
+        file.write_all(bytes).map_err(failed("write", &temporary))?;
+        file.sync_all().map_err(failed("sync", &temporary))?;
+        fs::rename(&temporary, path).map_err(failed("replace", path))
+    };
+    if let Err(error) = written() {
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("sync", directory))
+}
+
+/// For `map_err`: what was being done, to what.
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { what, path, source }
+}
