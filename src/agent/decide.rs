@@ -51,6 +51,11 @@ type Stamp = (u64, u64, u64, i64, i64);
 const NSS_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Decided {
+    /// At start: nothing is decided, and this is saved.
+    pub(super) fn after(saved: Option<Enforced>) -> Self {
+        Self { saved, ..Self::default() }
+    }
+
     /// After a change of the config, everything is judged anew.
     pub(super) fn forget(&mut self) {
         self.list = None;

@@ -92,6 +92,7 @@ impl Fetcher {
     /// One fetch, stored and reported; the list, or why there is none.
     pub async fn fetch(&mut self, now: &impl Fn() -> Timestamp) -> Result<&ApprovedList, FetchError> {
         let source = name(&self.config.source);
+        self.report = self.report.begun(now());
         let outcome = match list(&self.config.source, now()).await {
             Ok(list) => self.store(list),
             Err(error) => Err(error),

@@ -94,13 +94,12 @@ impl Enforcer {
         status.enforcer.pid = std::process::id();
         if let Some(last) = last {
             (status.accounts, status.drift) = (last.accounts, last.drift);
-            status.enforcer.reloads = last.enforcer.reloads;
         }
         Self {
             config,
             zone,
+            decided: Decided::after(enforced.clone()),
             enforced: enforced.unwrap_or_default(),
-            decided: Decided::default(),
             status,
             written: None,
             problems: Vec::new(),
@@ -137,6 +136,11 @@ impl Enforcer {
 
     /// Takes a configuration that was read again; an error is a problem, and the old one stays.
     pub fn reconfigure(&mut self, config: Result<Config, String>) {
+        let config = config.and_then(|config| {
+            let same = config.paths == self.config.paths;
+            same.then_some(config)
+                .ok_or_else(|| "`[paths]` cannot change while the agent runs; restart it".to_owned())
+        });
         match config {
             Ok(config) => {
                 self.config = config;

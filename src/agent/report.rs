@@ -78,7 +78,7 @@ impl Enforcer {
             None => ListStatus::default(),
         };
         if trigger == Trigger::Reload {
-            self.status.enforcer.reloads += 1;
+            self.status.enforcer.asked_at = Some(now);
         }
         self.status.problems = self.all_problems();
         self.status.settle_health();

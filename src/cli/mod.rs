@@ -21,6 +21,7 @@ use crate::host::journal;
 use crate::model::account::AccountName;
 use crate::model::config::Config;
 use crate::model::desired::Grants;
+use crate::model::escape::escaped;
 use crate::model::plan::Difference;
 
 /// Makes this host's authorized_keys say exactly what the approved list says.
@@ -99,7 +100,9 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            // The lines stay: a config error shows its own with a caret.
+            let text: Vec<String> = format!("{error:#}").lines().map(escaped).collect();
+            let _ = writeln!(io::stderr(), "error: {}", text.join("\n"));
             ExitCode::from(USAGE)
         }
     }

@@ -90,7 +90,12 @@ async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<S
             Seen::Hanging => (AccountState::Refused, Some("its file system does not answer".to_owned())),
         };
         account.verified = true;
-        let known = account.state == AccountState::Held && state == AccountState::InSync;
+        // Why it is held, or could not be brought in line, only the enforcer knows.
+        let known = match account.state {
+            AccountState::Held => state == AccountState::InSync,
+            AccountState::Refused => state == AccountState::Drifted,
+            _ => false,
+        };
         if known {
             continue;
         }

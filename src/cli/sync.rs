@@ -14,7 +14,7 @@ use crate::cli::Outcome;
 use crate::host::{process, store};
 use crate::model::config::Config;
 use crate::model::list::FetchReport;
-use crate::model::status::{AccountState, KeyStatus, Status};
+use crate::model::status::{KeyStatus, Status};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -31,13 +31,15 @@ const LOOK: Duration = Duration::from_millis(20);
 
 pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     let limit = Duration::from_secs(arguments.timeout);
+    // Before anything is asked for: a new list is enforced as soon as it is stored.
+    let before = read::<Status>(&files::status(&config.paths));
     let fetched = match process::holder(&files::fetch_lock(&config.paths)) {
         Some(holder) => ask_fetcher(holder.pid, &config, limit).await?,
         None => fetch_here(&config).await?,
     };
     let accepted = arguments.accept_removals.then(|| fetched.digest.clone()).flatten();
     let in_sync = match process::holder(&files::enforce_lock(&config.paths)) {
-        Some(holder) => ask_enforcer(holder.pid, &config, accepted, limit).await?,
+        Some(holder) => ask_enforcer(holder.pid, &config, before.as_ref(), accepted, limit).await?,
         None => enforce_here(config, accepted).await?,
     };
     if let Some(error) = fetched.error {
@@ -62,9 +64,13 @@ async fn fetch_here(config: &Config) -> anyhow::Result<FetchReport> {
 
 async fn ask_fetcher(pid: Option<u32>, config: &Config, limit: Duration) -> anyhow::Result<FetchReport> {
     let path = files::fetch_report(&config.paths);
-    let before = read::<FetchReport>(&path).map_or(0, |report| report.attempts);
+    let asked = super::now();
     hang_up(pid, "fetcher")?;
-    let answered = || read::<FetchReport>(&path).filter(|report| report.attempts > before);
+    // One that began before may have read the old list.
+    let answered = || {
+        read::<FetchReport>(&path)
+            .filter(|r| r.began.is_some_and(|at| at >= asked) && r.last_attempt > r.began)
+    };
     wait(answered, limit)
         .await
         .with_context(|| format!("the fetcher has not fetched within {} s", limit.as_secs()))
@@ -87,22 +93,23 @@ async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Resul
 async fn ask_enforcer(
     pid: Option<u32>,
     config: &Config,
+    before: Option<&Status>,
     accepted: Option<String>,
     limit: Duration,
 ) -> anyhow::Result<bool> {
     let path = files::status(&config.paths);
-    let before = read::<Status>(&path);
-    let reloads = before.as_ref().map_or(0, |status| status.enforcer.reloads);
+    let asked = super::now();
     if let Some(digest) = accepted {
         store::write_json(&files::accepted(&config.paths), &digest, 0o600)
             .context("cannot tell the enforcer that the removals are accepted")?;
     }
     hang_up(pid, "enforcer")?;
-    let answered = || read::<Status>(&path).filter(|status| status.enforcer.reloads > reloads);
+    let answered =
+        || read::<Status>(&path).filter(|status| status.enforcer.asked_at.is_some_and(|at| at >= asked));
     let after = wait(answered, limit)
         .await
         .with_context(|| format!("the enforcer has not made its pass within {} s", limit.as_secs()))?;
-    super::print(&changes(before.as_ref(), &after))?;
+    super::print(&changes(before, &after))?;
     Ok(conclude(&after))
 }
 
@@ -111,11 +118,7 @@ fn conclude(status: &Status) -> bool {
     for problem in &status.problems {
         tracing::warn!("{problem}");
     }
-    let settled =
-        |state| matches!(state, AccountState::InSync | AccountState::NoAccount | AccountState::Unmanaged);
-    status.list.held.is_none()
-        && status.list.digest.is_some()
-        && status.accounts.values().all(|a| settled(a.state))
+    status.problems.is_empty()
 }
 
 /// Keys that came and went between two words of the enforcer.

@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::model::escape::escaped;
+
 /// How much is logged.
 pub type Level = LevelFilter;
 
@@ -85,6 +87,7 @@ impl PlainVisitor<'_> {
         }
         let gap = if self.empty { "" } else { " " };
         self.empty = false;
+        let value = escaped(&value.to_string());
         self.result = match field.name() {
             "message" => write!(self.writer, "{gap}{value}"),
             name => write!(self.writer, "{gap}{name}={value}"),

@@ -93,7 +93,7 @@ pub struct Verify {
 }
 
 /// The `[paths]` table.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Paths {
     /// What was enforced, and first-run backups.

@@ -73,9 +73,11 @@ pub struct FetchReport {
     pub schema: u32,
     /// Where the list comes from.
     pub source: String,
-    /// Attempts since the fetcher started; a waiting `sync` watches it grow.
+    /// Attempts so far.
     pub attempts: u64,
-    /// When the last attempt ended.
+    /// When the last attempt began; a `sync` waits for one that began after it asked.
+    pub began: Option<Timestamp>,
+    /// When it ended.
     pub last_attempt: Option<Timestamp>,
     /// When the last good attempt ended.
     pub last_success: Option<Timestamp>,
@@ -93,6 +95,12 @@ pub struct FetchReport {
 }
 
 impl FetchReport {
+    /// This report once an attempt begins.
+    #[must_use]
+    pub fn begun(&self, at: Timestamp) -> Self {
+        Self { began: Some(at), ..self.clone() }
+    }
+
     /// This report after an attempt that gave a list with `digest`.
     #[must_use]
     pub fn succeeded(&self, source: &str, digest: String, at: Timestamp) -> Self {

@@ -48,6 +48,8 @@ pub struct FoundFile {
 /// What can stand in a file's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// A regular file.
+    File,
     /// A directory.
     Directory,
     /// A symbolic link.
@@ -208,6 +210,7 @@ impl fmt::Display for Difference {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::File => "a file",
             Self::Directory => "a directory",
             Self::Symlink => "a symbolic link",
             Self::Fifo => "a FIFO",

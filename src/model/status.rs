@@ -164,8 +164,8 @@ pub struct Enforcer {
     pub started_at: Timestamp,
     /// When something last changed in this status.
     pub written_at: Timestamp,
-    /// Full passes asked for by `sync` or SIGHUP; a waiting `sync` watches it grow.
-    pub reloads: u64,
+    /// When the last pass began that somebody asked for; a `sync` waits for one that began after it asked.
+    pub asked_at: Option<Timestamp>,
 }
 
 impl From<&Grant> for KeyStatus {
@@ -217,7 +217,7 @@ impl Status {
             accounts: BTreeMap::new(),
             rejected: Vec::new(),
             drift: Drift::default(),
-            enforcer: Enforcer { pid: 0, started_at: now, written_at: now, reloads: 0 },
+            enforcer: Enforcer { pid: 0, started_at: now, written_at: now, asked_at: None },
         }
     }
 

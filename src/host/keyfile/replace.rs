@@ -219,7 +219,7 @@ fn put_in_place(
     // Only a directory stands a rename; it is kept under another name.
     let stat =
         fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Refusal::io("look at", path))?;
-    if kind(&stat) != Some(Kind::Directory) {
+    if kind(&stat) != Kind::Directory {
         return Err(Refusal::Contended(path.clone()));
     }
     let aside = format!("{name}.aside-{}", random_hex()?);

@@ -48,6 +48,10 @@ pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> R
         };
         if !is_tidy(&here, target) {
             directories.push(Difference::DirectoryMode(permissions(&here.stat)));
+            if permissions(&here.stat) & 0o700 != 0o700 {
+                // Not even its owner can look into it.
+                return Ok(Observed { found: Found::Nothing, directories });
+            }
         }
     }
     witness.directory(here.descriptor.as_fd(), inode(&here.stat), &target.location.file);
@@ -115,12 +119,12 @@ fn walk_trusted(names: Vec<OsString>, own: u32) -> Result<Held, Refusal> {
         .map_err(Refusal::io("open", &path))?;
         let stat = fstat(&opened).map_err(Refusal::io("look at", &path))?;
         match kind(&stat) {
-            Some(Kind::Directory) => {
+            Kind::Directory => {
                 check_trusted(&path, &stat, own)?;
                 here = Held { descriptor: opened, stat, path, trusted: true };
             }
             // Only root could put a link here, so where it leads is root's decision.
-            Some(Kind::Symlink) if links < MAX_LINKS => {
+            Kind::Symlink if links < MAX_LINKS => {
                 links += 1;
                 let leads = readlinkat(&opened, "").map_err(Refusal::io("read the link", &path))?;
                 let leads = Path::new(&leads);
@@ -135,8 +139,7 @@ fn walk_trusted(names: Vec<OsString>, own: u32) -> Result<Held, Refusal> {
                     }
                 }
             }
-            Some(kind) => return Err(Refusal::Obstacle { path, kind }),
-            None => return Err(Refusal::Io { what: "enter", path, source: Errno::ENOTDIR }),
+            kind => return Err(Refusal::Obstacle { path, kind }),
         }
     }
     Ok(here)
@@ -167,9 +170,8 @@ pub(super) fn enter(here: &Held, name: &str, target: &Target) -> Result<Step, Re
             let stat = fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW);
             return match stat.map(|stat| kind(&stat)) {
                 // It has just become a directory: as good as a change a moment later.
-                Ok(Some(Kind::Directory)) | Err(Errno::ENOENT) => Ok(Step::Missing),
-                Ok(Some(kind)) => Ok(Step::Obstacle(kind)),
-                Ok(None) => Err(Refusal::Io { what: "enter", path, source: Errno::ENOTDIR }),
+                Ok(Kind::Directory) | Err(Errno::ENOENT) => Ok(Step::Missing),
+                Ok(kind) => Ok(Step::Obstacle(kind)),
                 Err(source) => Err(Refusal::Io { what: "look at", path, source }),
             };
         }
@@ -196,8 +198,8 @@ fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness
         Err(Errno::ENOENT) => return Ok(Found::Nothing),
         Err(source) => return Err(look_at(source)),
     };
-    if let Some(kind) = kind(&stat) {
-        return Ok(Found::Other(kind));
+    if kind(&stat) != Kind::File {
+        return Ok(Found::Other(kind(&stat)));
     }
     // Not blocking, or a FIFO put here since, or a lease on the file, would hold us.
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
@@ -212,8 +214,8 @@ fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness
         Err(source) => return Err(look_at(source)),
     };
     let stat = fstat(&file).map_err(look_at)?;
-    if let Some(kind) = kind(&stat) {
-        return Ok(Found::Other(kind));
+    if kind(&stat) != Kind::File {
+        return Ok(Found::Other(kind(&stat)));
     }
     if stat.st_nlink == 1 {
         // A file with another name could be one that another account's watch is on.
@@ -269,14 +271,13 @@ pub(super) fn inode(stat: &FileStat) -> Inode {
     (stat.st_dev, stat.st_ino)
 }
 
-/// What it is; `None` for a regular file.
-pub(super) fn kind(stat: &FileStat) -> Option<Kind> {
+pub(super) fn kind(stat: &FileStat) -> Kind {
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-        SFlag::S_IFREG => None,
-        SFlag::S_IFDIR => Some(Kind::Directory),
-        SFlag::S_IFLNK => Some(Kind::Symlink),
-        SFlag::S_IFIFO => Some(Kind::Fifo),
-        SFlag::S_IFSOCK => Some(Kind::Socket),
-        _ => Some(Kind::Device),
+        SFlag::S_IFREG => Kind::File,
+        SFlag::S_IFDIR => Kind::Directory,
+        SFlag::S_IFLNK => Kind::Symlink,
+        SFlag::S_IFIFO => Kind::Fifo,
+        SFlag::S_IFSOCK => Kind::Socket,
+        _ => Kind::Device,
     }
 }

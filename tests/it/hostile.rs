@@ -1,0 +1,327 @@
+//! A home in hostile hands: nothing outside it is ever touched, whatever stands in the way.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms};
+use authorized_keys_agent::model::account::Account;
+use authorized_keys_agent::model::config::{Location, Owner};
+use authorized_keys_agent::model::plan::{Found, Wanted, differences};
+
+use crate::world::{ALICE, BOB, Ends, MALLORY, World, key, litter, mode, shell_as};
+
+const CONTENT: &str = "# ours\n";
+
+/// alice's file, worked on directly.
+fn target(world: &World, owner: Owner) -> Target {
+    let home = world.home("alice");
+    Target {
+        account: Account { name: "alice".try_into().unwrap(), uid: ALICE, gid: ALICE, home: home.clone() },
+        location: Location {
+            in_home: true,
+            directories: vec![".ssh".to_owned()],
+            file: "authorized_keys".to_owned(),
+            path: home.join(".ssh/authorized_keys"),
+        },
+        owner,
+    }
+}
+
+fn wanted(owner: Owner) -> Wanted {
+    let (uid, mode) = match owner {
+        Owner::Account => (ALICE, 0o600),
+        Owner::Root => (0, 0o640),
+    };
+    Wanted { content: CONTENT.into(), uid, gid: ALICE, mode }
+}
+
+fn replace(target: &Target) -> Result<(), Refusal> {
+    let terms = Terms { wanted_still: &|| true, clear_obstacles: false };
+    keyfile::replace(target, &wanted(target.owner), terms).map(drop)
+}
+
+fn in_sync(target: &Target) -> bool {
+    keyfile::observe(target, CONTENT.len(), &mut Nobody).is_ok_and(|seen| {
+        seen.directories.is_empty() && differences(&wanted(target.owner), &seen.found).is_empty()
+    })
+}
+
+/// A file outside that must stay as it is, and what it looks like.
+struct Outside(PathBuf, String);
+
+impl Outside {
+    fn new(world: &World) -> Self {
+        let path = world.path("outside");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("authorized_keys"), "precious\n").unwrap();
+        fs::write(path.join("other"), "precious too\n").unwrap();
+        let look = Self::look(&path);
+        Self(path, look)
+    }
+
+    fn look(path: &Path) -> String {
+        let mut names: Vec<PathBuf> =
+            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+        names.push(path.to_owned());
+        names.sort();
+        let line = |path: &PathBuf| {
+            let meta = fs::symlink_metadata(path).unwrap();
+            let text = fs::read_to_string(path).unwrap_or_default();
+            format!(
+                "{} {} {:o} {} {} {text}",
+                path.display(),
+                meta.uid(),
+                meta.mode(),
+                meta.ino(),
+                meta.nlink()
+            )
+        };
+        names.iter().map(line).collect::<Vec<_>>().join("\n")
+    }
+
+    fn assert_untouched(&self) {
+        assert_eq!(Self::look(&self.0), self.1, "something outside the home was touched");
+    }
+}
+
+#[test]
+fn an_ordinary_home_gets_its_file() {
+    for owner in [Owner::Account, Owner::Root] {
+        let world = World::new();
+        let target = target(&world, owner);
+        replace(&target).unwrap();
+        assert!(in_sync(&target));
+        assert_eq!(mode(&world.ssh("alice")), 0o700);
+        let ssh = fs::metadata(world.ssh("alice")).unwrap();
+        assert_eq!((ssh.uid(), ssh.gid()), (ALICE, ALICE));
+        assert!(litter(&world.ssh("alice"), &["authorized_keys"]).is_empty());
+    }
+}
+
+#[test]
+fn a_home_of_root_is_worked_in_as_root_and_the_rest_given_away() {
+    let world = World::new();
+    chown(world.home("alice"), Some(0), Some(0)).unwrap();
+    let target = target(&world, Owner::Account);
+    replace(&target).unwrap();
+    assert!(in_sync(&target));
+    assert_eq!(fs::metadata(world.ssh("alice")).unwrap().uid(), ALICE);
+}
+
+#[test]
+fn what_stands_in_the_way_of_the_directory_is_refused_and_stays() {
+    type Plant = fn(&World);
+    let rows: [(&str, Plant, &str); 6] = [
+        (
+            "a symlink",
+            |w| symlink(w.path("outside"), w.ssh("alice")).unwrap(),
+            "is a symbolic link, not a directory",
+        ),
+        ("a file", |w| fs::write(w.ssh("alice"), "x").unwrap(), "not a directory"),
+        (
+            "a FIFO",
+            |w| assert!(Command::new("mkfifo").arg(w.ssh("alice")).status().unwrap().success()),
+            "is a FIFO, not a directory",
+        ),
+        ("of a third uid", |w| w.make_ssh("alice", MALLORY), "belongs to uid"),
+        (
+            "of root",
+            |w| w.make_ssh("alice", 0),
+            "belongs to root inside a directory that the account controls",
+        ),
+        (
+            "a home of a third uid",
+            |w| chown(w.home("alice"), Some(BOB), Some(BOB)).unwrap(),
+            "neither to the account nor to root",
+        ),
+    ];
+    for (what, plant, expected) in rows {
+        let world = World::new();
+        let outside = Outside::new(&world);
+        plant(&world);
+        let before = fs::symlink_metadata(world.ssh("alice")).map(|meta| meta.ino()).ok();
+        let refusal = replace(&target(&world, Owner::Account)).unwrap_err().explained();
+        assert!(refusal.contains(expected), "{what}: {refusal}");
+        assert_eq!(fs::symlink_metadata(world.ssh("alice")).map(|meta| meta.ino()).ok(), before, "{what}");
+        outside.assert_untouched();
+    }
+}
+
+#[test]
+fn what_stands_in_the_way_of_the_file_is_replaced_and_never_followed() {
+    type Plant = fn(&World);
+    let rows: [(&str, Plant); 7] = [
+        ("a symlink to passwd", |w| symlink("/etc/passwd", w.file("alice")).unwrap()),
+        ("a symlink outside", |w| symlink(w.path("outside/authorized_keys"), w.file("alice")).unwrap()),
+        ("a hard link", |w| fs::hard_link(w.path("outside/other"), w.file("alice")).unwrap()),
+        ("a directory", |w| fs::create_dir(w.file("alice")).unwrap()),
+        ("a FIFO", |w| assert!(Command::new("mkfifo").arg(w.file("alice")).status().unwrap().success())),
+        ("a device", |w| {
+            assert!(
+                Command::new("mknod").arg(w.file("alice")).args(["c", "1", "5"]).status().unwrap().success()
+            );
+        }),
+        ("a socket", |w| drop(std::os::unix::net::UnixListener::bind(w.file("alice")).unwrap())),
+    ];
+    let passwd = fs::read("/etc/passwd").unwrap();
+    for (what, plant) in rows {
+        for owner in [Owner::Account, Owner::Root] {
+            let world = World::new();
+            world.make_ssh("alice", ALICE);
+            let outside = Outside::new(&world);
+            plant(&world);
+            let target = target(&world, owner);
+            assert!(!in_sync(&target), "{what}");
+            replace(&target).unwrap_or_else(|refusal| panic!("{what}: {}", refusal.explained()));
+            assert!(in_sync(&target), "{what}");
+            // A hard link has one name less, the rest is as it was.
+            if what != "a hard link" {
+                outside.assert_untouched();
+            }
+            assert_eq!(fs::read_to_string(world.path("outside/other")).unwrap(), "precious too\n");
+        }
+    }
+    assert_eq!(fs::read("/etc/passwd").unwrap(), passwd);
+}
+
+#[test]
+fn a_directory_that_others_can_write_to_is_closed_again() {
+    let world = World::new();
+    world.make_ssh("alice", ALICE);
+    fs::set_permissions(world.ssh("alice"), fs::Permissions::from_mode(0o777)).unwrap();
+    let target = target(&world, Owner::Account);
+    assert!(!in_sync(&target));
+    replace(&target).unwrap();
+    assert!(in_sync(&target));
+    assert_eq!(mode(&world.ssh("alice")), 0o755);
+}
+
+#[test]
+fn a_bind_mount_and_a_flag_are_reported() {
+    let world = World::new();
+    world.make_ssh("alice", ALICE);
+    world.put("alice", ALICE, "rogue\n");
+    world.approve("alice", "laptop", &key("alice"));
+    let (file, agent) = (world.file("alice"), world.agent(&["enforce", "--once"]));
+    world.run(&["fetch", "--once"]);
+    let command: Vec<String> = agent.get_args().map(|a| a.to_str().unwrap().to_owned()).collect();
+    let mounted = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c"])
+        .arg(format!("mount --bind /etc/hostname {} && exec unshare \"$@\"", file.display()))
+        .arg("sh")
+        .args(&command)
+        .output()
+        .unwrap();
+    let said = crate::world::shown(&mounted.stderr);
+    assert!(said.contains("is a mount point"), "{said}");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "rogue\n");
+
+    let flag = |how: &str| assert!(Command::new("chattr").arg(how).arg(&file).status().unwrap().success());
+    flag("+i");
+    let code = world.pass();
+    let status = world.account("alice");
+    flag("-i");
+    assert_eq!(code, 1);
+    assert!(status["reason"].as_str().unwrap().contains("immutable or append-only"), "{status}");
+    assert!(litter(&world.ssh("alice"), &["authorized_keys"]).is_empty());
+    assert_eq!(world.pass(), 0);
+}
+
+#[test]
+fn swapping_the_directory_for_a_link_a_thousand_times_gains_nothing() {
+    for owner in [Owner::Account, Owner::Root] {
+        let world = World::new();
+        let outside = Outside::new(&world);
+        let (h, o) = (world.home("alice"), outside.0.display().to_string());
+        // An account that could write there is the strongest attacker: only root's rights would be misused.
+        world.make_ssh("alice", ALICE);
+        let script = format!(
+            "chdir '{}'; symlink '{o}', 'link'; while (1) {{ rename '.ssh', 'away'; rename 'link', '.ssh'; \
+             rename '.ssh', 'link'; rename 'away', '.ssh' }}",
+            h.display()
+        );
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &ALICE.to_string(), "--regid", &ALICE.to_string(), "--clear-groups"]);
+        let swapper = Ends(command.args(["perl", "-e", &script]).spawn().unwrap());
+        let target = target(&world, owner);
+        let (mut done, mut refused) = (0, 0);
+        crate::world::wait("the swapper to start", || h.join("link").is_symlink() || h.join("away").exists());
+        for _ in 0..1000 {
+            match replace(&target) {
+                Ok(()) => done += 1,
+                Err(_) => refused += 1,
+            }
+        }
+        drop(swapper);
+        outside.assert_untouched();
+        assert!(done > 0 && (refused > 0 || h.join("link").exists()), "the race was not run: {done}, {refused}");
+    }
+}
+
+#[test]
+fn a_central_directory_of_root_needs_nothing_in_the_home() {
+    let mut world = World::new();
+    let keys = world.path("keys.d");
+    world.accounts = format!("manage = [\"alice\"]\nfile = \"{}/%u\"\nowner = \"root\"", keys.display());
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    assert_eq!(world.pass(), 0, "{}", world.status());
+    let meta = fs::metadata(keys.join("alice")).unwrap();
+    assert_eq!((meta.uid(), meta.gid(), mode(&keys.join("alice"))), (0, ALICE, 0o640));
+    assert!(!world.ssh("alice").exists());
+    // sshd reads it as the account.
+    assert!(shell_as(ALICE, &format!("cat {}/alice", keys.display())).status.success());
+    // A directory on the way that others can write to is not one for root to work in.
+    fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o777)).unwrap();
+    fs::write(keys.join("alice"), "x").unwrap();
+    assert_eq!(world.pass(), 1);
+    assert!(
+        world.account("alice")["reason"].as_str().unwrap().contains("can be changed by others than root")
+    );
+}
+
+#[test]
+fn homes_that_are_no_homes_are_refused() {
+    let world = World::new();
+    let passwd = world.path("passwd");
+    let text = fs::read_to_string(&passwd).unwrap();
+    let shared = world.home("bob").display().to_string();
+    for (home, expected) in [
+        ("/".to_owned(), "not one to work in"),
+        (String::new(), "not one to work in"),
+        ("relative".to_owned(), "not one to work in"),
+        ("/nonexistent/home".to_owned(), "cannot open the home"),
+        (shared, "is shared by"),
+    ] {
+        let changed = text.replace(&format!(":{}:", world.home("alice").display()), &format!(":{home}:"));
+        fs::write(&passwd, changed).unwrap();
+        world.approve("alice", "laptop", &key("alice@laptop"));
+        world.pass();
+        let alice = world.account("alice");
+        assert_eq!(alice["state"], "refused", "{home}: {alice}");
+        assert!(alice["reason"].as_str().unwrap().contains(expected), "{home}: {alice}");
+    }
+}
+
+#[test]
+fn a_replacement_nobody_waits_for_changes_nothing() {
+    let world = World::new();
+    world.make_ssh("alice", ALICE);
+    world.put("alice", ALICE, "old\n");
+    let target = target(&world, Owner::Account);
+    for allowed in 0..3_u32 {
+        let left = std::cell::Cell::new(allowed);
+        let wanted_still = || left.replace(left.get().saturating_sub(1)) > 0;
+        let terms = Terms { wanted_still: &wanted_still, clear_obstacles: false };
+        match keyfile::replace(&target, &wanted(Owner::Account), terms) {
+            Err(Refusal::Abandoned) => assert_eq!(world.read("alice"), "old\n"),
+            other => assert!(other.is_ok() && allowed == 2, "{allowed}: {other:?}"),
+        }
+        assert!(litter(&world.ssh("alice"), &["authorized_keys"]).is_empty());
+    }
+    assert!(matches!(
+        keyfile::observe(&target, 0, &mut Nobody).unwrap().found,
+        Found::File(file) if file.content.as_deref() == Some(CONTENT.as_bytes())
+    ));
+}

@@ -1,0 +1,354 @@
+//! From list to file: what applies, what is held, what is kept, what is said.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+
+use crate::world::{ALICE, World, fingerprint, key, mode, wait};
+
+fn keys(world: &World, account: &str) -> usize {
+    world.read(account).lines().filter(|line| !line.starts_with('#')).count()
+}
+
+/// `n` keys for alice, one file each.
+fn approve_many(world: &World, n: usize) -> Vec<String> {
+    let lines: Vec<String> = (0..n).map(|i| key(&format!("key{i}"))).collect();
+    for (i, line) in lines.iter().enumerate() {
+        world.approve("alice", &format!("k{i}"), line);
+    }
+    lines
+}
+
+#[test]
+fn a_changed_list_reaches_the_file() {
+    let world = World::new();
+    let (one, two) = (key("alice@laptop"), key("alice@phone"));
+    world.approve("alice", "laptop", &one);
+    let _agent = world.start();
+    assert!(world.read("alice").ends_with(&format!("\n{one}\n")));
+    assert_eq!(mode(&world.file("alice")), 0o600);
+    world.approve("alice", "phone", &two);
+    wait("the second key", || world.read("alice").contains(&two));
+    world.revoke("alice", "laptop");
+    wait("the first key to go", || !world.read("alice").contains(&one));
+    assert!(world.read("alice").contains(&two));
+    let account = world.account("alice");
+    assert_eq!(account["state"], "in-sync");
+    assert_eq!(account["keys"][0]["fingerprint"].as_str().unwrap(), fingerprint(&two));
+    assert_eq!(account["keys"][0]["comment"], "alice@phone");
+    assert!(account["keys"][0]["parameter"].as_str().unwrap().ends_with("approved/alice/phone"));
+}
+
+#[test]
+fn nothing_is_changed_before_the_first_list() {
+    let world = World::new();
+    world.make_ssh("alice", ALICE);
+    world.put("alice", ALICE, "launch key\n");
+    fs::remove_dir(world.path("approved")).unwrap();
+    assert_eq!(world.pass(), 1);
+    assert_eq!(world.read("alice"), "launch key\n");
+    let problems = world.status()["problems"].to_string();
+    assert!(problems.contains("no list yet"), "{problems}");
+}
+
+#[test]
+fn a_list_that_looks_like_an_outage_removes_nothing() {
+    type Break = fn(&World);
+    let rows: [(&str, Break, &str); 7] = [
+        (
+            "empty",
+            |w| {
+                fs::remove_dir_all(w.path("approved")).unwrap();
+                fs::create_dir(w.path("approved")).unwrap();
+            },
+            "no key at all",
+        ),
+        ("gone", |w| fs::remove_dir_all(w.path("approved")).unwrap(), "cannot list"),
+        ("shrunk", |w| (1..4).for_each(|i| w.revoke("alice", &format!("k{i}"))), "would remove 3 of 4 keys"),
+        (
+            "a file that is none",
+            |w| {
+                assert!(
+                    Command::new("mkfifo").arg(w.path("approved/alice/fifo")).status().unwrap().success()
+                );
+            },
+            "not a readable text file",
+        ),
+        (
+            "garbage",
+            |w| (0..4).for_each(|i| w.approve("alice", &format!("k{i}"), "<html>502 Bad Gateway</html>\n")),
+            "not taken",
+        ),
+        (
+            "truncated to nothing",
+            |w| (0..4).for_each(|i| w.approve("alice", &format!("k{i}"), "")),
+            "not taken",
+        ),
+        (
+            "a name that is none",
+            |w| fs::write(w.path("approved/-rf"), "x").unwrap(),
+            "is not an account name",
+        ),
+    ];
+    for (what, spoil, expected) in rows {
+        let mut world = World::new();
+        // Held for good: the guard is to be seen at work.
+        world.tables = "[guard]\nconfirmations = 1000000".to_owned();
+        approve_many(&world, 4);
+        let agent = world.start();
+        let before = world.read("alice");
+        let seen = fs::metadata(world.file("alice")).unwrap().ino();
+        assert_eq!(keys(&world, "alice"), 4);
+        spoil(&world);
+        wait(&format!("{what} to be said"), || world.status()["problems"].to_string().contains(expected));
+        assert_eq!(world.run(&["status"]).status.code(), Some(1), "{what}");
+        assert_eq!(world.run(&["sync"]).status.code(), Some(1), "{what}");
+        assert_eq!(world.read("alice"), before, "{what}");
+        assert_eq!(fs::metadata(world.file("alice")).unwrap().ino(), seen, "{what}");
+        drop(agent);
+        world.run(&["enforce", "--once"]);
+        assert_eq!(world.read("alice"), before, "{what}, after a restart");
+    }
+}
+
+#[test]
+fn a_tombstone_removes_and_an_acceptance_does() {
+    let world = World::new();
+    let lines = approve_many(&world, 3);
+    let _agent = world.start();
+    // On purpose: no guard.
+    (1..3).for_each(|i| world.revoke("alice", &format!("k{i}")));
+    world.approve("alice", "k0", "# left the company\n");
+    wait("the tombstone", || keys(&world, "alice") == 0);
+    assert_eq!(world.account("alice")["state"], "in-sync");
+    // Accepted by a person.
+    world.approve("alice", "k0", &lines[0]);
+    wait("the key", || keys(&world, "alice") == 1);
+    world.revoke("alice", "k0");
+    let held = world.run(&["sync"]);
+    assert_eq!((held.status.code(), keys(&world, "alice")), (Some(1), 1));
+    let accepted = world.run(&["sync", "--accept-removals"]);
+    assert_eq!(accepted.status.code(), Some(0), "{}", crate::world::shown(&accepted.stderr));
+    assert!(crate::world::shown(&accepted.stdout).contains(&format!("- {}", fingerprint(&lines[0]))));
+    assert_eq!(keys(&world, "alice"), 0);
+    // It counted for that list alone.
+    world.approve("alice", "k0", &lines[0]);
+    wait("the key again", || keys(&world, "alice") == 1);
+    world.revoke("alice", "k0");
+    assert_eq!(world.run(&["sync"]).status.code(), Some(1));
+    assert_eq!(keys(&world, "alice"), 1);
+}
+
+#[test]
+fn a_shrunk_list_applies_once_it_has_come_often_enough() {
+    let world = World::new();
+    approve_many(&world, 4);
+    assert_eq!(world.pass(), 0);
+    (1..4).for_each(|i| world.revoke("alice", &format!("k{i}")));
+    for seen in 1..3 {
+        assert_eq!(world.pass(), 1);
+        assert_eq!(keys(&world, "alice"), 4, "seen {seen} times");
+        assert_eq!(world.account("alice")["state"], "held");
+    }
+    assert_eq!(world.pass(), 0);
+    assert_eq!(keys(&world, "alice"), 1);
+}
+
+#[test]
+fn a_list_that_heals_is_never_applied() {
+    let world = World::new();
+    let lines = approve_many(&world, 4);
+    assert_eq!(world.pass(), 0);
+    for _ in 0..3 {
+        (1..4).for_each(|i| world.revoke("alice", &format!("k{i}")));
+        assert_eq!(world.pass(), 1);
+        assert_eq!(world.pass(), 1);
+        (1..4).for_each(|i| world.approve("alice", &format!("k{i}"), &lines[i]));
+        assert_eq!(world.pass(), 0);
+        assert_eq!(keys(&world, "alice"), 4);
+    }
+}
+
+#[test]
+fn drift_is_undone_while_a_list_is_held() {
+    let world = World::new();
+    approve_many(&world, 4);
+    assert_eq!(world.pass(), 0);
+    let before = world.read("alice");
+    (1..4).for_each(|i| world.revoke("alice", &format!("k{i}")));
+    world.put("alice", ALICE, &key("rogue"));
+    assert_eq!(world.pass(), 1);
+    assert_eq!(world.read("alice"), before);
+}
+
+#[test]
+fn an_account_that_leaves_the_list_is_emptied_even_after_a_restart() {
+    let world = World::new();
+    approve_many(&world, 4);
+    world.approve("bob", "laptop", &key("bob"));
+    assert_eq!(world.pass(), 0);
+    fs::remove_dir_all(world.path("approved/bob")).unwrap();
+    assert_eq!(world.pass(), 0);
+    assert_eq!((keys(&world, "alice"), keys(&world, "bob")), (4, 0));
+    world.put("bob", crate::world::BOB, &key("rogue"));
+    assert_eq!(world.pass(), 0);
+    assert_eq!(keys(&world, "bob"), 0);
+}
+
+#[test]
+fn a_bad_line_loses_only_itself() {
+    let world = World::new();
+    let (good, other) = (key("good"), key("other"));
+    let rsa = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7";
+    world.approve(
+        "alice",
+        "team",
+        &format!("# the team\n{good}\nssh-ed25519 AAAA broken\n{rsa}\n\n{other}\n"),
+    );
+    assert_eq!(world.pass(), 1, "rejects are a reason to look");
+    assert_eq!(keys(&world, "alice"), 2);
+    let rejected = world.status()["rejected"].clone();
+    assert_eq!(rejected.as_array().unwrap().len(), 2, "{rejected}");
+    assert_eq!(rejected[0]["line"], 3);
+    assert!(rejected[0]["parameter"].as_str().unwrap().ends_with("alice/team"));
+}
+
+#[test]
+fn a_private_key_is_shouted_about_and_never_shown() {
+    let world = World::new();
+    let (directory, public) = crate::world::pair("alice");
+    world.approve("alice", "laptop", &public);
+    assert_eq!(world.pass(), 0);
+    let private = fs::read_to_string(directory.path().join("id")).unwrap();
+    let secret = private.lines().nth(2).unwrap().to_owned();
+    world.approve("alice", "laptop", &private);
+    let fetched = world.run(&["--log", "trace", "fetch", "--once"]);
+    let enforced = world.run(&["--log", "trace", "enforce", "--once"]);
+    assert_eq!(keys(&world, "alice"), 1, "what the value gave before stays");
+    let status = world.run(&["status", "--json"]);
+    let all: Vec<String> = [&fetched, &enforced, &status]
+        .iter()
+        .flat_map(|output| [crate::world::shown(&output.stdout), crate::world::shown(&output.stderr)])
+        .collect();
+    assert!(all.join("").contains("a PRIVATE key"));
+    assert!(!all.join("").contains(&secret));
+    assert!(!fs::read_to_string(world.path("run/status.json")).unwrap().contains(&secret));
+}
+
+#[test]
+fn a_key_leaves_the_file_when_it_expires() {
+    let world = World::new();
+    let stays = key("stays");
+    let at = Command::new("date").args(["-u", "-d", "+2 seconds", "+%Y%m%d%H%M%SZ"]).output().unwrap();
+    let at = crate::world::shown(&at.stdout).trim().to_owned();
+    let leaves = format!("expiry-time=\"{at}\" {}", key("leaves"));
+    world.approve("alice", "both", &format!("{leaves}\n{stays}\n"));
+    let _agent = world.start();
+    assert!(world.read("alice").contains("leaves"), "{}", world.read("alice"));
+    wait("the expiry", || !world.read("alice").contains("leaves"));
+    assert!(world.read("alice").contains("stays"));
+    assert_eq!(world.account("alice")["state"], "in-sync");
+    assert_eq!(world.status()["drift"]["repaired"], 0, "an expiry is no drift");
+}
+
+#[test]
+fn break_glass_keys_stay_whatever_the_list_says() {
+    let world = World::new();
+    let (glass, normal) = (key("break-glass"), key("normal"));
+    fs::write(world.path("break-glass"), format!("{glass}\n")).unwrap();
+    world.approve("alice", "laptop", &normal);
+    assert_eq!(world.pass(), 0);
+    assert!(world.read("alice").contains(&glass) && world.read("alice").contains(&normal));
+    world.approve("alice", "laptop", "# none\n");
+    assert_eq!(world.pass(), 0);
+    assert!(world.read("alice").contains(&glass) && !world.read("alice").contains(&normal));
+    // Unreadable is no reason to drop it; removed is.
+    fs::remove_file(world.path("break-glass")).unwrap();
+    fs::create_dir(world.path("break-glass")).unwrap();
+    assert_eq!(world.pass(), 1);
+    assert!(world.read("alice").contains(&glass));
+    fs::remove_dir(world.path("break-glass")).unwrap();
+    assert_eq!(world.pass(), 0);
+    assert!(!world.read("alice").contains(&glass));
+}
+
+#[test]
+fn the_first_run_keeps_one_copy_and_names_each_key_it_removes() {
+    let world = World::new();
+    let (launch, approved) = (key("launch"), key("approved"));
+    world.make_ssh("alice", ALICE);
+    world.put("alice", ALICE, &format!("{launch}\n{approved}\n"));
+    world.approve("alice", "laptop", &approved);
+    world.run(&["fetch", "--once"]);
+    let output = world.run(&["enforce", "--once"]);
+    let log = crate::world::shown(&output.stderr);
+    assert!(
+        log.contains("key removed that is not on the list") && log.contains(&fingerprint(&launch)),
+        "{log}"
+    );
+    let copies: Vec<_> =
+        fs::read_dir(world.path("state/backups")).unwrap().map(|e| e.unwrap().path()).collect();
+    assert_eq!(copies.len(), 1);
+    assert_eq!(fs::read_to_string(&copies[0]).unwrap(), format!("{launch}\n{approved}\n"));
+    assert_eq!(mode(&copies[0]), 0o600);
+    world.put("alice", ALICE, "later drift\n");
+    assert_eq!(world.pass(), 0);
+    assert_eq!(fs::read_dir(world.path("state/backups")).unwrap().count(), 1);
+    // No room for the copy: nothing is lost.
+    let world = World::new();
+    world.make_ssh("alice", ALICE);
+    world.put("alice", ALICE, &launch);
+    world.approve("alice", "laptop", &approved);
+    fs::create_dir(world.path("state")).unwrap();
+    fs::write(world.path("state/backups"), "in the way").unwrap();
+    assert_eq!(world.pass(), 1);
+    assert_eq!(world.read("alice"), launch);
+    assert!(world.account("alice")["reason"].as_str().unwrap().contains("cannot be backed up"));
+}
+
+#[test]
+fn only_what_is_managed_is_touched() {
+    let mut world = World::new();
+    world.accounts = "manage = [\"a*\", \"s*\"]".to_owned();
+    for account in ["alice", "bob", "svc", "nobody-here"] {
+        world.approve(account, "laptop", &key(account));
+    }
+    assert_eq!(world.pass(), 0);
+    assert_eq!(keys(&world, "alice"), 1);
+    for account in ["bob", "svc"] {
+        assert!(!world.ssh(account).exists(), "{account}");
+        assert_eq!(world.account(account)["state"], "unmanaged");
+    }
+    assert_eq!(world.account("nobody-here")["state"], "no-account");
+    world.accounts = "manage = [\"svc\", \"nobody-here\"]".to_owned();
+    assert_eq!(world.pass(), 0);
+    assert_eq!(keys(&world, "svc"), 1, "a system account named in full");
+    assert_eq!(keys(&world, "alice"), 1, "let go as it was");
+}
+
+#[test]
+fn a_named_account_that_no_list_ever_spoke_of_keeps_its_keys_and_is_reported() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    world.make_ssh("bob", crate::world::BOB);
+    let old = key("launch");
+    world.put("bob", crate::world::BOB, &old);
+    assert_eq!(world.pass(), 1);
+    assert_eq!(world.read("bob"), old);
+    assert_eq!(world.account("bob")["state"], "held");
+    assert!(world.account("bob")["reason"].as_str().unwrap().contains("comment-only value"));
+    world.approve("bob", "none", "# nobody\n");
+    assert_eq!(world.pass(), 0);
+    assert_eq!(keys(&world, "bob"), 0);
+}
+
+#[test]
+fn the_state_files_are_for_root_and_the_status_for_all() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    assert_eq!(world.pass(), 0);
+    assert_eq!(mode(&world.path("state")), 0o700);
+    assert_eq!(mode(&world.path("state/enforced.json")), 0o600);
+    assert_eq!(mode(&world.path("run/status.json")), 0o644);
+    assert_eq!(fs::metadata(world.path("run")).unwrap().permissions().mode() & 0o777, 0o755);
+}

@@ -1,0 +1,195 @@
+//! What a person types and reads: commands, exit codes, messages.
+
+use std::fs;
+
+use crate::world::{ALICE, Ends, World, fingerprint, key, shell_as, shown, wait};
+
+#[test]
+fn status_tells_the_truth_at_every_stage() {
+    let world = World::new();
+    let line = key("alice@laptop");
+    world.approve("alice", "laptop", &line);
+    let before = world.run(&["status"]);
+    assert_eq!(before.status.code(), Some(3));
+    assert!(shown(&before.stdout).starts_with("stopped"));
+    let agent = world.start();
+    wait("healthy", || world.run(&["status"]).status.code() == Some(0));
+    let status = world.status();
+    assert_eq!(
+        (&status["schema"], &status["health"], &status["mode"]),
+        (&1.into(), &"healthy".into(), &"enforce".into())
+    );
+    assert_eq!(status["problems"].as_array().unwrap().len(), 0);
+    assert!(status["list"]["digest"].as_str().unwrap().starts_with("sha256:"));
+    assert!(status["list"]["age_seconds"].as_i64().unwrap() < 60);
+    assert_eq!(world.account("alice")["verified"], true);
+    let text = shown(&world.run(&["status"]).stdout);
+    for part in
+        ["healthy", "alice", "in-sync", &fingerprint(&line), "alice@laptop", "drift    0 changes undone"]
+    {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+    assert!(!text.contains('\x1b'), "no colour where it is not a terminal");
+    // Frozen, the enforcer repairs nothing; the status says what is on disk, not what was said before.
+    crate::world::signal("STOP", agent.pid());
+    world.put("alice", ALICE, &key("rogue"));
+    let seen = world.status();
+    crate::world::signal("CONT", agent.pid());
+    assert_eq!(seen["health"], "degraded");
+    assert_eq!(seen["accounts"][0]["state"], "drifted");
+    // Killed, it says so.
+    drop(agent);
+    let after = world.run(&["status"]);
+    assert_eq!(after.status.code(), Some(3));
+    assert!(shown(&after.stdout).contains("no enforcer is running"));
+}
+
+#[test]
+fn any_user_may_ask_and_is_told_what_was_not_looked_at() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    let _agent = world.start();
+    let binary = env!("CARGO_BIN_EXE_authorized-keys-agent");
+    // A copy that every user can execute, wherever the build is.
+    fs::copy(binary, world.path("agent")).unwrap();
+    let script = format!("{} --config {} status", world.path("agent").display(), world.config().display());
+    let output = shell_as(ALICE, &script);
+    let text = shown(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{text}{}", shown(&output.stderr));
+    assert!(
+        text.contains("in-sync") && text.contains("not looked at now") && text.contains("as root"),
+        "{text}"
+    );
+}
+
+#[test]
+fn diff_says_what_sync_then_does() {
+    let world = World::new();
+    let (old, new) = (key("old"), key("new"));
+    world.make_ssh("alice", ALICE);
+    world.put("alice", ALICE, &old);
+    world.approve("alice", "laptop", &new);
+    let diff = world.run(&["diff"]);
+    let text = shown(&diff.stdout);
+    assert_eq!(diff.status.code(), Some(1), "{text}{}", shown(&diff.stderr));
+    assert!(text.contains(&format!("- {} old", fingerprint(&old))), "{text}");
+    assert!(
+        text.contains(&format!("+ {} new", fingerprint(&new))) && text.contains("alice/laptop"),
+        "{text}"
+    );
+    assert_eq!(world.read("alice"), old, "diff writes nothing");
+    assert!(
+        !world.path("run/status.json").exists() && !world.path("state").exists(),
+        "diff writes nothing at all"
+    );
+    let sync = world.run(&["sync"]);
+    let said = shown(&sync.stdout);
+    assert_eq!(sync.status.code(), Some(0), "{said}{}", shown(&sync.stderr));
+    assert!(
+        said.contains(&format!("- {} old", fingerprint(&old)))
+            && said.contains(&format!("+ {} new", fingerprint(&new)))
+    );
+    assert_eq!(world.run(&["diff"]).status.code(), Some(0));
+    fs::remove_dir_all(world.path("approved")).unwrap();
+    let stored = world.run(&["diff"]);
+    assert_eq!(stored.status.code(), Some(0));
+    assert!(shown(&stored.stderr).contains("the stored list is compared"), "{}", shown(&stored.stderr));
+}
+
+#[test]
+fn sync_asks_the_running_services_and_waits() {
+    let mut world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    // Polls that would come far too late.
+    world.tables = String::new();
+    let config = world.config();
+    let text = fs::read_to_string(&config).unwrap().replace("every = \"200ms\"", "every = \"1h\"");
+    fs::write(world.path("slow.toml"), text).unwrap();
+    let mut command = world.command(env!("CARGO_BIN_EXE_authorized-keys-agent"));
+    command.arg("--config").arg(world.path("slow.toml")).arg("run").stderr(std::process::Stdio::null());
+    let mut agent = Ends(command.spawn().unwrap());
+    wait("the first file", || world.read("alice").contains("alice"));
+    wait("the first status", || world.path("run/status.json").exists());
+    let second = key("second");
+    world.approve("alice", "second", &second);
+    let sync = world.run(&["sync"]);
+    assert_eq!(sync.status.code(), Some(0), "{}", shown(&sync.stderr));
+    assert!(
+        shown(&sync.stdout).contains(&format!("+ {} second", fingerprint(&second))),
+        "{}",
+        shown(&sync.stdout)
+    );
+    assert!(world.read("alice").contains(&second));
+    crate::world::signal("STOP", agent.0.id());
+    let late = world.run(&["sync", "--timeout", "1"]);
+    crate::world::signal("CONT", agent.0.id());
+    assert_eq!(late.status.code(), Some(2));
+    assert!(
+        shown(&late.stderr).contains("the fetcher has not fetched within 1 s"),
+        "{}",
+        shown(&late.stderr)
+    );
+    crate::world::signal("TERM", agent.0.id());
+    assert!(agent.0.wait().unwrap().success());
+}
+
+#[test]
+fn a_second_one_says_who_runs() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    let agent = world.start();
+    for command in ["enforce", "fetch", "run"] {
+        let second = world.run(&[command]);
+        assert_eq!(second.status.code(), Some(2));
+        let said = shown(&second.stderr);
+        assert!(said.contains(&format!("another one is running (pid {})", agent.pid())), "{said}");
+    }
+}
+
+#[test]
+fn a_config_error_names_file_line_and_cure_and_a_bad_reload_changes_nothing() {
+    let mut world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    let agent = world.start();
+    let before = world.read("alice");
+    world.top = "mod = \"enforce\"".to_owned();
+    let path = world.config();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .arg("--config")
+        .arg(&path)
+        .arg("status")
+        .output()
+        .unwrap();
+    let said = shown(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    for part in [path.to_str().unwrap(), "line 1", "^^^", "unknown field `mod`"] {
+        assert!(said.contains(part), "{part} is missing in: {said}");
+    }
+    crate::world::signal("HUP", agent.pid());
+    wait("the bad reload to be said", || agent.log().contains("the old one stays"));
+    world.top = String::new();
+    world.config();
+    wait("the problem in the status", || world.status()["problems"].to_string().contains("cannot be used"));
+    assert_eq!(world.read("alice"), before);
+    crate::world::signal("HUP", agent.pid());
+    wait("healthy again", || world.run(&["status"]).status.code() == Some(0));
+    let missing = std::process::Command::new(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .args(["--config", "/nonexistent.toml", "status"])
+        .output()
+        .unwrap();
+    assert!(shown(&missing.stderr).contains("cannot read the config `/nonexistent.toml`"));
+}
+
+#[test]
+fn names_and_comments_are_harmless_on_a_terminal() {
+    let world = World::new();
+    let line = key("plain");
+    world.approve("alice", "laptop", &format!("{line} \x1b[2J\u{202e}evil\u{2028}\n"));
+    world.approve("alice", "bad\x1b[2Jname", "ssh-ed25519 AAAA\x1b[2J\n");
+    world.pass();
+    for output in [world.run(&["status"]), world.run(&["diff"]), world.run(&["enforce", "--once"])] {
+        let all = [output.stdout, output.stderr].concat();
+        assert!(!all.contains(&0x1b), "{}", shown(&all));
+    }
+    assert!(world.read("alice").is_ascii() && !world.read("alice").contains('\x1b'));
+}

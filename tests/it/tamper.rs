@@ -1,0 +1,168 @@
+//! Whatever is done to a managed file while the agent runs is undone.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::path::Path;
+use std::process::Command;
+
+use crate::world::{ALICE, MALLORY, World, key, shell_as, wait};
+
+/// The file is what it was, in every respect.
+fn whole(world: &World, content: &str) -> bool {
+    let (file, ssh) = (world.file("alice"), world.ssh("alice"));
+    let (Ok(meta), Ok(directory)) = (fs::symlink_metadata(&file), fs::symlink_metadata(&ssh)) else {
+        return false;
+    };
+    meta.is_file()
+        && meta.uid() == ALICE
+        && meta.gid() == ALICE
+        && meta.nlink() == 1
+        && meta.permissions().mode() & 0o7777 == 0o600
+        && directory.is_dir()
+        && directory.uid() == ALICE
+        && directory.permissions().mode() & 0o022 == 0
+        && fs::read_to_string(&file).is_ok_and(|text| text == content)
+}
+
+/// Tampers, and waits for the file to be whole again; then once more, so that a watch that was lost shows.
+fn check(world: &World, what: &str, tamper: impl Fn()) {
+    let content = world.read("alice");
+    for round in 1..=2 {
+        let before = world.status()["drift"]["repaired"].as_u64().unwrap();
+        tamper();
+        wait(&format!("{what} undone, round {round}"), || {
+            whole(world, &content) && world.status()["drift"]["repaired"].as_u64().unwrap() > before
+        });
+    }
+}
+
+/// A script that loses the race against the repair has tampered all the same.
+fn as_alice(script: &str) {
+    shell_as(ALICE, script);
+}
+
+#[test]
+fn every_change_is_undone() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    world.approve("alice", "phone", &key("alice@phone"));
+    let agent = world.start();
+    let (file, ssh, home) = (world.file("alice"), world.ssh("alice"), world.home("alice"));
+    let rogue = key("rogue");
+    let (f, s, h) = (file.display(), ssh.display(), home.display());
+    assert!(whole(&world, &world.read("alice")));
+
+    check(&world, "append", || as_alice(&format!("echo '{rogue}' >> {f}")));
+    check(&world, "truncate", || as_alice(&format!(": > {f}")));
+    check(&world, "rename over", || as_alice(&format!("echo '{rogue}' > {s}/x && mv {s}/x {f}")));
+    check(&world, "delete", || as_alice(&format!("rm {f}")));
+    check(&world, "chmod 666", || as_alice(&format!("chmod 666 {f}")));
+    check(&world, "chmod 000", || as_alice(&format!("chmod 000 {f}")));
+    check(&world, "chown", || chown(&file, Some(MALLORY), Some(MALLORY)).unwrap());
+    check(&world, "a symlink", || as_alice(&format!("rm {f}; ln -s /etc/passwd {f}")));
+    check(&world, "a directory", || as_alice(&format!("rm {f}; mkdir {f}; touch {f}/kept")));
+    check(&world, "a FIFO", || as_alice(&format!("rm {f}; mkfifo {f}")));
+    check(&world, "rm -rf and recreate", || {
+        as_alice(&format!("rm -rf {s}; mkdir -m 700 {s}; echo '{rogue}' > {f}"));
+    });
+    check(&world, "mv away and a new one", || {
+        as_alice(&format!("rm -rf {h}/old; mv {s} {h}/old; mkdir -m 700 {s}; echo '{rogue}' > {f}"));
+    });
+    check(&world, ".ssh chmod 777", || as_alice(&format!("chmod 777 {s}")));
+    check(&world, ".ssh chmod 000", || as_alice(&format!("chmod 000 {s}")));
+    check(&world, ".ssh deleted", || as_alice(&format!("rm -rf {s}")));
+    check(&world, ".ssh a symlink", || {
+        as_alice(&format!(
+            "mkdir -p -m 700 {h}/elsewhere; echo '{rogue}' > {h}/elsewhere/authorized_keys; rm -rf {s}; ln -s elsewhere {s}"
+        ));
+    });
+    check(&world, ".ssh a file", || as_alice(&format!("rm -rf {s}; echo '{rogue}' > {s}")));
+    check(&world, ".ssh a FIFO", || as_alice(&format!("rm -rf {s}; mkfifo {s}")));
+    check(&world, "append again", || as_alice(&format!("echo '{rogue}' >> {f}")));
+
+    assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root:"), "nothing was followed");
+    assert!(fs::read_to_string(home.join("elsewhere/authorized_keys")).unwrap().contains("rogue"));
+    let (status, log) = agent.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("drift undone"), "{log}");
+}
+
+#[test]
+fn a_write_through_a_mapping_is_undone_when_it_is_closed() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    let _agent = world.start();
+    let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm[0:5]=b'#evil'\nm.flush()\nm.close()\nf.close()";
+    check(&world, "a write through mmap", || {
+        let done = Command::new("python3").args(["-c", script]).arg(world.file("alice")).status().unwrap();
+        assert!(done.success());
+    });
+}
+
+#[test]
+fn a_write_through_a_hard_link_is_undone() {
+    let mut world = World::new();
+    world.tables = "[verify]\nevery = \"500ms\"".to_owned();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    let _agent = world.start();
+    let rogue = key("rogue");
+    let (f, h) = (world.file("alice"), world.home("alice"));
+    check(&world, "a hard link", || as_alice(&format!("ln -f {} {}/link", f.display(), h.display())));
+    check(&world, "a write through a hard link", || {
+        as_alice(&format!("ln -f {} {h}/link; echo '{rogue}' >> {h}/link", f.display(), h = h.display()));
+    });
+}
+
+#[test]
+fn observe_mode_reports_and_writes_nothing() {
+    let mut world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    assert_eq!(world.pass(), 0);
+    world.top = "mode = \"observe\"".to_owned();
+    let _agent = world.start();
+    let rogue = key("rogue");
+    as_alice(&format!("echo '{rogue}' >> {}", world.file("alice").display()));
+    let before = fs::metadata(world.file("alice")).unwrap();
+    wait("the drift to be seen", || {
+        let reason = world.account("alice")["reason"].as_str().unwrap_or_default().to_owned();
+        reason == format!("added {}", crate::world::fingerprint(&rogue))
+    });
+    assert_eq!(world.account("alice")["state"], "drifted");
+    let status = world.run(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    let after = fs::metadata(world.file("alice")).unwrap();
+    assert_eq!(
+        (before.ino(), before.mtime_nsec(), before.len()),
+        (after.ino(), after.mtime_nsec(), after.len())
+    );
+}
+
+#[test]
+fn one_account_in_trouble_is_alone_with_it() {
+    let world = World::new();
+    for account in ["alice", "bob"] {
+        world.approve(account, "laptop", &key(account));
+    }
+    world.make_ssh("bob", MALLORY);
+    let _agent = world.start();
+    assert_eq!(world.account("bob")["state"], "refused");
+    let reason = world.account("bob")["reason"].as_str().unwrap().to_owned();
+    assert!(reason.contains(&format!("belongs to uid {MALLORY}")), "{reason}");
+    check(&world, "append", || as_alice(&format!("echo x >> {}", world.file("alice").display())));
+    assert_eq!(world.run(&["status"]).status.code(), Some(1));
+    // Set right by a person, it is taken up at once.
+    chown(world.ssh("bob"), Some(crate::world::BOB), Some(crate::world::BOB)).unwrap();
+    wait("bob's file", || world.read("bob").contains("bob") && world.account("bob")["state"] == "in-sync");
+}
+
+#[test]
+fn a_home_that_another_account_replaced_by_a_link_leads_nowhere() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    fs::remove_dir(world.home("alice")).unwrap();
+    chown(world.path("home"), Some(MALLORY), Some(MALLORY)).unwrap();
+    assert!(shell_as(MALLORY, &format!("ln -s /etc {}", world.home("alice").display())).status.success());
+    world.pass();
+    assert_eq!(world.account("alice")["state"], "refused");
+    assert!(!Path::new("/etc/.ssh").exists());
+}

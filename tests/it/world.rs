@@ -1,0 +1,318 @@
+//! A host in a directory: accounts of its own (in a mount namespace of their own), homes, a list, a config; and the
+//! agent, run as its real binary.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longest wait for anything.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// uids that nothing else has.
+pub const ALICE: u32 = 61_001;
+pub const BOB: u32 = 61_002;
+pub const MALLORY: u32 = 61_003;
+/// Below `UID_MIN`.
+pub const DAEMON: u32 = 601;
+
+pub struct World {
+    directory: TempDir,
+    /// Lines of `[accounts]`.
+    pub accounts: String,
+    /// Everything before the tables.
+    pub top: String,
+    /// Further tables.
+    pub tables: String,
+}
+
+impl World {
+    /// alice, bob, mallory and a system account `svc`, each with a home; an empty list; all of them managed.
+    pub fn new() -> Self {
+        assert!(
+            fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m)).unwrap() == 0,
+            "this test needs root: it works on files of several accounts"
+        );
+        let directory = tempfile::Builder::new().prefix("aka-").tempdir().unwrap();
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let world = Self {
+            directory,
+            accounts: "manage = [\"alice\", \"bob\", \"mallory\"]".to_owned(),
+            top: String::new(),
+            tables: String::new(),
+        };
+        let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
+        let mut group = fs::read_to_string("/etc/group").unwrap();
+        for (name, uid) in [("alice", ALICE), ("bob", BOB), ("mallory", MALLORY), ("svc", DAEMON)] {
+            let home = world.home(name);
+            writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
+            writeln!(group, "{name}:x:{uid}:").unwrap();
+            fs::create_dir_all(&home).unwrap();
+            chown(&home, Some(uid), Some(uid)).unwrap();
+        }
+        fs::write(world.path("passwd"), passwd).unwrap();
+        fs::write(world.path("group"), group).unwrap();
+        fs::create_dir(world.path("approved")).unwrap();
+        world
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub fn home(&self, account: &str) -> PathBuf {
+        self.path("home").join(account)
+    }
+
+    pub fn ssh(&self, account: &str) -> PathBuf {
+        self.home(account).join(".ssh")
+    }
+
+    pub fn file(&self, account: &str) -> PathBuf {
+        self.ssh(account).join("authorized_keys")
+    }
+
+    pub fn read(&self, account: &str) -> String {
+        fs::read_to_string(self.file(account)).unwrap_or_default()
+    }
+
+    /// Puts `value` on the list for `account`, at once and whole.
+    pub fn approve(&self, account: &str, label: &str, value: &str) {
+        let directory = self.path("approved").join(account);
+        fs::create_dir_all(&directory).unwrap();
+        fs::write(directory.join(".new"), value).unwrap();
+        fs::rename(directory.join(".new"), directory.join(label)).unwrap();
+    }
+
+    pub fn revoke(&self, account: &str, label: &str) {
+        fs::remove_file(self.path("approved").join(account).join(label)).unwrap();
+    }
+
+    /// Makes the `.ssh` of an account as the account would.
+    pub fn make_ssh(&self, account: &str, uid: u32) {
+        fs::create_dir(self.ssh(account)).unwrap();
+        chown(self.ssh(account), Some(uid), Some(uid)).unwrap();
+        fs::set_permissions(self.ssh(account), fs::Permissions::from_mode(0o700)).unwrap();
+    }
+
+    /// Puts a file of the account in place, with mode 0600.
+    pub fn put(&self, account: &str, uid: u32, content: &str) {
+        fs::write(self.file(account), content).unwrap();
+        chown(self.file(account), Some(uid), Some(uid)).unwrap();
+        fs::set_permissions(self.file(account), fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    pub fn config(&self) -> PathBuf {
+        let path = self.path("config.toml");
+        let root = self.directory.path().display();
+        let text = format!(
+            "{}\n[source]\ndirectory = \"{root}/approved\"\nevery = \"200ms\"\n\
+             [accounts]\n{}\nbreak-glass = \"{root}/break-glass\"\n\
+             [paths]\nstate-dir = \"{root}/state\"\nruntime-dir = \"{root}/run\"\n\
+             fetch-state-dir = \"{root}/fetch-state\"\nfetch-runtime-dir = \"{root}/fetch-run\"\n{}\n",
+            self.top, self.accounts, self.tables
+        );
+        // A running agent may read it this moment.
+        if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
+            fs::write(&path, text).unwrap();
+        }
+        path
+    }
+
+    /// A command that runs in this host's mount namespace.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("unshare");
+        command
+            .args(["--mount", "--propagation", "private", "sh", "-c"])
+            .arg(
+                "mount --bind \"$1/passwd\" /etc/passwd && mount --bind \"$1/group\" /etc/group && \
+                 shift && exec \"$@\"",
+            )
+            .arg("sh")
+            .arg(self.directory.path())
+            .arg(program);
+        command
+    }
+
+    pub fn agent(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(env!("CARGO_BIN_EXE_authorized-keys-agent"));
+        command.arg("--config").arg(self.config()).args(arguments);
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.agent(arguments).output().unwrap()
+    }
+
+    /// `fetch --once`, then `enforce --once`; the enforcer's exit code.
+    pub fn pass(&self) -> i32 {
+        self.run(&["fetch", "--once"]);
+        self.run(&["enforce", "--once"]).status.code().unwrap()
+    }
+
+    /// `run`, once its first pass is done.
+    pub fn start(&self) -> Running {
+        self.start_with(&["run"])
+    }
+
+    pub fn start_with(&self, arguments: &[&str]) -> Running {
+        let log = self.path("log");
+        let stderr = fs::File::create(&log).unwrap();
+        let child = self.agent(arguments).stderr(stderr).stdout(Stdio::null()).spawn().unwrap();
+        let mut running = Running { child: Some(child), log };
+        wait("the first pass", || {
+            running.assert_alive();
+            self.path("run/status.json").exists() && self.status()["list"]["digest"].is_string()
+        });
+        running
+    }
+
+    pub fn status(&self) -> Value {
+        let output = self.run(&["status", "--json"]);
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            panic!("{error}: {}{}", shown(&output.stdout), shown(&output.stderr));
+        })
+    }
+
+    pub fn account(&self, name: &str) -> Value {
+        let status = self.status();
+        let rows = status["accounts"].as_array().unwrap();
+        rows.iter().find(|row| row["name"] == name).cloned().unwrap_or(Value::Null)
+    }
+}
+
+/// An agent process; ends with the test.
+pub struct Running {
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+impl Running {
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    fn assert_alive(&mut self) {
+        if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
+            panic!("the agent ended ({status}): {}", self.log());
+        }
+    }
+
+    /// SIGTERM, and how it ended.
+    pub fn stop(mut self) -> (ExitStatus, String) {
+        signal("TERM", self.pid());
+        let status = self.child.take().unwrap().wait().unwrap();
+        (status, self.log())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+            if std::thread::panicking() {
+                eprintln!("the agent's log:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
+            }
+        }
+    }
+}
+
+/// A process of a test; ends with it, however it ends.
+pub struct Ends(pub Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+/// Runs a shell script as another user, with only that user's rights.
+pub fn shell_as(uid: u32, script: &str) -> Output {
+    let id = uid.to_string();
+    Command::new("setpriv")
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-c", script])
+        .output()
+        .unwrap()
+}
+
+/// Waits for a condition, with a limit.
+pub fn wait(what: &str, condition: impl FnMut() -> bool) {
+    assert!(comes_true(LIMIT, condition), "waited {} s in vain for: {what}", LIMIT.as_secs());
+}
+
+pub fn comes_true(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + limit;
+    loop {
+        if condition() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+}
+
+/// A fresh public key line, without `\n`. The private half stays where it was made, in memory of nobody.
+pub fn key(comment: &str) -> String {
+    pair(comment).1
+}
+
+/// A fresh key pair: the directory with the private key `id`, and the public line.
+pub fn pair(comment: &str) -> (TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let made = Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
+        .arg(directory.path().join("id"))
+        .status()
+        .expect("ssh-keygen is needed");
+    assert!(made.success());
+    let public = fs::read_to_string(directory.path().join("id.pub")).unwrap();
+    (directory, public.trim_end().to_owned())
+}
+
+pub fn fingerprint(line: &str) -> String {
+    let mut child = Command::new("ssh-keygen")
+        .args(["-lf", "-"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), line.as_bytes()).unwrap();
+    let mut text = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    child.wait().unwrap();
+    text.split_whitespace().nth(1).unwrap().to_owned()
+}
+
+pub fn shown(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+pub fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+/// Names in a directory that are not expected there.
+pub fn litter(directory: &Path, expected: &[&str]) -> Vec<String> {
+    let names =
+        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !expected.contains(&name.as_str())).collect()
+}
