@@ -226,8 +226,12 @@ fn any_text(_: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A pattern list for `match.c` and `addrmatch.c`; a CIDR entry with host bits set never matches anything.
+/// A pattern list for `match.c` and `addrmatch.c`. One empty entry, or one CIDR entry with host bits set, and
+/// sshd lets nobody in by any entry of the list.
 fn from_list(value: &str) -> Result<(), &'static str> {
+    if !value.is_empty() && value.split(',').all(|entry| entry.starts_with('!')) {
+        return Err("only exclusions: without another entry, such as `*`, sshd never matches it");
+    }
     for entry in value.split(',') {
         let entry = entry.strip_prefix('!').unwrap_or(entry);
         let host = |c: char| c.is_ascii_alphanumeric() || ".:*?_-%".contains(c);
