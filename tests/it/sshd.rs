@@ -108,12 +108,19 @@ impl Sshd {
         let log = self.connect(&current_user(), authorized_keys, &[certificate], "DEBUG2");
         let place = format!("{}:", authorized_keys.display());
         let mut refused = BTreeMap::new();
+        let mut current = 0;
         for line in log.lines() {
-            let Some((before, after)) = line.split_once(&place) else { continue };
-            let (number, complaint) = after.split_once(": ").unwrap_or((after, before));
-            let bad = ["advance:", "bad key options:"].iter().any(|bad| complaint.starts_with(bad));
-            if bad || before.ends_with("invalid key option string at ") {
-                refused.insert(number.parse().unwrap(), complaint.to_owned());
+            // This complaint names no line, or only at its end; the line was announced before.
+            if line.starts_with("invalid key option string") {
+                refused.insert(current, line.to_owned());
+            }
+            let said = line.split_once(&place).and_then(|(_, said)| said.split_once(": "));
+            let Some((Ok(number), said)) = said.map(|(number, said)| (number.parse(), said)) else {
+                continue;
+            };
+            current = number;
+            if ["advance:", "bad key options:"].iter().any(|bad| said.starts_with(bad)) {
+                refused.insert(number, said.to_owned());
             }
         }
         let end = format!("{}: processed ", authorized_keys.display());
