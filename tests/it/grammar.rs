@@ -558,6 +558,21 @@ fn every_row_is_as_sshd_has_it() {
 }
 
 #[test]
+fn the_default_policy_says_what_it_refuses() {
+    let key = keys::ed25519(0);
+    let options =
+        ["cert-authority", "environment=\"A=b\"", "no-touch-required", "principals=\"a\"", "tunnel=\"0\""];
+    let mut rows = options.map(|option| (format!("{option} {key}"), "is not in `[policy] options`")).to_vec();
+    rows.push((keys::rsa("ssh-rsa", 3071), "an RSA key of 3071 bits, `[policy] min-rsa-bits` asks for 3072"));
+    rows.push((keys::key("ssh-dss", "ssh-dss", &[b"p"]), "a DSA key"));
+    for (line, why) in rows {
+        let refused = ours(line.as_bytes(), &Policy::default()).unwrap_err();
+        assert!(refused.contains(why), "{refused}");
+    }
+    assert!(ours(keys::rsa("ssh-rsa", 3072).as_bytes(), &Policy::default()).is_ok());
+}
+
+#[test]
 fn what_the_default_policy_takes_logs_in() {
     let sshd = Sshd::new();
     let dir = tempfile::tempdir().unwrap();
@@ -583,7 +598,7 @@ fn what_the_default_policy_takes_logs_in() {
 }
 
 #[test]
-fn the_file_of_a_list_admits_its_keys_under_strict_modes() {
+fn strict_modes_look_at_the_file_too() {
     let sshd = Sshd::strict();
     let home = nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().unwrap().dir;
     let dir = tempfile::tempdir_in(&home).unwrap();

@@ -79,7 +79,7 @@ impl Sshd {
         self.login_as(&current_user(), authorized_keys, identity)
     }
 
-    /// As [`Sshd::login`] for `user`; needs root for anybody else.
+    /// As [`Sshd::login`] for `user`; needs root for anybody else, who must be able to read the file.
     pub fn login_as(&self, user: &str, authorized_keys: &Path, identity: &Path) -> bool {
         let log = self.connect(user, authorized_keys, &[identity.to_owned()], "VERBOSE");
         log.lines().any(|line| line.starts_with("Accepted publickey for"))
