@@ -59,7 +59,8 @@ impl Sshd {
         let host = sshd.keygen("host", &["-t", "ed25519"]);
         let config = format!(
             "HostKey {}\nStrictModes {strict}\nAuthenticationMethods publickey\nPasswordAuthentication no\n\
-             PermitRootLogin yes\nUsePAM no\nUseDNS no\nPermitUserEnvironment yes\nPidFile none\nMaxAuthTries 1000\nLoginGraceTime {LIMIT}\n",
+             PermitRootLogin yes\nUsePAM no\nUseDNS no\nPermitUserEnvironment yes\nPidFile none\n\
+             MaxAuthTries 1000\nLoginGraceTime {LIMIT}\n",
             host.display()
         );
         fs::write(sshd.path("sshd_config"), config).unwrap();
@@ -69,12 +70,12 @@ impl Sshd {
     /// Makes a key pair without passphrase with `ssh-keygen ARGS`; gives the path of the private key.
     pub fn keygen(&self, name: &str, args: &[&str]) -> PathBuf {
         let path = self.path(name);
-        run(Command::new("ssh-keygen").args(args).args(["-q", "-N", "", "-C", name, "-f"]).arg(&path));
+        run(limited("ssh-keygen").args(args).args(["-q", "-N", "", "-C", name, "-f"]).arg(&path));
         path
     }
 
     /// True when the private key `identity` authenticates as the current user. What the line then lets it do
-    /// does not count: a forced command may fail.
+    /// does not count: a forced command may fail, but must end within the limit.
     pub fn login(&self, authorized_keys: &Path, identity: &Path) -> bool {
         self.login_as(&current_user(), authorized_keys, identity)
     }
@@ -135,7 +136,7 @@ impl Sshd {
             let authority = self.keygen("authority", &["-t", "ed25519"]);
             let probe = self.keygen("probe", &["-t", "ed25519"]);
             let public = probe.with_extension("pub");
-            run(Command::new("ssh-keygen").args(["-q", "-I", "probe", "-s"]).arg(authority).arg(public));
+            run(limited("ssh-keygen").args(["-q", "-I", "probe", "-s"]).arg(authority).arg(public));
             fs::set_permissions(&certificate, fs::Permissions::from_mode(0o600)).unwrap();
         }
         certificate
