@@ -61,18 +61,11 @@ pub struct Desired {
     pub rejected: Vec<Rejected>,
 }
 
-/// A key that was read, before the lines of one account are compared.
-struct Candidate {
-    /// The line without its comment: what sshd acts on.
-    authorises: String,
-    grant: Grant,
-}
-
 /// Judges a list. `previous` are the keys in force: a value of which no line can be read says nothing, so
 /// the keys that it gave before stay.
 pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &Grants) -> Desired {
     let mut desired = Desired::default();
-    let mut candidates: BTreeMap<&AccountName, Vec<Candidate>> = BTreeMap::new();
+    let mut candidates: BTreeMap<&AccountName, Vec<Grant>> = BTreeMap::new();
     let mut tombstones = Vec::new();
     for entry in &list.entries {
         let of_account = candidates.entry(&entry.account).or_default();
@@ -87,7 +80,7 @@ pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &G
                     .into_iter()
                     .flatten()
                     .filter(|grant| grant.parameter == entry.parameter)
-                    .map(kept),
+                    .cloned(),
             ),
         }
     }
@@ -116,11 +109,11 @@ pub fn judge_break_glass(
 }
 
 /// The lines of one account: its grants that are good at `now`, and the break-glass keys, which win over a
-/// line with the same key.
+/// line with the same key. An expired line says nothing.
 pub fn with_break_glass<'a>(grants: &'a [Grant], break_glass: &'a [Grant], now: Timestamp) -> Vec<&'a Grant> {
-    let same = |grant: &&Grant| break_glass.iter().any(|kept| kept.fingerprint == grant.fingerprint);
-    let mut all: Vec<&Grant> = break_glass.iter().chain(grants.iter().filter(|g| !same(g))).collect();
-    all.retain(|grant| grant.is_good_at(now));
+    let good = |grants: &'a [Grant]| grants.iter().filter(move |grant| grant.is_good_at(now));
+    let same = |grant: &&Grant| good(break_glass).any(|kept| kept.fingerprint == grant.fingerprint);
+    let mut all: Vec<&Grant> = good(break_glass).chain(good(grants).filter(|g| !same(g))).collect();
     all.sort_by(|a, b| a.line.cmp(&b.line));
     all
 }
@@ -151,7 +144,7 @@ impl Grant {
 /// What a value says.
 enum Says {
     /// These keys (none, if the policy refused them all).
-    Keys(Vec<Candidate>),
+    Keys(Vec<Grant>),
     /// Only comments: a tombstone.
     NoKeys,
     /// Empty, or nothing in it can be read.
@@ -194,7 +187,7 @@ fn read_lines(source: Source<'_>, text: &str, policy: &Policy, zone: &TimeZone) 
             Ok(Line::Key(line)) => {
                 readable += 1;
                 match policy.judge(&line) {
-                    Ok(()) => keys.push(candidate(source, index + 1, &line, zone)),
+                    Ok(()) => keys.push(granted(source, index + 1, &line, zone)),
                     Err(error) => rejected.push(reject(index + 1, error.to_string())),
                 }
             }
@@ -222,64 +215,185 @@ fn is_private_key(line: &str) -> bool {
         || line.starts_with("PuTTY-User-Key-File-")
 }
 
-fn candidate(source: Source<'_>, line_number: usize, line: &KeyLine, zone: &TimeZone) -> Candidate {
-    Candidate {
-        authorises: format!("{} {}", line.options, line.key.base64()),
-        grant: Grant {
-            line: line.to_string(),
-            fingerprint: line.key.fingerprint().to_owned(),
-            algorithm: line.key.algorithm().to_owned(),
-            comment: line.comment.clone(),
-            parameter: source.parameter.to_owned(),
-            parameter_version: source.version,
-            parameter_line: line_number,
-            expires_at: line.options.expires_at(zone),
-        },
+fn granted(source: Source<'_>, line_number: usize, line: &KeyLine, zone: &TimeZone) -> Grant {
+    Grant {
+        line: line.to_string(),
+        fingerprint: line.key.fingerprint().to_owned(),
+        algorithm: line.key.algorithm().to_owned(),
+        comment: line.comment.clone(),
+        parameter: source.parameter.to_owned(),
+        parameter_version: source.version,
+        parameter_line: line_number,
+        expires_at: line.options.expires_at(zone),
     }
-}
-
-/// A key in force whose value can no longer be read.
-fn kept(grant: &Grant) -> Candidate {
-    let comment = grant.line.len() - grant.comment.len();
-    Candidate { authorises: grant.line[..comment].trim_end().to_owned(), grant: grant.clone() }
 }
 
 /// One line a key: the first line that authorises wins in sshd, and a refused one does not stop a later
 /// duplicate, so the same key with other options is dangerous and both lines are refused.
-fn settle(candidates: Vec<Candidate>, rejected: &mut Vec<Rejected>) -> Vec<Grant> {
-    let mut by_key: BTreeMap<String, Vec<Candidate>> = BTreeMap::new();
+fn settle(candidates: Vec<Grant>, rejected: &mut Vec<Rejected>) -> Vec<Grant> {
+    let mut by_key: BTreeMap<String, Vec<Grant>> = BTreeMap::new();
     for candidate in candidates {
-        by_key.entry(candidate.grant.fingerprint.clone()).or_default().push(candidate);
+        by_key.entry(candidate.fingerprint.clone()).or_default().push(candidate);
     }
     let mut grants = Vec::new();
     for mut same_key in by_key.into_values() {
-        same_key.sort_by(|a, b| a.grant.place().cmp(&b.grant.place()));
-        let agreed = same_key.windows(2).all(|pair| pair[0].authorises == pair[1].authorises);
-        if agreed {
-            grants.extend(same_key.into_iter().next().map(|candidate| candidate.grant));
-            continue;
-        }
-        for (index, candidate) in same_key.iter().enumerate() {
-            let other = &same_key[usize::from(index == 0)].grant;
-            rejected.push(Rejected {
-                parameter: candidate.grant.parameter.clone(),
-                parameter_version: candidate.grant.parameter_version,
-                line: candidate.grant.parameter_line,
-                reason: format!(
-                    "the same key ({}) has other options in line {} of `{}`; sshd would use either, so neither is taken",
-                    candidate.grant.fingerprint,
-                    other.parameter_line,
-                    escaped(&other.parameter),
-                ),
-            });
+        same_key.sort_by(|a, b| a.place().cmp(&b.place()));
+        let other = |one: &Grant| same_key.iter().find(|other| other.authorises() != one.authorises());
+        let conflicts = same_key.iter().filter_map(|one| other(one).map(|other| conflict(one, other)));
+        let before = rejected.len();
+        rejected.extend(conflicts);
+        if rejected.len() == before {
+            grants.extend(same_key.into_iter().next());
         }
     }
     grants.sort_by(|a, b| a.line.cmp(&b.line));
     grants
 }
 
+fn conflict(one: &Grant, other: &Grant) -> Rejected {
+    Rejected {
+        parameter: one.parameter.clone(),
+        parameter_version: one.parameter_version,
+        line: one.parameter_line,
+        reason: format!(
+            "the same key ({}) has other options in line {} of `{}`; sshd would use either, so neither is taken",
+            one.fingerprint,
+            other.parameter_line,
+            escaped(&other.parameter),
+        ),
+    }
+}
+
 impl Grant {
+    /// The line without its comment: what sshd acts on.
+    fn authorises(&self) -> &str {
+        self.line.strip_suffix(&self.comment).unwrap_or(&self.line).trim_end()
+    }
+
     fn place(&self) -> (&str, usize) {
         (&self.parameter, self.parameter_line)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// Judges `values`, each of a parameter of its own for the account `alice`; `previous` is what such a
+    /// list of values left in force.
+    fn judged(values: &[&str], previous: &[&str]) -> Desired {
+        let parameters = ["/1", "/2", "/3"];
+        let entries = parameters.into_iter().zip(values).map(|(parameter, value)| Entry {
+            account: alice(),
+            parameter: parameter.to_owned(),
+            version: Some(1),
+            last_modified: None,
+            value: (*value).to_owned(),
+        });
+        let list = ApprovedList::new("test".to_owned(), NOW, entries.collect());
+        let previous = if previous.is_empty() { Grants::new() } else { judged(previous, &[]).grants };
+        judge(&list, &Policy::default(), &TimeZone::UTC, &previous)
+    }
+
+    fn alice() -> AccountName {
+        "alice".try_into().unwrap()
+    }
+
+    /// `keys` are the lines that `values` give; each of `rejected` is `parameter:line` and part of the reason.
+    fn check(values: &[&str], previous: &[&str], keys: &[&str], rejected: &[(&str, &str)]) -> Desired {
+        let desired = judged(values, previous);
+        let lines: Vec<_> = desired.grants[&alice()].iter().map(|grant| grant.line.as_str()).collect();
+        assert_eq!(lines, keys, "{values:?}");
+        assert_eq!(desired.rejected.len(), rejected.len(), "{:?}", desired.rejected);
+        for (found, (place, reason)) in desired.rejected.iter().zip(rejected) {
+            assert_eq!(&format!("{}:{}", found.parameter, found.line), place);
+            assert!(found.reason.contains(reason), "{}", found.reason);
+        }
+        desired
+    }
+
+    #[test]
+    fn only_a_comment_takes_all_keys_away() {
+        assert_eq!(check(&["# left the company"], &[A], &[], &[]).tombstones, [alice()]);
+        for (value, why) in [("", "the value is empty"), (" \n\t\n", "the value is empty")] {
+            assert!(check(&[value], &[A], &[A], &[("/1:0", why)]).tombstones.is_empty());
+        }
+        assert!(check(&["# a tombstone", A], &[], &[A], &[]).tombstones.is_empty());
+        assert!(check(&["# a tombstone", ""], &["", A], &[A], &[("/2:0", "empty")]).tombstones.is_empty());
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_keeps_its_keys() {
+        let html = "# comment\n<html>503</html>";
+        check(&[html], &[A], &[A], &[("/1:2", "not an authorized_keys line")]);
+        check(&[html], &[], &[], &[("/1:2", "not an authorized_keys line")]);
+        check(&[html, B], &[A, ""], &[B, A], &[("/1:2", "not an authorized_keys line")]);
+        check(&["garbage\nssh-rsa AAAA", A], &["", B], &[A], &[("/1:1", ""), ("/1:2", "")]);
+        // What the policy refuses was read all the same: its keys go.
+        let tunnel = format!("tunnel=\"0\" {A}");
+        check(&[&tunnel], &[A], &[], &[("/1:1", "`tunnel` is not in `[policy] options`")]);
+        check(&[&format!("nonsense\n{B}")], &[A], &[B], &[("/1:1", "not an authorized_keys line")]);
+    }
+
+    #[test]
+    fn a_private_key_spoils_its_value() {
+        let pem = format!("{A}\n  -----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNz\n{B}");
+        check(&[&pem], &[], &[], &[("/1:2", "a PRIVATE key")]);
+        check(&[&pem], &[B], &[B], &[("/1:2", "a PRIVATE key")]);
+        check(&["PuTTY-User-Key-File-3: ssh-ed25519"], &[], &[], &[("/1:1", "a PRIVATE key")]);
+    }
+
+    #[test]
+    fn lines_that_differ_in_the_comment_alone_are_one() {
+        let desired =
+            check(&[&format!("{A} second"), &format!("{A} first")], &[], &[&format!("{A} second")], &[]);
+        assert_eq!(desired.grants[&alice()][0].parameter, "/1");
+        let restricted = format!("restrict,command=\"a b\" {A}");
+        check(&[&format!("{restricted} x\n{restricted}")], &[], &[&format!("{restricted} x")], &[]);
+    }
+
+    #[test]
+    fn a_kept_key_agrees_with_itself() {
+        for line in [A, &format!("{A} me@host"), &format!("no-pty,command=\"a b\" {A} me@host")] {
+            check(&["", line], &[line], &[line], &[("/1:0", "the value is empty")]);
+        }
+        let restricted = format!("restrict {A}");
+        check(
+            &["", &restricted],
+            &[A],
+            &[],
+            &[("/1:0", ""), ("/1:1", "other options"), ("/2:1", "other options")],
+        );
+    }
+
+    #[test]
+    fn one_key_with_different_options_is_refused_everywhere() {
+        let restricted = format!("restrict {A}");
+        let twice = format!("{A} x\n{A} y\n{restricted}\n{B}");
+        let rejected = [("/1:1", "line 3 of `/1`"), ("/1:2", "line 3 of `/1`"), ("/1:3", "line 1 of `/1`")];
+        check(&[&twice], &[], &[B], &rejected);
+        check(&[A, &restricted], &[], &[], &[("/1:1", "line 1 of `/2`"), ("/2:1", "line 1 of `/1`")]);
+    }
+
+    #[test]
+    fn break_glass_wins_and_expired_lines_are_left_out() {
+        let expiring = format!("expiry-time=\"20300101Z\" {A}");
+        let list = judged(&[&format!("restrict {A}\nexpiry-time=\"20300101Z\" {B}")], &[]);
+        let (glass, rejected) =
+            judge_break_glass("/etc/glass", &expiring, &Policy::default(), &TimeZone::UTC);
+        assert!(rejected.is_empty());
+        let lines = |now: &str| {
+            let all = with_break_glass(&list.grants[&alice()], &glass, now.parse().unwrap());
+            String::from_utf8(content(&all)).unwrap().replace(HEADER, "")
+        };
+        assert_eq!(
+            lines("2029-12-31T23:59:59Z"),
+            format!("expiry-time=\"20300101Z\" {B}\nexpiry-time=\"20300101Z\" {A}\n")
+        );
+        assert_eq!(lines("2030-01-01T00:00:00Z"), format!("restrict {A}\n"));
     }
 }

@@ -1,12 +1,12 @@
 //! One public key: its type, its blob, its fingerprint.
 //!
 //! The `ssh-key` crate reads the blob. What sshd checks beyond it (`sshkey.c: sshkey_from_blob`,
-//! `sshkey_ec_validate_public`, `sshkey_check_rsa_length`) is checked here, so that a line we render is a line
+//! `sshkey_ec_validate_public`, `check_rsa_length`) is checked here, so that a line we render is a line
 //! sshd takes.
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
 use sha2::{Digest, Sha256};
-use ssh_key::public::{EcdsaPublicKey, KeyData};
+use ssh_key::public::{EcdsaPublicKey, KeyData, RsaPublicKey};
 
 /// A public key that OpenSSH can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,6 +41,10 @@ pub enum KeyError {
 }
 
 const RSA_BITS: std::ops::RangeInclusive<u32> = 1024..=16_384;
+
+/// With the exponent 1 anybody can sign. OpenSSL verifies nothing with one above
+/// `OPENSSL_RSA_MAX_PUBEXP_BITS` when the modulus has more than 3072 bits (`rsa_ossl.c`); no key needs one.
+const EXPONENT_BITS: std::ops::RangeInclusive<u32> = 2..=64;
 
 /// Types that OpenSSH reads as another name for `ssh-rsa` (`sshkey.c: keytypes`).
 const RSA_ALIASES: [&str; 2] = ["rsa-sha2-256", "rsa-sha2-512"];
@@ -124,36 +128,56 @@ fn check_content(algorithm: &str, blob: &[u8]) -> Result<Option<u32>, KeyError> 
         return Ok(None);
     }
     let key = ssh_key::PublicKey::from_bytes(blob).map_err(|_| damaged())?;
-    let on_curve = match key.key_data() {
+    let sound = match key.key_data() {
         KeyData::Ecdsa(EcdsaPublicKey::NistP256(point)) => {
-            uncompressed::<p256::PublicKey>(point.as_bytes(), p256::PublicKey::from_sec1_bytes)
+            usable(point.as_bytes(), 256, p256::PublicKey::from_sec1_bytes)
         }
         KeyData::Ecdsa(EcdsaPublicKey::NistP384(point)) => {
-            uncompressed::<p384::PublicKey>(point.as_bytes(), p384::PublicKey::from_sec1_bytes)
+            usable(point.as_bytes(), 384, p384::PublicKey::from_sec1_bytes)
         }
         KeyData::Ecdsa(EcdsaPublicKey::NistP521(point)) => {
-            uncompressed::<p521::PublicKey>(point.as_bytes(), p521::PublicKey::from_sec1_bytes)
+            usable(point.as_bytes(), 521, p521::PublicKey::from_sec1_bytes)
         }
         KeyData::SkEcdsaSha2NistP256(key) => {
-            uncompressed::<p256::PublicKey>(key.ec_point().as_bytes(), p256::PublicKey::from_sec1_bytes)
+            usable(key.ec_point().as_bytes(), 256, p256::PublicKey::from_sec1_bytes)
+                && is_application(key.application())
         }
-        KeyData::Rsa(rsa) => {
-            let modulus = rsa.n.as_positive_bytes().ok_or_else(damaged)?;
-            rsa.e.as_positive_bytes().ok_or_else(damaged)?;
-            let bits = bit_length(modulus);
-            if !RSA_BITS.contains(&bits) {
-                return Err(KeyError::RsaSize(bits));
-            }
-            return Ok(Some(bits));
-        }
+        KeyData::SkEd25519(key) => is_application(key.application()),
+        KeyData::Rsa(rsa) => return check_rsa(rsa).map(Some),
         _ => true,
     };
-    if on_curve { Ok(None) } else { Err(damaged()) }
+    if sound { Ok(None) } else { Err(damaged()) }
 }
 
-/// OpenSSH refuses compressed points (`sshbuf-getput-crypto.c: get_ec` wants `POINT_CONVERSION_UNCOMPRESSED`).
-fn uncompressed<K>(point: &[u8], read: impl Fn(&[u8]) -> Result<K, p256::elliptic_curve::Error>) -> bool {
-    point.first() == Some(&4) && read(point).is_ok()
+/// The size of the modulus in bits.
+fn check_rsa(rsa: &RsaPublicKey) -> Result<u32, KeyError> {
+    let damaged = || KeyError::Damaged("ssh-rsa".to_owned());
+    let modulus = rsa.n.as_positive_bytes().ok_or_else(damaged)?;
+    let exponent = rsa.e.as_positive_bytes().ok_or_else(damaged)?;
+    let odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);
+    if !odd(modulus) || !odd(exponent) || !EXPONENT_BITS.contains(&bit_length(exponent)) {
+        return Err(damaged());
+    }
+    let bits = bit_length(modulus);
+    if RSA_BITS.contains(&bits) { Ok(bits) } else { Err(KeyError::RsaSize(bits)) }
+}
+
+/// OpenSSH refuses compressed points (`sshbuf-getput-crypto.c: get_ec` wants `POINT_CONVERSION_UNCOMPRESSED`)
+/// and coordinates of at most half the `bits` of the order (`sshkey.c: sshkey_ec_validate_public`).
+fn usable<K>(
+    point: &[u8],
+    bits: u32,
+    read: impl Fn(&[u8]) -> Result<K, p256::elliptic_curve::Error>,
+) -> bool {
+    let Some((4, coordinates)) = point.split_first() else { return false };
+    let (x, y) = coordinates.split_at(coordinates.len() / 2);
+    bit_length(x).min(bit_length(y)) > bits / 2 && read(point).is_ok()
+}
+
+/// What a security key signs for, such as `ssh:`. sshd refuses a NUL inside it and drops one at its end, which
+/// would be a second spelling of the same key.
+fn is_application(text: &str) -> bool {
+    !text.chars().any(char::is_control)
 }
 
 fn bit_length(modulus: &[u8]) -> u32 {

@@ -71,7 +71,7 @@ impl Line {
         if let Some(word) = key_type(line) {
             match read_key(word, line) {
                 // A bare word that is an option keyword may still be the options of the next try.
-                Err(_) if crate::model::options::known(&word.to_ascii_lowercase()).is_some() => {}
+                Err(_) if looks_like_options(word) => {}
                 outcome => {
                     let (key, comment) = outcome.map_err(LineError::Key)?;
                     return Ok(Self::Key(KeyLine { options: Options::default(), key, comment }));
@@ -164,9 +164,10 @@ fn starts_invisibly(field: &str) -> bool {
         .is_some_and(|c| c == '\u{a0}' || c.is_control() || crate::model::escape::is_invisible(c))
 }
 
-/// True when a person meant options: a known keyword, a quote or an `=` somewhere in the field.
+/// True when a person meant options: a known keyword, or a quoted value somewhere in the field. A mere `=` also
+/// ends base64, which no message may repeat: it can be a piece of a private key.
 fn looks_like_options(field: &str) -> bool {
-    field.contains(['=', '"'])
+    field.contains("=\"")
         || field.split(',').any(|word| {
             let word = word.to_ascii_lowercase();
             crate::model::options::known(&word).is_some() || word.starts_with("no-")
@@ -225,6 +226,11 @@ mod tests {
             format!("\u{feff}{KEY}").as_bytes(),
             "error: a byte order mark or another invisible character before the key; save the text without it",
         );
+        check(
+            b"b3BlbnNzaC1rZXktdjEA==",
+            "error: not an authorized_keys line: no key type or option at its start",
+        );
+        check(format!("no-restrict {KEY}").as_bytes(), "error: unknown option `no-restrict`");
         check(format!("foo,no-pty {KEY}").as_bytes(), "error: unknown option `foo`");
     }
 }

@@ -130,7 +130,9 @@ impl Options {
         self.0.is_empty()
     }
 
-    /// When the key stops being good, with `zone` for a time written without `Z` (sshd uses the system's).
+    /// When the key stops being good, with `zone` for a time written without `Z`. sshd uses the system's zone
+    /// without its summer time (`misc.c: parse_absolute_time` leaves `tm_isdst` at 0), so in summer it would
+    /// let the key in for an hour more than the clock on the wall, which counts here.
     pub fn expires_at(&self, zone: &TimeZone) -> Option<Timestamp> {
         let written = self.0.iter().find(|option| option.name == "expiry-time")?;
         let (at, utc) = read_expiry(written.value.as_deref()?)?;
@@ -226,8 +228,12 @@ fn any_text(_: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// A pattern list for `match.c` and `addrmatch.c`; a CIDR entry with host bits set never matches anything.
+/// A pattern list for `match.c` and `addrmatch.c`. One empty entry, or one CIDR entry with host bits set, and
+/// sshd lets nobody in by any entry of the list.
 fn from_list(value: &str) -> Result<(), &'static str> {
+    if !value.is_empty() && value.split(',').all(|entry| entry.starts_with('!')) {
+        return Err("only exclusions: without another entry, such as `*`, sshd never matches it");
+    }
     for entry in value.split(',') {
         let entry = entry.strip_prefix('!').unwrap_or(entry);
         let host = |c: char| c.is_ascii_alphanumeric() || ".:*?_-%".contains(c);
@@ -392,6 +398,10 @@ mod tests {
             "expiry-time=\"20261332\"",
             "error: the value of `expiry-time` is not usable: not a time as YYYYMMDD[HHMM[SS]][Z]",
         );
+        check(
+            "from=\"!10.0.0.1,!10.0.0.2\"",
+            "error: the value of `from` is not usable: only exclusions: without another entry, such as `*`, sshd never matches it",
+        );
         check("permitopen=\"db\"", "error: the value of `permitopen` is not usable: not host:port");
         check(
             "command=\"a\u{2028}b\"",
@@ -405,5 +415,8 @@ mod tests {
         let at = |text: &str| Options::read(text).unwrap().expires_at(&zone).unwrap().to_string();
         assert_eq!(at(r#"expiry-time="20300101Z""#), "2030-01-01T00:00:00Z");
         assert_eq!(at(r#"expiry-time="20300101""#), "2029-12-31T22:00:00Z");
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let summer = Options::read(r#"expiry-time="202607010000""#).unwrap().expires_at(&berlin);
+        assert_eq!(summer.unwrap().to_string(), "2026-06-30T22:00:00Z");
     }
 }

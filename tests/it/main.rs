@@ -3,9 +3,11 @@
 
 mod faults;
 mod floors;
+mod grammar;
 mod hostile;
 mod idle;
 mod lists;
 mod people;
+mod sshd;
 mod tamper;
 mod world;
