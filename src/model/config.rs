@@ -441,9 +441,10 @@ fn duration_within<'de, D: Deserializer<'de>>(
     words: &str,
 ) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
-    let parsed: jiff::SignedDuration = text
-        .parse()
-        .map_err(|_| de::Error::custom("not a duration such as \"60s\", \"5m\" or \"1h 30m\""))?;
+    let bad = || de::Error::custom("not a duration such as \"60s\", \"5m\" or \"1h 30m\"");
+    let span: jiff::Span = text.parse().map_err(|_| bad())?;
+    // A day is 24 hours here: what is waited for is time that passes, not a date.
+    let parsed = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
     match Duration::try_from(parsed) {
         Ok(duration) if (SHORTEST..=longest).contains(&duration) => Ok(duration),
         _ => Err(de::Error::custom(format!("a duration from {words} is needed"))),
@@ -457,7 +458,7 @@ fn duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duratio
 /// A [`duration`] of up to a year: how long an outage may last is nothing that a week bounds.
 fn long_duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     const LONGEST: Duration = Duration::from_hours(365 * 24);
-    duration_within(from, LONGEST, "100ms to 8760h").map(Some)
+    duration_within(from, LONGEST, "100ms to 365d").map(Some)
 }
 
 fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
@@ -540,6 +541,7 @@ mod tests {
         };
         assert_eq!(read(""), (3600, OnStale::Keep));
         assert_eq!(read("[source]\nstale-after = \"5m\"\non-stale = \"keep\""), (300, OnStale::Keep));
+        assert_eq!(read("[source]\nstale-after = \"7d\"").0, 7 * 24 * 3600);
         let revoke = OnStale::RevokeAfter(Duration::from_hours(240));
         assert_eq!(read("[source]\non-stale = \"revoke\"\nrevoke-after = \"240h\""), (3600, revoke));
     }
