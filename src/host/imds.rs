@@ -191,7 +191,7 @@ fn is_usable(value: &str) -> bool {
     !value.is_empty() && value.len() <= LONGEST && !value.contains(char::is_control) && !value.contains('<')
 }
 
-/// Runs `work` without a subscriber: at trace level the SDK writes what it receives.
+/// Runs `work` without a subscriber: what the SDK writes at debug and trace is for those who debug the SDK.
 async fn quiet<T>(work: impl Future<Output = T>) -> T {
     work.with_subscriber(Dispatch::none()).await
 }

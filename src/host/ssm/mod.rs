@@ -1,8 +1,8 @@
 //! Parameter Store: everything below a path, or parameters by name. All of it, or an error.
 //!
 //! Nothing of the SDK reaches a log: its calls run without a tracing subscriber, because at trace level it
-//! writes requests whole, and replies too with `LOG_SENSITIVE_BODIES` set. The task that hyper spawns for a
-//! connection is outside of that, so a subscriber filters [`NOISY_TARGETS`] as well.
+//! writes access key ids and headers, and with `LOG_SENSITIVE_BODIES` set whole replies. The task that hyper
+//! spawns for a connection is outside of that, so a subscriber filters [`NOISY_TARGETS`] as well.
 
 mod classify;
 mod connect;
