@@ -254,6 +254,25 @@ fn one_store_keeps_its_connection_through_polls_and_faults() {
 }
 
 #[test]
+fn a_connection_that_ended_while_idle_is_opened_again() {
+    let server = many(3);
+    server.script([Behaviour::GoodThenHangUp]);
+    run(async {
+        let store = ParameterStore::new(&settings(server.endpoint())).await.unwrap();
+        assert_eq!(store.by_path("/k").await.unwrap().len(), 3);
+        let start = Instant::now();
+        while server.ended_connections() == 0 {
+            assert!(start.elapsed() < Duration::from_secs(5), "the server does not hang up");
+            tokio::task::yield_now().await;
+        }
+        // The end is in the kernel now: one turn of the runtime brings it to the client.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(store.by_path("/k").await.unwrap().len(), 3);
+    });
+    assert_eq!((server.calls(), server.connections()), (2, 2));
+}
+
+#[test]
 fn the_next_poll_sees_what_changed() {
     let server = FaultServer::start([("/k/bob/a", "1"), ("/k/bob/b", "1")]);
     let values = || {

@@ -50,6 +50,8 @@ pub enum Behaviour {
     Silence,
     /// The connection ends without an answer.
     HangUp,
+    /// The good answer, and then the end of the connection.
+    GoodThenHangUp,
     /// The good answer, late.
     Slow(Duration),
 }
@@ -165,6 +167,11 @@ impl FaultServer {
     pub fn connections(&self) -> usize {
         self.http.connections()
     }
+
+    /// Connections that have ended.
+    pub fn ended_connections(&self) -> usize {
+        self.http.ended_connections()
+    }
 }
 
 fn behave(
@@ -198,6 +205,7 @@ fn behave(
         Behaviour::CutInBody => Answer::CutInBody(body()),
         Behaviour::Silence => Answer::Silence,
         Behaviour::HangUp => Answer::HangUp,
+        Behaviour::GoodThenHangUp => Answer::ReplyAndHangUp(body()),
         Behaviour::Slow(wait) => Answer::After(wait, Box::new(reply(200, body()))),
     }
 }

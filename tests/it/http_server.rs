@@ -28,6 +28,8 @@ pub enum Answer {
     StallInBody(Vec<u8>),
     /// Head and half of the body, then the connection ends.
     CutInBody(Vec<u8>),
+    /// A whole answer, and then the end of the connection, as a server does that found it idle for long.
+    ReplyAndHangUp(Vec<u8>),
     /// Nothing, and the connection stays open.
     Silence,
     /// The connection ends.
@@ -50,6 +52,7 @@ struct Shared {
     end: (Mutex<()>, Condvar),
     open: Mutex<Vec<TcpStream>>,
     accepted: Mutex<usize>,
+    ended_connections: Mutex<usize>,
 }
 
 /// No answer is held back longer than this, whatever a test does.
@@ -66,6 +69,7 @@ impl HttpServer {
             end: (Mutex::new(()), Condvar::new()),
             open: Mutex::default(),
             accepted: Mutex::default(),
+            ended_connections: Mutex::default(),
         });
         let for_accept = Arc::clone(&shared);
         thread::spawn(move || {
@@ -91,6 +95,11 @@ impl HttpServer {
     /// Connections accepted so far.
     pub fn connections(&self) -> usize {
         *self.shared.accepted.lock().unwrap()
+    }
+
+    /// Connections that have ended.
+    pub fn ended_connections(&self) -> usize {
+        *self.shared.ended_connections.lock().unwrap()
     }
 }
 
@@ -132,6 +141,10 @@ impl Shared {
                     write(&mut stream, 200, &[], &body[..body.len() / 2], body.len());
                     break;
                 }
+                Answer::ReplyAndHangUp(body) => {
+                    write(&mut stream, 200, &[], &body, body.len());
+                    break;
+                }
                 Answer::Silence => {
                     self.hold(LONGEST);
                     break;
@@ -140,6 +153,7 @@ impl Shared {
             }
         }
         let _ = stream.shutdown(Shutdown::Both);
+        *self.ended_connections.lock().unwrap() += 1;
     }
 
     /// Waits for `wait` or for the end of the server.

@@ -17,7 +17,7 @@ pub enum Failure {
         action: String,
         /// The ARN it is needed on.
         resource: String,
-        /// What the service said, escaped and cut to [`MESSAGE`] characters.
+        /// What the service said, escaped and cut to 300 characters.
         message: String,
     },
     /// Parameters, versions or labels that do not exist.

@@ -14,7 +14,7 @@ use crate::model::template::without_selector;
 /// One parameter as stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Parameter {
-    /// Its name; for [`ParameterStore::by_names`] exactly as it was asked for, selector included.
+    /// Its name; for [`by_names`](super::ParameterStore::by_names) exactly as it was asked for, selector included.
     pub name: String,
     /// Its version.
     pub version: u64,
