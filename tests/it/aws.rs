@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use authorized_keys_agent::host::ssm::{
-    CredentialSource, Failure, Keys, Parameter, ParameterStore, RegionSource, Settings,
+    CredentialSource, Failure, Keys, Limits, Parameter, ParameterStore, RegionSource, Settings,
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -16,6 +16,7 @@ use crate::fault_server::FaultServer;
 use crate::imds_server::{ImdsServer, Instance};
 
 const REGION: &str = "eu-central-1";
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// moto on a free port of loopback; ends when dropped.
 struct Moto {
@@ -78,7 +79,7 @@ impl Moto {
                 body.len()
             );
             let mut stream = TcpStream::connect(self.address).unwrap();
-            stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
             stream.write_all((head + &body).as_bytes()).unwrap();
             let mut reply = String::new();
             stream.read_to_string(&mut reply).unwrap();
@@ -91,6 +92,8 @@ impl Moto {
             endpoint: Some(self.endpoint()),
             region: Some(REGION.to_owned()),
             credentials: Some(Keys { id: "AKIAIOSFODNN7EXAMPLE".into(), secret: "x".into(), session: None }),
+            // moto is slow on a busy machine, and how slow is not what is tested here.
+            limits: Limits { read: PATIENCE, operation: PATIENCE, ..Limits::default() },
             ..Settings::default()
         }
     }
