@@ -1,10 +1,12 @@
 //! The first half of a pass: what the list, the config and the host say, and so which keys are in force.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
 
 use crate::agent::events::{self, chain};
 use crate::agent::files;
@@ -12,8 +14,9 @@ use crate::agent::pass::{Enforcer, List};
 use crate::host::accounts::{self, Directory, Lookup};
 use crate::host::store;
 use crate::model::account::{Account, AccountName};
+use crate::model::config::OnStale;
 use crate::model::desired::{self, Desired, Rejected};
-use crate::model::enforced::Enforced;
+use crate::model::enforced::{Enforced, Holding};
 use crate::model::guard::{self, Circumstances, Held, Verdict};
 use crate::model::list::{ApprovedList, FetchReport, SCHEMA};
 
@@ -30,8 +33,14 @@ pub(super) struct Decided {
     pub(super) directory: Directory,
     /// What `enforced.json` holds.
     pub(super) saved: Option<Enforced>,
+    /// The list is so old that `on-stale` takes all keys but the break-glass ones.
+    pub(super) revoked: bool,
+    /// When this decision must be made again, whatever happens.
+    pub(super) look_again: Option<Timestamp>,
     /// Rejects that were logged already.
     logged: Vec<Rejected>,
+    /// NSS was asked and has not answered.
+    asked: Option<oneshot::Receiver<Directory>>,
 }
 
 /// A list and what it says.
@@ -46,6 +55,9 @@ pub(super) struct Judged {
 
 /// Tells one stored list from another without reading it.
 type Stamp = (u64, u64, u64, i64, i64);
+
+/// How long the break-glass file must be gone to be gone: an editor replaces a file in two steps.
+const BREAK_GLASS_SETTLES: SignedDuration = SignedDuration::from_secs(5);
 
 /// How long NSS may take before the pass goes on with what it knew.
 const NSS_PATIENCE: Duration = Duration::from_secs(10);
@@ -73,7 +85,8 @@ impl Decided {
 impl Enforcer {
     /// Decides which keys are in force. Whatever fails here leaves those that were.
     pub(super) async fn decide(&mut self, list: &List<'_>, accepted: Option<&str>, now: Timestamp) {
-        self.read_break_glass();
+        self.decided.look_again = None;
+        self.read_break_glass(now);
         if let Err(problem) = self.read_list(list) {
             self.problems.push(problem);
         }
@@ -81,8 +94,9 @@ impl Enforcer {
         let desired = self.decided.list.as_ref().map_or(&nothing, |list| &list.desired);
         let names: Vec<AccountName> =
             self.enforced.names(desired, &self.config.accounts).into_iter().cloned().collect();
-        self.look_up(names).await;
+        self.look_up(names, now).await;
         self.weigh(accepted, now);
+        self.check_age(now);
         // Before the files: a crash between the two must not forget who is managed.
         self.save();
         if self.publishing {
@@ -132,8 +146,8 @@ impl Enforcer {
         Ok(())
     }
 
-    /// A break-glass file that is gone was removed on purpose; one that cannot be read changes nothing.
-    fn read_break_glass(&mut self) {
+    /// A break-glass file that is gone for good was removed on purpose; one that cannot be read changes nothing.
+    fn read_break_glass(&mut self, now: Timestamp) {
         let path = &self.config.accounts.break_glass;
         let text = match store::read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned(),
@@ -142,56 +156,111 @@ impl Enforcer {
                 return;
             }
         };
-        if text.trim().is_empty() {
-            self.enforced.break_glass.clear();
-            self.decided.break_glass_rejected.clear();
-            return;
-        }
         let name = path.display().to_string();
         let (grants, rejected) = desired::judge_break_glass(&name, &text, &self.config.policy, &self.zone);
-        self.enforced.break_glass = grants;
         self.decided.break_glass_rejected = rejected;
+        let gone = text.trim().is_empty() && !self.enforced.break_glass.is_empty();
+        let since = self.enforced.break_glass_gone.filter(|_| gone);
+        self.enforced.break_glass_gone = gone.then(|| since.unwrap_or(now));
+        match (grants, self.enforced.break_glass_gone) {
+            (None, _) => {
+                self.problems
+                    .push(format!("no line of `{name}` can be read; the break-glass keys stay as they were"));
+            }
+            (Some(_), Some(since)) if now.duration_since(since) < BREAK_GLASS_SETTLES => {
+                self.look_again_at(since + BREAK_GLASS_SETTLES);
+            }
+            (Some(grants), _) => {
+                self.enforced.break_glass = grants;
+                self.enforced.break_glass_gone = None;
+            }
+        }
     }
 
-    pub(super) async fn look_up(&mut self, names: Vec<AccountName>) {
-        let (answer, asked) = tokio::sync::oneshot::channel();
-        let wanted = names.clone();
-        std::thread::spawn(move || answer.send(accounts::look_up(&wanted)).ok());
-        if let Ok(Ok(directory)) = tokio::time::timeout(NSS_PATIENCE, asked).await {
-            self.decided.directory = directory;
-            return;
+    fn look_again_at(&mut self, at: Timestamp) {
+        let earlier = self.decided.look_again.is_none_or(|earlier| at < earlier);
+        if earlier {
+            self.decided.look_again = Some(at);
+        }
+    }
+
+    /// Asks NSS, one question at a time: an answer that comes late counts too.
+    pub(super) async fn look_up(&mut self, names: Vec<AccountName>, now: Timestamp) {
+        let mut asked = self.decided.asked.take().unwrap_or_else(|| {
+            let (answer, asked) = oneshot::channel();
+            let wanted = names.clone();
+            std::thread::spawn(move || answer.send(accounts::look_up(&wanted)).ok());
+            asked
+        });
+        match tokio::time::timeout(NSS_PATIENCE, &mut asked).await {
+            Ok(Ok(directory)) => {
+                if names.iter().any(|name| !directory.accounts.contains_key(name)) {
+                    // The answer to an earlier question.
+                    self.look_again_at(now + SignedDuration::from_secs(1));
+                }
+                self.decided.directory = directory;
+                return;
+            }
+            Ok(Err(_)) => {}
+            Err(_) => self.decided.asked = Some(asked),
         }
         self.problems.push("the account database (NSS) does not answer".to_owned());
-        let known: BTreeMap<_, _> = std::mem::take(&mut self.decided.directory.accounts);
+        let known = &mut self.decided.directory.accounts;
         let unanswered = || Lookup::Failed("the account database does not answer".to_owned());
-        self.decided.directory.accounts = names
-            .into_iter()
-            .map(|name| {
-                let before = known.get(&name).cloned();
-                (name, before.unwrap_or_else(unanswered))
-            })
-            .collect();
+        for name in names {
+            known.entry(name).or_insert_with(unanswered);
+        }
+    }
+
+    /// True when this account's file is this agent's business. While NSS does not say who it is, a glob only keeps
+    /// what is managed already: it could be a system account.
+    pub(super) fn manages(&self, name: &AccountName) -> bool {
+        let (accounts, directory) = (&self.config.accounts, &self.decided.directory);
+        if let Some(Lookup::Found(account)) = directory.accounts.get(name) {
+            return accounts.manages(name, Some(account.uid), directory.uid_min);
+        }
+        let known = self.enforced.accounts.get(name).is_some_and(|account| account.managed);
+        accounts.manages(name, None, directory.uid_min)
+            && (known || accounts.named().any(|named| named == name))
+    }
+
+    /// True for a managed account of this host. One whose file was in sync exists, even while NSS denies it.
+    fn is_here(&self, name: &AccountName) -> bool {
+        let denied = matches!(self.decided.directory.accounts.get(name), Some(Lookup::Unknown) | None);
+        let synced = self.enforced.accounts.get(name).is_some_and(|account| account.synced.is_some());
+        self.manages(name) && (!denied || synced)
     }
 
     /// The guard, and with its leave the list into force.
     fn weigh(&mut self, accepted: Option<&str>, now: Timestamp) {
-        let Some(list) = &self.decided.list else { return };
-        let directory = &self.decided.directory;
-        let exists =
-            |name: &AccountName| !matches!(directory.accounts.get(name), Some(Lookup::Unknown) | None);
-        let report: Option<FetchReport> =
-            store::read_json(&files::fetch_report(&self.config.paths)).ok().flatten();
-        let seen = report
+        let Some(list) = self.decided.list.take() else { return };
+        let report = self.fetch_report();
+        let confirmations = report
             .filter(|report| report.digest.as_ref() == Some(&list.digest))
             .map_or(1, |report| report.confirmations);
+        let holding = Holding::again(
+            self.enforced.holding.as_ref(),
+            self.outcome(&list.desired),
+            &list.digest,
+            confirmations,
+        );
+        let is_accepted = accepted == Some(list.digest.as_str());
+        // A comment that stood beside keys before says nothing about their absence now.
+        let buried = |name: &AccountName| {
+            let before = self.enforced.accounts.get(name).map(|account| account.comment_only.as_slice());
+            let comments = list.desired.comment_only.get(name).map(Vec::as_slice).unwrap_or_default();
+            list.desired.tombstones.contains(name)
+                && comments.iter().any(|comment| !before.unwrap_or_default().contains(comment))
+        };
         let verdict = guard::judge(
             &self.enforced.grants(),
             &list.desired,
             Circumstances {
                 guard: &self.config.guard,
-                seen,
-                accepted: accepted == Some(list.digest.as_str()),
-                exists: &exists,
+                seen: holding.seen,
+                accepted: is_accepted,
+                exists: &|name| self.is_here(name),
+                buried: &buried,
                 now,
             },
         );
@@ -201,19 +270,66 @@ impl Enforcer {
                     events::held(&held.to_string());
                 }
                 self.decided.held = Some(held);
+                self.enforced.holding = Some(holding);
             }
             Verdict::Apply => {
                 self.decided.held = None;
-                let accounts = &self.config.accounts;
-                let uid_min = directory.uid_min;
-                let manages = |name: &AccountName| {
-                    let uid = match directory.accounts.get(name) {
-                        Some(Lookup::Found(account)) => Some(account.uid),
-                        _ => None,
-                    };
-                    accounts.manages(name, uid, uid_min)
-                };
-                self.enforced.apply(&list.digest, &list.desired, manages);
+                let managed: BTreeSet<AccountName> = self
+                    .enforced
+                    .accounts
+                    .keys()
+                    .chain(list.desired.grants.keys())
+                    .filter(|name| self.manages(name))
+                    .cloned()
+                    .collect();
+                let may_empty = |name: &AccountName| is_accepted || list.desired.tombstones.contains(name);
+                self.enforced.apply(&list.digest, &list.desired, |name| managed.contains(name), may_empty);
+            }
+        }
+        self.decided.list = Some(list);
+    }
+
+    /// Digest of the keys that a list would leave in force on this host.
+    fn outcome(&self, desired: &Desired) -> String {
+        let mut hash = Sha256::new();
+        for (name, grants) in desired.grants.iter().filter(|(name, _)| self.is_here(name)) {
+            hash.update(name.as_str());
+            for grant in grants {
+                hash.update([0]);
+                hash.update(&grant.fingerprint);
+            }
+            hash.update([1]);
+        }
+        format!("sha256:{:x}", hash.finalize())
+    }
+
+    fn fetch_report(&self) -> Option<FetchReport> {
+        // Damaged or missing, it confirms nothing.
+        store::read_json(&files::fetch_report(&self.config.paths)).ok().flatten()
+    }
+
+    /// `on-stale = "revoke"`: for those who must fail closed.
+    pub(super) fn check_age(&mut self, now: Timestamp) {
+        self.decided.revoked = false;
+        let OnStale::RevokeAfter(limit) = self.config.source.on_stale else { return };
+        let digest = self.decided.list.as_ref().map(|list| &list.digest).or(self.enforced.list.as_ref());
+        // The fetcher says when the list was last found so; across a reboot, the time of its file does.
+        let stored =
+            std::fs::metadata(files::approved(&self.config.paths)).and_then(|meta| meta.modified()).ok();
+        let stored = stored.and_then(|time| Timestamp::try_from(time).ok());
+        let reported = self
+            .fetch_report()
+            .filter(|report| report.digest.as_ref() == digest)
+            .and_then(|report| report.last_success);
+        let Some(confirmed) = stored.max(reported) else { return };
+        match confirmed.checked_add(limit) {
+            Ok(end) if end > now => self.look_again_at(end),
+            _ => {
+                self.decided.revoked = true;
+                let problem = format!(
+                    "no good list since {confirmed}, so all keys but the break-glass ones are removed (`on-stale = \"revoke\"`)"
+                );
+                self.problems.push(problem);
             }
         }
     }

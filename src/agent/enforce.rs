@@ -1,6 +1,6 @@
 //! The enforce loop: level-triggered. An event only says "look again"; a pass does the rest.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -64,35 +65,32 @@ pub async fn once(
 /// What changed since the last pass.
 #[derive(Default)]
 struct Pending {
-    subjects: Mutex<(HashSet<Subject>, bool)>,
+    changed: Mutex<Changed>,
     bell: Notify,
+}
+
+#[derive(Default)]
+struct Changed {
+    /// The stored list, or what goes with it.
+    list: bool,
+    accounts: BTreeSet<AccountName>,
+    /// Events were lost: anything may have changed.
+    lost: bool,
 }
 
 impl Pending {
     fn add(&self, change: Change<Subject>) {
-        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
         match change {
-            Change::At(subject) => drop(subjects.0.insert(subject)),
-            Change::Everything => subjects.1 = true,
+            Change::At(Subject::List) => changed.list = true,
+            Change::At(Subject::Account(name)) => drop(changed.accounts.insert(name)),
+            Change::Everything => changed.lost = true,
         }
         self.bell.notify_one();
     }
 
-    /// Why the next pass runs, and on which accounts; all of them for `None`.
-    fn take(&self) -> (Trigger, Option<BTreeSet<AccountName>>) {
-        let mut subjects = self.subjects.lock().unwrap_or_else(PoisonError::into_inner);
-        let (changed, everything) = std::mem::take(&mut *subjects);
-        if everything {
-            return (Trigger::Timer, None);
-        }
-        if changed.contains(&Subject::List) {
-            return (Trigger::ListChanged, None);
-        }
-        let accounts = changed.into_iter().filter_map(|subject| match subject {
-            Subject::Account(name) => Some(name),
-            Subject::List => None,
-        });
-        (Trigger::Drift, Some(accounts.collect()))
+    fn take(&self) -> Changed {
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -108,26 +106,34 @@ pub async fn run(
     let pending = Arc::new(Pending::default());
     let (mut trigger, mut only) = (Trigger::Startup, None);
     let mut watches = None;
-    let mut full_check = Instant::now();
+    let (mut full_check, mut last_full) = (Instant::now(), Instant::now());
     loop {
-        if only.is_none() {
+        let full = only.is_none();
+        if full {
             // A watch may have died in ways that nobody tells of (an unmount, the watcher's thread): each full
             // pass starts with new ones. The old ones see what happens until then.
             let fresh = watch(&pending, &enforcer);
-            full_check = Instant::now() + enforcer.config().verify.every;
+            last_full = Instant::now();
+            full_check = last_full + enforcer.config().verify.every;
             let report = pass(&mut enforcer, trigger, None, fresh.as_ref(), &pending, now()).await;
+            if let Some(watches) = fresh.as_ref().filter(|_| enforcer.holds_a_list()) {
+                // The next confirmation is to be seen when it comes.
+                watch_file(watches, &files::fetch_report(&enforcer.config().paths));
+            }
             watches = fresh;
+            full_check = full_check.min(at(report.next_look, now()));
             if report.newly_hanging {
                 // Whatever holds the thread may hold the watcher too: put the others' watches on another one.
-                pending.add(Change::Everything);
+                full_check = full_check.min(last_full + STORM_PAUSE);
             }
-            full_check = full_check.min(at(report.next_expiry, now()));
         } else {
             let report = pass(&mut enforcer, trigger, only, watches.as_ref(), &pending, now()).await;
             if report.newly_hanging {
-                pending.add(Change::Everything);
+                full_check = full_check.min(last_full + STORM_PAUSE);
             }
         }
+        let retries = enforcer.retries();
+        let retry = retries.as_ref().map_or(full_check, |(wait, _)| Instant::now() + *wait);
         // Every arm is cancel-safe: signals and the bell keep what arrives while nobody waits, sleeping keeps
         // nothing.
         (trigger, only) = tokio::select! {
@@ -137,11 +143,27 @@ pub async fn run(
                 enforcer.reconfigure(reread());
                 (Trigger::Reload, None)
             }
-            () = pending.bell.notified() => pending.take(),
+            () = pending.bell.notified() => match pending.take() {
+                // Events were lost. An account can bring that about on purpose, again and again: the rest of
+                // what is known is looked at now, everything a moment later.
+                Changed { lost: true, accounts, .. } if last_full.elapsed() < STORM_PAUSE => {
+                    full_check = full_check.min(last_full + STORM_PAUSE);
+                    (Trigger::Drift, Some(accounts))
+                }
+                Changed { lost: true, .. } => (Trigger::Timer, None),
+                Changed { list: true, .. } => (Trigger::ListChanged, None),
+                Changed { accounts, .. } => (Trigger::Drift, Some(accounts)),
+            },
             () = tokio::time::sleep_until(full_check) => (Trigger::Timer, None),
+            () = tokio::time::sleep_until(retry), if retries.is_some() => {
+                (Trigger::Timer, retries.map(|(_, accounts)| accounts))
+            }
         };
     }
 }
+
+/// Least time between two full passes that lost events cause.
+const STORM_PAUSE: Duration = Duration::from_secs(1);
 
 async fn pass(
     enforcer: &mut Enforcer,
@@ -151,22 +173,35 @@ async fn pass(
     pending: &Arc<Pending>,
     now: Timestamp,
 ) -> Report {
-    let accepted = (trigger == Trigger::Reload).then(|| take_accepted(&enforcer.config().paths)).flatten();
+    let asked = matches!(trigger, Trigger::Reload | Trigger::Startup);
+    let accepted = if asked { take_accepted(&enforcer.config().paths, now) } else { None };
+    let accepted = accepted.filter(|_| trigger == Trigger::Reload);
     let again = Arc::clone(pending);
     let terms =
         Terms { trigger, only, list: List::Stored, accepted, watches: watches.cloned(), publish: true, now };
     enforcer.pass(terms, move |name| again.add(Change::At(Subject::Account(name)))).await
 }
 
+/// What `sync --accept-removals` leaves for the enforcer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Digest of the list whose removals are accepted.
+    pub digest: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// An acceptance is for now: an empty list always has the same digest, and the next one may be an outage.
+const ACCEPTANCE_LASTS: SignedDuration = SignedDuration::from_mins(10);
+
 /// The digest that `sync --accept-removals` left; it counts once, whatever comes of it.
-fn take_accepted(paths: &Paths) -> Option<String> {
+fn take_accepted(paths: &Paths, now: Timestamp) -> Option<String> {
     let path = files::accepted(paths);
-    let accepted = store::read_json(&path).ok().flatten();
-    if accepted.is_some() {
-        // If it stays, it counts for the same list only.
-        let _ = std::fs::remove_file(&path);
-    }
-    accepted
+    let accepted = store::read_json::<Accepted>(&path).ok().flatten();
+    // If it stays, its time runs out.
+    let _ = std::fs::remove_file(&path);
+    let age = |accepted: &Accepted| now.duration_since(accepted.at);
+    accepted.filter(|a| age(a) >= SignedDuration::ZERO && age(a) < ACCEPTANCE_LASTS).map(|a| a.digest)
 }
 
 /// New watches, with those on the list; `None`, and a warning, where inotify is not to be had.
@@ -184,6 +219,7 @@ fn watch(pending: &Arc<Pending>, enforcer: &Enforcer) -> Option<Arc<AgentWatches
     };
     let paths = &enforcer.config().paths;
     watch_file(&watches, &files::approved(paths));
+    watch_file(&watches, &enforcer.config().accounts.break_glass);
     if enforcer.holds_a_list() {
         watch_file(&watches, &files::fetch_report(paths));
     }

@@ -43,13 +43,18 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     text
 }
 
-/// `differences`, for people.
+/// `differences`, for people; no more of them than a person reads, since the account chooses how many there are.
 pub fn changes(differences: &[Difference]) -> Vec<String> {
-    differences.iter().map(ToString::to_string).collect()
+    const MOST: usize = 20;
+    let mut all: Vec<String> = differences.iter().take(MOST).map(ToString::to_string).collect();
+    if differences.len() > MOST {
+        all.push(format!("and {} more", differences.len() - MOST));
+    }
+    all
 }
 
 pub(super) fn applied(account: &AccountName, file: &Path, differences: &[Difference]) {
-    let changes = wanted_changes(differences).join(", ");
+    let changes = wanted_changes(differences.get(..20).unwrap_or(differences)).join(", ");
     tracing::info!(message_id = id::APPLIED, %account, file = %file.display(), changes, "list applied");
 }
 

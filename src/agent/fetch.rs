@@ -1,17 +1,23 @@
 //! The fetch loop: source → `approved.json`, replaced only when its content changed; `fetch.json` after every attempt.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::agent::events::{self, chain};
 use crate::agent::files;
+use crate::host::imds::{self, Metadata};
 use crate::host::process::{self, Lock, LockError};
+use crate::host::ssm::{self, Parameter, ParameterStore};
 use crate::host::{directory, store};
+use crate::model::account::AccountName;
 use crate::model::cadence::Cadence;
-use crate::model::config::{Config, Paths, Source};
-use crate::model::list::{ApprovedList, FetchReport};
+use crate::model::config::{Config, OnStale, Paths, Source};
+use crate::model::desired::Rejected;
+use crate::model::list::{ApprovedList, Entry, FetchReport};
+use crate::model::source::{Wanted, merge, place};
+use crate::model::template::{Facts, Unfilled};
 
 /// Why the fetcher did not start.
 #[derive(Debug, thiserror::Error)]
@@ -32,13 +38,33 @@ pub enum StartError {
 pub enum FetchError {
     /// The local directory.
     #[error(transparent)]
-    Directory(#[from] directory::DirectoryError),
+    Directory(directory::DirectoryError),
+    /// Parameter Store.
+    #[error(transparent)]
+    Ssm(ssm::Failure),
+    /// The instance metadata service.
+    #[error(transparent)]
+    Metadata(imds::Failure),
+    /// A template of the config cannot be filled in.
+    #[error(transparent)]
+    Template(Unfilled),
     /// The source did not answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
     /// It could not be stored.
     #[error("the list was fetched and cannot be stored")]
     Store(#[source] store::StoreError),
+}
+
+impl FetchError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Ssm(failure) => failure.hint(),
+            Self::Metadata(failure) => failure.hint(),
+            _ => None,
+        }
+    }
 }
 
 /// However slow a source is, a fetch ends.
@@ -52,25 +78,103 @@ pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
     process::lock(&files::fetch_lock(paths)).map_err(StartError::Lock)
 }
 
-/// The list, from all sources, all or nothing.
-pub async fn list(source: &Source, now: Timestamp) -> Result<ApprovedList, FetchError> {
-    let mut entries = Vec::new();
-    if let Some(path) = source.directory.clone() {
-        let read = tokio::task::spawn_blocking(move || directory::read(&path));
-        match tokio::time::timeout(LIMIT, read).await {
-            Ok(Ok(read)) => entries.extend(read?),
-            Ok(Err(_)) | Err(_) => return Err(FetchError::TimedOut(LIMIT)),
-        }
-    }
-    Ok(ApprovedList::new(name(source), now, entries))
+/// The clients of all sources, made when they are first needed; their connections are kept.
+#[derive(Default)]
+pub struct Clients {
+    store: Option<ParameterStore>,
+    metadata: Option<Metadata>,
 }
 
-/// What `status` calls the source.
-pub fn name(source: &Source) -> String {
-    match &source.directory {
-        Some(path) => format!("directory:{}", path.display()),
-        None => "none".to_owned(),
+impl Clients {
+    /// The list, from all sources, all or nothing.
+    pub async fn list(&mut self, source: &Source, now: Timestamp) -> Result<ApprovedList, FetchError> {
+        let wanted = self.wanted(source).await?;
+        let outcome = self.entries(&wanted).await;
+        if matches!(outcome, Err(FetchError::Ssm(_))) {
+            // A client keeps credentials until the end it knows of; a new one asks again.
+            self.store = None;
+        }
+        let (entries, unusable) = outcome?;
+        Ok(ApprovedList::new(wanted.describe(), now, merge(entries), unusable))
     }
+
+    /// What the config asks for on this instance; IMDS is asked for what it takes and for nothing else.
+    pub async fn wanted(&mut self, source: &Source) -> Result<Wanted, FetchError> {
+        let needs = source.needs();
+        if needs.is_empty() {
+            return source.resolve(&Facts::new()).map_err(FetchError::Template);
+        }
+        if self.metadata.is_none() {
+            self.metadata = Some(Metadata::new(&imds::Settings::default()).map_err(FetchError::Metadata)?);
+        }
+        let Some(metadata) = &self.metadata else { return Err(FetchError::TimedOut(LIMIT)) };
+        let facts = metadata.look_up(&needs).await.map_err(FetchError::Metadata)?;
+        source.resolve(&facts).map_err(FetchError::Template)
+    }
+
+    /// The client of Parameter Store.
+    pub async fn store(&mut self) -> Result<&ParameterStore, FetchError> {
+        if self.store.is_none() {
+            self.store = Some(ParameterStore::new(&ssm::Settings::default()).await.map_err(FetchError::Ssm)?);
+        }
+        self.store.as_ref().ok_or(FetchError::TimedOut(LIMIT))
+    }
+
+    async fn entries(&mut self, wanted: &Wanted) -> Result<(Vec<Entry>, Vec<Rejected>), FetchError> {
+        let (mut entries, mut unusable) = (Vec::new(), Vec::new());
+        if let Some(path) = wanted.directory.clone() {
+            let read = tokio::task::spawn_blocking(move || directory::read(&path));
+            match tokio::time::timeout(LIMIT, read).await {
+                Ok(Ok(read)) => entries.extend(read.map_err(FetchError::Directory)?),
+                Ok(Err(_)) | Err(_) => return Err(FetchError::TimedOut(LIMIT)),
+            }
+        }
+        if wanted.paths.is_empty() && wanted.names.is_empty() {
+            return Ok((entries, unusable));
+        }
+        let store = self.store().await?;
+        for path in &wanted.paths {
+            for parameter in store.by_path(path).await.map_err(FetchError::Ssm)? {
+                match place(path, &parameter.name) {
+                    Ok(place) => entries.push(entry(&place.account, &parameter)),
+                    // One name that is no account's must not keep the rest of the list from arriving.
+                    Err(misplaced) => unusable.push(Rejected {
+                        parameter: parameter.name.clone(),
+                        parameter_version: Some(parameter.version),
+                        line: 0,
+                        reason: misplaced.to_string(),
+                    }),
+                }
+            }
+        }
+        let names: Vec<String> = wanted.names.keys().cloned().collect();
+        if names.is_empty() {
+            return Ok((entries, unusable));
+        }
+        for parameter in store.by_names(&names).await.map_err(FetchError::Ssm)? {
+            let accounts = wanted.names.get(&parameter.name).into_iter().flatten();
+            entries.extend(accounts.map(|account| entry(account, &parameter)));
+        }
+        Ok((entries, unusable))
+    }
+}
+
+fn entry(account: &AccountName, parameter: &Parameter) -> Entry {
+    Entry {
+        account: account.clone(),
+        parameter: parameter.name.clone(),
+        version: Some(parameter.version),
+        last_modified: parameter.last_modified,
+        value: parameter.value.clone(),
+    }
+}
+
+/// What `status` calls the source when it could not even be looked up: templates as written.
+fn name(source: &Source) -> String {
+    let paths = source.paths.iter().map(|path| format!("ssm:{path}"));
+    let names = source.parameters.values().flatten().map(|name| format!("ssm:{name}"));
+    let directory = source.directory.iter().map(|path| format!("directory:{}", path.display()));
+    paths.chain(names).chain(directory).collect::<Vec<_>>().join(", ")
 }
 
 /// A fetcher between two fetches.
@@ -79,6 +183,7 @@ pub struct Fetcher {
     report: FetchReport,
     /// What `approved.json` holds.
     stored: Option<ApprovedList>,
+    clients: Clients,
 }
 
 impl Fetcher {
@@ -86,30 +191,32 @@ impl Fetcher {
     pub fn new(config: Config) -> Self {
         let report = store::read_json(&files::fetch_report(&config.paths)).ok().flatten().unwrap_or_default();
         let stored = store::read_json(&files::approved(&config.paths)).ok().flatten();
-        Self { config, report, stored }
+        Self { config, report, stored, clients: Clients::default() }
     }
 
     /// One fetch, stored and reported; the list, or why there is none.
     pub async fn fetch(&mut self, now: &impl Fn() -> Timestamp) -> Result<&ApprovedList, FetchError> {
-        let source = name(&self.config.source);
+        let mut source = name(&self.config.source);
         self.report = self.report.begun(now());
-        let outcome = match list(&self.config.source, now()).await {
-            Ok(list) => self.store(list),
-            Err(error) => Err(error),
-        };
+        let fetched = self.clients.list(&self.config.source, now()).await;
+        let outcome = fetched.and_then(|list| {
+            source.clone_from(&list.source);
+            self.store(list)
+        });
         match outcome {
             Ok(digest) => {
                 if self.report.error.is_some() {
                     events::fetch_recovered(&source);
                 }
                 self.report = self.report.succeeded(&source, digest, now());
+                self.keep_alive(now());
             }
             Err(error) => {
-                let text = chain(&error);
+                let (text, hint) = (chain(&error), error.hint());
                 if self.report.error.as_ref() != Some(&text) {
-                    events::fetch_failed(&source, &text, None);
+                    events::fetch_failed(&source, &text, hint.as_deref());
                 }
-                self.report = self.report.failed(&source, text, None, now());
+                self.report = self.report.failed(&source, text, hint, now());
                 return Err(error);
             }
         }
@@ -126,6 +233,17 @@ impl Fetcher {
         events::list_changed(&list.source, &digest, list.entries.len());
         self.stored = Some(list);
         Ok(digest)
+    }
+
+    /// For `on-stale = "revoke"`: the time of the stored list's file says across a reboot when it was last found so.
+    /// Otherwise nobody asks, and nothing is written.
+    fn keep_alive(&self, now: Timestamp) {
+        let OnStale::RevokeAfter(limit) = self.config.source.on_stale else { return };
+        let path = files::approved(&self.config.paths);
+        let now = UNIX_EPOCH + Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
+        if let Err(error) = store::refresh(&path, now, limit / 10) {
+            tracing::warn!(error = chain(&error), "the age of the list is not kept across a reboot");
+        }
     }
 
     /// How the last fetch went.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -15,11 +16,11 @@ use crate::agent::work::{self, AgentWatches, Hanging, Job, Outcome};
 use crate::agent::{Trigger, files};
 use crate::host::accounts::Lookup;
 use crate::host::keyfile::Target;
-use crate::host::store;
+use crate::host::store::{self, StoreError};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::{Config, Mode, Owner};
 use crate::model::desired::{Grants, content, with_break_glass};
-use crate::model::enforced::Enforced;
+use crate::model::enforced::{Enforced, Synced};
 use crate::model::list::ApprovedList;
 use crate::model::plan::{Difference, Wanted};
 use crate::model::status::{AccountState, Status};
@@ -39,9 +40,35 @@ pub struct Enforcer {
     pub(super) config_problem: Option<String>,
     /// The pass speaks to the journal, not to somebody who reads its report.
     pub(super) publishing: bool,
+    /// `enforced.json` could not be read at start.
+    pub(super) state_problem: Option<String>,
+    /// Places that could not be watched.
+    pub(super) unwatched: u32,
     hanging: Hanging,
     /// Files whose last replacement did not end well.
     unsettled: HashSet<AccountName>,
+    /// Accounts to look at again before the next full check.
+    retries: HashMap<AccountName, Retry>,
+}
+
+/// Why, and how often already, an account is looked at again.
+#[derive(Clone, Copy)]
+enum Retry {
+    /// Its file could not be brought in line; what was in the way may go without an event (an unmount, a quota).
+    Refused(u32),
+    /// It was changed without an event (a store through a mapping); who did that may do it again at once.
+    Unannounced(u32),
+}
+
+impl Retry {
+    /// How long to wait. A refusal is not forgotten; a quiet file is, after the next full check is due anyway.
+    fn wait(self) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(30);
+        match self {
+            Self::Refused(times) => Duration::from_secs(1 << times.min(5)).min(LONGEST),
+            Self::Unannounced(times) => Duration::from_secs(1 << times.min(16)),
+        }
+    }
 }
 
 /// Where a pass takes its list from.
@@ -74,20 +101,22 @@ pub struct Terms<'a> {
 pub struct Report {
     /// Differences by account, repaired or not.
     pub differences: Vec<(AccountName, Vec<Difference>)>,
-    /// When a key next expires.
-    pub next_expiry: Option<Timestamp>,
+    /// When everything must be looked at again: a key expires, or something was left to settle.
+    pub next_look: Option<Timestamp>,
     /// A thread did not come back; the watcher may hang with it.
     pub newly_hanging: bool,
 }
 
 impl Enforcer {
-    /// Reads what earlier runs left.
-    pub fn new(config: Config, zone: TimeZone, now: Timestamp) -> Self {
-        let enforced = store::read_json(&files::enforced(&config.paths)).unwrap_or_else(|error| {
-            // Without it nothing counts as managed before, so nothing is emptied; the list is applied afresh.
-            tracing::error!(error = chain(&error), "state not read, it is started anew");
-            None
-        });
+    /// Reads what earlier runs left. State that cannot be read now may be readable later, so that is an error;
+    /// state that is damaged is started anew.
+    pub fn new(config: Config, zone: TimeZone, now: Timestamp) -> Result<Self, StoreError> {
+        let (enforced, state_problem) = match store::read_json(&files::enforced(&config.paths)) {
+            Ok(enforced) => (enforced, None),
+            // Nothing counts as managed before then, so nothing is emptied; the list is applied afresh.
+            Err(error @ StoreError::Damaged { .. }) => (None, Some(chain(&error))),
+            Err(error) => return Err(error),
+        };
         // The last word of an enforcer before this one: counts and times go on.
         let last = store::read_json::<Status>(&files::status(&config.paths)).ok().flatten();
         let mut status = Status::unknown(&config, now);
@@ -95,7 +124,7 @@ impl Enforcer {
         if let Some(last) = last {
             (status.accounts, status.drift) = (last.accounts, last.drift);
         }
-        Self {
+        Ok(Self {
             config,
             zone,
             decided: Decided::after(enforced.clone()),
@@ -105,9 +134,12 @@ impl Enforcer {
             problems: Vec::new(),
             config_problem: None,
             publishing: true,
+            state_problem,
+            unwatched: 0,
             hanging: Hanging::default(),
             unsettled: HashSet::new(),
-        }
+            retries: HashMap::new(),
+        })
     }
 
     /// The configuration in use.
@@ -118,6 +150,45 @@ impl Enforcer {
     /// What the last pass found.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// Accounts to look at again before the next full check, and how soon.
+    pub fn retries(&self) -> Option<(Duration, BTreeSet<AccountName>)> {
+        let soonest = self.retries.values().map(|retry| retry.wait()).min()?;
+        Some((soonest, self.retries.keys().cloned().collect()))
+    }
+
+    fn plan_retry(
+        &mut self,
+        name: &AccountName,
+        outcome: &Outcome,
+        wanted: Option<&Wanted>,
+        trigger: Trigger,
+    ) {
+        let before = self.retries.remove(name);
+        let refused = match before {
+            Some(Retry::Refused(times)) => times,
+            _ => 0,
+        };
+        let next = match (outcome, before) {
+            (Outcome::Refused { .. } | Outcome::Hanging, _) => Some(Retry::Refused(refused + 1)),
+            (Outcome::Replaced { .. }, _) if trigger == Trigger::Timer && self.is_drift(name, wanted) => {
+                Some(Retry::Unannounced(0))
+            }
+            (Outcome::InSync, Some(Retry::Unannounced(times))) => Some(Retry::Unannounced(times + 1)),
+            _ => None,
+        };
+        let next =
+            next.filter(|next| next.wait() < self.config.verify.every || matches!(next, Retry::Refused(_)));
+        self.retries.extend(next.map(|next| (name.clone(), next)));
+    }
+
+    /// True when the file was in sync with just this content before: then what differs now is not the list's doing.
+    fn is_drift(&self, name: &AccountName, wanted: Option<&Wanted>) -> bool {
+        let synced = self.enforced.accounts.get(name).and_then(|account| account.synced.as_ref());
+        synced.is_some_and(|synced| {
+            wanted.is_some_and(|wanted| synced.digest == crate::agent::report::digest(&wanted.content))
+        })
     }
 
     /// The keys in force, break-glass keys included for every account.
@@ -176,8 +247,10 @@ impl Enforcer {
         outcomes.extend(done.outcomes);
         let mut differences = Vec::new();
         for (name, outcome) in outcomes {
+            self.plan_retry(&name, &outcome, wanted.get(&name), trigger);
             differences.extend(self.record(&name, outcome, wanted.get(&name), now));
         }
+        self.unwatched = watches.as_ref().map_or(0, |watches| watches.refused());
         self.save();
         self.update_status(trigger, now);
         if publish {
@@ -192,13 +265,15 @@ impl Enforcer {
             .filter_map(|grant| grant.expires_at)
             .filter(|at| *at > now)
             .min();
-        Report { differences, next_expiry, newly_hanging: done.newly_hanging }
+        let next_look = next_expiry.into_iter().chain(self.decided.look_again).min();
+        Report { differences, next_look, newly_hanging: done.newly_hanging }
     }
 
     /// Looks at every managed file and writes nothing; for `status`.
     pub async fn verify(&mut self, now: Timestamp) -> Vec<(AccountName, Outcome)> {
         let names = self.enforced.accounts.keys().cloned().collect();
-        self.look_up(names).await;
+        self.look_up(names, now).await;
+        self.check_age(now);
         let mut rows = self.rows();
         rows.retain(|row| row.listed);
         let (mut jobs, mut outcomes) = self.jobs(rows, Trigger::Timer, now);
@@ -216,9 +291,10 @@ impl Enforcer {
             .accounts
             .named()
             .filter(|name| self.enforced.list.is_some() && !self.enforced.accounts.contains_key(*name));
-        let listed = self.enforced.accounts.keys().map(|name| (name, true));
+        let listed = self.enforced.managed().map(|(name, _)| (name, true));
         listed
             .chain(unlisted.map(|name| (name, false)))
+            .filter(|(name, _)| self.manages(name))
             .filter_map(|(name, listed)| match self.decided.directory.accounts.get(name)? {
                 Lookup::Found(account) => {
                     Some(Row { name: name.clone(), account: Ok(account.clone()), listed })
@@ -276,7 +352,8 @@ impl Enforcer {
     fn job(&self, target: Target, listed: bool, trigger: Trigger, now: Timestamp) -> Job {
         let name = &target.account.name;
         let account = self.enforced.accounts.get(name);
-        let grants = account.map(|account| account.grants.as_slice()).unwrap_or_default();
+        let grants = account.filter(|_| !self.decided.revoked);
+        let grants = grants.map(|account| account.grants.as_slice()).unwrap_or_default();
         let break_glass = if listed { self.enforced.break_glass.as_slice() } else { &[] };
         let (uid, mode) = match target.owner {
             Owner::Account => (target.account.uid, 0o600),
@@ -291,11 +368,12 @@ impl Enforcer {
             },
             // A name in `manage` that no list ever spoke of: its keys are reported, never taken.
             mode: if listed { self.config.mode } else { Mode::Observe },
-            adopted: account.is_some_and(|account| account.synced.is_some()),
+            adopted: account
+                .and_then(|account| account.synced.as_ref())
+                .is_some_and(|synced| synced.file == target.location.path),
             unsettled: self.unsettled.contains(name),
             sweep: trigger == Trigger::Startup,
-            backup: files::backups(&self.config.paths)
-                .join(format!("{name}-{}.authorized_keys", now.strftime("%Y%m%dT%H%M%SZ"))),
+            backups: files::backups(&self.config.paths),
             target,
         }
     }
@@ -310,7 +388,7 @@ impl Enforcer {
     ) -> Option<(AccountName, Vec<Difference>)> {
         let digest = wanted.map(|wanted| crate::agent::report::digest(&wanted.content));
         let listed = self.enforced.accounts.contains_key(name);
-        let synced = self.enforced.accounts.get(name).and_then(|account| account.synced.clone());
+        let drift = self.is_drift(name, wanted);
         let file = self
             .decided
             .account(name)
@@ -342,7 +420,7 @@ impl Enforcer {
                         }
                     }
                 }
-                if synced.is_some() && synced == digest {
+                if drift {
                     events::repaired(name, &path, &differences);
                     self.drifted(name, &differences, now);
                 } else {
@@ -360,7 +438,7 @@ impl Enforcer {
                 (AccountState::Refused, Some(reason), differences)
             }
             Outcome::Hanging => {
-                let reason = "its file system does not answer".to_owned();
+                let reason = "its file system has not answered within 2 s".to_owned();
                 if self.said(name, AccountState::Refused, &reason) {
                     events::refused(name, &reason);
                 }
@@ -368,9 +446,9 @@ impl Enforcer {
             }
         };
         if state == AccountState::InSync
-            && let Some(account) = self.enforced.accounts.get_mut(name)
+            && let (Some(account), Some(digest)) = (self.enforced.accounts.get_mut(name), &digest)
         {
-            account.synced.clone_from(&digest);
+            account.synced = Some(Synced { file: path, digest: digest.clone() });
         }
         let changed = (!differences.is_empty() && state == AccountState::InSync).then_some(now);
         self.note(name, state, reason, digest, changed);
@@ -383,6 +461,10 @@ impl Enforcer {
             return;
         }
         let paths = &self.config.paths;
+        if self.state_problem.is_some() && self.decided.saved.is_none() {
+            // For a person to look at; without room for it, the state that works matters more.
+            let _ = std::fs::rename(files::enforced(paths), paths.state_dir.join("enforced.json.damaged"));
+        }
         let saved = store::make_directory(&paths.state_dir, 0o700)
             .and_then(|()| store::write_json(&files::enforced(paths), &self.enforced, 0o600));
         match saved {

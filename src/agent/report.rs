@@ -13,6 +13,10 @@ use crate::model::desired::with_break_glass;
 use crate::model::plan::Difference;
 use crate::model::status::{AccountState, AccountStatus, DriftEvent, ListStatus};
 
+/// Why an account that is managed and listed is not taken on.
+const NOTHING_USABLE: &str = "the list has no usable key for it yet, so its file stays as it is; \
+    a comment-only value would leave it without keys";
+
 /// `sha256:…` of a file's content.
 pub(super) fn digest(content: &[u8]) -> String {
     format!("sha256:{:x}", Sha256::digest(content))
@@ -91,7 +95,9 @@ impl Enforcer {
             for name in list.desired.grants.keys() {
                 match self.decided.directory.accounts.get(name) {
                     Some(Lookup::Unknown) => passive.push((name.clone(), AccountState::NoAccount, None)),
-                    Some(Lookup::Found(account)) if !self.enforced.accounts.contains_key(name) => {
+                    Some(Lookup::Found(account))
+                        if !self.enforced.accounts.get(name).is_some_and(|account| account.managed) =>
+                    {
                         let uid_min = self.decided.directory.uid_min;
                         let reason = if account.uid < uid_min {
                             format!(
@@ -100,9 +106,9 @@ impl Enforcer {
                         } else {
                             "not in `manage`".to_owned()
                         };
-                        let managed = self.config.accounts.manages(name, Some(account.uid), uid_min);
+                        let managed = self.manages(name);
                         let state = if managed { AccountState::Held } else { AccountState::Unmanaged };
-                        let reason = if managed { "its list is held".to_owned() } else { reason };
+                        let reason = if managed { NOTHING_USABLE.to_owned() } else { reason };
                         passive.push((name.clone(), state, Some(reason)));
                     }
                     _ => {}
@@ -146,6 +152,13 @@ impl Enforcer {
                 .iter()
                 .map(|error| format!("the config was changed and cannot be used: {error}")),
         );
+        all.extend(self.state_problem.iter().map(|error| format!("{error}; the state was started anew")));
+        if self.unwatched > 0 {
+            all.push(format!(
+                "{} places cannot be watched (see the log); changes there are only seen by the full check",
+                self.unwatched
+            ));
+        }
         all.extend(self.decided.held.as_ref().map(ToString::to_string));
         for account in self.status.accounts.values() {
             let (name, state) = (&account.name, account.state.as_str());

@@ -45,8 +45,8 @@ pub struct Job {
     pub unsettled: bool,
     /// Look for what a killed replacement left.
     pub sweep: bool,
-    /// Where the file that was there before the first replacement is copied to.
-    pub backup: PathBuf,
+    /// The directory for a copy of the file that was there before the first replacement.
+    pub backups: PathBuf,
 }
 
 /// What came of it.
@@ -87,25 +87,44 @@ const ATTEMPTS: u32 = 3;
 pub struct Hanging(HashMap<AccountName, Arc<Worker>>);
 
 /// One thread at work.
+#[derive(Default)]
 struct Worker {
-    /// Set once the pass no longer waits: finish this account, then end.
-    released: AtomicBool,
-    /// Set once nobody wants the result: change nothing any more.
+    state: Mutex<State>,
+    /// Set once what it would write is out of date: change nothing any more.
     abandoned: AtomicBool,
+    /// Set when the thread ends, however it ends.
     done: AtomicBool,
-    current: Mutex<Option<AccountName>>,
+}
+
+/// Both under one lock: a thread that is released has an account, and tells nobody else of it.
+#[derive(Default)]
+struct State {
+    current: Option<(AccountName, Target, Wanted)>,
+    /// The pass no longer waits for this thread: it finishes its account, then ends.
+    released: bool,
 }
 
 type Queue = Arc<Mutex<VecDeque<Job>>>;
 
 impl Hanging {
-    /// Accounts that are still being waited for. A thread that works on one of them changes nothing any more:
-    /// what it would write may be out of date.
-    fn give_up(&mut self) {
-        self.0.retain(|_, worker| !worker.done.load(Ordering::Acquire));
-        for worker in self.0.values() {
+    /// True while a thread is still at `job`'s account. One that slowly does what is wanted goes on; one that
+    /// would write something else is told to change nothing.
+    fn has(&mut self, job: &Job) -> bool {
+        let name = &job.target.account.name;
+        let Some(worker) = self.0.get(name) else { return false };
+        if worker.done.load(Ordering::Acquire) {
+            self.0.remove(name);
+            return false;
+        }
+        let state = locked(&worker.state);
+        if state
+            .current
+            .as_ref()
+            .is_none_or(|(_, target, wanted)| (target, wanted) != (&job.target, &job.wanted))
+        {
             worker.abandoned.store(true, Ordering::Release);
         }
+        true
     }
 }
 
@@ -125,10 +144,8 @@ pub async fn work(
     hanging: &mut Hanging,
     look_again: impl Fn(AccountName) + Clone + Send + 'static,
 ) -> Done {
-    hanging.give_up();
     let mut newly_hanging = false;
-    let (stuck, jobs): (Vec<_>, Vec<_>) =
-        jobs.into_iter().partition(|job| hanging.0.contains_key(&job.target.account.name));
+    let (stuck, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| hanging.has(job));
     let mut outcomes: Vec<_> =
         stuck.into_iter().map(|job| (job.target.account.name, Outcome::Hanging)).collect();
     let total = outcomes.len() + jobs.len();
@@ -137,19 +154,20 @@ pub async fn work(
     let start = || spawn(Arc::clone(&queue), watches.cloned(), sender.clone(), look_again.clone());
     let mut worker = start();
     while outcomes.len() < total {
-        match tokio::time::timeout(PATIENCE, results.recv()).await {
-            Ok(Some(outcome)) => outcomes.push(outcome),
-            Ok(None) => break,
-            Err(_) => {
-                worker.released.store(true, Ordering::Release);
-                newly_hanging = true;
-                if let Some(name) = locked(&worker.current).clone() {
-                    hanging.0.insert(name.clone(), Arc::clone(&worker));
-                    outcomes.push((name, Outcome::Hanging));
-                }
-                worker = start();
-            }
+        if let Ok(Some(outcome)) = tokio::time::timeout(PATIENCE, results.recv()).await {
+            outcomes.push(outcome);
+            continue;
         }
+        {
+            let mut state = locked(&worker.state);
+            // Between two accounts: its result is on the way.
+            let Some((name, ..)) = state.current.clone() else { continue };
+            state.released = true;
+            hanging.0.insert(name.clone(), Arc::clone(&worker));
+            outcomes.push((name, Outcome::Hanging));
+        }
+        newly_hanging = true;
+        worker = start();
     }
     Done { outcomes, newly_hanging }
 }
@@ -160,32 +178,46 @@ fn spawn(
     results: mpsc::UnboundedSender<(AccountName, Outcome)>,
     look_again: impl Fn(AccountName) + Send + 'static,
 ) -> Arc<Worker> {
-    let worker = Arc::new(Worker {
-        released: AtomicBool::new(false),
-        abandoned: AtomicBool::new(false),
-        done: AtomicBool::new(false),
-        current: Mutex::new(None),
-    });
-    let own = Arc::clone(&worker);
+    let worker = Arc::new(Worker::default());
+    let own = Ends(Arc::clone(&worker));
     std::thread::spawn(move || {
-        loop {
-            let Some(job) = locked(&queue).pop_front() else { break };
-            let name = job.target.account.name.clone();
-            *locked(&own.current) = Some(name.clone());
-            let outcome = settle(&job, watches.as_deref(), &own.abandoned);
-            *locked(&own.current) = None;
-            if own.released.load(Ordering::Acquire) {
-                own.done.store(true, Ordering::Release);
+        while let Some(job) = next(&queue, &own.0) {
+            let outcome = settle(&job, watches.as_deref(), &own.0.abandoned);
+            let name = job.target.account.name;
+            let released = {
+                let mut state = locked(&own.0.state);
+                state.current = None;
+                state.released
+            };
+            if released {
+                drop(own);
                 look_again(name);
-                break;
+                return;
             }
             if results.send((name, outcome)).is_err() {
-                break;
+                return;
             }
         }
-        own.done.store(true, Ordering::Release);
     });
     worker
+}
+
+/// Takes a job, and says so before anybody can wonder where it is.
+fn next(queue: &Queue, worker: &Worker) -> Option<Job> {
+    let mut jobs = locked(queue);
+    let job = jobs.pop_front()?;
+    let (target, wanted) = (job.target.clone(), job.wanted.clone());
+    locked(&worker.state).current = Some((target.account.name.clone(), target, wanted));
+    Some(job)
+}
+
+/// Says that a thread has ended, even by a panic.
+struct Ends(Arc<Worker>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.done.store(true, Ordering::Release);
+    }
 }
 
 /// Looks, decides, does. Blocks.
@@ -206,7 +238,7 @@ fn settle(job: &Job, watches: Option<&AgentWatches>, abandoned: &AtomicBool) -> 
     };
     let differences = differences(&job.wanted, &observed);
     match plan::action(job.mode, &differences) {
-        Action::Nothing if !job.unsettled => return Outcome::InSync,
+        Action::Nothing if !job.unsettled || job.mode == Mode::Observe => return Outcome::InSync,
         Action::Report => return Outcome::Differs(differences),
         Action::Nothing | Action::Replace => {}
     }
@@ -247,19 +279,31 @@ fn differences(wanted: &Wanted, observed: &Observed) -> Vec<Difference> {
     all
 }
 
-/// Copies the file that is about to be replaced for the first time.
+/// Copies the file that is about to be replaced for the first time. Tried again, it makes no second copy of the
+/// same content, and never more than a few: the content is the account's to choose.
 fn back_up(job: &Job, found: &Found) -> Result<Option<PathBuf>, String> {
+    const COPIES: [&str; 3] = ["", ".2", ".3"];
     let Found::File(file) = found else { return Ok(None) };
     let Some(content) = file.content.as_deref().filter(|content| !job.adopted && !content.is_empty()) else {
         return Ok(None);
     };
-    let directory = job.backup.parent().unwrap_or(&job.backup);
-    store::make_directory(directory, 0o700)
-        .and_then(|()| store::write(&job.backup, content, 0o600))
-        .map_err(|error| {
-            format!("the file that is there cannot be backed up: {}", crate::agent::events::chain(&error))
-        })?;
-    Ok(Some(job.backup.clone()))
+    let failed = |error| {
+        format!("the file that is there cannot be backed up: {}", crate::agent::events::chain(&error))
+    };
+    store::make_directory(&job.backups, 0o700).map_err(failed)?;
+    let mut path = PathBuf::new();
+    for copy in COPIES {
+        path = job.backups.join(format!("{}.authorized_keys{copy}", job.target.account.name));
+        match store::read(&path).map_err(failed)? {
+            Some(there) if there == content => return Ok(Some(path)),
+            Some(_) => {}
+            None => {
+                store::write(&path, content, 0o600).map_err(failed)?;
+                return Ok(Some(path));
+            }
+        }
+    }
+    Ok(Some(path))
 }
 
 /// Puts a watch on everything that is looked at.

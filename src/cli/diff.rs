@@ -12,7 +12,7 @@ use crate::model::status::AccountState;
 
 /// Fetches afresh, so that it shows what `sync` would do; with the source out of reach, what is stored.
 pub(super) async fn run(mut config: Config) -> Outcome {
-    let list = match fetch::list(&config.source, super::now()).await {
+    let list = match fetch::Clients::default().list(&config.source, super::now()).await {
         Ok(list) => list,
         Err(error) => {
             let stored: Option<ApprovedList> = store::read_json(&files::approved(&config.paths))?;
@@ -22,7 +22,7 @@ pub(super) async fn run(mut config: Config) -> Outcome {
         }
     };
     config.mode = Mode::Observe;
-    let mut enforcer = Enforcer::new(config, super::zone(), super::now());
+    let mut enforcer = Enforcer::new(config, super::zone(), super::now())?;
     let terms = Terms {
         trigger: Trigger::Startup,
         only: None,

@@ -19,7 +19,7 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> Outcome {
     let _lock = enforce::claim(&config.paths)?;
-    let mut enforcer = Enforcer::new(config, super::zone(), super::now());
+    let mut enforcer = Enforcer::new(config, super::zone(), super::now())?;
     if !arguments.once {
         enforce::run(enforcer, || super::reread_config(path), super::now).await?;
         return Ok(0);

@@ -12,7 +12,7 @@ pub(super) async fn run(config: Config, path: &Path) -> Outcome {
     let _fetcher = fetch::claim(&config.paths)?;
     let _enforcer = enforce::claim(&config.paths)?;
     let reread = || super::reread_config(path);
-    let enforcer = Enforcer::new(config.clone(), super::zone(), super::now());
+    let enforcer = Enforcer::new(config.clone(), super::zone(), super::now())?;
     let (fetched, enforced) =
         tokio::join!(fetch::run(config, reread, super::now), enforce::run(enforcer, reread, super::now),);
     fetched?;

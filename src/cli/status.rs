@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use clap::Args;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::pass::Enforcer;
 use crate::agent::work::Outcome as Seen;
@@ -24,6 +24,9 @@ pub(super) struct Arguments {
 }
 
 const STOPPED: u8 = 3;
+
+/// A fetched list is looked at by the enforcer long before this.
+const ENFORCED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     let now = super::now();
@@ -59,7 +62,8 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
     }
     let unverified = match store::read_json::<Enforced>(&files::enforced(&paths)) {
         Ok(Some(_)) => verify(&mut status, config.clone(), now).await,
-        Ok(None) => None,
+        Ok(None) if status.accounts.is_empty() => None,
+        Ok(None) => Some("nothing was enforced here yet".to_owned()),
         Err(error) => Some(events::chain(&error)),
     };
     add_fetch(&mut status, &config, now);
@@ -73,7 +77,10 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
 
 /// Looks at the files now. What differs this very moment is said, whatever the enforcer said before.
 async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<String> {
-    let mut enforcer = Enforcer::new(config, super::zone(), now);
+    let mut enforcer = match Enforcer::new(config, super::zone(), now) {
+        Ok(enforcer) => enforcer,
+        Err(error) => return Some(events::chain(&error)),
+    };
     let mut unverified = None;
     for (name, seen) in enforcer.verify(now).await {
         let Some(account) = status.accounts.get_mut(&name) else { continue };
@@ -118,6 +125,13 @@ fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) {
             // The stored list was found so at the last good fetch.
             if report.digest == list.digest {
                 list.fetched_at = report.last_success.or(list.fetched_at);
+            }
+            let found =
+                report.last_success.filter(|_| report.digest.is_some() && report.digest != list.digest);
+            if found.is_some_and(|at| now.duration_since(at) > ENFORCED_WITHIN) {
+                status
+                    .problems
+                    .push("the list that was fetched is not the one the enforcer speaks of".to_owned());
             }
             list.error.clone_from(&report.error);
             list.next_fetch_at = report.next_attempt;

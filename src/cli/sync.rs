@@ -78,7 +78,7 @@ async fn ask_fetcher(pid: Option<u32>, config: &Config, limit: Duration) -> anyh
 
 async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Result<bool> {
     let _lock = enforce::claim(&config.paths)?;
-    let mut enforcer = Enforcer::new(config, super::zone(), super::now());
+    let mut enforcer = Enforcer::new(config, super::zone(), super::now())?;
     let mut report = enforce::once(&mut enforcer, List::Stored, accepted, super::now()).await;
     let grants = enforcer.grants();
     let mut text = String::new();
@@ -100,15 +100,18 @@ async fn ask_enforcer(
     let path = files::status(&config.paths);
     let asked = super::now();
     if let Some(digest) = accepted {
-        store::write_json(&files::accepted(&config.paths), &digest, 0o600)
+        let accepted = enforce::Accepted { digest, at: asked };
+        store::write_json(&files::accepted(&config.paths), &accepted, 0o600)
             .context("cannot tell the enforcer that the removals are accepted")?;
     }
     hang_up(pid, "enforcer")?;
     let answered =
         || read::<Status>(&path).filter(|status| status.enforcer.asked_at.is_some_and(|at| at >= asked));
-    let after = wait(answered, limit)
-        .await
-        .with_context(|| format!("the enforcer has not made its pass within {} s", limit.as_secs()))?;
+    let after = wait(answered, limit).await;
+    // Not taken, it must not be there for a later list.
+    let _ = std::fs::remove_file(files::accepted(&config.paths));
+    let after =
+        after.with_context(|| format!("the enforcer has not made its pass within {} s", limit.as_secs()))?;
     super::print(&changes(before, &after))?;
     Ok(conclude(&after))
 }

@@ -1,9 +1,11 @@
-//! The world outside: one room for each outside thing. Rooms do not know each other.
+//! The world outside: one room for each thing, which owns the crates that speak to it. Rooms do not know each other.
 
 pub mod accounts;
 pub mod directory;
+pub mod imds;
 pub mod journal;
 pub mod keyfile;
 pub mod process;
+pub mod ssm;
 pub mod store;
 pub mod watch;

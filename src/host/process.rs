@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -35,6 +35,9 @@ pub enum LockError {
     },
 }
 
+/// flock(2) asks for no more than an open file, readable is enough: so nobody else may open it.
+const LOCK_MODE: u32 = 0o600;
+
 /// Takes the lock `path`, or says who has it.
 pub fn lock(path: &Path) -> Result<Lock, LockError> {
     let failed = |source| LockError::Io { path: path.to_owned(), source };
@@ -42,10 +45,12 @@ pub fn lock(path: &Path) -> Result<Lock, LockError> {
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(0o644)
+        .mode(LOCK_MODE)
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path)
         .map_err(failed)?;
+    // A file from elsewhere may be open to all; whoever can open it can hold the lock.
+    file.set_permissions(fs::Permissions::from_mode(LOCK_MODE)).map_err(failed)?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Lock(lock)),
         Err((_, Errno::EWOULDBLOCK)) => {
@@ -69,8 +74,8 @@ pub fn holder(path: &Path) -> Option<Holder> {
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let device = format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino());
     let inode = format!(":{}", meta.ino());
-    let held = |place: &dyn Fn(&str) -> bool| {
-        locks.lines().find_map(|line| {
+    let holders = |place: &dyn Fn(&str) -> bool| -> Vec<Holder> {
+        let holder = |line: &str| {
             // 1: FLOCK  ADVISORY  WRITE 1234 00:18:4711 0 EOF
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
@@ -79,10 +84,17 @@ pub fn holder(path: &Path) -> Option<Holder> {
                 }
                 _ => None,
             }
-        })
+        };
+        locks.lines().filter_map(holder).collect()
     };
-    // btrfs and overlayfs show another device here than in stat(2).
-    held(&|file| file == device).or_else(|| held(&|file| file.ends_with(&inode)))
+    let owns = |holder: &Holder| {
+        let process = holder.pid.and_then(|pid| fs::metadata(format!("/proc/{pid}")).ok());
+        process.is_some_and(|process| process.uid() == meta.uid())
+    };
+    let exact = holders(&|file| file == device).into_iter().next();
+    // btrfs and overlayfs show another device here than in stat(2). Anybody can lock a file of his own that has
+    // this number on another file system, so there the holder must be the file's owner.
+    exact.or_else(|| holders(&|file| file.ends_with(&inode)).into_iter().find(owns))
 }
 
 /// SIGHUP: do it now.

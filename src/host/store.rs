@@ -4,6 +4,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
 use serde::Serialize;
@@ -101,6 +102,17 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
         return Err(error);
     }
     File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("sync", directory))
+}
+
+/// Sets the time of a file to `now`, unless it is younger than `age`.
+pub fn refresh(path: &Path, now: SystemTime, age: Duration) -> Result<(), StoreError> {
+    let file =
+        OpenOptions::new().write(true).custom_flags(O_NOFOLLOW).open(path).map_err(failed("open", path))?;
+    let changed = file.metadata().and_then(|meta| meta.modified()).map_err(failed("look at", path))?;
+    if now.duration_since(changed).is_ok_and(|elapsed| elapsed < age) {
+        return Ok(());
+    }
+    file.set_modified(now).map_err(failed("set the time of", path))
 }
 
 /// For `map_err`: what was being done, to what.

@@ -9,7 +9,9 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
@@ -28,6 +30,9 @@ pub enum WatchError {
     /// This watch was refused.
     #[error("cannot watch")]
     Add(#[source] notify::Error),
+    /// The watcher's thread has not answered somebody else for too long.
+    #[error("cannot watch: the watcher hangs")]
+    Busy,
     /// No descriptor to put it on with.
     #[error("cannot watch: no descriptor left")]
     Descriptor(#[source] nix::Error),
@@ -37,6 +42,7 @@ pub enum WatchError {
 pub struct Watches<S> {
     watcher: Mutex<INotifyWatcher>,
     shared: Arc<Mutex<Shared<S>>>,
+    refused: AtomicU32,
 }
 
 /// What the watcher's thread and the worker threads share.
@@ -62,6 +68,10 @@ pub enum Change<S> {
     Everything,
 }
 
+/// How long somebody else's watch is waited for: it takes microseconds.
+const BUSY_TRIES: u32 = 100;
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
 /// Numbers below are for descriptors that stay open.
 const FIRST_NUMBER: RawFd = 256;
 
@@ -80,7 +90,7 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
             Err(_) => on_change(Change::Everything),
         };
         let watcher = INotifyWatcher::new(handler, Config::default()).map_err(WatchError::Start)?;
-        Ok(Self { watcher: Mutex::new(watcher), shared })
+        Ok(Self { watcher: Mutex::new(watcher), shared, refused: AtomicU32::new(0) })
     }
 
     /// Watches what `descriptor` holds for `subject`: the inode itself, and the entry `name` in it if given.
@@ -92,8 +102,28 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
         name: Option<&str>,
         subject: &S,
     ) -> Result<(), WatchError> {
-        // Held throughout, so that one thread at a time adds a watch and notes it.
-        let mut watcher = locked(&self.watcher);
+        let put = self.try_put(descriptor, inode, name, subject);
+        if put.is_err() {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        put
+    }
+
+    /// How many watches could not be put on.
+    pub fn refused(&self) -> u32 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    fn try_put(
+        &self,
+        descriptor: BorrowedFd<'_>,
+        inode: Inode,
+        name: Option<&str>,
+        subject: &S,
+    ) -> Result<(), WatchError> {
+        // Held throughout, so that one thread at a time adds a watch and notes it. The watcher's thread can
+        // hang in a hostile file system; whoever waits for it then must not hang too.
+        let mut watcher = self.idle_watcher().ok_or(WatchError::Busy)?;
         let number = {
             let mut shared = locked(&self.shared);
             if let Some(slot) = shared.slots.get_mut(&inode) {
@@ -117,19 +147,15 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
         })
     }
 
-    /// Takes the watch off an inode, so that the next [`put`](Self::put) puts it on anew.
-    pub fn remove(&self, inode: Inode) {
-        let mut watcher = locked(&self.watcher);
-        let number = locked(&self.shared).forget(inode);
-        if let Some(number) = number {
-            // It may be gone with its inode already.
-            let _ = watcher.unwatch(&magic_path(number));
+    fn idle_watcher(&self) -> Option<MutexGuard<'_, INotifyWatcher>> {
+        for _ in 0..BUSY_TRIES {
+            match self.watcher.try_lock() {
+                Ok(watcher) => return Some(watcher),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(BUSY_PAUSE),
+            }
         }
-    }
-
-    /// Every inode that is watched.
-    pub fn inodes(&self) -> Vec<Inode> {
-        locked(&self.shared).slots.keys().copied().collect()
+        None
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Every value type checks itself while it is read, so an error carries the line and a caret.
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::model::account::{Account, AccountName};
 use crate::model::options;
 use crate::model::policy::Policy;
+use crate::model::template::{NameTemplate, PathTemplate};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -44,16 +46,31 @@ pub enum Mode {
     Observe,
 }
 
-/// The `[source]` table.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+/// The `[source]` table. All that is configured is merged.
+#[derive(Clone, Debug)]
 pub struct Source {
+    /// Paths in Parameter Store: every parameter below serves the account named first after the path.
+    pub paths: Vec<PathTemplate>,
+    /// Parameters by name, for each account; `name:label` reads a labelled version.
+    pub parameters: BTreeMap<AccountName, Vec<NameTemplate>>,
     /// A directory with the list: `<account>` or `<account>/<label>…`.
-    #[serde(deserialize_with = "absolute_or_none")]
     pub directory: Option<PathBuf>,
     /// Time between two polls.
-    #[serde(deserialize_with = "duration")]
     pub every: Duration,
+    /// A list older than this is reported as stale.
+    pub stale_after: Duration,
+    /// What a stale list means for the files.
+    pub on_stale: OnStale,
+}
+
+/// What happens to the keys when no good list has come for long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnStale {
+    /// The last good list stays in force.
+    #[default]
+    Keep,
+    /// After this long without a good list every key is removed; never shorter than `stale_after`.
+    RevokeAfter(Duration),
 }
 
 /// The `[accounts]` table.
@@ -147,10 +164,22 @@ pub struct Location {
     pub path: PathBuf,
 }
 
+/// Why a config cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// Not TOML, an unknown key, or a bad value: with its line and a caret.
+    #[error("{0}")]
+    Written(toml::de::Error),
+    /// A config that was cut short must not pass for one that lets all accounts go.
+    #[error("`[accounts] manage` names no account; name those whose authorized_keys this agent is to manage")]
+    NobodyManaged,
+}
+
 impl Config {
-    /// Reads the text of a config file.
-    pub fn read(text: &str) -> Result<Self, toml::de::Error> {
-        toml::from_str(text)
+    /// Reads and checks the text of a config file.
+    pub fn read(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(ConfigError::Written)?;
+        if config.accounts.manage.is_empty() { Err(ConfigError::NobodyManaged) } else { Ok(config) }
     }
 }
 
@@ -166,7 +195,14 @@ impl Mode {
 
 impl Default for Source {
     fn default() -> Self {
-        Self { directory: Some("/etc/authorized-keys-agent/approved".into()), every: Duration::from_mins(1) }
+        Self {
+            paths: Vec::new(),
+            parameters: BTreeMap::new(),
+            directory: Some("/etc/authorized-keys-agent/approved".into()),
+            every: Duration::from_mins(1),
+            stale_after: Duration::from_hours(1),
+            on_stale: OnStale::Keep,
+        }
     }
 }
 
@@ -305,6 +341,64 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
+/// The source as written; what one key says of another is checked when all are read.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+struct WrittenSource {
+    paths: Vec<PathTemplate>,
+    parameters: BTreeMap<AccountName, Vec<NameTemplate>>,
+    #[serde(deserialize_with = "absolute_or_none")]
+    directory: Option<PathBuf>,
+    #[serde(deserialize_with = "duration_or_none")]
+    every: Option<Duration>,
+    #[serde(deserialize_with = "duration_or_none")]
+    stale_after: Option<Duration>,
+    on_stale: WrittenOnStale,
+    #[serde(deserialize_with = "long_duration_or_none")]
+    revoke_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum WrittenOnStale {
+    #[default]
+    Keep,
+    Revoke,
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let written = WrittenSource::deserialize(from)?;
+        let default = Self::default();
+        let stale_after = written.stale_after.unwrap_or(default.stale_after);
+        let on_stale = match (written.on_stale, written.revoke_after) {
+            (WrittenOnStale::Keep, None) => OnStale::Keep,
+            (WrittenOnStale::Keep, Some(_)) => {
+                return Err(de::Error::custom("`revoke-after` needs `on-stale = \"revoke\"`"));
+            }
+            (WrittenOnStale::Revoke, None) => {
+                return Err(de::Error::custom("`on-stale = \"revoke\"` needs `revoke-after`"));
+            }
+            (WrittenOnStale::Revoke, Some(after)) if after < stale_after => {
+                return Err(de::Error::custom("`revoke-after` is shorter than `stale-after`"));
+            }
+            (WrittenOnStale::Revoke, Some(after)) => OnStale::RevokeAfter(after),
+        };
+        if let Some((account, _)) = written.parameters.iter().find(|(_, names)| names.is_empty()) {
+            return Err(de::Error::custom(format!("no parameter is named for `{account}`")));
+        }
+        let local_only = written.paths.is_empty() && written.parameters.is_empty();
+        Ok(Self {
+            directory: written.directory.or(if local_only { default.directory } else { None }),
+            paths: written.paths,
+            parameters: written.parameters,
+            every: written.every.unwrap_or(default.every),
+            stale_after,
+            on_stale,
+        })
+    }
+}
+
 /// The policy as written; missing keys take the defaults.
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -356,17 +450,37 @@ fn read_policy<'de, D: Deserializer<'de>>(from: D) -> Result<Policy, D::Error> {
 
 /// `"60s"`, `"5m"`, `"1h 30m"`: at least [`SHORTEST`], at most a week.
 fn duration<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
-    /// Below this the agent would be the load it watches for.
-    const SHORTEST: Duration = Duration::from_millis(100);
     const LONGEST: Duration = Duration::from_hours(7 * 24);
+    duration_within(from, LONGEST, "100ms to 7d")
+}
+
+/// Below this the agent would be the load it watches for.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+fn duration_within<'de, D: Deserializer<'de>>(
+    from: D,
+    longest: Duration,
+    words: &str,
+) -> Result<Duration, D::Error> {
     let text = String::deserialize(from)?;
-    let parsed: jiff::SignedDuration = text
-        .parse()
-        .map_err(|_| de::Error::custom("not a duration such as \"60s\", \"5m\" or \"1h 30m\""))?;
+    let bad = || de::Error::custom("not a duration such as \"60s\", \"5m\" or \"1h 30m\"");
+    let span: jiff::Span = text.parse().map_err(|_| bad())?;
+    // A day is 24 hours here: what is waited for is time that passes, not a date.
+    let parsed = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
     match Duration::try_from(parsed) {
-        Ok(duration) if (SHORTEST..=LONGEST).contains(&duration) => Ok(duration),
-        _ => Err(de::Error::custom("a duration from 100ms to 7d is needed")),
+        Ok(duration) if (SHORTEST..=longest).contains(&duration) => Ok(duration),
+        _ => Err(de::Error::custom(format!("a duration from {words} is needed"))),
     }
+}
+
+fn duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    duration(from).map(Some)
+}
+
+/// A [`duration`] of up to a year: how long an outage may last is nothing that a week bounds.
+fn long_duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    const LONGEST: Duration = Duration::from_hours(365 * 24);
+    duration_within(from, LONGEST, "100ms to 365d").map(Some)
 }
 
 fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
@@ -396,6 +510,19 @@ fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
 mod tests {
     use super::*;
 
+    /// A whole config of `text`.
+    fn read(text: &str) -> Config {
+        Config::read(&format!("{text}\n[accounts]\nmanage = [\"bob\"]")).unwrap()
+    }
+
+    #[test]
+    fn a_config_that_was_cut_short_lets_nobody_go() {
+        for text in ["", "mode = \"enforce\"", "[accounts]\nmanage = []"] {
+            let error = Config::read(text).unwrap_err().to_string();
+            assert!(error.contains("names no account"), "{error}");
+        }
+    }
+
     fn check_error(text: &str, expected: &str) {
         let error = Config::read(text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");
@@ -408,6 +535,16 @@ mod tests {
         check_error("[source]\nevry = \"60s\"", "unknown field `evry`");
         check_error("[source]\nevery = \"60\"", "not a duration");
         check_error("[source]\nevery = \"1ms\"", "100ms to 7d");
+        check_error("[source]\npaths = [\"/k/{tag:}\"]", "not a tag name");
+        check_error("[source]\npaths = [\"/k/{Tag:x}\"]", "only {region}");
+        check_error("[source]\nparameters = { bob = [\"/k/a b\"] }", "a parameter name has only");
+        check_error("[source]\nparameters = { bob = [\"/k:a:b\"] }", "one `:label`");
+        check_error("[source]\nparameters = { bob = [] }", "no parameter is named for `bob`");
+        check_error("[source]\nparameters = { \"a/b\" = [\"/k\"] }", "not an account name");
+        check_error("[source]\non-stale = \"delete\"", "unknown variant `delete`");
+        check_error("[source]\non-stale = \"revoke\"", "needs `revoke-after`");
+        check_error("[source]\nrevoke-after = \"2h\"", "needs `on-stale");
+        check_error("[source]\non-stale = \"revoke\"\nrevoke-after = \"59m\"", "shorter than `stale-after`");
         check_error("[accounts]\nmanage = [\"a/b\"]", "not an account name");
         check_error("[accounts]\nfile = \"/etc/keys\"", "one file for all accounts");
         check_error("[accounts]\nfile = \"%h/../x\"", "without `.` and `..`");
@@ -417,6 +554,31 @@ mod tests {
         check_error("[guard]\nmax-removed = 2.0", "0.0 to 1.0");
         check_error("[guard]\nconfirmations = 0", "at least 1");
         check_error("[paths]\nstate-dir = \"x\"", "absolute path");
+    }
+
+    #[test]
+    fn the_default_directory_is_for_those_who_configure_nothing() {
+        let read = |text: &str| self::read(text).source;
+        let default = Some(PathBuf::from("/etc/authorized-keys-agent/approved"));
+        assert_eq!(read("").directory, default);
+        assert_eq!(read("[source]\nevery = \"30s\"").directory, default);
+        assert_eq!(read("[source]\npaths = [\"/k\"]").directory, None);
+        assert_eq!(read("[source]\nparameters = { bob = [\"/k:live\"] }").directory, None);
+        let both = read("[source]\npaths = [\"/k\"]\ndirectory = \"/etc/keys\"");
+        assert_eq!((both.paths.len(), both.directory), (1, Some("/etc/keys".into())));
+    }
+
+    #[test]
+    fn a_stale_list_stays_in_force_unless_asked_otherwise() {
+        let read = |text: &str| {
+            let source = self::read(text).source;
+            (source.stale_after.as_secs(), source.on_stale)
+        };
+        assert_eq!(read(""), (3600, OnStale::Keep));
+        assert_eq!(read("[source]\nstale-after = \"5m\"\non-stale = \"keep\""), (300, OnStale::Keep));
+        assert_eq!(read("[source]\nstale-after = \"7d\"").0, 7 * 24 * 3600);
+        let revoke = OnStale::RevokeAfter(Duration::from_hours(240));
+        assert_eq!(read("[source]\non-stale = \"revoke\"\nrevoke-after = \"240h\""), (3600, revoke));
     }
 
     #[test]

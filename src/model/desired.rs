@@ -55,8 +55,10 @@ pub struct Rejected {
 pub struct Desired {
     /// Keys of each account, sorted by line; no key for an account the list leaves empty.
     pub grants: Grants,
-    /// Accounts that a comment-only value leaves without keys, on purpose.
+    /// Accounts of which every value is only comments: left without keys, on purpose.
     pub tombstones: Vec<AccountName>,
+    /// The comment-only values of each account, by parameter.
+    pub comment_only: BTreeMap<AccountName, Vec<String>>,
     /// What was not taken.
     pub rejected: Vec<Rejected>,
 }
@@ -64,16 +66,20 @@ pub struct Desired {
 /// Judges a list. `previous` are the keys in force: a value of which no line can be read says nothing, so
 /// the keys that it gave before stay.
 pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &Grants) -> Desired {
-    let mut desired = Desired::default();
+    let mut desired = Desired { rejected: list.unusable.clone(), ..Desired::default() };
     let mut candidates: BTreeMap<&AccountName, Vec<Grant>> = BTreeMap::new();
-    let mut tombstones = Vec::new();
+    let mut values: BTreeMap<&AccountName, usize> = BTreeMap::new();
     for entry in &list.entries {
         let of_account = candidates.entry(&entry.account).or_default();
+        *values.entry(&entry.account).or_default() += 1;
         let value = read_value(entry, policy, zone);
         desired.rejected.extend(value.rejected);
         match value.says {
             Says::Keys(keys) => of_account.extend(keys),
-            Says::NoKeys => tombstones.push(&entry.account),
+            Says::NoKeys => {
+                let comment_only = desired.comment_only.entry(entry.account.clone()).or_default();
+                comment_only.push(entry.parameter.clone());
+            }
             Says::Nothing => of_account.extend(
                 previous
                     .get(&entry.account)
@@ -85,27 +91,37 @@ pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &G
         }
     }
     for (account, candidates) in candidates {
-        if candidates.is_empty() && tombstones.contains(&account) {
+        let comments = desired.comment_only.get(account).map_or(0, Vec::len);
+        if values.get(account) == Some(&comments) {
             desired.tombstones.push(account.clone());
         }
         desired.grants.insert(account.clone(), settle(candidates, &mut desired.rejected));
     }
+    desired.comment_only.values_mut().for_each(|parameters| parameters.sort());
     desired.rejected.sort_by(|a, b| (&a.parameter, a.line).cmp(&(&b.parameter, b.line)));
     desired
 }
 
-/// Judges the break-glass file, whose lines every managed account keeps.
+/// Judges the break-glass file, whose lines every managed account keeps. No keys for a file that is empty or only
+/// comments; `None` when it has lines and not one of them can be read.
 pub fn judge_break_glass(
     path: &str,
     text: &str,
     policy: &Policy,
     zone: &TimeZone,
-) -> (Vec<Grant>, Vec<Rejected>) {
+) -> (Option<Vec<Grant>>, Vec<Rejected>) {
+    if text.trim().is_empty() {
+        return (Some(Vec::new()), Vec::new());
+    }
     let source = Source { parameter: path, version: None };
     let value = read_lines(source, text, policy, zone);
-    let Says::Keys(candidates) = value.says else { return (Vec::new(), value.rejected) };
     let mut rejected = value.rejected;
-    (settle(candidates, &mut rejected), rejected)
+    let grants = match value.says {
+        Says::Keys(candidates) => Some(settle(candidates, &mut rejected)),
+        Says::NoKeys => Some(Vec::new()),
+        Says::Nothing => None,
+    };
+    (grants, rejected)
 }
 
 /// The lines of one account: its grants that are good at `now`, and the break-glass keys, which win over a
@@ -294,7 +310,7 @@ mod tests {
             last_modified: None,
             value: (*value).to_owned(),
         });
-        let list = ApprovedList::new("test".to_owned(), NOW, entries.collect());
+        let list = ApprovedList::new("test".to_owned(), NOW, entries.collect(), Vec::new());
         let previous = if previous.is_empty() { Grants::new() } else { judged(previous, &[]).grants };
         judge(&list, &Policy::default(), &TimeZone::UTC, &previous)
     }
@@ -386,6 +402,7 @@ mod tests {
         let (glass, rejected) =
             judge_break_glass("/etc/glass", &expiring, &Policy::default(), &TimeZone::UTC);
         assert!(rejected.is_empty());
+        let glass = glass.unwrap();
         let lines = |now: &str| {
             let all = with_break_glass(&list.grants[&alice()], &glass, now.parse().unwrap());
             String::from_utf8(content(&all)).unwrap().replace(HEADER, "")

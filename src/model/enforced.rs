@@ -1,7 +1,9 @@
 //! What is in force on this host, kept across restarts: the last-known-good decision.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
@@ -20,36 +22,103 @@ pub struct Enforced {
     pub list: Option<String>,
     /// Keys of the break-glass file when it could last be read.
     pub break_glass: Vec<Grant>,
-    /// Every account that is managed. One that leaves the list stays here, without keys.
+    /// Since when that file is missing or empty. An editor replaces a file in two steps.
+    pub break_glass_gone: Option<Timestamp>,
+    /// What the guard holds, and how often it has come.
+    pub holding: Option<Holding>,
+    /// Every account that is or was managed. One that leaves the list stays here, without keys.
     pub accounts: BTreeMap<AccountName, Account>,
 }
 
-/// One managed account.
+/// One account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
+    /// False once the config no longer names it: its file is left alone, and it is remembered.
+    pub managed: bool,
     /// Its keys.
     pub grants: Vec<Grant>,
-    /// Digest of the content its file last had when it was in sync; `None` while it never was.
-    pub synced: Option<String>,
+    /// What its file was when it was last in sync; `None` while it never was.
+    pub synced: Option<Synced>,
+    /// Its values that were only comments when the list was applied.
+    pub comment_only: Vec<String>,
+}
+
+/// A file in sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Synced {
+    /// Which file.
+    pub file: PathBuf,
+    /// Digest of its content.
+    pub digest: String,
+}
+
+/// A list that waits for confirmation. It is known by what it would leave in force, so that neither a change
+/// elsewhere in the list nor a new policy passes for a confirmation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// The keys it would leave on this host.
+    pub outcome: String,
+    /// The list's digest.
+    pub list: String,
+    /// Confirmations of that list which are counted already.
+    pub counted: u32,
+    /// How often this outcome has come in a row.
+    pub seen: u32,
+}
+
+impl Holding {
+    /// This outcome comes again, of a list that was confirmed `confirmations` times in a row.
+    #[must_use]
+    pub fn again(before: Option<&Self>, outcome: String, list: &str, confirmations: u32) -> Self {
+        let seen = match before {
+            Some(before) if before.outcome == outcome && before.list == list => {
+                before.seen.saturating_add(confirmations.saturating_sub(before.counted))
+            }
+            Some(before) if before.outcome == outcome => before.seen.saturating_add(1),
+            _ => 1,
+        };
+        Self { outcome, list: list.to_owned(), counted: confirmations, seen }
+    }
 }
 
 impl Enforced {
-    /// The keys in force.
-    pub fn grants(&self) -> Grants {
-        self.accounts.iter().map(|(name, account)| (name.clone(), account.grants.clone())).collect()
+    /// The managed accounts.
+    pub fn managed(&self) -> impl Iterator<Item = (&AccountName, &Account)> {
+        self.accounts.iter().filter(|(_, account)| account.managed)
     }
 
-    /// Puts a list into force. `manages` says which of its accounts are managed. A managed account that the list
-    /// no longer names has no keys; one that is no longer managed is let go, its file as it is.
-    pub fn apply(&mut self, digest: &str, desired: &Desired, manages: impl Fn(&AccountName) -> bool) {
+    /// The keys in force.
+    pub fn grants(&self) -> Grants {
+        self.managed().map(|(name, account)| (name.clone(), account.grants.clone())).collect()
+    }
+
+    /// Puts a list into force. `manages` says which accounts are managed. A managed account that the list no
+    /// longer names has no keys. An account that is new and for which the list has no usable key is taken on
+    /// only if `may_empty` says so: an error must not empty a file that was never ours.
+    pub fn apply(
+        &mut self,
+        digest: &str,
+        desired: &Desired,
+        manages: impl Fn(&AccountName) -> bool,
+        may_empty: impl Fn(&AccountName) -> bool,
+    ) {
         self.schema = SCHEMA;
         self.list = Some(digest.to_owned());
-        self.accounts.retain(|name, account| {
-            account.grants = desired.grants.get(name).cloned().unwrap_or_default();
-            manages(name)
-        });
-        for (name, grants) in desired.grants.iter().filter(|(name, _)| manages(name)) {
-            self.accounts.entry(name.clone()).or_default().grants.clone_from(grants);
+        self.holding = None;
+        for (name, account) in &mut self.accounts {
+            account.managed = manages(name);
+            if account.managed {
+                account.grants = desired.grants.get(name).cloned().unwrap_or_default();
+                account.comment_only = desired.comment_only.get(name).cloned().unwrap_or_default();
+            }
+        }
+        for (name, grants) in &desired.grants {
+            let known = self.accounts.contains_key(name);
+            if !known && manages(name) && (!grants.is_empty() || may_empty(name)) {
+                let comment_only = desired.comment_only.get(name).cloned().unwrap_or_default();
+                let account = Account { managed: true, grants: grants.clone(), synced: None, comment_only };
+                self.accounts.insert(name.clone(), account);
+            }
         }
     }
 
@@ -60,5 +129,25 @@ impl Enforced {
         all.sort();
         all.dedup();
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_outcome_counts_as_a_confirmation() {
+        let again = |before: &Holding, outcome: &str, list: &str, confirmations| {
+            Holding::again(Some(before), outcome.to_owned(), list, confirmations)
+        };
+        let first = Holding::again(None, "o".to_owned(), "l1", 1000);
+        assert_eq!(first.seen, 1, "what the list was confirmed for before is no confirmation of this");
+        assert_eq!(again(&first, "o", "l1", 1000).seen, 1, "looked at twice, come once");
+        let second = again(&first, "o", "l1", 1001);
+        assert_eq!(second.seen, 2);
+        let third = again(&second, "o", "l2", 1);
+        assert_eq!((third.seen, again(&third, "o", "l2", 2).seen), (3, 4), "other lines of the list changed");
+        assert_eq!(again(&second, "other", "l1", 1002).seen, 1);
     }
 }

@@ -39,8 +39,10 @@ pub struct Circumstances<'a> {
     pub seen: u32,
     /// True after `sync --accept-removals` for this same list.
     pub accepted: bool,
-    /// True for the accounts that exist on this host.
+    /// True for the accounts that exist on this host and are managed.
     pub exists: &'a dyn Fn(&AccountName) -> bool,
+    /// True for the accounts that are left without keys on purpose.
+    pub buried: &'a dyn Fn(&AccountName) -> bool,
     /// An expired key is gone already; taking it off the list removes nothing.
     pub now: Timestamp,
 }
@@ -48,7 +50,7 @@ pub struct Circumstances<'a> {
 /// Compares the keys in force with what the list asks for. A key counts once for each account of this host
 /// that has it. Keys that a tombstone takes away are taken away on purpose and do not count.
 pub fn judge(in_force: &Grants, desired: &Desired, circumstances: Circumstances<'_>) -> Verdict {
-    let Circumstances { guard, seen, accepted, exists, now } = circumstances;
+    let Circumstances { guard, seen, accepted, exists, buried, now } = circumstances;
     let (mut of, mut removed) = (0, 0);
     for (account, grants) in in_force.iter().filter(|(account, _)| exists(account)) {
         let next: BTreeSet<&str> = desired
@@ -62,7 +64,7 @@ pub fn judge(in_force: &Grants, desired: &Desired, circumstances: Circumstances<
         let (kept, gone): (Vec<_>, Vec<_>) =
             current.partition(|grant| next.contains(grant.fingerprint.as_str()));
         of += kept.len() + gone.len();
-        if !desired.tombstones.contains(account) {
+        if !buried(account) {
             removed += gone.len();
         }
     }
@@ -136,14 +138,21 @@ mod tests {
             let desired = Desired {
                 grants: grants(next),
                 tombstones: tombstones.iter().map(|name| (*name).try_into().unwrap()).collect(),
-                rejected: Vec::new(),
+                ..Desired::default()
             };
             let guard = Guard::default();
             let exists = |name: &AccountName| name.as_str() != "gone";
             let verdict = judge(
                 &in_force,
                 &desired,
-                Circumstances { guard: &guard, seen, accepted, exists: &exists, now: Timestamp::UNIX_EPOCH },
+                Circumstances {
+                    guard: &guard,
+                    seen,
+                    accepted,
+                    exists: &exists,
+                    buried: &|name| desired.tombstones.contains(name),
+                    now: Timestamp::UNIX_EPOCH,
+                },
             );
             let got = match verdict {
                 Verdict::Apply => None,
@@ -182,6 +191,7 @@ mod tests {
             seen: 1,
             accepted: false,
             exists: &|_| true,
+            buried: &|_| false,
             now: Timestamp::UNIX_EPOCH,
         };
         assert_eq!(judge(&in_force, &desired, circumstances), Verdict::Apply);

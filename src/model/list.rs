@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::model::account::AccountName;
+use crate::model::desired::Rejected;
 
 /// What `approved.json` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,9 @@ pub struct ApprovedList {
     pub fetched_at: Timestamp,
     /// All values, sorted by account and parameter.
     pub entries: Vec<Entry>,
+    /// What was found and serves no account.
+    #[serde(default)]
+    pub unusable: Vec<Rejected>,
 }
 
 /// One value of the list.
@@ -41,9 +45,14 @@ pub const SCHEMA: u32 = 1;
 
 impl ApprovedList {
     /// A list of `entries`, in their one order.
-    pub fn new(source: String, fetched_at: Timestamp, mut entries: Vec<Entry>) -> Self {
+    pub fn new(
+        source: String,
+        fetched_at: Timestamp,
+        mut entries: Vec<Entry>,
+        unusable: Vec<Rejected>,
+    ) -> Self {
         entries.sort();
-        Self { schema: SCHEMA, source, fetched_at, entries }
+        Self { schema: SCHEMA, source, fetched_at, entries, unusable }
     }
 
     /// `sha256:…` over all that the list says. Two fetches of the same content have the same digest,
@@ -62,7 +71,10 @@ impl ApprovedList {
 
     /// True when `other` says the same, whenever it was fetched.
     pub fn same_content(&self, other: &Self) -> bool {
-        self.schema == other.schema && self.source == other.source && self.entries == other.entries
+        self.schema == other.schema
+            && self.source == other.source
+            && self.entries == other.entries
+            && self.unusable == other.unusable
     }
 }
 
@@ -149,7 +161,9 @@ mod tests {
 
     #[test]
     fn the_digest_is_of_the_content_alone() {
-        let list = |at, entries| ApprovedList::new("s".into(), Timestamp::from_second(at).unwrap(), entries);
+        let list = |at, entries| {
+            ApprovedList::new("s".into(), Timestamp::from_second(at).unwrap(), entries, Vec::new())
+        };
         let one = list(1, vec![entry("a", "x"), entry("b", "y")]);
         assert_eq!(one.digest(), list(2, vec![entry("b", "y"), entry("a", "x")]).digest());
         assert_ne!(one.digest(), list(1, vec![entry("a", "x"), entry("b", "z")]).digest());

@@ -13,4 +13,6 @@ pub mod list;
 pub mod options;
 pub mod plan;
 pub mod policy;
+pub mod source;
 pub mod status;
+pub mod template;

@@ -52,6 +52,8 @@ pub enum Kind {
     File,
     /// A directory.
     Directory,
+    /// A directory of another uid.
+    DirectoryOf(u32),
     /// A symbolic link.
     Symlink,
     /// A named pipe.
@@ -210,6 +212,7 @@ impl fmt::Display for Difference {
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::DirectoryOf(uid) => return write!(f, "a directory of uid {uid}"),
             Self::File => "a file",
             Self::Directory => "a directory",
             Self::Symlink => "a symbolic link",

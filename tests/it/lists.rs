@@ -268,8 +268,145 @@ fn break_glass_keys_stay_whatever_the_list_says() {
     assert_eq!(world.pass(), 1);
     assert!(world.read("alice").contains(&glass));
     fs::remove_dir(world.path("break-glass")).unwrap();
+    // Nor are a file that is gone for a moment, or one of which nothing can be read.
+    assert_eq!(world.pass(), 0);
+    assert!(world.read("alice").contains(&glass));
+    fs::write(world.path("break-glass"), "<html>").unwrap();
+    assert_eq!(world.pass(), 1);
+    assert!(world.read("alice").contains(&glass));
+    fs::write(world.path("break-glass"), "# nobody any more\n").unwrap();
     assert_eq!(world.pass(), 0);
     assert!(!world.read("alice").contains(&glass));
+    // Gone for good, it is gone.
+    fs::write(world.path("break-glass"), &glass).unwrap();
+    let _agent = world.start();
+    wait("the break-glass key", || world.read("alice").contains(&glass));
+    fs::remove_file(world.path("break-glass")).unwrap();
+    wait("the end of it", || !world.read("alice").contains(&glass));
+}
+
+#[test]
+fn a_first_list_without_a_usable_key_empties_nothing() {
+    let short = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7 short";
+    for value in ["", "ssh-ed25519 garbage", "cert-authority ssh-ed25519 AAAA", short] {
+        let world = World::new();
+        let launch = key("launch");
+        world.make_ssh("alice", ALICE);
+        world.put("alice", ALICE, &launch);
+        world.approve("alice", "laptop", value);
+        world.approve("bob", "laptop", &key("bob"));
+        assert_eq!(world.pass(), 1, "{value}");
+        assert_eq!(world.read("alice"), launch, "{value}");
+        assert_eq!(keys(&world, "bob"), 1, "{value}");
+        assert_eq!(world.account("alice")["state"], "held", "{value}");
+        world.approve("alice", "laptop", "# on purpose\n");
+        assert_eq!(world.pass(), 0, "{value}");
+        assert_eq!(keys(&world, "alice"), 0, "{value}");
+    }
+}
+
+#[test]
+fn a_comment_beside_keys_is_no_tombstone_when_the_keys_are_missing() {
+    let world = World::new();
+    world.approve("alice", "README", "# the keys of alice\n");
+    approve_many(&world, 4);
+    assert_eq!(world.pass(), 0);
+    (0..4).for_each(|i| world.revoke("alice", &format!("k{i}")));
+    assert_eq!(world.pass(), 1);
+    assert_eq!(keys(&world, "alice"), 4);
+}
+
+#[test]
+fn a_new_policy_is_no_confirmation() {
+    let mut world = World::new();
+    let ecdsa: Vec<String> = (0..3).map(|_| crate::world::key_of("ecdsa", "old")).collect();
+    world.approve("alice", "team", &format!("{}\n{}\n", ecdsa.join("\n"), key("new")));
+    for _ in 0..5 {
+        assert_eq!(world.pass(), 0);
+    }
+    world.tables = "[policy]\nalgorithms = [\"ssh-ed25519\"]".to_owned();
+    for seen in 1..3 {
+        assert_eq!(world.pass(), 1);
+        assert_eq!(keys(&world, "alice"), 4, "seen {seen} times");
+    }
+    world.pass();
+    assert_eq!(keys(&world, "alice"), 1);
+}
+
+#[test]
+fn an_acceptance_that_nobody_took_is_worth_nothing_later() {
+    let world = World::new();
+    let lines = approve_many(&world, 2);
+    let agent = world.start();
+    crate::world::signal("STOP", agent.pid());
+    (0..2).for_each(|i| world.revoke("alice", &format!("k{i}")));
+    assert_eq!(world.run(&["sync", "--accept-removals", "--timeout", "1"]).status.code(), Some(2));
+    crate::world::signal("CONT", agent.pid());
+    wait("the list to be held", || world.status()["problems"].to_string().contains("would remove"));
+    crate::world::signal("HUP", agent.pid());
+    assert_eq!(world.run(&["sync"]).status.code(), Some(1));
+    assert_eq!(keys(&world, "alice"), 2);
+    (0..2).for_each(|i| world.approve("alice", &format!("k{i}"), &lines[i]));
+    assert_eq!(world.run(&["sync"]).status.code(), Some(0));
+}
+
+#[test]
+fn an_account_taken_out_of_manage_is_remembered() {
+    let mut world = World::new();
+    approve_many(&world, 4);
+    world.approve("bob", "laptop", &key("bob"));
+    assert_eq!(world.pass(), 0);
+    let all = std::mem::replace(&mut world.accounts, "manage = [\"alice\"]".to_owned());
+    assert_eq!(world.pass(), 0);
+    assert_eq!(keys(&world, "bob"), 1, "let go as it was");
+    fs::remove_dir_all(world.path("approved/bob")).unwrap();
+    assert_eq!(world.pass(), 0);
+    world.accounts = all;
+    assert_eq!(world.pass(), 0);
+    assert_eq!(keys(&world, "bob"), 0, "its revocation arrives when it is managed again");
+}
+
+#[test]
+fn nobody_else_can_hold_the_lock() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    assert_eq!(world.pass(), 0);
+    for lock in ["run/enforce.lock", "fetch-run/fetch.lock"] {
+        assert_eq!(mode(&world.path(lock)), 0o600);
+        let tried = crate::world::shell_as(ALICE, &format!("flock -n {} true", world.path(lock).display()));
+        assert!(!tried.status.success());
+    }
+}
+
+#[test]
+fn damaged_state_is_kept_aside_and_said() {
+    let world = World::new();
+    approve_many(&world, 2);
+    assert_eq!(world.pass(), 0);
+    fs::write(world.path("state/enforced.json"), "{\"schema\": 1, \"acc").unwrap();
+    assert_eq!(world.pass(), 1);
+    assert!(world.status()["problems"].to_string().contains("started anew"));
+    assert_eq!(keys(&world, "alice"), 2);
+    assert!(world.path("state/enforced.json.damaged").exists());
+    assert_eq!(world.pass(), 0);
+}
+
+#[test]
+fn a_stale_list_is_revoked_only_where_that_was_asked_for() {
+    let mut world = World::new();
+    let (glass, normal) = (key("break-glass"), key("normal"));
+    fs::write(world.path("break-glass"), &glass).unwrap();
+    world.source = "stale-after = \"1s\"\non-stale = \"revoke\"\nrevoke-after = \"2s\"".to_owned();
+    world.approve("alice", "laptop", &normal);
+    let _agent = world.start();
+    wait("both keys", || keys(&world, "alice") == 2);
+    fs::rename(world.path("approved"), world.path("away")).unwrap();
+    wait("the revocation", || keys(&world, "alice") == 1 && world.read("alice").contains(&glass));
+    let status = world.status();
+    assert!(status["problems"].to_string().contains("on-stale"), "{status}");
+    assert_eq!(status["accounts"][0]["state"], "in-sync", "{status}");
+    fs::rename(world.path("away"), world.path("approved")).unwrap();
+    wait("the keys again", || keys(&world, "alice") == 2);
 }
 
 #[test]

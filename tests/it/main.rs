@@ -1,13 +1,21 @@
 //! Everything is tested from outside: real files, real processes, the real sshd. One binary, so that it links once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod aws;
+mod fault;
+mod fault_server;
 mod faults;
 mod floors;
 mod grammar;
 mod hostile;
+mod http_server;
+mod iam;
 mod idle;
+mod imds;
+mod imds_server;
 mod lists;
 mod people;
 mod sshd;
 mod tamper;
+mod tls;
 mod world;

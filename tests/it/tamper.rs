@@ -78,6 +78,13 @@ fn every_change_is_undone() {
     });
     check(&world, ".ssh a file", || as_alice(&format!("rm -rf {s}; echo '{rogue}' > {s}")));
     check(&world, ".ssh a FIFO", || as_alice(&format!("rm -rf {s}; mkfifo {s}")));
+    check(&world, "a directory of root moved in its place", || {
+        let old = home.join("old-of-root");
+        let _ = fs::remove_dir_all(&old);
+        fs::create_dir(&old).unwrap();
+        fs::write(old.join("authorized_keys"), &rogue).unwrap();
+        as_alice(&format!("rm -rf {h}/x; mv {s} {h}/x; mv -T {h}/old-of-root {s}"));
+    });
     check(&world, "append again", || as_alice(&format!("echo '{rogue}' >> {f}")));
 
     assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root:"), "nothing was followed");
@@ -114,6 +121,28 @@ fn a_write_through_a_hard_link_is_undone() {
 }
 
 #[test]
+fn what_was_refused_is_tried_again_without_an_event() {
+    let mut world = World::new();
+    world.tables = "[verify]\nevery = \"1h\"".to_owned();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    let _agent = world.start();
+    let content = world.read("alice");
+    // A flag keeps the rogue key; taking it off is an event that no watch of a name tells of.
+    let flag = |how: &str| {
+        assert!(Command::new("chattr").arg(how).arg(world.file("alice")).status().unwrap().success());
+    };
+    as_alice(&format!("echo '{}' >> {f}", key("rogue"), f = world.file("alice").display()));
+    wait("the repair", || world.read("alice") == content);
+    fs::write(world.file("alice"), key("rogue")).unwrap();
+    flag("+i");
+    wait("the refusal, or the repair before it", || {
+        world.account("alice")["state"] == "refused" || world.read("alice") == content
+    });
+    flag("-i");
+    wait("the repair after the refusal", || whole(&world, &content));
+}
+
+#[test]
 fn observe_mode_reports_and_writes_nothing() {
     let mut world = World::new();
     world.approve("alice", "laptop", &key("alice@laptop"));
@@ -147,7 +176,7 @@ fn one_account_in_trouble_is_alone_with_it() {
     let _agent = world.start();
     assert_eq!(world.account("bob")["state"], "refused");
     let reason = world.account("bob")["reason"].as_str().unwrap().to_owned();
-    assert!(reason.contains(&format!("belongs to uid {MALLORY}")), "{reason}");
+    assert!(reason.contains(&format!("is a directory of uid {MALLORY}")), "{reason}");
     check(&world, "append", || as_alice(&format!("echo x >> {}", world.file("alice").display())));
     assert_eq!(world.run(&["status"]).status.code(), Some(1));
     // Set right by a person, it is taken up at once.

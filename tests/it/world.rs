@@ -28,6 +28,8 @@ pub struct World {
     pub accounts: String,
     /// Everything before the tables.
     pub top: String,
+    /// Further lines of `[source]`.
+    pub source: String,
     /// Further tables.
     pub tables: String,
 }
@@ -45,6 +47,7 @@ impl World {
             directory,
             accounts: "manage = [\"alice\", \"bob\", \"mallory\"]".to_owned(),
             top: String::new(),
+            source: String::new(),
             tables: String::new(),
         };
         let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
@@ -112,11 +115,11 @@ impl World {
         let path = self.path("config.toml");
         let root = self.directory.path().display();
         let text = format!(
-            "{}\n[source]\ndirectory = \"{root}/approved\"\nevery = \"200ms\"\n\
+            "{}\n[source]\ndirectory = \"{root}/approved\"\nevery = \"200ms\"\n{}\n\
              [accounts]\n{}\nbreak-glass = \"{root}/break-glass\"\n\
              [paths]\nstate-dir = \"{root}/state\"\nruntime-dir = \"{root}/run\"\n\
              fetch-state-dir = \"{root}/fetch-state\"\nfetch-runtime-dir = \"{root}/fetch-run\"\n{}\n",
-            self.top, self.accounts, self.tables
+            self.top, self.source, self.accounts, self.tables
         );
         // A running agent may read it this moment.
         if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
@@ -275,11 +278,20 @@ pub fn key(comment: &str) -> String {
     pair(comment).1
 }
 
+/// A fresh key of another type.
+pub fn key_of(algorithm: &str, comment: &str) -> String {
+    pair_of(algorithm, comment).1
+}
+
 /// A fresh key pair: the directory with the private key `id`, and the public line.
 pub fn pair(comment: &str) -> (TempDir, String) {
+    pair_of("ed25519", comment)
+}
+
+fn pair_of(algorithm: &str, comment: &str) -> (TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     let made = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-C", comment, "-f"])
+        .args(["-q", "-t", algorithm, "-N", "", "-C", comment, "-f"])
         .arg(directory.path().join("id"))
         .status()
         .expect("ssh-keygen is needed");

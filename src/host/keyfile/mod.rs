@@ -27,7 +27,7 @@ use crate::model::escape::escaped;
 use crate::model::plan::{Difference, Found, Kind};
 
 /// Which file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
     /// Whose.
     pub account: Account,
@@ -91,14 +91,11 @@ pub enum Refusal {
     /// Neither the account nor root owns it.
     #[error("`{}` belongs to uid {uid}, neither to the account nor to root", shown(.path))]
     ForeignOwner {
-        /// Home or directory.
+        /// The home.
         path: PathBuf,
         /// Its owner.
         uid: u32,
     },
-    /// A directory of root inside one that the account controls: the account may have put it there.
-    #[error("`{}` belongs to root inside a directory that the account controls; give it to the account", shown(.0))]
-    RootInside(PathBuf),
     /// Others can write to a directory that root would work in.
     #[error("`{}` can be changed by others than root (owner {uid}, mode {mode:04o})", shown(.path))]
     Untrusted {
@@ -109,8 +106,9 @@ pub enum Refusal {
         /// Its mode.
         mode: u32,
     },
-    /// Something that is no directory stands in a directory's place.
-    #[error("`{}` is {kind}, not a directory", shown(.path))]
+    /// Something else than a directory of the account stands in its place. One of root's counts too: the
+    /// account may have moved it there.
+    #[error("`{}` is {kind}, not a directory of the account", shown(.path))]
     Obstacle {
         /// Where.
         path: PathBuf,

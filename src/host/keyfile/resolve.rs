@@ -123,8 +123,8 @@ fn walk_trusted(names: Vec<OsString>, own: u32) -> Result<Held, Refusal> {
                 check_trusted(&path, &stat, own)?;
                 here = Held { descriptor: opened, stat, path, trusted: true };
             }
-            // Only root could put a link here, so where it leads is root's decision.
-            Kind::Symlink if links < MAX_LINKS => {
+            // Root put it there, so where it leads is root's decision.
+            Kind::Symlink if links < MAX_LINKS && (stat.st_uid == 0 || stat.st_uid == own) => {
                 links += 1;
                 let leads = readlinkat(&opened, "").map_err(Refusal::io("read the link", &path))?;
                 let leads = Path::new(&leads);
@@ -178,12 +178,13 @@ pub(super) fn enter(here: &Held, name: &str, target: &Target) -> Result<Step, Re
         Err(source) => return Err(Refusal::Io { what: "open", path, source }),
     };
     let stat = fstat(&descriptor).map_err(Refusal::io("look at", &path))?;
+    if !target.location.in_home {
+        let own = if Uid::effective().is_root() { 0 } else { target.account.uid };
+        check_trusted(&path, &stat, own)?;
+    }
     let trusted = here.trusted && stat.st_uid == 0;
-    match stat.st_uid {
-        uid if uid == target.account.uid => {}
-        0 if here.trusted => {}
-        0 => return Err(Refusal::RootInside(path)),
-        uid => return Err(Refusal::ForeignOwner { path, uid }),
+    if stat.st_uid != target.account.uid && !trusted {
+        return Ok(Step::Obstacle(Kind::DirectoryOf(stat.st_uid)));
     }
     Ok(Step::Directory(Held { descriptor, stat, path, trusted }))
 }

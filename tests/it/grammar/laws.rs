@@ -231,8 +231,13 @@ fn entry(number: usize, who: usize, lines: &[usize]) -> Entry {
 }
 
 fn judged(entries: Vec<Entry>, previous: &Grants) -> Desired {
-    let list =
-        ApprovedList { schema: SCHEMA, source: String::new(), fetched_at: Timestamp::UNIX_EPOCH, entries };
+    let list = ApprovedList {
+        schema: SCHEMA,
+        source: String::new(),
+        fetched_at: Timestamp::UNIX_EPOCH,
+        entries,
+        unusable: Vec::new(),
+    };
     judge(&list, &Policy::default(), &TimeZone::UTC, previous)
 }
 

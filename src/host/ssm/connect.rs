@@ -1,0 +1,182 @@
+//! How Parameter Store is reached: endpoint, region, credentials, time limits.
+//!
+//! Everything that is not given comes from the SDK's own chain: environment, profile, instance metadata.
+
+use std::fmt;
+use std::time::Duration;
+
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::environment::EnvironmentVariableRegionProvider;
+use aws_config::imds::{self, region::ImdsRegionProvider};
+use aws_config::meta::region::ProvideRegion;
+use aws_config::profile::ProfileFileRegionProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region};
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_ssm::Client;
+use aws_sdk_ssm::config::StalledStreamProtectionConfig;
+
+use super::failure::Failure;
+use super::identity::RegionSource;
+use super::transport::{self, SharedSeen};
+
+/// What is given; what is not comes from the SDK's chain.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Where Parameter Store is. Else `AWS_ENDPOINT_URL_SSM`, `AWS_ENDPOINT_URL`, the profile, or AWS.
+    pub endpoint: Option<String>,
+    /// Else `AWS_REGION`, `AWS_DEFAULT_REGION`, the profile, or the instance's own.
+    pub region: Option<String>,
+    /// Else environment, profile, container or instance role.
+    pub credentials: Option<Keys>,
+    /// Where the metadata service is. Else `AWS_EC2_METADATA_SERVICE_ENDPOINT`, the profile, or 169.254.169.254.
+    pub imds_endpoint: Option<String>,
+    /// Limits of time and size.
+    pub limits: Limits,
+}
+
+/// Credentials given outright.
+#[derive(Clone)]
+pub struct Keys {
+    /// Access key id.
+    pub id: String,
+    /// Secret access key.
+    pub secret: String,
+    /// Session token.
+    pub session: Option<String>,
+}
+
+/// The most that one fetch may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// To open a connection, TLS included.
+    pub connect: Duration,
+    /// From a request to the head of its answer.
+    pub read: Duration,
+    /// One call of the service, credentials and the whole answer included.
+    pub operation: Duration,
+    /// All pages or names of one fetch.
+    pub fetch: Duration,
+    /// Bytes of one reply. Ten advanced parameters are 80 KB, each byte at most six when escaped.
+    pub reply_bytes: usize,
+    /// Bytes of all names and values of one fetch.
+    pub total_bytes: usize,
+    /// Parameters of one fetch. An account and region holds 10,000 standard ones.
+    pub parameters: usize,
+    /// Pages of one path. Pages may be short or empty, so more than `parameters` / 10.
+    pub pages: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            read: Duration::from_secs(10),
+            operation: Duration::from_secs(20),
+            fetch: Duration::from_mins(2),
+            reply_bytes: 1 << 20,
+            total_bytes: 32 << 20,
+            parameters: 10_000,
+            pages: 3_000,
+        }
+    }
+}
+
+/// What a store is made of.
+pub struct Connection {
+    pub client: Client,
+    pub credentials: SharedCredentialsProvider,
+    pub region: String,
+    pub region_source: RegionSource,
+    pub seen: SharedSeen,
+}
+
+/// Makes the client. Asks the metadata service for the region when nothing else names one.
+pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
+    let seen = SharedSeen::default();
+    let limits = settings.limits;
+    let http = transport::client(limits.connect, limits.read, limits.reply_bytes, &seen);
+    let imds = metadata(settings)?;
+    let (region, region_source) = region(settings, &imds).await.ok_or(Failure::RegionMissing)?;
+    let credentials = if let Some(keys) = &settings.credentials {
+        SharedCredentialsProvider::new(Credentials::from(keys))
+    } else {
+        let config = ProviderConfig::without_region().with_region(Some(region.clone()));
+        let config = config.with_http_client(http.clone());
+        let chain = DefaultCredentialsChain::builder().configure(config).region(region.clone());
+        SharedCredentialsProvider::new(chain.imds_client(imds).build().await)
+    };
+    let times = TimeoutConfig::builder()
+        .connect_timeout(limits.connect)
+        .read_timeout(limits.read)
+        .operation_attempt_timeout(limits.operation)
+        .operation_timeout(limits.operation);
+    let mut config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+        .region(region.clone())
+        .credentials_provider(credentials.clone())
+        .http_client(http)
+        .timeout_config(times.build())
+        // The fetch loop backs off by itself, so that a throttled fleet does not ask twice.
+        .retry_config(RetryConfig::disabled())
+        // The limit on the operation covers a body that stalls, without timers of its own.
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    if let Some(endpoint) = &settings.endpoint {
+        config = config.endpoint_url(endpoint);
+    }
+    let client = Client::new(&config.load().await);
+    Ok(Connection { client, credentials, region: region.as_ref().to_owned(), region_source, seen })
+}
+
+/// The metadata service as the source of region and role. Two short attempts: a fetch that fails comes again.
+fn metadata(settings: &Settings) -> Result<imds::Client, Failure> {
+    let http = transport::metadata_client();
+    let mut builder = imds::Client::builder()
+        .configure(&ProviderConfig::without_region().with_http_client(http))
+        .connect_timeout(Duration::from_secs(1))
+        .read_timeout(settings.limits.read.min(Duration::from_secs(2)))
+        .operation_timeout(settings.limits.operation.min(Duration::from_secs(5)))
+        .max_attempts(2);
+    if let Some(endpoint) = &settings.imds_endpoint {
+        let bad = |_| Failure::CredentialsFailed("the endpoint of the metadata service is no URL");
+        builder = builder.endpoint(endpoint).map_err(bad)?;
+    }
+    Ok(builder.build())
+}
+
+async fn region(settings: &Settings, imds: &imds::Client) -> Option<(Region, RegionSource)> {
+    if let Some(region) = &settings.region {
+        return Some((Region::new(region.clone()), RegionSource::Given));
+    }
+    let from_environment = EnvironmentVariableRegionProvider::new();
+    if let Some(region) = from_environment.region().await {
+        return Some((region, RegionSource::Environment));
+    }
+    let from_profile = ProfileFileRegionProvider::builder().build();
+    if let Some(region) = ProvideRegion::region(&from_profile).await {
+        return Some((region, RegionSource::Profile));
+    }
+    let none = ProviderConfig::without_region().with_http_client(transport::metadata_client());
+    let from_metadata = ImdsRegionProvider::builder().configure(&none).imds_client(imds.clone()).build();
+    from_metadata.region().await.map(|region| (region, RegionSource::InstanceMetadata))
+}
+
+impl From<&Keys> for Credentials {
+    fn from(keys: &Keys) -> Self {
+        Self::new(&keys.id, &keys.secret, keys.session.clone(), None, "given")
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("region", &self.region).finish_non_exhaustive()
+    }
+}

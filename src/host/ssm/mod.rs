@@ -1,0 +1,180 @@
+//! Parameter Store: everything below a path, or parameters by name. All of it, or an error.
+//!
+//! Nothing of the SDK reaches a log: its calls run without a tracing subscriber, because at trace level it
+//! writes access key ids and headers, and with `LOG_SENSITIVE_BODIES` set whole replies. The task that hyper
+//! spawns for a connection is outside of that, so a subscriber filters [`NOISY_TARGETS`] as well.
+
+mod classify;
+mod connect;
+mod failure;
+mod found;
+mod identity;
+mod transport;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+
+use aws_credential_types::provider::ProvideCredentials;
+use jiff::Timestamp;
+use tracing::Dispatch;
+use tracing::instrument::WithSubscriber;
+
+use self::classify::Asked;
+use self::connect::Connection;
+pub use self::connect::{Keys, Limits, Settings};
+pub use self::failure::{Failure, Network};
+pub use self::found::Parameter;
+use self::found::{Found, answers, in_calls};
+pub use self::identity::{CredentialSource, Identity, RegionSource};
+use crate::model::template::without_selector;
+
+/// Prefixes of tracing targets that a subscriber must not let through below `warn`: what they write is for
+/// those who debug the SDK, and may hold requests.
+pub const NOISY_TARGETS: [&str; 6] = ["aws_", "h2", "hyper", "rustls", "tower", "want"];
+
+/// A client that keeps its connection.
+#[derive(Debug)]
+pub struct ParameterStore {
+    connection: Connection,
+    limits: Limits,
+}
+
+impl ParameterStore {
+    /// A client with these settings. It asks the metadata service for the region when nothing else names
+    /// one, and nobody for anything else.
+    pub async fn new(settings: &Settings) -> Result<Self, Failure> {
+        let connection = Box::pin(quiet(connect::connect(settings))).await?;
+        Ok(Self { connection, limits: settings.limits })
+    }
+
+    /// Every parameter below `path`, at any depth, sorted by name. A path that does not exist is empty.
+    pub async fn by_path(&self, path: &str) -> Result<Vec<Parameter>, Failure> {
+        let resource = format!("parameter/{}", path.trim_matches('/'));
+        self.within("ssm:GetParametersByPath", &resource, Box::pin(self.pages(path, &resource))).await
+    }
+
+    /// These parameters, sorted by name, each once; `name:label` and `name:version` read that version. One
+    /// that does not exist is an error: an answer without it would read as a deletion.
+    pub async fn by_names(&self, names: &[String]) -> Result<Vec<Parameter>, Failure> {
+        let first = names.first().map_or("", String::as_str);
+        let resource = format!("parameter/{}", without_selector(first).trim_matches('/'));
+        self.within("ssm:GetParameters", &resource, Box::pin(self.batches(names, &resource))).await
+    }
+
+    /// Who asks. `now` is for the clock skew, known once the service has answered something.
+    pub async fn who_am_i(&self, now: Timestamp) -> Result<Identity, Failure> {
+        let given = quiet(self.connection.credentials.provide_credentials());
+        let timed_out = |_| self.timed_out();
+        let given = tokio::time::timeout(self.limits.operation, given).await.map_err(timed_out)?;
+        let given = given.map_err(|error| classify::credentials(&error))?;
+        Ok(Identity {
+            source: CredentialSource::of(&given),
+            access_key: identity::masked(given.access_key_id()),
+            expires: given.expiry().and_then(|at| Timestamp::try_from(at).ok()),
+            region: self.connection.region.clone(),
+            region_source: self.connection.region_source,
+            clock_skew: transport::clock_skew(&self.connection.seen, now),
+        })
+    }
+
+    /// The region that is asked.
+    pub fn region(&self) -> &str {
+        &self.connection.region
+    }
+
+    async fn pages(&self, path: &str, resource: &str) -> Result<Vec<Parameter>, Failure> {
+        /// "Valid Range: Minimum value of 1. Maximum value of 10" (API reference, `GetParametersByPath`).
+        const PAGE: i32 = 10;
+        let mut found = Found::new(self.limits);
+        let mut tokens = BTreeSet::new();
+        let mut next = None;
+        let below = format!("{}/", path.trim_end_matches('/'));
+        for _ in 0..self.limits.pages {
+            let ask = self.connection.client.get_parameters_by_path().path(path).recursive(true);
+            let ask = ask.with_decryption(true).max_results(PAGE).set_next_token(next);
+            let asked = || self.asked("ssm:GetParametersByPath", resource);
+            let page = ask.send().await.map_err(|error| classify::failure(&error, &asked()))?;
+            for reply in page.parameters.ok_or(Failure::Malformed("no list of parameters"))? {
+                let parameter = Parameter::try_from(reply)?;
+                if !parameter.name.starts_with(&below) {
+                    return Err(Failure::Malformed("a parameter that is not below the path"));
+                }
+                found.add(parameter)?;
+            }
+            // A page may be empty and still not be the last.
+            match page.next_token.filter(|token| !token.is_empty()) {
+                None => return Ok(found.sorted()),
+                Some(token) if !tokens.insert(token.clone()) => {
+                    return Err(Failure::Malformed("the token of a page came twice"));
+                }
+                Some(token) => next = Some(token),
+            }
+        }
+        Err(Failure::TooLarge { of: "pages", limit: self.limits.pages })
+    }
+
+    async fn batches(&self, names: &[String], resource: &str) -> Result<Vec<Parameter>, Failure> {
+        let mut found = Found::new(self.limits);
+        let mut missing = Vec::new();
+        for batch in in_calls(names) {
+            let ask = self.connection.client.get_parameters().with_decryption(true);
+            let ask = ask.set_names(Some(batch.iter().map(|&name| name.to_owned()).collect()));
+            let asked = || self.asked("ssm:GetParameters", resource);
+            let reply = ask.send().await.map_err(|error| classify::failure(&error, &asked()))?;
+            let absent = reply.invalid_parameters.unwrap_or_default();
+            let given = reply.parameters.ok_or(Failure::Malformed("no list of parameters"))?;
+            for mut reply in given {
+                let matches = |name: &&&str| answers(&reply, name);
+                let unasked = Failure::Malformed("a parameter that was not asked for");
+                let name = batch.iter().find(matches).ok_or(unasked)?;
+                reply.name = Some((*name).to_owned());
+                found.add(Parameter::try_from(reply)?)?;
+            }
+            missing.extend(
+                batch
+                    .iter()
+                    .filter(|name| absent.iter().any(|gone| gone == **name || gone == without_selector(name)))
+                    .map(|&n| n.to_owned()),
+            );
+            if !batch.iter().all(|name| found.has(name) || missing.iter().any(|m| m == name)) {
+                return Err(Failure::Malformed("a parameter that was asked for is not in the reply"));
+            }
+        }
+        if missing.is_empty() { Ok(found.sorted()) } else { Err(Failure::NotFound(missing)) }
+    }
+
+    async fn within<T>(
+        &self,
+        action: &'static str,
+        resource: &str,
+        fetch: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        tracing::debug!(action, resource, "asking parameter store");
+        let whole = tokio::time::timeout(self.limits.fetch, quiet(fetch));
+        whole.await.unwrap_or_else(|_| Err(self.timed_out()))
+    }
+
+    fn timed_out(&self) -> Failure {
+        Failure::Network { what: Network::Timeout, endpoint: self.endpoint() }
+    }
+
+    fn asked(&self, action: &'static str, resource: &str) -> Asked<'_> {
+        Asked {
+            action,
+            resource: resource.to_owned(),
+            region: &self.connection.region,
+            endpoint: self.endpoint(),
+            reply_bytes: self.limits.reply_bytes,
+        }
+    }
+
+    fn endpoint(&self) -> String {
+        let usual = || format!("https://ssm.{}.amazonaws.com", self.connection.region);
+        transport::endpoint(&self.connection.seen).unwrap_or_else(usual)
+    }
+}
+
+/// Runs `work` without a subscriber, so that nothing in it can log.
+async fn quiet<T>(work: impl Future<Output = T>) -> T {
+    work.with_subscriber(Dispatch::none()).await
+}

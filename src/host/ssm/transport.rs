@@ -1,0 +1,109 @@
+//! The HTTP client below the SDK: ring for TLS, the system's trusted roots, bounded replies.
+//!
+//! One connector is made and kept, so that a poll finds its connection open.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::{
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
+    http_client_fn,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::shared::IntoShared;
+use aws_smithy_types::DateTime;
+use aws_smithy_types::body::SdkBody;
+use aws_smithy_types::date_time::Format;
+use http_body_util::Limited;
+use jiff::{SignedDuration, Timestamp};
+
+/// What was seen on the way: where requests went, and what time it is there.
+#[derive(Debug, Default)]
+pub struct Seen {
+    endpoint: Option<String>,
+    date: Option<(Timestamp, Instant)>,
+}
+
+/// [`Seen`], shared with the connector that sees it.
+pub type SharedSeen = Arc<Mutex<Seen>>;
+
+/// A client for AWS itself. Proxies are those of the environment (`HTTPS_PROXY`, `NO_PROXY`).
+pub fn client(connect: Duration, read: Duration, reply_bytes: usize, seen: &SharedSeen) -> SharedHttpClient {
+    let times = HttpConnectorSettings::builder().connect_timeout(connect).read_timeout(read).build();
+    let connector = Connector::builder()
+        .connector_settings(times)
+        .proxy_config(ProxyConfig::from_env())
+        .tls_provider(Provider::rustls(CryptoMode::Ring))
+        .build();
+    let inner = SharedHttpConnector::new(connector);
+    let bounded = SharedHttpConnector::new(Bounded { inner, reply_bytes, seen: Arc::clone(seen) });
+    http_client_fn(move |_, _| bounded.clone()).into_shared()
+}
+
+/// A client for the metadata service: plain HTTP, and never through a proxy.
+pub fn metadata_client() -> SharedHttpClient {
+    Builder::new().build_http()
+}
+
+/// The last endpoint asked, for messages.
+pub fn endpoint(seen: &SharedSeen) -> Option<String> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner).endpoint.clone()
+}
+
+/// How far the service's clock is ahead of `now`; `None` before its first answer.
+pub fn clock_skew(seen: &SharedSeen, now: Timestamp) -> Option<SignedDuration> {
+    let (date, at) = seen.lock().unwrap_or_else(PoisonError::into_inner).date?;
+    let since = SignedDuration::try_from(at.elapsed()).ok()?;
+    Some(date.checked_add(since).ok()?.duration_since(now))
+}
+
+#[derive(Debug)]
+struct Bounded {
+    inner: SharedHttpConnector,
+    reply_bytes: usize,
+    seen: SharedSeen,
+}
+
+impl HttpConnector for Bounded {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let (seen, limit) = (Arc::clone(&self.seen), self.reply_bytes);
+        note(&seen, |seen| seen.endpoint = Some(origin(request.uri())));
+        let reply = self.inner.call(request);
+        HttpConnectorFuture::new(async move {
+            let mut reply = reply.await?;
+            let date = reply.headers().get("date");
+            let date = date.and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
+            let date = date.and_then(|date| Timestamp::from_second(date.secs()).ok());
+            note(&seen, |seen| seen.date = date.map(|date| (date, Instant::now())).or(seen.date));
+            let body = std::mem::replace(reply.body_mut(), SdkBody::taken());
+            *reply.body_mut() = SdkBody::from_body_1_x(Limited::new(body, limit));
+            Ok(reply)
+        })
+    }
+}
+
+fn note(seen: &SharedSeen, change: impl FnOnce(&mut Seen)) {
+    change(&mut seen.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// `https://user:password@host:port/path?query` → `https://host:port`.
+fn origin(uri: &str) -> String {
+    let (scheme, rest) = uri.split_once("://").unwrap_or(("https", uri));
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::origin;
+
+    #[test]
+    fn an_endpoint_is_shown_without_a_password() {
+        assert_eq!(origin("https://ssm.eu-west-1.amazonaws.com/"), "https://ssm.eu-west-1.amazonaws.com");
+        assert_eq!(origin("http://me:secret@127.0.0.1:5000/x?y"), "http://127.0.0.1:5000");
+    }
+}

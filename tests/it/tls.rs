@@ -1,0 +1,77 @@
+//! TLS as in production: ring, and the roots that the system trusts.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use crate::aws::child;
+use crate::fault_server::FaultServer;
+
+/// A TLS server in front of a plain one; ends when dropped.
+struct Front {
+    child: Child,
+    endpoint: String,
+}
+
+impl Front {
+    fn start(certificate: &Path, key: &Path, behind: &FaultServer) -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls_front.py");
+        let behind = behind.endpoint();
+        let mut child = Command::new("python3")
+            .args([&script, certificate, key])
+            .arg(behind.rsplit(':').next().unwrap())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python3");
+        let mut port = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
+        Self { child, endpoint: format!("https://localhost:{}", port.trim()) }
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn only_a_trusted_certificate_will_do() {
+    let place = tempfile::tempdir().unwrap();
+    let (certificate, key) = (place.path().join("cert.pem"), place.path().join("key.pem"));
+    let made = Command::new("openssl")
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+        ])
+        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&certificate)
+        .output()
+        .expect("openssl");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let server = FaultServer::start([("/k/bob", "x")]);
+    let front = Front::start(&certificate, &key, &server);
+    let there = [
+        ("AWS_ENDPOINT_URL_SSM", front.endpoint.as_str()),
+        ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "x"),
+        ("AWS_REGION", "eu-central-1"),
+    ];
+    let untrusted = child(&there);
+    assert!(untrusted.ends_with("its certificate is not trusted"), "{untrusted}");
+    assert_eq!(server.calls(), 0, "nothing is sent before the handshake");
+    let trusted = [there.as_slice(), &[("SSL_CERT_FILE", certificate.to_str().unwrap())]].concat();
+    assert!(child(&trusted).starts_with("1 from /k by AKIA…MPLE"), "{}", child(&trusted));
+}
