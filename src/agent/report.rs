@@ -134,7 +134,8 @@ impl Enforcer {
         });
         for account in self.status.accounts.values_mut() {
             let Some(in_force) = enforced.accounts.get(&account.name) else { continue };
-            let keys = with_break_glass(&in_force.grants, &enforced.break_glass, now);
+            let grants = if decided.revoked { &[][..] } else { &in_force.grants };
+            let keys = with_break_glass(grants, &enforced.break_glass, now);
             account.keys = keys.into_iter().map(Into::into).collect();
             let next = decided.list.as_ref().and_then(|list| list.desired.grants.get(&account.name));
             let differs = next.map(Vec::as_slice).unwrap_or_default() != in_force.grants.as_slice();

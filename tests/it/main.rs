@@ -15,6 +15,7 @@ mod imds;
 mod imds_server;
 mod lists;
 mod people;
+mod shipped;
 mod sshd;
 mod tamper;
 mod tls;

@@ -193,3 +193,45 @@ fn names_and_comments_are_harmless_on_a_terminal() {
     }
     assert!(world.read("alice").is_ascii() && !world.read("alice").contains('\x1b'));
 }
+
+#[test]
+fn without_root_everything_works_for_ones_own_account() {
+    let mut world = World::new();
+    world.accounts = "manage = [\"alice\"]".to_owned();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), world.path("agent")).unwrap();
+    let config = world.config();
+    for name in ["state", "run", "fetch-state", "fetch-run"] {
+        fs::create_dir(world.path(name)).unwrap();
+        std::os::unix::fs::chown(world.path(name), Some(ALICE), Some(ALICE)).unwrap();
+    }
+    let as_alice = |arguments: &[&str]| {
+        let id = ALICE.to_string();
+        let mut command = world.command("setpriv");
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(world.path("agent"));
+        command.arg("--config").arg(&config).args(arguments);
+        command
+    };
+    let mut agent = Ends(as_alice(&["run"]).stderr(std::process::Stdio::null()).spawn().unwrap());
+    wait("the file", || world.read("alice").contains("alice@laptop"));
+    shell_as(ALICE, &format!("echo '{}' >> {}", key("rogue"), world.file("alice").display()));
+    wait("the repair", || {
+        !world.read("alice").contains("rogue") && world.read("alice").contains("alice@laptop")
+    });
+    let looked = || shown(&as_alice(&["status"]).output().unwrap().stdout);
+    wait("a status that has looked", || {
+        looked().contains("looked at just now") && looked().starts_with("healthy")
+    });
+    crate::world::signal("TERM", agent.0.id());
+    assert!(agent.0.wait().unwrap().success());
+    // Another account's file is refused in words.
+    let text = fs::read_to_string(&config).unwrap().replace("[\"alice\"]", "[\"alice\", \"bob\"]");
+    fs::write(world.path("two.toml"), text).unwrap();
+    world.approve("bob", "laptop", &key("bob"));
+    let id = ALICE.to_string();
+    let mut command = world.command("setpriv");
+    command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(world.path("agent"));
+    let sync = command.arg("--config").arg(world.path("two.toml")).arg("sync").output().unwrap();
+    assert_eq!(sync.status.code(), Some(1));
+    assert!(shown(&sync.stderr).contains("only root may work on the file of uid"), "{}", shown(&sync.stderr));
+}

@@ -5,6 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
+use crate::sshd::Sshd;
 use crate::world::{ALICE, MALLORY, World, key, shell_as, wait};
 
 /// The file is what it was, in every respect.
@@ -140,6 +141,26 @@ fn what_was_refused_is_tried_again_without_an_event() {
     });
     flag("-i");
     wait("the repair after the refusal", || whole(&world, &content));
+}
+
+/// The purpose of it all: who is let in.
+#[test]
+fn a_real_sshd_lets_the_approved_key_in_and_refuses_the_others() {
+    let world = World::new();
+    let ((approved, line), (revoked, old), (rogue, planted)) =
+        (crate::world::pair("approved"), crate::world::pair("revoked"), crate::world::pair("rogue"));
+    world.approve("alice", "approved", &line);
+    world.approve("alice", "revoked", &old);
+    let _agent = world.start();
+    let sshd = Sshd::new();
+    let let_in = |key: &tempfile::TempDir| sshd.login(&world.file("alice"), &key.path().join("id"));
+    assert!(let_in(&approved) && let_in(&revoked) && !let_in(&rogue));
+    as_alice(&format!("echo '{planted}' >> {}", world.file("alice").display()));
+    world.revoke("alice", "revoked");
+    wait("the list and the repair", || {
+        !world.read("alice").contains("rogue") && !world.read("alice").contains("revoked")
+    });
+    assert!(let_in(&approved) && !let_in(&revoked) && !let_in(&rogue));
 }
 
 #[test]
