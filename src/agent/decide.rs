@@ -16,7 +16,7 @@ use crate::host::store;
 use crate::model::account::{Account, AccountName};
 use crate::model::config::OnStale;
 use crate::model::desired::{self, Desired, Rejected};
-use crate::model::enforced::{Enforced, Holding};
+use crate::model::enforced::Holding;
 use crate::model::guard::{self, Circumstances, Held, Verdict};
 use crate::model::list::{ApprovedList, FetchReport, SCHEMA};
 
@@ -31,8 +31,8 @@ pub(super) struct Decided {
     pub(super) held: Option<Held>,
     /// Who exists.
     pub(super) directory: Directory,
-    /// What `enforced.json` holds.
-    pub(super) saved: Option<Enforced>,
+    /// Fingerprint of what `enforced.json` holds.
+    pub(super) saved: Option<u64>,
     /// The list is so old that `on-stale` takes all keys but the break-glass ones.
     pub(super) revoked: bool,
     /// When this decision must be made again, whatever happens.
@@ -64,7 +64,7 @@ const NSS_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Decided {
     /// At start: nothing is decided, and this is saved.
-    pub(super) fn after(saved: Option<Enforced>) -> Self {
+    pub(super) fn after(saved: Option<u64>) -> Self {
         Self { saved, ..Self::default() }
     }
 

@@ -4,6 +4,7 @@
 //! problem in the status; the keys in force stay.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::host::keyfile::Target;
 use crate::host::store::{self, StoreError};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::{Config, Mode, Owner};
-use crate::model::desired::{Grants, content, with_break_glass};
+use crate::model::desired::{Grant, Grants, content, with_break_glass};
 use crate::model::enforced::{Enforced, Synced};
 use crate::model::list::ApprovedList;
 use crate::model::plan::{Difference, Wanted};
@@ -123,11 +124,12 @@ impl Enforcer {
         status.enforcer.pid = std::process::id();
         if let Some(last) = last {
             (status.accounts, status.drift) = (last.accounts, last.drift);
+            status.accounts.values_mut().for_each(|account| account.keys = Vec::new());
         }
         Ok(Self {
             config,
             zone,
-            decided: Decided::after(enforced.clone()),
+            decided: Decided::after(enforced.as_ref().map(fingerprint)),
             enforced: enforced.unwrap_or_default(),
             status,
             written: None,
@@ -193,11 +195,9 @@ impl Enforcer {
 
     /// The keys in force, break-glass keys included for every account.
     pub fn grants(&self) -> Grants {
-        let mut all = self.enforced.grants();
-        for grants in all.values_mut() {
-            grants.extend(self.enforced.break_glass.iter().cloned());
-        }
-        all
+        let break_glass = &self.enforced.break_glass;
+        let all = |grants: &[Grant]| grants.iter().chain(break_glass).cloned().collect();
+        self.enforced.grants().into_iter().map(|(name, grants)| (name.clone(), all(grants))).collect()
     }
 
     /// A guard holds a list, so the fetcher's report matters too.
@@ -457,7 +457,11 @@ impl Enforcer {
 
     /// Writes what is in force, if it changed; in observe mode nothing is.
     pub(super) fn save(&mut self) {
-        if self.config.mode == Mode::Observe || self.decided.saved.as_ref() == Some(&self.enforced) {
+        if self.config.mode == Mode::Observe {
+            return;
+        }
+        let fingerprint = Some(fingerprint(&self.enforced));
+        if self.decided.saved == fingerprint {
             return;
         }
         let paths = &self.config.paths;
@@ -468,7 +472,7 @@ impl Enforcer {
         let saved = store::make_directory(&paths.state_dir, 0o700)
             .and_then(|()| store::write_json(&files::enforced(paths), &self.enforced, 0o600));
         match saved {
-            Ok(()) => self.decided.saved = Some(self.enforced.clone()),
+            Ok(()) => self.decided.saved = fingerprint,
             Err(error) => {
                 let error = chain(&error);
                 tracing::error!(error, "state not saved");
@@ -479,6 +483,13 @@ impl Enforcer {
             }
         }
     }
+}
+
+/// Tells whether what is in force differs from what is on disk, without keeping it twice.
+fn fingerprint(enforced: &Enforced) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    enforced.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// One account to look at.

@@ -11,7 +11,7 @@ use crate::host::store;
 use crate::model::account::AccountName;
 use crate::model::desired::with_break_glass;
 use crate::model::plan::Difference;
-use crate::model::status::{AccountState, AccountStatus, DriftEvent, ListStatus};
+use crate::model::status::{AccountState, AccountStatus, DriftEvent, ListStatus, Status};
 
 /// Why an account that is managed and listed is not taken on.
 const NOTHING_USABLE: &str = "the list has no usable key for it yet, so its file stays as it is; \
@@ -67,7 +67,7 @@ impl Enforcer {
 
     /// Brings the status up to date.
     pub(super) fn update_status(&mut self, trigger: Trigger, now: Timestamp) {
-        self.describe_accounts(now);
+        self.describe_accounts();
         self.config.mode.as_str().clone_into(&mut self.status.mode);
         self.status.rejected = self.rejected();
         self.status.list = match &self.decided.list {
@@ -89,7 +89,7 @@ impl Enforcer {
     }
 
     /// Accounts that no job was for, keys, and accounts that nobody speaks of any more.
-    fn describe_accounts(&mut self, now: Timestamp) {
+    fn describe_accounts(&mut self) {
         let mut passive = Vec::new();
         if let Some(list) = &self.decided.list {
             for name in list.desired.grants.keys() {
@@ -132,18 +132,31 @@ impl Enforcer {
                 account.state == AccountState::Held && self.config.accounts.named().any(|n| n == name);
             enforced.accounts.contains_key(name) || listed(name) || named
         });
+        if decided.held.is_none() {
+            return;
+        }
         for account in self.status.accounts.values_mut() {
             let Some(in_force) = enforced.accounts.get(&account.name) else { continue };
-            let grants = if decided.revoked { &[][..] } else { &in_force.grants };
-            let keys = with_break_glass(grants, &enforced.break_glass, now);
-            account.keys = keys.into_iter().map(Into::into).collect();
             let next = decided.list.as_ref().and_then(|list| list.desired.grants.get(&account.name));
             let differs = next.map(Vec::as_slice).unwrap_or_default() != in_force.grants.as_slice();
-            if decided.held.is_some() && differs && account.state == AccountState::InSync {
+            if differs && account.state == AccountState::InSync {
                 account.state = AccountState::Held;
                 account.reason = Some("the list that would change it is held".to_owned());
             }
         }
+    }
+
+    /// The status with the keys of each account. Between two passes they are not kept: the digests of the list
+    /// and of each file's content say whether they changed.
+    fn with_keys(&self, now: Timestamp) -> Status {
+        let mut status = self.status.clone();
+        for account in status.accounts.values_mut() {
+            let Some(in_force) = self.enforced.accounts.get(&account.name) else { continue };
+            let grants = if self.decided.revoked { &[][..] } else { &in_force.grants };
+            let keys = with_break_glass(grants, &self.enforced.break_glass, now);
+            account.keys = keys.into_iter().map(Into::into).collect();
+        }
+        status
     }
 
     fn all_problems(&self) -> Vec<String> {
@@ -190,7 +203,7 @@ impl Enforcer {
         self.status.enforcer.written_at = now;
         let paths = &self.config.paths;
         let written = store::make_directory(&paths.runtime_dir, 0o755)
-            .and_then(|()| store::write_json(&files::status(paths), &self.status, 0o644));
+            .and_then(|()| store::write_json(&files::status(paths), &self.with_keys(now), 0o644));
         match written {
             Ok(()) => self.written = Some(self.status.clone()),
             Err(error) => tracing::error!(error = chain(&error), "status not written"),

@@ -69,8 +69,8 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 
 /// Replaces `path` by `value`. A reader sees the old or the new file, through any crash.
 pub fn write_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(), StoreError> {
-    let mut bytes = serde_json::to_vec_pretty(value)
-        .map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
+    let mut bytes =
+        serde_json::to_vec(value).map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
     bytes.push(b'\n');
     write(path, &bytes, mode)
 }

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
 use notify::event::{AccessKind, AccessMode, EventKind};
@@ -49,6 +50,8 @@ pub struct Watches<S> {
 struct Shared<S> {
     slots: HashMap<Inode, Slot<S>>,
     numbers: HashMap<RawFd, Inode>,
+    /// Every number below it was given out before; freed ones are not looked for, a full pass starts anew.
+    next: RawFd,
 }
 
 struct Slot<S> {
@@ -78,7 +81,11 @@ const FIRST_NUMBER: RawFd = 256;
 impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
     /// Starts the watcher's thread; `on_change` is called there and must not block.
     pub fn start(on_change: impl Fn(Change<S>) + Send + 'static) -> Result<Self, WatchError> {
-        let shared = Arc::new(Mutex::new(Shared { slots: HashMap::new(), numbers: HashMap::new() }));
+        let shared = Arc::new(Mutex::new(Shared {
+            slots: HashMap::new(),
+            numbers: HashMap::new(),
+            next: FIRST_NUMBER,
+        }));
         let seen = Arc::clone(&shared);
         let handler = move |event: notify::Result<Event>| match event {
             Ok(event) if event.need_rescan() => on_change(Change::Everything),
@@ -130,7 +137,9 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
                 slot.tell(subject, name);
                 return Ok(());
             }
-            let number = duplicate(descriptor, &shared.numbers).map_err(WatchError::Descriptor)?;
+            let least = shared.next;
+            let number = duplicate(descriptor, least, &shared.numbers).map_err(WatchError::Descriptor)?;
+            shared.next = number + 1;
             let mut slot = Slot { number, itself: HashSet::new(), entries: HashMap::new() };
             slot.tell(subject, name);
             // Before the watch is on: its first event must find the slot.
@@ -204,20 +213,18 @@ fn affected<S: Clone + Eq + Hash>(shared: &mut Shared<S>, event: &Event) -> Hash
     subjects
 }
 
-/// A second descriptor of the same thing whose number no watch has.
-fn duplicate(descriptor: BorrowedFd<'_>, taken: &HashMap<RawFd, Inode>) -> nix::Result<RawFd> {
-    let mut least = FIRST_NUMBER;
-    loop {
-        while taken.contains_key(&least) {
-            least += 1;
-        }
-        let number = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(least))?;
-        if !taken.contains_key(&number) {
-            return Ok(number);
-        }
+/// A second descriptor of the same thing whose number no watch has: `least` or above it.
+fn duplicate(descriptor: BorrowedFd<'_>, least: RawFd, taken: &HashMap<RawFd, Inode>) -> nix::Result<RawFd> {
+    let number = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(least)).or_else(|_| {
+        // Past the limit of open files: one that was given back before.
+        let free = (FIRST_NUMBER..least).find(|number| !taken.contains_key(number)).ok_or(Errno::EMFILE)?;
+        fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(free))
+    })?;
+    if taken.contains_key(&number) {
         close(number)?;
-        least = number + 1;
+        return Err(Errno::EMFILE);
     }
+    Ok(number)
 }
 
 fn magic_path(number: RawFd) -> PathBuf {

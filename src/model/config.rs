@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use globset::{Glob, GlobMatcher};
 use serde::{Deserialize, Deserializer, de};
 
 use crate::model::account::{Account, AccountName};
@@ -144,7 +143,7 @@ pub enum Pattern {
     /// Named in full: this one account, whatever its uid.
     Name(AccountName),
     /// Every ordinary account that matches.
-    Glob(GlobMatcher),
+    Glob(glob::Pattern),
 }
 
 /// `[accounts] file` with its tokens `%h %u %U %%` (`sshd_config(5)`, TOKENS).
@@ -247,7 +246,7 @@ impl Accounts {
         let ordinary = uid.is_none_or(|uid| uid >= uid_min);
         self.manage.iter().any(|pattern| match pattern {
             Pattern::Name(named) => named == name,
-            Pattern::Glob(glob) => ordinary && glob.is_match(name.as_str()),
+            Pattern::Glob(glob) => ordinary && glob.matches(name.as_str()),
         })
     }
 
@@ -333,9 +332,8 @@ impl<'de> Deserialize<'de> for FilePattern {
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        if text.contains(['*', '?', '[', '{']) {
-            let glob = Glob::new(&text).map_err(de::Error::custom)?;
-            return Ok(Self::Glob(glob.compile_matcher()));
+        if text.contains(['*', '?', '[']) {
+            return glob::Pattern::new(&text).map(Self::Glob).map_err(de::Error::custom);
         }
         AccountName::try_from(text).map(Self::Name).map_err(de::Error::custom)
     }

@@ -13,7 +13,7 @@ use crate::model::list::{ApprovedList, Entry};
 use crate::model::policy::Policy;
 
 /// One key granted to one account, with where it comes from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grant {
     /// The canonical line, without `\n`.
     pub line: String,
@@ -36,6 +36,9 @@ pub struct Grant {
 
 /// The keys of each account that the list speaks of.
 pub type Grants = BTreeMap<AccountName, Vec<Grant>>;
+
+/// The same, borrowed.
+pub type GrantsOf<'a> = BTreeMap<&'a AccountName, &'a [Grant]>;
 
 /// What was not taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +68,7 @@ pub struct Desired {
 
 /// Judges a list. `previous` are the keys in force: a value of which no line can be read says nothing, so
 /// the keys that it gave before stay.
-pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &Grants) -> Desired {
+pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &GrantsOf<'_>) -> Desired {
     let mut desired = Desired { rejected: list.unusable.clone(), ..Desired::default() };
     let mut candidates: BTreeMap<&AccountName, Vec<Grant>> = BTreeMap::new();
     let mut values: BTreeMap<&AccountName, usize> = BTreeMap::new();
@@ -84,7 +87,7 @@ pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &G
                 previous
                     .get(&entry.account)
                     .into_iter()
-                    .flatten()
+                    .flat_map(|grants| grants.iter())
                     .filter(|grant| grant.parameter == entry.parameter)
                     .cloned(),
             ),
@@ -312,6 +315,7 @@ mod tests {
         });
         let list = ApprovedList::new("test".to_owned(), NOW, entries.collect(), Vec::new());
         let previous = if previous.is_empty() { Grants::new() } else { judged(previous, &[]).grants };
+        let previous = previous.iter().map(|(name, grants)| (name, grants.as_slice())).collect();
         judge(&list, &Policy::default(), &TimeZone::UTC, &previous)
     }
 

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
 use crate::model::config::Accounts;
-use crate::model::desired::{Desired, Grant, Grants};
+use crate::model::desired::{Desired, Grant, GrantsOf};
 
 /// The version of `enforced.json`.
 pub const SCHEMA: u32 = 1;
 
 /// What `enforced.json` holds.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Enforced {
     /// [`SCHEMA`].
     pub schema: u32,
@@ -31,7 +31,7 @@ pub struct Enforced {
 }
 
 /// One account.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Account {
     /// False once the config no longer names it: its file is left alone, and it is remembered.
     pub managed: bool,
@@ -44,7 +44,7 @@ pub struct Account {
 }
 
 /// A file in sync.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Synced {
     /// Which file.
     pub file: PathBuf,
@@ -54,7 +54,7 @@ pub struct Synced {
 
 /// A list that waits for confirmation. It is known by what it would leave in force, so that neither a change
 /// elsewhere in the list nor a new policy passes for a confirmation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Holding {
     /// The keys it would leave on this host.
     pub outcome: String,
@@ -88,8 +88,8 @@ impl Enforced {
     }
 
     /// The keys in force.
-    pub fn grants(&self) -> Grants {
-        self.managed().map(|(name, account)| (name.clone(), account.grants.clone())).collect()
+    pub fn grants(&self) -> GrantsOf<'_> {
+        self.managed().map(|(name, account)| (name, account.grants.as_slice())).collect()
     }
 
     /// Puts a list into force. `manages` says which accounts are managed. A managed account that the list no
@@ -108,8 +108,8 @@ impl Enforced {
         for (name, account) in &mut self.accounts {
             account.managed = manages(name);
             if account.managed {
-                account.grants = desired.grants.get(name).cloned().unwrap_or_default();
-                account.comment_only = desired.comment_only.get(name).cloned().unwrap_or_default();
+                replace(&mut account.grants, desired.grants.get(name));
+                replace(&mut account.comment_only, desired.comment_only.get(name));
             }
         }
         for (name, grants) in &desired.grants {
@@ -129,6 +129,14 @@ impl Enforced {
         all.sort();
         all.dedup();
         all
+    }
+}
+
+/// Takes over what differs; a list of thousands of accounts mostly does not.
+fn replace<T: Clone + PartialEq>(current: &mut Vec<T>, next: Option<&Vec<T>>) {
+    let next = next.map(Vec::as_slice).unwrap_or_default();
+    if current != next {
+        *current = next.to_vec();
     }
 }
 

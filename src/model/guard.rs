@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::model::account::AccountName;
 use crate::model::config::Guard;
-use crate::model::desired::{Desired, Grants};
+use crate::model::desired::{Desired, GrantsOf};
 
 /// What to do with a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,10 +49,11 @@ pub struct Circumstances<'a> {
 
 /// Compares the keys in force with what the list asks for. A key counts once for each account of this host
 /// that has it. Keys that a tombstone takes away are taken away on purpose and do not count.
-pub fn judge(in_force: &Grants, desired: &Desired, circumstances: Circumstances<'_>) -> Verdict {
+pub fn judge(in_force: &GrantsOf<'_>, desired: &Desired, circumstances: Circumstances<'_>) -> Verdict {
     let Circumstances { guard, seen, accepted, exists, buried, now } = circumstances;
     let (mut of, mut removed) = (0, 0);
     for (account, grants) in in_force.iter().filter(|(account, _)| exists(account)) {
+        let account: &AccountName = account;
         let next: BTreeSet<&str> = desired
             .grants
             .get(account)
@@ -108,7 +109,11 @@ impl std::fmt::Display for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::desired::Grant;
+    use crate::model::desired::{Grant, Grants};
+
+    fn view(grants: &Grants) -> GrantsOf<'_> {
+        grants.iter().map(|(name, grants)| (name, grants.as_slice())).collect()
+    }
 
     fn grants(accounts: &[(&str, &[&str])]) -> Grants {
         let grant = |name: &&str| Grant {
@@ -143,7 +148,7 @@ mod tests {
             let guard = Guard::default();
             let exists = |name: &AccountName| name.as_str() != "gone";
             let verdict = judge(
-                &in_force,
+                &view(&in_force),
                 &desired,
                 Circumstances {
                     guard: &guard,
@@ -194,6 +199,6 @@ mod tests {
             buried: &|_| false,
             now: Timestamp::UNIX_EPOCH,
         };
-        assert_eq!(judge(&in_force, &desired, circumstances), Verdict::Apply);
+        assert_eq!(judge(&view(&in_force), &desired, circumstances), Verdict::Apply);
     }
 }

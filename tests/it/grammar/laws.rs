@@ -238,7 +238,8 @@ fn judged(entries: Vec<Entry>, previous: &Grants) -> Desired {
         entries,
         unusable: Vec::new(),
     };
-    judge(&list, &Policy::default(), &TimeZone::UTC, previous)
+    let previous = previous.iter().map(|(name, grants)| (name, grants.as_slice())).collect();
+    judge(&list, &Policy::default(), &TimeZone::UTC, &previous)
 }
 
 fn contents(desired: &Desired) -> Vec<Vec<u8>> {
