@@ -214,9 +214,12 @@ impl Enforcer {
         });
         match config {
             Ok(config) => {
+                // The same config judges the same list in the same way.
+                if config != self.config {
+                    self.decided.forget();
+                }
                 self.config = config;
                 self.config_problem = None;
-                self.decided.forget();
             }
             Err(error) => {
                 tracing::error!(error, "config not read again, the old one stays");

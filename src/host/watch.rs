@@ -2,18 +2,18 @@
 //!
 //! An inotify watch sits on an inode, and the `notify` crate puts it there by path, following links. A path below a
 //! home may lead anywhere by then: a `.ssh` linked to another account's would even move that account's watch here.
-//! So every watch is put on through the descriptor of what was looked at, `/proc/self/fd/N`, with a number N that
-//! no other watch has.
+//! So every watch is put on through the descriptor of what was looked at, `/proc/self/fd/N`. The descriptor is
+//! closed again, so as not to keep a file system busy; the name stays the watch's alone.
 
 use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
 use std::hash::Hash;
 use std::os::fd::{BorrowedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
 use notify::event::{AccessKind, AccessMode, EventKind};
@@ -49,13 +49,17 @@ pub struct Watches<S> {
 /// What the watcher's thread and the worker threads share.
 struct Shared<S> {
     slots: HashMap<Inode, Slot<S>>,
-    numbers: HashMap<RawFd, Inode>,
-    /// Every number below it was given out before; freed ones are not looked for, a full pass starts anew.
-    next: RawFd,
+    names: HashMap<Name, Inode>,
+    /// Every name before it was given out; freed ones are not looked for, a full pass starts anew.
+    next: Name,
 }
 
+/// What a watch is called: how many detours its path takes, and the number of its descriptor. There are fewer
+/// descriptors than watches may be needed; `/proc/self/fd/../fd/N` is another name for the same place.
+type Name = (usize, RawFd);
+
 struct Slot<S> {
-    number: RawFd,
+    name: Name,
     /// Told of any change to the inode itself.
     itself: HashSet<S>,
     /// Told of a change to the entry of that name.
@@ -83,8 +87,8 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
     pub fn start(on_change: impl Fn(Change<S>) + Send + 'static) -> Result<Self, WatchError> {
         let shared = Arc::new(Mutex::new(Shared {
             slots: HashMap::new(),
-            numbers: HashMap::new(),
-            next: FIRST_NUMBER,
+            names: HashMap::new(),
+            next: (0, FIRST_NUMBER),
         }));
         let seen = Arc::clone(&shared);
         let handler = move |event: notify::Result<Event>| match event {
@@ -131,25 +135,24 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
         // Held throughout, so that one thread at a time adds a watch and notes it. The watcher's thread can
         // hang in a hostile file system; whoever waits for it then must not hang too.
         let mut watcher = self.idle_watcher().ok_or(WatchError::Busy)?;
-        let number = {
+        let watch = {
             let mut shared = locked(&self.shared);
             if let Some(slot) = shared.slots.get_mut(&inode) {
                 slot.tell(subject, name);
                 return Ok(());
             }
-            let least = shared.next;
-            let number = duplicate(descriptor, least, &shared.numbers).map_err(WatchError::Descriptor)?;
-            shared.next = number + 1;
-            let mut slot = Slot { number, itself: HashSet::new(), entries: HashMap::new() };
+            let watch = duplicate(descriptor, shared.next).map_err(WatchError::Descriptor)?;
+            shared.next = (watch.0, watch.1 + 1);
+            let mut slot = Slot { name: watch, itself: HashSet::new(), entries: HashMap::new() };
             slot.tell(subject, name);
             // Before the watch is on: its first event must find the slot.
-            shared.numbers.insert(number, inode);
+            shared.names.insert(watch, inode);
             shared.slots.insert(inode, slot);
-            number
+            watch
         };
-        let added = watcher.watch(&magic_path(number), RecursiveMode::NonRecursive);
+        let added = watcher.watch(&magic_path(watch), RecursiveMode::NonRecursive);
         // The watch is on the inode; the descriptor has done its work, and must not keep a file system busy.
-        let _ = close(number);
+        let _ = close(watch.1);
         added.map_err(|error| {
             locked(&self.shared).forget(inode);
             WatchError::Add(error)
@@ -178,10 +181,10 @@ impl<S: Clone + Eq + Hash> Slot<S> {
 }
 
 impl<S> Shared<S> {
-    fn forget(&mut self, inode: Inode) -> Option<RawFd> {
-        let slot = self.slots.remove(&inode)?;
-        self.numbers.remove(&slot.number);
-        Some(slot.number)
+    fn forget(&mut self, inode: Inode) {
+        if let Some(slot) = self.slots.remove(&inode) {
+            self.names.remove(&slot.name);
+        }
     }
 }
 
@@ -192,13 +195,10 @@ fn affected<S: Clone + Eq + Hash>(shared: &mut Shared<S>, event: &Event) -> Hash
         return subjects;
     }
     for path in &event.paths {
-        let mut parts = path.strip_prefix("/proc/self/fd").into_iter().flat_map(Path::components);
-        let number = parts.next().and_then(|part| part.as_os_str().to_str()).and_then(|n| n.parse().ok());
-        let Some(inode) = number.and_then(|number: RawFd| shared.numbers.get(&number)).copied() else {
-            continue;
-        };
+        let Some((watch, entry)) = parse(path) else { continue };
+        let Some(inode) = shared.names.get(&watch).copied() else { continue };
         let Some(slot) = shared.slots.get(&inode) else { continue };
-        match parts.next().map(|part| part.as_os_str().to_str()) {
+        match entry.map(OsStr::to_str) {
             Some(Some(name)) => subjects.extend(slot.entries.get(name).into_iter().flatten().cloned()),
             // A name that is not UTF-8 is none of ours.
             Some(None) => {}
@@ -213,25 +213,58 @@ fn affected<S: Clone + Eq + Hash>(shared: &mut Shared<S>, event: &Event) -> Hash
     subjects
 }
 
-/// A second descriptor of the same thing whose number no watch has: `least` or above it.
-fn duplicate(descriptor: BorrowedFd<'_>, least: RawFd, taken: &HashMap<RawFd, Inode>) -> nix::Result<RawFd> {
-    let number = fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(least)).or_else(|_| {
-        // Past the limit of open files: one that was given back before.
-        let free = (FIRST_NUMBER..least).find(|number| !taken.contains_key(number)).ok_or(Errno::EMFILE)?;
-        fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(free))
-    })?;
-    if taken.contains_key(&number) {
-        close(number)?;
-        return Err(Errno::EMFILE);
+/// A second descriptor of the same thing, with a name that no watch has: `least` or after it.
+fn duplicate(descriptor: BorrowedFd<'_>, least: Name) -> nix::Result<Name> {
+    let (detours, number) = least;
+    match fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(number)) {
+        Ok(number) => Ok((detours, number)),
+        // EINVAL or EMFILE: past the limit of open files.
+        Err(_) => Ok((detours + 1, fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(FIRST_NUMBER))?)),
     }
-    Ok(number)
 }
 
-fn magic_path(number: RawFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{number}"))
+fn magic_path((detours, number): Name) -> PathBuf {
+    PathBuf::from(format!("{PROCESS}{}/fd/{number}", "/fd/..".repeat(detours)))
 }
+
+/// The watch that an event's path belongs to, and the entry in it, `None` for the inode itself.
+fn parse(path: &Path) -> Option<(Name, Option<&OsStr>)> {
+    let mut parts = path.strip_prefix(PROCESS).ok()?.components();
+    let mut detours = 0;
+    loop {
+        parts.next()?;
+        match parts.next()? {
+            Component::ParentDir => detours += 1,
+            Component::Normal(number) => {
+                let number = number.to_str()?.parse().ok()?;
+                return Some(((detours, number), parts.next().map(Component::as_os_str)));
+            }
+            _ => return None,
+        }
+    }
+}
+
+const PROCESS: &str = "/proc/self";
 
 /// A thread that panicked while it held the lock left the maps whole: each change to them is one insert.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_read_as_it_was_written() {
+        for name in [(0, 256), (1, 256), (3, 70_000)] {
+            let path = magic_path(name);
+            assert_eq!(parse(&path), Some((name, None)), "{}", path.display());
+            let entry = path.join(".ssh");
+            assert_eq!(parse(&entry), Some((name, Some(OsStr::new(".ssh")))), "{}", entry.display());
+        }
+        for other in ["/home/bob/.ssh", "/proc/self", "/proc/self/fd", "/proc/self/fd/x"] {
+            assert_eq!(parse(Path::new(other)), None, "{other}");
+        }
+    }
 }

@@ -14,7 +14,7 @@ use crate::model::policy::Policy;
 use crate::model::template::{NameTemplate, PathTemplate};
 
 /// The whole file.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Config {
     /// Write, or only report.
@@ -46,7 +46,7 @@ pub enum Mode {
 }
 
 /// The `[source]` table. All that is configured is merged.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// Paths in Parameter Store: every parameter below serves the account named first after the path.
     pub paths: Vec<PathTemplate>,
@@ -73,7 +73,7 @@ pub enum OnStale {
 }
 
 /// The `[accounts]` table.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Accounts {
     /// Names or globs; nothing else is ever touched.
@@ -88,7 +88,7 @@ pub struct Accounts {
 }
 
 /// The `[guard]` table.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Guard {
     /// Share of all keys enforced on this host that one list may remove, 0 to 1.
@@ -100,7 +100,7 @@ pub struct Guard {
 }
 
 /// The `[verify]` table.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Verify {
     /// Time between two full checks.
@@ -138,7 +138,7 @@ pub enum Owner {
 }
 
 /// An account name or a glob over account names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Pattern {
     /// Named in full: this one account, whatever its uid.
     Name(AccountName),
