@@ -9,6 +9,7 @@ pub mod escape;
 pub mod guard;
 pub mod key;
 pub mod line;
+pub mod lint;
 pub mod list;
 pub mod options;
 pub mod plan;

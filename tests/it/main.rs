@@ -13,6 +13,7 @@ mod iam;
 mod idle;
 mod imds;
 mod imds_server;
+mod lint;
 mod lists;
 mod people;
 mod sshd;
