@@ -1,5 +1,6 @@
 //! People: one file a command. stdout is data, stderr is everything else.
 
+mod check;
 mod diff;
 mod enforce;
 mod fetch;
@@ -56,6 +57,8 @@ enum Command {
     Diff,
     /// Print health, list, accounts, keys, rejects and drift
     Status(status::Arguments),
+    /// Look at everything the agent needs, and say what is missing
+    Check(check::Arguments),
     /// Judge authorized_keys lines before they are published
     Lint(lint::Arguments),
 }
@@ -125,6 +128,7 @@ fn run(cli: &Cli) -> Outcome {
             Command::Enforce(arguments) => enforce::run(arguments, config, path).await,
             Command::Sync(arguments) => sync::run(arguments, config).await,
             Command::Diff => diff::run(config).await,
+            Command::Check(arguments) => check::run(arguments, config, path).await,
             Command::Status(arguments) => status::run(arguments, config).await,
         }
     })

@@ -257,6 +257,11 @@ fn read_lines(source: Source<'_>, text: &str, policy: &Policy, zone: &TimeZone) 
     Value { says, rejected }
 }
 
+/// True when a value holds a private key, which nobody is to see.
+pub fn holds_private_key(value: &str) -> bool {
+    value.lines().any(is_private_key)
+}
+
 /// `-----BEGIN … PRIVATE KEY-----`, and PuTTY's own form.
 fn is_private_key(line: &str) -> bool {
     let line = line.trim();
