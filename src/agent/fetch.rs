@@ -120,7 +120,8 @@ impl Clients {
         self.store.as_ref().ok_or(FetchError::TimedOut(LIMIT))
     }
 
-    async fn entries(&mut self, wanted: &Wanted) -> Result<(Vec<Entry>, Vec<Rejected>), FetchError> {
+    /// The values of what is wanted, all or nothing, and what there serves no account.
+    pub async fn entries(&mut self, wanted: &Wanted) -> Result<(Vec<Entry>, Vec<Rejected>), FetchError> {
         let (mut entries, mut unusable) = (Vec::new(), Vec::new());
         if let Some(path) = wanted.directory.clone() {
             let read = tokio::task::spawn_blocking(move || directory::read(&path));

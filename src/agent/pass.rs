@@ -15,11 +15,11 @@ use crate::agent::decide::Decided;
 use crate::agent::events::{self, chain};
 use crate::agent::work::{self, AgentWatches, Hanging, Job, Outcome};
 use crate::agent::{Trigger, files};
-use crate::host::accounts::Lookup;
+use crate::host::accounts::{Directory, Lookup};
 use crate::host::keyfile::Target;
 use crate::host::store::{self, StoreError};
 use crate::model::account::{Account, AccountName};
-use crate::model::config::{Config, Mode, Owner};
+use crate::model::config::{Accounts, Config, Mode, Owner};
 use crate::model::desired::{Grant, Grants, content, with_break_glass};
 use crate::model::enforced::{Enforced, Synced};
 use crate::model::list::ApprovedList;
@@ -340,16 +340,7 @@ impl Enforcer {
     }
 
     fn target(&self, account: Account) -> Result<Target, String> {
-        let accounts = &self.config.accounts;
-        let location = accounts.file.locate(&account).ok_or_else(|| {
-            format!("its home `{}` is not one to work in", account.home.display().to_string().escape_debug())
-        })?;
-        if location.in_home
-            && let Some((one, other)) = self.decided.directory.shared_homes.get(&account.home)
-        {
-            return Err(format!("its home `{}` is shared by `{one}` and `{other}`", account.home.display()));
-        }
-        Ok(Target { account, location, owner: accounts.owner })
+        target(&self.config.accounts, &self.decided.directory, account)
     }
 
     fn job(&self, target: Target, listed: bool, trigger: Trigger, now: Timestamp) -> Job {
@@ -493,6 +484,19 @@ fn fingerprint(enforced: &Enforced) -> u64 {
     let mut hasher = DefaultHasher::new();
     enforced.hash(&mut hasher);
     hasher.finish()
+}
+
+/// The file of an account, or why there is none to work on.
+pub fn target(accounts: &Accounts, directory: &Directory, account: Account) -> Result<Target, String> {
+    let location = accounts.file.locate(&account).ok_or_else(|| {
+        format!("its home `{}` is not one to work in", account.home.display().to_string().escape_debug())
+    })?;
+    if location.in_home
+        && let Some((one, other)) = directory.shared_homes.get(&account.home)
+    {
+        return Err(format!("its home `{}` is shared by `{one}` and `{other}`", account.home.display()));
+    }
+    Ok(Target { account, location, owner: accounts.owner })
 }
 
 /// One account to look at.

@@ -1,8 +1,10 @@
 //! People: one file a command. stdout is data, stderr is everything else.
 
+mod check;
 mod diff;
 mod enforce;
 mod fetch;
+mod lint;
 mod run;
 mod status;
 mod sync;
@@ -31,14 +33,9 @@ use crate::model::plan::Difference;
 #[derive(Parser)]
 #[command(version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
-    /// Configuration file
-    #[arg(
-        long,
-        global = true,
-        value_name = "FILE",
-        default_value = "/etc/authorized-keys-agent/config.toml"
-    )]
-    config: PathBuf,
+    /// Configuration file [default: /etc/authorized-keys-agent/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// How much to log on stderr
     #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
     log: LogLevel,
@@ -60,6 +57,10 @@ enum Command {
     Diff,
     /// Print health, list, accounts, keys, rejects and drift
     Status(status::Arguments),
+    /// Look at everything the agent needs, and say what is missing
+    Check(check::Arguments),
+    /// Judge authorized_keys lines before they are published
+    Lint(lint::Arguments),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -82,6 +83,9 @@ impl From<LogLevel> for journal::Level {
         }
     }
 }
+
+/// Where the config is unless `--config` says.
+const CONFIG: &str = "/etc/authorized-keys-agent/config.toml";
 
 /// How a command ended; each command says what its code means.
 type Outcome = anyhow::Result<u8>;
@@ -110,14 +114,21 @@ pub fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let config = read_config(&cli.config)?;
+    let path = cli.config.as_deref().unwrap_or(Path::new(CONFIG));
+    if let Command::Lint(arguments) = &cli.command {
+        return lint::run(arguments, path, cli.config.is_some());
+    }
+    let config = read_config(path)?;
     runtime.block_on(async {
         match &cli.command {
-            Command::Run => run::run(config, &cli.config).await,
-            Command::Fetch(arguments) => fetch::run(arguments, config, &cli.config).await,
-            Command::Enforce(arguments) => enforce::run(arguments, config, &cli.config).await,
+            // Done above: it works without a config.
+            Command::Lint(_) => Ok(USAGE),
+            Command::Run => run::run(config, path).await,
+            Command::Fetch(arguments) => fetch::run(arguments, config, path).await,
+            Command::Enforce(arguments) => enforce::run(arguments, config, path).await,
             Command::Sync(arguments) => sync::run(arguments, config).await,
             Command::Diff => diff::run(config).await,
+            Command::Check(arguments) => check::run(arguments, config, path).await,
             Command::Status(arguments) => status::run(arguments, config).await,
         }
     })
@@ -127,7 +138,11 @@ fn run(cli: &Cli) -> Outcome {
 fn read_config(path: &Path) -> anyhow::Result<Config> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the config `{}`", path.display()))?;
-    Config::read(&text).map_err(|error| anyhow!("in the config `{}`:\n{error}", path.display()))
+    parse_config(path, &text)
+}
+
+fn parse_config(path: &Path, text: &str) -> anyhow::Result<Config> {
+    Config::read(text).map_err(|error| anyhow!("in the config `{}`:\n{error}", path.display()))
 }
 
 /// For a daemon's SIGHUP: the same, with the error as text.

@@ -6,6 +6,7 @@ pub mod imds;
 pub mod journal;
 pub mod keyfile;
 pub mod process;
+pub mod sshd;
 pub mod ssm;
 pub mod store;
 pub mod watch;

@@ -108,6 +108,11 @@ pub fn is_root() -> bool {
     Uid::effective().is_root()
 }
 
+/// The uid that this process acts as.
+pub fn user() -> u32 {
+    Uid::effective().as_raw()
+}
+
 /// 64 random bits; a clock would do for what they are used for, spreading polls over a fleet.
 pub fn random() -> u64 {
     getrandom::u64().unwrap_or_default()

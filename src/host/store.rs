@@ -2,11 +2,12 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+use nix::unistd::{AccessFlags, eaccess};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -113,6 +114,55 @@ pub fn refresh(path: &Path, now: SystemTime, age: Duration) -> Result<(), StoreE
         return Ok(());
     }
     file.set_modified(now).map_err(failed("set the time of", path))
+}
+
+/// Whether files can be written in a directory.
+#[derive(Debug)]
+pub enum Access {
+    /// They can.
+    Writable,
+    /// The directory is missing and can be made.
+    Makeable,
+    /// They cannot: because of this, which is the directory or the nearest one above it that exists.
+    Refused {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Asks whether this process may write in `directory`, and writes nothing.
+pub fn access(directory: &Path) -> Access {
+    let mut result = Access::Writable;
+    for path in directory.ancestors() {
+        match fs::metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => result = Access::Makeable,
+            Err(source) => return Access::Refused { path: path.to_owned(), source },
+            Ok(meta) if !meta.is_dir() => {
+                return Access::Refused {
+                    path: path.to_owned(),
+                    source: io::ErrorKind::NotADirectory.into(),
+                };
+            }
+            Ok(_) => {
+                return match eaccess(path, AccessFlags::W_OK | AccessFlags::X_OK) {
+                    Ok(()) => result,
+                    Err(error) => Access::Refused { path: path.to_owned(), source: error.into() },
+                };
+            }
+        }
+    }
+    result
+}
+
+/// Owner and permission bits of what is at `path`, without following a link; `None` when there is nothing.
+pub fn owner(path: &Path) -> Result<Option<(u32, u32)>, StoreError> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => Ok(Some((meta.uid(), meta.mode() & 0o7777))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("look at", path)(error)),
+    }
 }
 
 /// For `map_err`: what was being done, to what.

@@ -263,19 +263,7 @@ impl FilePattern {
     /// Where this account's file is; `None` when the home is no absolute path below `/`.
     pub fn locate(&self, account: &Account) -> Option<Location> {
         let home = account.home.to_str()?;
-        let mut path = String::new();
-        let mut chars = self.0.chars();
-        while let Some(c) = chars.next() {
-            match (c, if c == '%' { chars.next() } else { None }) {
-                ('%', Some('h')) => path.push_str(home),
-                ('%', Some('u')) => path.push_str(account.name.as_str()),
-                ('%', Some('U')) => path.push_str(&account.uid.to_string()),
-                ('%', _) => path.push('%'),
-                (c, _) => path.push(c),
-            }
-        }
-        // sshd: a path that is not absolute is below the home (auth.c: expand_authorized_keys).
-        let path = if path.starts_with('/') { PathBuf::from(path) } else { account.home.join(path) };
+        let path = expand(&self.0, account)?;
         let below_home = path.strip_prefix(home).ok().filter(|_| is_home(&account.home));
         let uses_home = self.0.starts_with("%h") || !self.0.starts_with('/');
         if uses_home && below_home.is_none() {
@@ -292,6 +280,24 @@ impl FilePattern {
         let file = names.pop()?;
         Some(Location { in_home: below_home.is_some(), directories: names, file, path })
     }
+}
+
+/// The path that sshd makes of one entry of `AuthorizedKeysFile` (`auth.c: expand_authorized_keys`): tokens are filled
+/// in, and what is not absolute then is below the home. `None` when the home is not UTF-8.
+pub fn expand(entry: &str, account: &Account) -> Option<PathBuf> {
+    let home = account.home.to_str()?;
+    let mut path = String::new();
+    let mut chars = entry.chars();
+    while let Some(c) = chars.next() {
+        match (c, if c == '%' { chars.next() } else { None }) {
+            ('%', Some('h')) => path.push_str(home),
+            ('%', Some('u')) => path.push_str(account.name.as_str()),
+            ('%', Some('U')) => path.push_str(&account.uid.to_string()),
+            ('%', _) => path.push('%'),
+            (c, _) => path.push(c),
+        }
+    }
+    Some(if path.starts_with('/') { PathBuf::from(path) } else { account.home.join(path) })
 }
 
 /// A home that work can be done in: absolute, not `/`, no `..` (FACTS of NSS: it may be empty or `/`).

@@ -127,6 +127,39 @@ pub fn judge_break_glass(
     (grants, rejected)
 }
 
+/// Values that are not on a list yet, judged as those of one account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drafts {
+    /// Every line that the policy takes, in the order of the values.
+    pub lines: Vec<Grant>,
+    /// The keys that come of them.
+    pub grants: Vec<Grant>,
+    /// The values that are only comments.
+    pub tombstones: Vec<String>,
+    /// What is not taken.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Judges values by name and text, each as [`judge`] would judge a parameter.
+pub fn judge_drafts<'a>(
+    values: impl IntoIterator<Item = (&'a str, &'a str)>,
+    policy: &Policy,
+    zone: &TimeZone,
+) -> Drafts {
+    let mut drafts = Drafts::default();
+    for (name, text) in values {
+        let value = read_lines(Source { parameter: name, version: None }, text, policy, zone);
+        drafts.rejected.extend(value.rejected);
+        match value.says {
+            Says::Keys(keys) => drafts.lines.extend(keys),
+            Says::NoKeys => drafts.tombstones.push(name.to_owned()),
+            Says::Nothing => {}
+        }
+    }
+    drafts.grants = settle(drafts.lines.clone(), &mut drafts.rejected);
+    drafts
+}
+
 /// The lines of one account: its grants that are good at `now`, and the break-glass keys, which win over a
 /// line with the same key. An expired line says nothing.
 pub fn with_break_glass<'a>(grants: &'a [Grant], break_glass: &'a [Grant], now: Timestamp) -> Vec<&'a Grant> {
@@ -225,6 +258,11 @@ fn read_lines(source: Source<'_>, text: &str, policy: &Policy, zone: &TimeZone) 
         _ => Says::Keys(keys),
     };
     Value { says, rejected }
+}
+
+/// True when a value holds a private key, which nobody is to see.
+pub fn holds_private_key(value: &str) -> bool {
+    value.lines().any(is_private_key)
 }
 
 /// `-----BEGIN … PRIVATE KEY-----`, and PuTTY's own form.

@@ -74,6 +74,46 @@ impl Source {
     }
 }
 
+/// One thing that a source asks for, on its own.
+#[derive(Debug)]
+pub struct Share {
+    /// As [`Wanted::describe`] names it; a template that cannot be filled in, as it was written.
+    pub name: String,
+    /// It alone, or why it cannot be asked for.
+    pub wanted: Result<Wanted, Unfilled>,
+}
+
+impl Source {
+    /// Every path, every name and the directory, each on its own, so that one that fails can be told from the others.
+    pub fn shares(&self, facts: &Facts) -> Vec<Share> {
+        let mut shares = Vec::new();
+        for path in &self.paths {
+            let wanted = path.expand(facts).map(|path| Wanted { paths: vec![path], ..Wanted::default() });
+            shares.push(Share::new(format!("ssm:{path}"), wanted));
+        }
+        for (account, names) in &self.parameters {
+            for name in names {
+                let served = BTreeSet::from([account.clone()]);
+                let wanted = name.expand(facts);
+                let wanted =
+                    wanted.map(|name| Wanted { names: [(name, served)].into(), ..Wanted::default() });
+                shares.push(Share::new(format!("ssm:{name}"), wanted));
+            }
+        }
+        let directory = self.directory.iter().cloned();
+        shares.extend(directory.map(|path| {
+            Share::new(String::new(), Ok(Wanted { directory: Some(path), ..Wanted::default() }))
+        }));
+        shares
+    }
+}
+
+impl Share {
+    fn new(written: String, wanted: Result<Wanted, Unfilled>) -> Self {
+        Self { name: wanted.as_ref().map_or(written, Wanted::describe), wanted }
+    }
+}
+
 impl Wanted {
     /// One line for people: `ssm:/authorized-keys/web, ssm:/ssh/prod:live, directory:/etc/…`.
     pub fn describe(&self) -> String {

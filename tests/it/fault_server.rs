@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::http_server::{Answer, HttpServer, Request};
@@ -90,6 +91,8 @@ struct State {
     script: VecDeque<Behaviour>,
     otherwise: Behaviour,
     requests: Vec<Request>,
+    /// What the `date` of every answer says.
+    date: String,
 }
 
 impl FaultServer {
@@ -101,6 +104,7 @@ impl FaultServer {
             script: VecDeque::new(),
             otherwise: Behaviour::Good,
             requests: Vec::new(),
+            date: "Tue, 14 Nov 2023 22:13:20 GMT".to_owned(),
         };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
         let for_handler = Arc::clone(&state);
@@ -109,7 +113,7 @@ impl FaultServer {
             state.requests.push(request.clone());
             let behaviour = state.script.pop_front().unwrap_or_else(|| state.otherwise.clone());
             let calls = state.requests.len();
-            let answer = behave(behaviour, request, &state.parameters, calls);
+            let answer = dated(behave(behaviour, request, &state.parameters, calls), &state.date);
             drop(state);
             for_handler.1.notify_all();
             answer
@@ -144,6 +148,11 @@ impl FaultServer {
     /// Removes a parameter.
     pub fn delete(&self, name: &str) {
         self.state.0.lock().unwrap().parameters.remove(name);
+    }
+
+    /// What time the service says it is, from now on.
+    pub fn set_clock(&self, at: Timestamp) {
+        self.state.0.lock().unwrap().date = at.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
     }
 
     /// Calls so far.
@@ -255,11 +264,18 @@ fn with_token(mut page: Value, token: &str) -> Vec<u8> {
 }
 
 fn reply(status: u16, body: Vec<u8>) -> Answer {
-    let headers = vec![
-        ("content-type".to_owned(), "application/x-amz-json-1.1".to_owned()),
-        ("date".to_owned(), "Tue, 14 Nov 2023 22:13:20 GMT".to_owned()),
-    ];
+    let headers = vec![("content-type".to_owned(), "application/x-amz-json-1.1".to_owned())];
     Answer::Reply { status, headers, body }
+}
+
+/// With the time of the service, unless a proxy answers for it.
+fn dated(mut answer: Answer, date: &str) -> Answer {
+    if let Answer::Reply { headers, .. } = &mut answer
+        && headers.iter().all(|(_, value)| value != "text/html")
+    {
+        headers.push(("date".to_owned(), date.to_owned()));
+    }
+    answer
 }
 
 fn html(status: u16) -> Answer {

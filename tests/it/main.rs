@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod aws;
+mod check;
 mod fault;
 mod fault_server;
 mod faults;
@@ -14,6 +15,7 @@ mod idle;
 mod imds;
 mod imds_server;
 mod journal;
+mod lint;
 mod lists;
 mod people;
 mod shipped;

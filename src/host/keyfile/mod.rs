@@ -155,6 +155,29 @@ impl Refusal {
         }
     }
 
+    /// What a person can do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NeedsRoot(_) => "run this as root",
+            Self::CannotActAs { .. } => {
+                "give the service CAP_SETUID and CAP_SETGID, as the shipped unit does"
+            }
+            Self::Home { .. } => {
+                "make the home (mkhomedir_helper(8)), or take the account out of `[accounts] manage`"
+            }
+            Self::ForeignOwner { .. } => "give the home to its account: chown",
+            Self::Untrusted { .. } => {
+                "give that directory to root, and let nobody else write to it: chmod go-w"
+            }
+            Self::Obstacle { .. } => "look at what stands there, and remove it",
+            Self::Mounted(_) => "unmount what is mounted there",
+            Self::Flagged(_) => "take the flags away: chattr -i -a",
+            Self::Contended(_) => "find out who writes it: `ausearch -k authorized_keys`, where audit is on",
+            Self::Abandoned => "look at the file system of the home; a network mount may be down",
+            Self::Io { .. } => "look at the file system: is it mounted, writable and sound",
+        }
+    }
+
     /// For `map_err`: what was being done, to what.
     fn io(what: &'static str, path: &Path) -> impl FnOnce(Errno) -> Self {
         let path = path.to_owned();

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 
 use aws_credential_types::provider::ProvideCredentials;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
@@ -73,13 +73,23 @@ impl ParameterStore {
             expires: given.expiry().and_then(|at| Timestamp::try_from(at).ok()),
             region: self.connection.region.clone(),
             region_source: self.connection.region_source,
-            clock_skew: transport::clock_skew(&self.connection.seen, now),
+            clock_skew: self.clock_skew(now),
         })
     }
 
     /// The region that is asked.
     pub fn region(&self) -> &str {
         &self.connection.region
+    }
+
+    /// Which source named the region.
+    pub fn region_source(&self) -> RegionSource {
+        self.connection.region_source
+    }
+
+    /// How far the service's clock is ahead of `now`; `None` before its first answer, and an error is one too.
+    pub fn clock_skew(&self, now: Timestamp) -> Option<SignedDuration> {
+        transport::clock_skew(&self.connection.seen, now)
     }
 
     async fn pages(&self, path: &str, resource: &str) -> Result<Vec<Parameter>, Failure> {

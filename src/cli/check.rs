@@ -1,0 +1,72 @@
+//! `check`: everything the agent needs, looked at before it is needed. Exit 0 all good, 1 something failed, 2 usage or
+//! config. What depends on nothing that failed is looked at all the same; nothing is written.
+
+mod accounts;
+mod list;
+mod own;
+mod sshd;
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::cli::Outcome;
+use crate::model::config::Config;
+use crate::model::preflight::{Finding, Verdict, count, keys};
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Print JSON, schema 1
+    #[arg(long)]
+    json: bool,
+}
+
+/// `path` is where `config` was read.
+pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> Outcome {
+    let message = format!("`{}` is read, mode {}", path.display(), config.mode.as_str());
+    let mut findings = vec![Finding::ok("config", message)];
+    let read = list::look(&config.source, super::now, &mut findings).await;
+    let listed = read.list.iter().flat_map(|list| &list.entries).map(|entry| &entry.account);
+    let names = config.accounts.named().chain(listed).cloned().collect();
+    let people = accounts::look_up(&config, names, &mut findings).await;
+    if let Some(list) = &read.list {
+        findings.extend(keys(list, read.whole, &config, &super::zone(), |name| people.here(name)));
+    }
+    accounts::files(&people, &mut findings).await;
+    own::directories(&config.paths, &mut findings);
+    own::break_glass(&config, &super::zone(), &mut findings);
+    own::daemons(&config.paths, &mut findings);
+    sshd::look(&people, &mut findings);
+    conclude(&findings, arguments.json)
+}
+
+fn conclude(findings: &[Finding], as_json: bool) -> Outcome {
+    let number = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let failed = number(Verdict::Fail);
+    if as_json {
+        let worst = findings.iter().map(|finding| finding.verdict).max();
+        let report = json!({"schema": 1, "verdict": worst, "checks": findings});
+        super::print(&format!("{report:#}\n"))?;
+    } else {
+        let mut text = String::new();
+        for finding in findings {
+            let _ = writeln!(text, "{finding}");
+        }
+        super::print(&text)?;
+        let (checks, warnings) = (count(findings.len(), "check"), count(number(Verdict::Warn), "warning"));
+        let _ = writeln!(io::stderr(), "{checks}, {failed} failed, {warnings}");
+    }
+    Ok(u8::from(failed > 0))
+}
+
+/// Runs what may block for ever, such as NSS or a network home, on a thread of its own; `None` when it takes too long.
+async fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (answer, asked) = oneshot::channel();
+    std::thread::spawn(move || answer.send(work()).ok());
+    tokio::time::timeout(limit, asked).await.ok()?.ok()
+}

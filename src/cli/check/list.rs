@@ -1,0 +1,197 @@
+//! The half of `check` with the network: facts of the instance, region, credentials, and the list itself.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use crate::agent::events::chain;
+use crate::agent::fetch::{Clients, FetchError};
+use crate::host::imds::{self, Metadata};
+use crate::host::ssm::{CredentialSource, Failure};
+use crate::model::config::Source;
+use crate::model::desired::Rejected;
+use crate::model::list::{ApprovedList, Entry};
+use crate::model::preflight::{Finding, clock, count};
+use crate::model::source::{Share, Wanted, merge};
+use crate::model::template::{Facts, Need, Unfilled};
+
+/// What could be read of the list.
+pub(super) struct Read {
+    /// `None` when nothing could.
+    pub(super) list: Option<ApprovedList>,
+    /// True when nothing is missing from it.
+    pub(super) whole: bool,
+}
+
+/// Asks for everything the source names, each on its own.
+pub(super) async fn look(source: &Source, now: fn() -> Timestamp, findings: &mut Vec<Finding>) -> Read {
+    let facts = facts(&source.needs(), findings).await;
+    let mut clients = Clients::default();
+    let needs_aws = !source.paths.is_empty() || !source.parameters.is_empty();
+    // Nobody to ask, or nothing to ask with: what was said of that is not repeated for each path.
+    let mut silent = needs_aws && !who_asks(&mut clients, now, findings).await;
+    let (mut read, mut entries, mut unusable) = (0, Vec::new(), Vec::new());
+    let shares = source.shares(&facts);
+    let all = shares.len();
+    for Share { name, wanted } in shares {
+        let wanted = match wanted {
+            Ok(wanted) if silent && wanted.directory.is_none() => {
+                findings.push(not_asked(&name));
+                continue;
+            }
+            Ok(wanted) => wanted,
+            Err(unfilled) => {
+                findings.push(unfillable(&name, &unfilled));
+                continue;
+            }
+        };
+        match clients.entries(&wanted).await {
+            Ok((found, misplaced)) => {
+                findings.push(readable(&name, &wanted, &found, &misplaced));
+                read += 1;
+                entries.extend(found);
+                unusable.extend(misplaced);
+            }
+            Err(error) => {
+                silent |= concerns_all(&error);
+                findings.push(unreadable(&name, &error));
+            }
+        }
+    }
+    if needs_aws
+        && let Ok(store) = clients.store().await
+        && let Some(skew) = store.clock_skew(now())
+    {
+        findings.push(clock(skew));
+    }
+    let list = (read > 0).then(|| ApprovedList::new(String::new(), now(), merge(entries), unusable));
+    Read { list, whole: read == all }
+}
+
+/// What the templates ask of the instance.
+async fn facts(needs: &BTreeSet<Need>, findings: &mut Vec<Finding>) -> Facts {
+    let mut facts = Facts::new();
+    if needs.is_empty() {
+        return facts;
+    }
+    let fail = |failure: imds::Failure| {
+        let hint = failure.hint().unwrap_or_else(|| "look at the instance metadata options".to_owned());
+        Finding::fail("metadata", failure.to_string(), hint)
+    };
+    let metadata = match Metadata::new(&imds::Settings::default()) {
+        Ok(metadata) => metadata,
+        Err(failure) => {
+            findings.push(fail(failure));
+            return facts;
+        }
+    };
+    for need in needs {
+        match metadata.look_up(&BTreeSet::from([need.clone()])).await {
+            Ok(found) => {
+                let value = found.get(need).map_or("", String::as_str);
+                findings.push(Finding::ok("metadata", format!("{need} is `{value}`")));
+                facts.extend(found);
+            }
+            Err(failure) => {
+                let gone = failure == imds::Failure::Unreachable;
+                findings.push(fail(failure));
+                if gone {
+                    break;
+                }
+            }
+        }
+    }
+    facts
+}
+
+/// Region and credentials; true when there are both.
+async fn who_asks(clients: &mut Clients, now: fn() -> Timestamp, findings: &mut Vec<Finding>) -> bool {
+    let fail = |check, error: &dyn std::error::Error, hint: Option<String>| {
+        let hint = hint.unwrap_or_else(|| "look at the AWS_ variables of the fetcher".to_owned());
+        Finding::fail(check, error.to_string(), hint)
+    };
+    let store = match clients.store().await {
+        Ok(store) => store,
+        Err(error) => {
+            let check = if matches!(error, FetchError::Ssm(Failure::RegionMissing)) {
+                "region"
+            } else {
+                "credentials"
+            };
+            findings.push(fail(check, &error, error.hint()));
+            return false;
+        }
+    };
+    findings.push(Finding::ok("region", format!("{} (from {})", store.region(), store.region_source())));
+    let who = match store.who_am_i(now()).await {
+        Ok(who) => who,
+        Err(failure) => {
+            findings.push(fail("credentials", &failure, failure.hint()));
+            return false;
+        }
+    };
+    let expires = who.expires.map(|at| format!(", until {at:.0}")).unwrap_or_default();
+    let message = format!("{} from {}{expires}", who.access_key, who.source);
+    if who.expires.is_some_and(|at| at <= now()) {
+        let hint = Failure::CredentialsExpired.hint().unwrap_or_default();
+        findings.push(Finding::fail("credentials", message, hint));
+        return true;
+    }
+    let own = matches!(who.source, CredentialSource::Environment | CredentialSource::Profile);
+    let whose = if own { ": those of whoever runs this; a service has its own" } else { "" };
+    findings.push(Finding::ok("credentials", message + whose));
+    true
+}
+
+/// The next request would fail in the same way.
+fn concerns_all(error: &FetchError) -> bool {
+    let FetchError::Ssm(failure) = error else { return false };
+    matches!(
+        failure,
+        Failure::Network { .. }
+            | Failure::Throttled
+            | Failure::CredentialsExpired
+            | Failure::CredentialsMissing
+            | Failure::CredentialsFailed(_)
+            | Failure::RegionMissing
+    )
+}
+
+fn not_asked(name: &str) -> Finding {
+    Finding::warn("source", format!("{name}: not asked for"), "mend what failed above first")
+}
+
+fn unfillable(name: &str, unfilled: &Unfilled) -> Finding {
+    match unfilled {
+        Unfilled::Unknown { .. } => not_asked(name),
+        unfilled => Finding::fail(
+            "source",
+            format!("{name}: {unfilled}"),
+            "change the tag, or write the name into the config",
+        ),
+    }
+}
+
+fn readable(name: &str, wanted: &Wanted, found: &[Entry], misplaced: &[Rejected]) -> Finding {
+    let values =
+        count(found.len() + misplaced.len(), if wanted.directory.is_some() { "file" } else { "parameter" });
+    if found.is_empty() && misplaced.is_empty() {
+        // A path that does not exist is empty too.
+        let hint = match wanted.directory {
+            Some(_) => "put the keys of an account into a file of its name there",
+            None => "is it the right path, region and AWS account? put keys below it as `…/ACCOUNT/NAME`",
+        };
+        return Finding::warn("source", format!("{name}: readable, and nothing in it"), hint);
+    }
+    Finding::ok("source", format!("{name}: {values}"))
+}
+
+fn unreadable(name: &str, error: &FetchError) -> Finding {
+    let hint = error.hint().unwrap_or_else(|| match error {
+        FetchError::Directory(_) => {
+            "the fetcher must be able to read all of it, or it takes nothing".to_owned()
+        }
+        _ => "`authorized-keys-agent fetch --once --log debug` says more".to_owned(),
+    });
+    Finding::fail("source", format!("{name}: {}", chain(error)), hint)
+}
