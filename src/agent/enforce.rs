@@ -19,6 +19,7 @@ use crate::agent::pass::{Enforcer, List, Report, Terms};
 use crate::agent::work::{AgentWatches, Subject};
 use crate::agent::{Trigger, files};
 use crate::host::process::{self, Lock, LockError};
+use crate::host::service::Service;
 use crate::host::watch::{Change, Watches};
 use crate::host::{keyfile, store};
 use crate::model::account::AccountName;
@@ -57,8 +58,16 @@ pub async fn once(
     accepted: Option<String>,
     now: Timestamp,
 ) -> Report {
-    let terms =
-        Terms { trigger: Trigger::Startup, only: None, list, accepted, watches: None, publish: true, now };
+    let terms = Terms {
+        trigger: Trigger::Startup,
+        only: None,
+        list,
+        accepted,
+        watches: None,
+        publish: true,
+        alive: &|| (),
+        now,
+    };
     enforcer.pass(terms, |_| {}).await
 }
 
@@ -97,6 +106,7 @@ impl Pending {
 /// Enforces until SIGTERM or SIGINT. `reread` gives the config again at SIGHUP; `now` is the clock.
 pub async fn run(
     mut enforcer: Enforcer,
+    service: Service,
     reread: impl Fn() -> Result<Config, String>,
     now: impl Fn() -> Timestamp,
 ) -> Result<(), StartError> {
@@ -106,8 +116,9 @@ pub async fn run(
     let pending = Arc::new(Pending::default());
     let (mut trigger, mut only) = (Trigger::Startup, None);
     let mut watches = None;
+    let mut said = String::new();
     let (mut full_check, mut last_full) = (Instant::now(), Instant::now());
-    loop {
+    'work: loop {
         let full = only.is_none();
         if full {
             // A watch may have died in ways that nobody tells of (an unmount, the watcher's thread): each full
@@ -115,7 +126,7 @@ pub async fn run(
             let fresh = watch(&pending, &enforcer);
             last_full = Instant::now();
             full_check = last_full + enforcer.config().verify.every;
-            let report = pass(&mut enforcer, trigger, None, fresh.as_ref(), &pending, now()).await;
+            let report = pass(&mut enforcer, trigger, None, fresh.as_ref(), &pending, service, now()).await;
             if let Some(watches) = fresh.as_ref().filter(|_| enforcer.holds_a_list()) {
                 // The next confirmation is to be seen when it comes.
                 watch_file(watches, &files::fetch_report(&enforcer.config().paths));
@@ -127,39 +138,55 @@ pub async fn run(
                 full_check = full_check.min(last_full + STORM_PAUSE);
             }
         } else {
-            let report = pass(&mut enforcer, trigger, only, watches.as_ref(), &pending, now()).await;
+            let report = pass(&mut enforcer, trigger, only, watches.as_ref(), &pending, service, now()).await;
             if report.newly_hanging {
                 full_check = full_check.min(last_full + STORM_PAUSE);
             }
+        }
+        if matches!(trigger, Trigger::Startup | Trigger::Reload) {
+            said = enforcer.summary();
+            service.ready(&said);
+        } else if said != enforcer.summary() {
+            said = enforcer.summary();
+            service.says(&said);
         }
         let retries = enforcer.retries();
         let retry = retries.as_ref().map_or(full_check, |(wait, _)| Instant::now() + *wait);
         // Every arm is cancel-safe: signals and the bell keep what arrives while nobody waits, sleeping keeps
         // nothing.
-        (trigger, only) = tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => {
-                enforcer.reconfigure(reread());
-                (Trigger::Reload, None)
-            }
-            () = pending.bell.notified() => match pending.take() {
-                // Events were lost. An account can bring that about on purpose, again and again: the rest of
-                // what is known is looked at now, everything a moment later.
-                Changed { lost: true, accounts, .. } if last_full.elapsed() < STORM_PAUSE => {
-                    full_check = full_check.min(last_full + STORM_PAUSE);
-                    (Trigger::Drift, Some(accounts))
+        (trigger, only) = loop {
+            break tokio::select! {
+                _ = terminate.recv() => break 'work,
+                _ = interrupt.recv() => break 'work,
+                () = service.heartbeat() => {
+                    service.alive();
+                    continue;
                 }
-                Changed { lost: true, .. } => (Trigger::Timer, None),
-                Changed { list: true, .. } => (Trigger::ListChanged, None),
-                Changed { accounts, .. } => (Trigger::Drift, Some(accounts)),
-            },
-            () = tokio::time::sleep_until(full_check) => (Trigger::Timer, None),
-            () = tokio::time::sleep_until(retry), if retries.is_some() => {
-                (Trigger::Timer, retries.map(|(_, accounts)| accounts))
-            }
+                _ = hang_up.recv() => {
+                    service.reloading();
+                    enforcer.reconfigure(reread());
+                    (Trigger::Reload, None)
+                }
+                () = pending.bell.notified() => match pending.take() {
+                    // Events were lost. An account can bring that about on purpose, again and again: the rest of
+                    // what is known is looked at now, everything a moment later.
+                    Changed { lost: true, accounts, .. } if last_full.elapsed() < STORM_PAUSE => {
+                        full_check = full_check.min(last_full + STORM_PAUSE);
+                        (Trigger::Drift, Some(accounts))
+                    }
+                    Changed { lost: true, .. } => (Trigger::Timer, None),
+                    Changed { list: true, .. } => (Trigger::ListChanged, None),
+                    Changed { accounts, .. } => (Trigger::Drift, Some(accounts)),
+                },
+                () = tokio::time::sleep_until(full_check) => (Trigger::Timer, None),
+                () = tokio::time::sleep_until(retry), if retries.is_some() => {
+                    (Trigger::Timer, retries.clone().map(|(_, accounts)| accounts))
+                }
+            };
         };
     }
+    service.stopping();
+    Ok(())
 }
 
 /// Least time between two full passes that lost events cause.
@@ -171,14 +198,23 @@ async fn pass(
     only: Option<BTreeSet<AccountName>>,
     watches: Option<&Arc<AgentWatches>>,
     pending: &Arc<Pending>,
+    service: Service,
     now: Timestamp,
 ) -> Report {
     let asked = matches!(trigger, Trigger::Reload | Trigger::Startup);
     let accepted = if asked { take_accepted(&enforcer.config().paths, now) } else { None };
     let accepted = accepted.filter(|_| trigger == Trigger::Reload);
     let again = Arc::clone(pending);
-    let terms =
-        Terms { trigger, only, list: List::Stored, accepted, watches: watches.cloned(), publish: true, now };
+    let terms = Terms {
+        trigger,
+        only,
+        list: List::Stored,
+        accepted,
+        watches: watches.cloned(),
+        publish: true,
+        alive: &|| service.alive(),
+        now,
+    };
     enforcer.pass(terms, move |name| again.add(Change::At(Subject::Account(name)))).await
 }
 

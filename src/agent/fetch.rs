@@ -4,11 +4,13 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::agent::events::{self, chain};
 use crate::agent::files;
 use crate::host::imds::{self, Metadata};
 use crate::host::process::{self, Lock, LockError};
+use crate::host::service::Service;
 use crate::host::ssm::{self, Parameter, ParameterStore};
 use crate::host::{directory, store};
 use crate::model::account::AccountName;
@@ -247,6 +249,15 @@ impl Fetcher {
         }
     }
 
+    /// One line for `systemctl status`.
+    fn summary(&self) -> String {
+        match (&self.report.error, &self.stored) {
+            (Some(error), _) => format!("failing: {error}"),
+            (None, Some(list)) => format!("{} parameters of {}", list.entries.len(), list.source),
+            (None, None) => "no list yet".to_owned(),
+        }
+    }
+
     /// How the last fetch went.
     pub fn report(&self) -> &FetchReport {
         &self.report
@@ -265,6 +276,7 @@ impl Fetcher {
 /// Fetches until SIGTERM or SIGINT. `reread` gives the config again at SIGHUP; `now` is the clock.
 pub async fn run(
     config: Config,
+    service: Service,
     reread: impl Fn() -> Result<Config, String>,
     now: impl Fn() -> Timestamp,
 ) -> Result<(), StartError> {
@@ -273,28 +285,47 @@ pub async fn run(
         (listen(SignalKind::hangup())?, listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
     let mut cadence = Cadence::new(config.source.every);
     let mut fetcher = Fetcher::new(config);
-    loop {
+    let mut ready = false;
+    'work: loop {
         // Cancelled only to end the process; a list that is half fetched is not stored.
         let succeeded = tokio::select! {
             outcome = fetcher.fetch(&now) => outcome.is_ok(),
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
         };
         cadence = cadence.after(succeeded);
         let wait = cadence.wait(process::random());
         fetcher.publish(now().checked_add(wait).ok());
-        // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => match reread() {
-                Ok(config) => {
-                    cadence = Cadence::new(config.source.every);
-                    fetcher.config = config;
+        let said = fetcher.summary();
+        if ready {
+            service.says(&said);
+        } else {
+            ready = true;
+            service.ready(&said);
+        }
+        let due = Instant::now() + wait;
+        loop {
+            // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
+            tokio::select! {
+                _ = terminate.recv() => break 'work,
+                _ = interrupt.recv() => break 'work,
+                _ = hang_up.recv() => {
+                    service.reloading();
+                    ready = false;
+                    match reread() {
+                        Ok(config) => {
+                            cadence = Cadence::new(config.source.every);
+                            fetcher.config = config;
+                        }
+                        Err(error) => tracing::error!(error, "config not read again, the old one stays"),
+                    }
+                    break;
                 }
-                Err(error) => tracing::error!(error, "config not read again, the old one stays"),
-            },
-            () = tokio::time::sleep(wait) => {}
+                () = tokio::time::sleep_until(due) => break,
+                () = service.heartbeat() => service.alive(),
+            }
         }
     }
+    service.stopping();
+    Ok(())
 }

@@ -94,6 +94,8 @@ pub struct Terms<'a> {
     pub watches: Option<Arc<AgentWatches>>,
     /// Write the status; `diff` writes nothing.
     pub publish: bool,
+    /// Called again and again while the pass goes on.
+    pub alive: &'a dyn Fn(),
     /// What the clock says.
     pub now: Timestamp,
 }
@@ -152,6 +154,19 @@ impl Enforcer {
     /// What the last pass found.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// One line for `systemctl status`.
+    pub fn summary(&self) -> String {
+        let in_sync = self.status.accounts.values().filter(|a| a.state == AccountState::InSync).count();
+        let managed = self.enforced.managed().count();
+        let list = if self.status.list.digest.is_some() { "" } else { ", no list yet" };
+        format!(
+            "{} ({}): {in_sync} of {managed} accounts in sync, {} changes undone{list}",
+            self.status.health.as_str(),
+            self.status.mode,
+            self.status.drift.repaired
+        )
     }
 
     /// Accounts to look at again before the next full check, and how soon.
@@ -234,7 +249,7 @@ impl Enforcer {
         terms: Terms<'_>,
         look_again: impl Fn(AccountName) + Clone + Send + 'static,
     ) -> Report {
-        let Terms { trigger, only, list, accepted, watches, publish, now } = terms;
+        let Terms { trigger, only, list, accepted, watches, publish, alive, now } = terms;
         tracing::debug!(?trigger, accounts = only.as_ref().map(BTreeSet::len), "pass");
         self.publishing = publish;
         if only.is_none() {
@@ -246,7 +261,7 @@ impl Enforcer {
         let (jobs, mut outcomes) = self.jobs(rows, trigger, now);
         let wanted: HashMap<AccountName, Wanted> =
             jobs.iter().map(|job| (job.target.account.name.clone(), job.wanted.clone())).collect();
-        let done = work::work(jobs, watches.as_ref(), &mut self.hanging, look_again).await;
+        let done = work::work(jobs, watches.as_ref(), &mut self.hanging, look_again, alive).await;
         outcomes.extend(done.outcomes);
         let mut differences = Vec::new();
         for (name, outcome) in outcomes {
@@ -283,7 +298,7 @@ impl Enforcer {
         for job in &mut jobs {
             job.mode = Mode::Observe;
         }
-        outcomes.extend(work::work(jobs, None, &mut self.hanging, |_| {}).await.outcomes);
+        outcomes.extend(work::work(jobs, None, &mut self.hanging, |_| {}, &|| ()).await.outcomes);
         outcomes
     }
 

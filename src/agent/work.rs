@@ -137,12 +137,13 @@ pub struct Done {
 }
 
 /// Does all `jobs`, and gives each account's outcome. `look_again` is called when a thread that was given up on
-/// comes back.
+/// comes back, `alive` again and again meanwhile.
 pub async fn work(
     jobs: Vec<Job>,
     watches: Option<&Arc<AgentWatches>>,
     hanging: &mut Hanging,
     look_again: impl Fn(AccountName) + Clone + Send + 'static,
+    alive: &dyn Fn(),
 ) -> Done {
     let mut newly_hanging = false;
     let (stuck, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| hanging.has(job));
@@ -154,6 +155,7 @@ pub async fn work(
     let start = || spawn(Arc::clone(&queue), watches.cloned(), sender.clone(), look_again.clone());
     let mut worker = start();
     while outcomes.len() < total {
+        alive();
         if let Ok(Some(outcome)) = tokio::time::timeout(PATIENCE, results.recv()).await {
             outcomes.push(outcome);
             continue;

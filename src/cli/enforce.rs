@@ -7,6 +7,7 @@ use clap::Args;
 use crate::agent::enforce;
 use crate::agent::pass::{Enforcer, List};
 use crate::cli::Outcome;
+use crate::host::service::Service;
 use crate::model::config::Config;
 use crate::model::status::Health;
 
@@ -21,7 +22,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
     let _lock = enforce::claim(&config.paths)?;
     let mut enforcer = Enforcer::new(config, super::zone(), super::now())?;
     if !arguments.once {
-        enforce::run(enforcer, || super::reread_config(path), super::now).await?;
+        enforce::run(enforcer, Service::of_this_process(), || super::reread_config(path), super::now).await?;
         return Ok(0);
     }
     enforce::once(&mut enforcer, List::Stored, None, super::now()).await;

@@ -6,6 +6,7 @@ use clap::Args;
 
 use crate::agent::fetch::{self, Fetcher};
 use crate::cli::Outcome;
+use crate::host::service::Service;
 use crate::model::config::Config;
 
 #[derive(Args)]
@@ -18,7 +19,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> Outcome {
     let _lock = fetch::claim(&config.paths)?;
     if !arguments.once {
-        fetch::run(config, || super::reread_config(path), super::now).await?;
+        fetch::run(config, Service::of_this_process(), || super::reread_config(path), super::now).await?;
         return Ok(0);
     }
     let mut fetcher = Fetcher::new(config);

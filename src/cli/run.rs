@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::agent::pass::Enforcer;
 use crate::agent::{enforce, fetch};
 use crate::cli::Outcome;
+use crate::host::service::Service;
 use crate::model::config::Config;
 
 /// Until SIGTERM.
@@ -13,8 +14,10 @@ pub(super) async fn run(config: Config, path: &Path) -> Outcome {
     let _enforcer = enforce::claim(&config.paths)?;
     let reread = || super::reread_config(path);
     let enforcer = Enforcer::new(config.clone(), super::zone(), super::now())?;
-    let (fetched, enforced) =
-        tokio::join!(fetch::run(config, reread, super::now), enforce::run(enforcer, reread, super::now),);
+    let (fetched, enforced) = tokio::join!(
+        fetch::run(config, Service::silent(), reread, super::now),
+        enforce::run(enforcer, Service::of_this_process(), reread, super::now),
+    );
     fetched?;
     enforced?;
     Ok(0)

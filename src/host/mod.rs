@@ -6,6 +6,7 @@ pub mod imds;
 pub mod journal;
 pub mod keyfile;
 pub mod process;
+pub mod service;
 pub mod sshd;
 pub mod ssm;
 pub mod store;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use authorized_keys_agent::model::config::Config;
 
@@ -68,4 +69,34 @@ fn the_readme_names_the_two_commands_and_no_file_that_is_missing() {
     let repaired = "1e086f77428f49c0a8c7dafeab42ec30";
     assert_eq!(authorized_keys_agent::agent::events::id::REPAIRED, repaired);
     assert!(readme.contains(repaired));
+}
+
+#[test]
+fn systemd_has_nothing_to_say_about_the_units() {
+    let directory = tempfile::tempdir().unwrap();
+    for (unit, exposure) in [("authorized-keys-agent.service", 2.5), ("authorized-keys-fetch.service", 1.5)] {
+        // The binary of this build stands for the one that a package installs.
+        let text = read(&format!("systemd/{unit}"));
+        let path = directory.path().join(unit);
+        let text =
+            text.replace("/usr/bin/authorized-keys-agent", env!("CARGO_BIN_EXE_authorized-keys-agent"));
+        fs::write(&path, text).unwrap();
+        let analyze = |arguments: &[&str]| {
+            let output = Command::new("systemd-analyze").args(arguments).arg(&path).output().unwrap();
+            (
+                output.status.success(),
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
+            )
+        };
+        let threshold = format!("--threshold={}", exposure * 10.0);
+        let (low, said) = analyze(&["security", "--offline=yes", &threshold]);
+        assert!(low, "{said}");
+        let (_, said) = analyze(&["verify", "--man=no"]);
+        let about: Vec<&str> = said.lines().filter(|line| line.contains("authorized-keys")).collect();
+        assert!(about.is_empty(), "{about:?}");
+    }
+    for line in read("systemd/90-authorized-keys-agent.preset").lines() {
+        let unit = line.strip_prefix("enable ").unwrap();
+        assert!(read(&format!("systemd/{unit}")).contains("[Install]"));
+    }
 }

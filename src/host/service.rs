@@ -1,0 +1,71 @@
+//! What the service manager is told (`sd_notify(3)`). Without one, nobody is told anything.
+
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+
+/// The service that this process is, or is not.
+#[derive(Clone, Copy, Debug)]
+pub struct Service {
+    /// How often systemd wants to hear that the loop works, if at all.
+    watchdog: Option<Duration>,
+    speaks: bool,
+}
+
+impl Service {
+    /// As the environment says.
+    pub fn of_this_process() -> Self {
+        Self { watchdog: sd_notify::watchdog_enabled(), speaks: true }
+    }
+
+    /// For a half that is not what systemd started: it says nothing.
+    pub fn silent() -> Self {
+        Self { watchdog: None, speaks: false }
+    }
+
+    /// The next moment to say that the loop works, three times in the time that systemd allows; never without a
+    /// watchdog. Cancel-safe: it only sleeps.
+    pub async fn heartbeat(&self) {
+        match self.watchdog {
+            Some(allowed) => tokio::time::sleep(allowed / 3).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The loop works.
+    pub fn alive(&self) {
+        if self.watchdog.is_some() {
+            self.tell(&[NotifyState::Watchdog]);
+        }
+    }
+
+    /// The first pass is done, or a reload is.
+    pub fn ready(&self, status: &str) {
+        self.tell(&[NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// What is going on.
+    pub fn says(&self, status: &str) {
+        self.tell(&[NotifyState::Status(status)]);
+    }
+
+    /// SIGHUP was received.
+    pub fn reloading(&self) {
+        // systemd 253 and later want the time beside it; earlier ones ignore it.
+        if let Ok(now) = NotifyState::monotonic_usec_now() {
+            self.tell(&[NotifyState::Reloading, now]);
+        }
+    }
+
+    /// SIGTERM was received.
+    pub fn stopping(&self) {
+        self.tell(&[NotifyState::Stopping]);
+    }
+
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        if self.speaks {
+            // A manager that cannot be told is no reason not to work.
+            let _ = sd_notify::notify(states);
+        }
+    }
+}
