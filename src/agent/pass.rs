@@ -404,6 +404,10 @@ impl Enforcer {
             .and_then(|account| self.config.accounts.file.locate(account))
             .map(|location| location.path);
         let path = file.clone().unwrap_or_default();
+        if !listed && matches!(outcome, Outcome::Refused { .. } | Outcome::Hanging) {
+            // Nothing is to be done there.
+            return None;
+        }
         let (state, reason, differences) = match outcome {
             Outcome::InSync => (AccountState::InSync, None, Vec::new()),
             Outcome::Differs(differences) if !listed => {

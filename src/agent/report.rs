@@ -173,6 +173,11 @@ impl Enforcer {
                 self.unwatched
             ));
         }
+        if self.enforced.accounts.is_empty() && self.decided.list.as_ref().is_some_and(|l| l.parameters == 0)
+        {
+            // Parameter Store answers so for a path that does not exist.
+            all.push("the list is empty: is the path, or the directory, the right one?".to_owned());
+        }
         all.extend(self.decided.held.as_ref().map(ToString::to_string));
         for account in self.status.accounts.values() {
             let (name, state) = (&account.name, account.state.as_str());

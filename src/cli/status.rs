@@ -58,7 +58,9 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
             status.problems.push("the enforcer has not finished its first pass yet".to_owned());
         }
         Ok(None) => {}
-        Err(error) => status.problems.push(events::chain(&error)),
+        Err(error) => {
+            status.problems.push(format!("{}; what the enforcer says is not known", events::chain(&error)));
+        }
     }
     let unverified = match store::read_json::<Enforced>(&files::enforced(&paths)) {
         Ok(Some(_)) => verify(&mut status, config.clone(), now).await,
@@ -66,7 +68,8 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
         Ok(None) => Some("nothing was enforced here yet".to_owned()),
         Err(error) => Some(events::chain(&error)),
     };
-    add_fetch(&mut status, &config, now);
+    let unseen = add_fetch(&mut status, &config, now);
+    let unverified = unverified.or(unseen);
     status.settle_health();
     if !running {
         status.problems.insert(0, "no enforcer is running, so nothing is repaired".to_owned());
@@ -116,8 +119,9 @@ async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<S
     unverified
 }
 
-/// What the fetcher says, which the enforcer does not repeat.
-fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) {
+/// What the fetcher says, which the enforcer does not repeat; and why that could not be read. With `DynamicUser=` its
+/// directories are for root alone.
+fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) -> Option<String> {
     let list = &mut status.list;
     match store::read_json::<FetchReport>(&files::fetch_report(&config.paths)) {
         Ok(Some(report)) => {
@@ -141,12 +145,17 @@ fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) {
             }
         }
         Ok(None) => {}
+        Err(error) if error.is_denied() => {
+            list.age_seconds = list.fetched_at.map(|at| now.duration_since(at).as_secs().max(0));
+            return Some(events::chain(&error));
+        }
         Err(error) => status.problems.push(events::chain(&error)),
     }
     if process::holder(&files::fetch_lock(&config.paths)).is_none() {
         status.problems.push("no fetcher is running, so no change of the list arrives".to_owned());
     }
     list.age_seconds = list.fetched_at.map(|at| now.duration_since(at).as_secs().max(0));
+    None
 }
 
 /// For people.

@@ -1,8 +1,8 @@
 //! Small JSON files of this program's own, replaced whole or not at all.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -35,6 +35,13 @@ pub enum StoreError {
     /// Something else than a regular file, or an absurd size.
     #[error("`{}` is not a regular file of at most {LIMIT} bytes", .0.display())]
     NotAFile(PathBuf),
+}
+
+impl StoreError {
+    /// The file may be there; this user may not know.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
+    }
 }
 
 /// A list of 10,000 accounts with 20 keys each takes 40 MB.
@@ -94,6 +101,8 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
             .mode(mode)
             .open(&temporary)
             .map_err(failed("write", &temporary))?;
+        // The umask of a service is no word on who may read its status.
+        file.set_permissions(Permissions::from_mode(mode)).map_err(failed("set the mode of", &temporary))?;
         file.write_all(bytes).map_err(failed("write", &temporary))?;
         file.sync_all().map_err(failed("sync", &temporary))?;
         fs::rename(&temporary, path).map_err(failed("replace", path))

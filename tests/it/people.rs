@@ -62,6 +62,21 @@ fn any_user_may_ask_and_is_told_what_was_not_looked_at() {
     );
 }
 
+/// As with `DynamicUser=`, whose directories are for root alone.
+#[test]
+fn what_a_user_may_not_see_is_not_denied() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    let _agent = world.start();
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(world.path("fetch-run"), closed).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), world.path("agent")).unwrap();
+    let script = format!("{} --config {} status", world.path("agent").display(), world.config().display());
+    let text = shown(&shell_as(ALICE, &script).stdout);
+    assert!(text.starts_with("healthy") && text.contains("not looked at now"), "{text}");
+    assert!(!text.contains("no fetcher"), "{text}");
+}
+
 #[test]
 fn diff_says_what_sync_then_does() {
     let world = World::new();

@@ -95,6 +95,9 @@ fn systemd_has_nothing_to_say_about_the_units() {
         let about: Vec<&str> = said.lines().filter(|line| line.contains("authorized-keys")).collect();
         assert!(about.is_empty(), "{about:?}");
     }
+    // systemd makes openat2 fail with it, and every account would be refused.
+    let refuses = |line: &str| line.trim_start().starts_with("RestrictSUIDSGID=");
+    assert!(!read("systemd/authorized-keys-agent.service").lines().any(refuses));
     for line in read("systemd/90-authorized-keys-agent.preset").lines() {
         let unit = line.strip_prefix("enable ").unwrap();
         assert!(read(&format!("systemd/{unit}")).contains("[Install]"));
