@@ -13,6 +13,7 @@ pub mod list;
 pub mod options;
 pub mod plan;
 pub mod policy;
+pub mod secret;
 pub mod source;
 pub mod status;
 pub mod template;
