@@ -74,20 +74,29 @@ const LIMIT: Duration = Duration::from_mins(1);
 
 /// Makes this process the fetcher of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
-    for directory in [&paths.fetch_state_dir, &paths.fetch_runtime_dir] {
-        store::make_directory(directory, 0o755).map_err(StartError::Directory)?;
+    // The list may come from SecureStrings, so it is for this process and root; systemd keeps a `DynamicUser`'s
+    // state as private (`/var/lib/private`). The report is for all who ask for the status.
+    for (directory, mode) in [(&paths.fetch_state_dir, 0o700), (&paths.fetch_runtime_dir, 0o755)] {
+        store::make_directory(directory, mode).map_err(StartError::Directory)?;
     }
     process::lock(&files::fetch_lock(paths)).map_err(StartError::Lock)
 }
 
 /// The clients of all sources, made when they are first needed; their connections are kept.
-#[derive(Default)]
 pub struct Clients {
+    settings: ssm::Settings,
     store: Option<ParameterStore>,
     metadata: Option<Metadata>,
 }
 
 impl Clients {
+    /// For a source; nothing is asked yet.
+    pub fn new(source: &Source) -> Self {
+        let settings =
+            ssm::Settings { limits: ssm::Limits::per_call(source.timeout), ..ssm::Settings::default() };
+        Self { settings, store: None, metadata: None }
+    }
+
     /// The list, from all sources, all or nothing.
     pub async fn list(&mut self, source: &Source, now: Timestamp) -> Result<ApprovedList, FetchError> {
         let wanted = self.wanted(source).await?;
@@ -117,7 +126,7 @@ impl Clients {
     /// The client of Parameter Store.
     pub async fn store(&mut self) -> Result<&ParameterStore, FetchError> {
         if self.store.is_none() {
-            self.store = Some(ParameterStore::new(&ssm::Settings::default()).await.map_err(FetchError::Ssm)?);
+            self.store = Some(ParameterStore::new(&self.settings).await.map_err(FetchError::Ssm)?);
         }
         self.store.as_ref().ok_or(FetchError::TimedOut(LIMIT))
     }
@@ -194,7 +203,16 @@ impl Fetcher {
     pub fn new(config: Config) -> Self {
         let report = store::read_json(&files::fetch_report(&config.paths)).ok().flatten().unwrap_or_default();
         let stored = store::read_json(&files::approved(&config.paths)).ok().flatten();
-        Self { config, report, stored, clients: Clients::default() }
+        let clients = Clients::new(&config.source);
+        Self { config, report, stored, clients }
+    }
+
+    /// Takes a configuration that was read again.
+    fn reconfigure(&mut self, config: Config) {
+        if config.source.timeout != self.config.source.timeout {
+            self.clients = Clients::new(&config.source);
+        }
+        self.config = config;
     }
 
     /// One fetch, stored and reported; the list, or why there is none.
@@ -228,11 +246,12 @@ impl Fetcher {
 
     /// Replaces the stored list if this one says something else; gives its digest.
     fn store(&mut self, list: ApprovedList) -> Result<String, FetchError> {
-        let digest = list.digest();
-        if self.stored.as_ref().is_some_and(|stored| stored.same_content(&list)) {
+        let (digest, path) = (list.digest(), files::approved(&self.config.paths));
+        // Whoever took the file away gets it back with the next fetch.
+        if self.stored.as_ref().is_some_and(|stored| stored.same_content(&list)) && path.exists() {
             return Ok(digest);
         }
-        store::write_json(&files::approved(&self.config.paths), &list, 0o644).map_err(FetchError::Store)?;
+        store::write_json(&path, &list, 0o644).map_err(FetchError::Store)?;
         events::list_changed(&list.source, &digest, list.entries.len());
         self.stored = Some(list);
         Ok(digest)
@@ -315,7 +334,7 @@ pub async fn run(
                     match reread() {
                         Ok(config) => {
                             cadence = Cadence::new(config.source.every);
-                            fetcher.config = config;
+                            fetcher.reconfigure(config);
                         }
                         Err(error) => tracing::error!(error, "config not read again, the old one stays"),
                     }

@@ -12,7 +12,7 @@ use crate::model::status::AccountState;
 
 /// Fetches afresh, so that it shows what `sync` would do; with the source out of reach, what is stored.
 pub(super) async fn run(mut config: Config) -> Outcome {
-    let list = match fetch::Clients::default().list(&config.source, super::now()).await {
+    let list = match fetch::Clients::new(&config.source).list(&config.source, super::now()).await {
         Ok(list) => list,
         Err(error) => {
             let stored: Option<ApprovedList> = store::read_json(&files::approved(&config.paths))?;

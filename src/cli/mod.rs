@@ -25,6 +25,7 @@ use crate::model::config::Config;
 use crate::model::desired::Grants;
 use crate::model::escape::escaped;
 use crate::model::plan::Difference;
+use crate::model::status::KeyStatus;
 
 /// Makes this host's authorized_keys say exactly what the approved list says.
 ///
@@ -123,7 +124,7 @@ fn run(cli: &Cli) -> Outcome {
         match &cli.command {
             // Done above: it works without a config.
             Command::Lint(_) => Ok(USAGE),
-            Command::Run => run::run(config, path).await,
+            Command::Run => Box::pin(run::run(config, path)).await,
             Command::Fetch(arguments) => fetch::run(arguments, config, path).await,
             Command::Enforce(arguments) => enforce::run(arguments, config, path).await,
             Command::Sync(arguments) => sync::run(arguments, config).await,
@@ -170,6 +171,18 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
+/// Where a key comes from: `/k/alice/laptop version 3 of 2026-11-24T10:00:00Z`.
+fn provenance(key: &KeyStatus) -> String {
+    let mut text = escaped(&key.parameter);
+    if let Some(version) = key.parameter_version {
+        let _ = write!(text, " version {version}");
+    }
+    if let Some(at) = key.parameter_modified_at {
+        let _ = write!(text, " of {at:.0}");
+    }
+    text
+}
+
 /// What enforcing changes in one file: `+` what it gets, `-` what it loses, `~` what becomes as it is to be.
 fn describe_changes(account: &AccountName, differences: &[Difference], grants: &Grants) -> String {
     let mut text = format!("{account}\n");
@@ -179,10 +192,7 @@ fn describe_changes(account: &AccountName, differences: &[Difference], grants: &
             Difference::Removed(key) => {
                 let grant =
                     grants.get(account).into_iter().flatten().find(|g| g.fingerprint == key.fingerprint);
-                let from = grant.map(|grant| match grant.parameter_version {
-                    Some(version) => format!("  ({} version {version})", grant.parameter),
-                    None => format!("  ({})", grant.parameter),
-                });
+                let from = grant.map(|grant| format!("  ({})", provenance(&grant.into())));
                 format!("+ {} {}{}", key.fingerprint, key.comment, from.unwrap_or_default())
             }
             other => format!("~ {other}"),

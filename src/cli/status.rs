@@ -123,9 +123,11 @@ async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<S
 /// directories are for root alone.
 fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) -> Option<String> {
     let list = &mut status.list;
+    let mut confirmed = None;
     match store::read_json::<FetchReport>(&files::fetch_report(&config.paths)) {
         Ok(Some(report)) => {
             list.source = Some(report.source);
+            confirmed = report.last_success;
             // The stored list was found so at the last good fetch.
             if report.digest == list.digest {
                 list.fetched_at = report.last_success.or(list.fetched_at);
@@ -155,6 +157,15 @@ fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) -> Option<Str
         status.problems.push("no fetcher is running, so no change of the list arrives".to_owned());
     }
     list.age_seconds = list.fetched_at.map(|at| now.duration_since(at).as_secs().max(0));
+    let age = confirmed.or(list.fetched_at).map(|at| now.duration_since(at));
+    if let Some(age) = age.filter(|age| age.unsigned_abs() > config.source.stale_after && age.is_positive()) {
+        let limit = i64::try_from(config.source.stale_after.as_secs()).unwrap_or(i64::MAX);
+        status.problems.push(format!(
+            "the list is stale: no fetch has confirmed it for {} (`stale-after` is {})",
+            duration(age.as_secs()),
+            duration(limit)
+        ));
+    }
     None
 }
 
@@ -221,13 +232,12 @@ fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
         let _ = writeln!(t, "  {}", escaped(reason));
     }
     for key in &account.keys {
-        let version = key.parameter_version.map(|v| format!(" version {v}")).unwrap_or_default();
         let expires = match key.expires_at {
             Some(at) => format!(", expires in {}", duration(at.duration_since(now).as_secs().max(0))),
             None => String::new(),
         };
         let _ = writeln!(t, "  {} {} {}", key.fingerprint, key.algorithm, escaped(&key.comment));
-        let _ = writeln!(t, "    {}{version}{expires}", escaped(&key.parameter));
+        let _ = writeln!(t, "    {}{expires}", super::provenance(key));
     }
 }
 

@@ -132,16 +132,14 @@ fn changes(before: Option<&Status>, after: &Status) -> String {
         let old = old.map(|account| account.keys.as_slice()).unwrap_or_default();
         let missing_from =
             |keys: &[KeyStatus], key: &KeyStatus| !keys.iter().any(|k| k.fingerprint == key.fingerprint);
-        let lines: Vec<String> = old
-            .iter()
-            .filter(|key| missing_from(&account.keys, key))
-            .map(|key| format!("  - {} {}", key.fingerprint, key.comment))
-            .chain(account.keys.iter().filter(|key| missing_from(old, key)).map(|key| {
-                let version =
-                    key.parameter_version.map(|version| format!(" version {version}")).unwrap_or_default();
-                format!("  + {} {}  ({}{version})", key.fingerprint, key.comment, key.parameter)
-            }))
-            .collect();
+        let lines: Vec<String> =
+            old.iter()
+                .filter(|key| missing_from(&account.keys, key))
+                .map(|key| format!("  - {} {}", key.fingerprint, key.comment))
+                .chain(account.keys.iter().filter(|key| missing_from(old, key)).map(|key| {
+                    format!("  + {} {}  ({})", key.fingerprint, key.comment, super::provenance(key))
+                }))
+                .collect();
         if !lines.is_empty() {
             let _ = writeln!(text, "{}\n{}", account.name, lines.join("\n"));
         }

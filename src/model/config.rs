@@ -56,6 +56,8 @@ pub struct Source {
     pub directory: Option<PathBuf>,
     /// Time between two polls.
     pub every: Duration,
+    /// The longest that one call of Parameter Store may take, its whole answer included.
+    pub timeout: Duration,
     /// A list older than this is reported as stale.
     pub stale_after: Duration,
     /// What a stale list means for the files.
@@ -199,6 +201,7 @@ impl Default for Source {
             parameters: BTreeMap::new(),
             directory: Some("/etc/authorized-keys-agent/approved".into()),
             every: Duration::from_mins(1),
+            timeout: Duration::from_secs(20),
             stale_after: Duration::from_hours(1),
             on_stale: OnStale::Keep,
         }
@@ -355,6 +358,8 @@ struct WrittenSource {
     directory: Option<PathBuf>,
     #[serde(deserialize_with = "duration_or_none")]
     every: Option<Duration>,
+    #[serde(deserialize_with = "short_duration_or_none")]
+    timeout: Option<Duration>,
     #[serde(deserialize_with = "duration_or_none")]
     stale_after: Option<Duration>,
     on_stale: WrittenOnStale,
@@ -397,6 +402,7 @@ impl<'de> Deserialize<'de> for Source {
             paths: written.paths,
             parameters: written.parameters,
             every: written.every.unwrap_or(default.every),
+            timeout: written.timeout.unwrap_or(default.timeout),
             stale_after,
             on_stale,
         })
@@ -481,6 +487,12 @@ fn duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duratio
     duration(from).map(Some)
 }
 
+/// A [`duration`] for a person or a poll to wait.
+fn short_duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+    const LONGEST: Duration = Duration::from_mins(10);
+    duration_within(from, LONGEST, "100ms to 10m").map(Some)
+}
+
 /// A [`duration`] of up to a year: how long an outage may last is nothing that a week bounds.
 fn long_duration_or_none<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
     const LONGEST: Duration = Duration::from_hours(365 * 24);
@@ -539,6 +551,7 @@ mod tests {
         check_error("[source]\nevry = \"60s\"", "unknown field `evry`");
         check_error("[source]\nevery = \"60\"", "not a duration");
         check_error("[source]\nevery = \"1ms\"", "100ms to 7d");
+        check_error("[source]\ntimeout = \"2h\"", "100ms to 10m");
         check_error("[source]\npaths = [\"/k/{tag:}\"]", "not a tag name");
         check_error("[source]\npaths = [\"/k/{Tag:x}\"]", "only {region}");
         check_error("[source]\nparameters = { bob = [\"/k/a b\"] }", "a parameter name has only");

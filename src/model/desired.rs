@@ -1,6 +1,6 @@
 //! The desired state: which keys each account has, by the list and the policy, and what was rejected and why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -11,6 +11,7 @@ use crate::model::escape::escaped;
 use crate::model::line::{KeyLine, Line};
 use crate::model::list::{ApprovedList, Entry};
 use crate::model::policy::Policy;
+use crate::model::secret;
 
 /// One key granted to one account, with where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Grant {
     pub parameter: String,
     /// The parameter's version.
     pub parameter_version: Option<u64>,
+    /// When that parameter was last changed, where the source knows.
+    #[serde(default)]
+    pub parameter_modified_at: Option<Timestamp>,
     /// Line in the value, from 1.
     pub parameter_line: usize,
     /// When the key leaves the file.
@@ -72,6 +76,12 @@ pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &G
     let mut desired = Desired { rejected: list.unusable.clone(), ..Desired::default() };
     let mut candidates: BTreeMap<&AccountName, Vec<Grant>> = BTreeMap::new();
     let mut values: BTreeMap<&AccountName, usize> = BTreeMap::new();
+    let mut given: HashMap<(&AccountName, &str), Vec<&Grant>> = HashMap::new();
+    for (account, grants) in previous {
+        for grant in *grants {
+            given.entry((account, &grant.parameter)).or_default().push(grant);
+        }
+    }
     for entry in &list.entries {
         let of_account = candidates.entry(&entry.account).or_default();
         *values.entry(&entry.account).or_default() += 1;
@@ -83,14 +93,10 @@ pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &G
                 let comment_only = desired.comment_only.entry(entry.account.clone()).or_default();
                 comment_only.push(entry.parameter.clone());
             }
-            Says::Nothing => of_account.extend(
-                previous
-                    .get(&entry.account)
-                    .into_iter()
-                    .flat_map(|grants| grants.iter())
-                    .filter(|grant| grant.parameter == entry.parameter)
-                    .cloned(),
-            ),
+            Says::Nothing => {
+                let kept = given.get(&(&entry.account, entry.parameter.as_str()));
+                of_account.extend(kept.into_iter().flatten().copied().cloned());
+            }
         }
     }
     for (account, candidates) in candidates {
@@ -102,7 +108,24 @@ pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &G
     }
     desired.comment_only.values_mut().for_each(|parameters| parameters.sort());
     desired.rejected.sort_by(|a, b| (&a.parameter, a.line).cmp(&(&b.parameter, b.line)));
+    shorten(&mut desired.rejected);
     desired
+}
+
+/// Rejects that are told one by one: more than a person reads, less than fills a journal.
+const TOLD: usize = 1000;
+
+/// Leaves the first rejects, and one that counts the others.
+fn shorten(rejected: &mut Vec<Rejected>) {
+    let more = rejected.len().saturating_sub(TOLD);
+    if more > 0 {
+        rejected.truncate(TOLD);
+        rejected.extend(rejected.last().cloned().map(|last| Rejected {
+            line: 0,
+            reason: format!("and {more} more lines or values, here and in parameters after this one"),
+            ..last
+        }));
+    }
 }
 
 /// Judges the break-glass file, whose lines every managed account keeps. No keys for a file that is empty or only
@@ -116,7 +139,7 @@ pub fn judge_break_glass(
     if text.trim().is_empty() {
         return (Some(Vec::new()), Vec::new());
     }
-    let source = Source { parameter: path, version: None };
+    let source = Source { parameter: path, version: None, modified: None };
     let value = read_lines(source, text, policy, zone);
     let mut rejected = value.rejected;
     let grants = match value.says {
@@ -148,7 +171,7 @@ pub fn judge_drafts<'a>(
 ) -> Drafts {
     let mut drafts = Drafts::default();
     for (name, text) in values {
-        let value = read_lines(Source { parameter: name, version: None }, text, policy, zone);
+        let value = read_lines(Source { parameter: name, version: None, modified: None }, text, policy, zone);
         drafts.rejected.extend(value.rejected);
         match value.says {
             Says::Keys(keys) => drafts.lines.extend(keys),
@@ -212,10 +235,12 @@ struct Value {
 struct Source<'a> {
     parameter: &'a str,
     version: Option<u64>,
+    modified: Option<Timestamp>,
 }
 
 fn read_value(entry: &Entry, policy: &Policy, zone: &TimeZone) -> Value {
-    let source = Source { parameter: &entry.parameter, version: entry.version };
+    let source =
+        Source { parameter: &entry.parameter, version: entry.version, modified: entry.last_modified };
     read_lines(source, &entry.value, policy, zone)
 }
 
@@ -226,10 +251,10 @@ fn read_lines(source: Source<'_>, text: &str, policy: &Policy, zone: &TimeZone) 
         line,
         reason: escaped(&reason),
     };
-    if let Some(line) = text.lines().position(is_private_key) {
+    if let Some(line) = secret::private_key(text) {
         let reason = "a PRIVATE key: nothing of this value is used; delete it and replace that key \
             everywhere, it is known to all who can read the list";
-        return Value { says: Says::Nothing, rejected: vec![reject(line + 1, reason.to_owned())] };
+        return Value { says: Says::Nothing, rejected: vec![reject(line, reason.to_owned())] };
     }
     let (mut keys, mut rejected, mut comments, mut readable) = (Vec::new(), Vec::new(), 0, 0);
     for (index, bytes) in text.as_bytes().split(|b| *b == b'\n').enumerate() {
@@ -260,18 +285,6 @@ fn read_lines(source: Source<'_>, text: &str, policy: &Policy, zone: &TimeZone) 
     Value { says, rejected }
 }
 
-/// True when a value holds a private key, which nobody is to see.
-pub fn holds_private_key(value: &str) -> bool {
-    value.lines().any(is_private_key)
-}
-
-/// `-----BEGIN … PRIVATE KEY-----`, and PuTTY's own form.
-fn is_private_key(line: &str) -> bool {
-    let line = line.trim();
-    line.starts_with("-----BEGIN ") && line.contains("PRIVATE KEY")
-        || line.starts_with("PuTTY-User-Key-File-")
-}
-
 fn granted(source: Source<'_>, line_number: usize, line: &KeyLine, zone: &TimeZone) -> Grant {
     Grant {
         line: line.to_string(),
@@ -280,6 +293,7 @@ fn granted(source: Source<'_>, line_number: usize, line: &KeyLine, zone: &TimeZo
         comment: line.comment.clone(),
         parameter: source.parameter.to_owned(),
         parameter_version: source.version,
+        parameter_modified_at: source.modified,
         parameter_line: line_number,
         expires_at: line.options.expires_at(zone),
     }
@@ -355,6 +369,16 @@ mod tests {
         let previous = if previous.is_empty() { Grants::new() } else { judged(previous, &[]).grants };
         let previous = previous.iter().map(|(name, grants)| (name, grants.as_slice())).collect();
         judge(&list, &Policy::default(), &TimeZone::UTC, &previous)
+    }
+
+    #[test]
+    fn rejects_are_told_up_to_a_number_that_a_person_reads() {
+        let desired = judged(&[&"<html>\n".repeat(100_000), A], &[]);
+        assert_eq!(desired.grants[&alice()].len(), 1);
+        assert_eq!(desired.rejected.len(), TOLD + 1);
+        let last = desired.rejected.last().unwrap();
+        assert_eq!((last.parameter.as_str(), last.line), ("/1", 0));
+        assert!(last.reason.starts_with("and 99000 more"), "{}", last.reason);
     }
 
     fn alice() -> AccountName {

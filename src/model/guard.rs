@@ -123,6 +123,7 @@ mod tests {
             comment: String::new(),
             parameter: String::new(),
             parameter_version: None,
+            parameter_modified_at: None,
             parameter_line: 1,
             expires_at: None,
         };

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::account::AccountName;
 use crate::model::desired::Rejected;
+use crate::model::secret;
 
 /// What `approved.json` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +37,7 @@ pub struct Entry {
     /// When the value was last changed, where the source knows.
     #[serde(default)]
     pub last_modified: Option<Timestamp>,
-    /// authorized_keys lines, exactly as stored.
+    /// authorized_keys lines, exactly as stored; a StringList is no list here, since a comma separates options.
     pub value: String,
 }
 
@@ -44,13 +45,17 @@ pub struct Entry {
 pub const SCHEMA: u32 = 1;
 
 impl ApprovedList {
-    /// A list of `entries`, in their one order.
+    /// A list of `entries`, in their one order. A private key among the values is [withheld](secret::withheld):
+    /// what makes a list puts it on disk.
     pub fn new(
         source: String,
         fetched_at: Timestamp,
         mut entries: Vec<Entry>,
         unusable: Vec<Rejected>,
     ) -> Self {
+        for entry in &mut entries {
+            entry.value = secret::withheld(std::mem::take(&mut entry.value));
+        }
         entries.sort();
         Self { schema: SCHEMA, source, fetched_at, entries, unusable }
     }

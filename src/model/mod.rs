@@ -16,6 +16,7 @@ pub mod options;
 pub mod plan;
 pub mod policy;
 pub mod preflight;
+pub mod secret;
 pub mod source;
 pub mod status;
 pub mod template;

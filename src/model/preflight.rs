@@ -12,6 +12,7 @@ use crate::model::config::Config;
 use crate::model::desired::{self, Desired, GrantsOf, Rejected};
 use crate::model::escape::escaped;
 use crate::model::list::ApprovedList;
+use crate::model::secret;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -171,7 +172,7 @@ fn reject(rejected: &Rejected, list: &ApprovedList) -> Finding {
     let line = if rejected.line > 0 { format!(" line {}", rejected.line) } else { String::new() };
     let message = format!("`{}`{version}{line}: {}", rejected.parameter, rejected.reason);
     let mut entries = list.entries.iter().filter(|entry| entry.parameter == rejected.parameter);
-    if entries.any(|entry| desired::holds_private_key(&entry.value)) {
+    if entries.any(|entry| secret::private_key(&entry.value).is_some()) {
         let hint = "delete the parameter, its history too, and make a new key pair";
         return Finding::fail("rejected", message, hint);
     }

@@ -131,6 +131,9 @@ pub struct KeyStatus {
     pub parameter: String,
     /// Version of that parameter.
     pub parameter_version: Option<u64>,
+    /// When that parameter was last changed.
+    #[serde(default)]
+    pub parameter_modified_at: Option<Timestamp>,
     /// When it leaves the file.
     pub expires_at: Option<Timestamp>,
 }
@@ -176,6 +179,7 @@ impl From<&Grant> for KeyStatus {
             comment: grant.comment.clone(),
             parameter: grant.parameter.clone(),
             parameter_version: grant.parameter_version,
+            parameter_modified_at: grant.parameter_modified_at,
             expires_at: grant.expires_at,
         }
     }

@@ -19,13 +19,13 @@ const REGION: &str = "eu-central-1";
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// moto on a free port of loopback; ends when dropped.
-struct Moto {
+pub struct Moto {
     child: Child,
     address: SocketAddr,
 }
 
 impl Moto {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let child = Command::new("moto_server")
             .args(["-H", "127.0.0.1", "-p", &free.port().to_string()])
@@ -42,12 +42,12 @@ impl Moto {
         moto
     }
 
-    fn endpoint(&self) -> String {
+    pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// `aws ssm …`, with nothing of the machine's own configuration.
-    fn aws(&self, arguments: &[&str]) -> String {
+    pub fn aws(&self, arguments: &[&str]) -> String {
         let done = Command::new("aws")
             .args(["--endpoint-url", &self.endpoint(), "--region", REGION, "--output", "text", "ssm"])
             .args(arguments)
@@ -62,15 +62,14 @@ impl Moto {
         String::from_utf8(done.stdout).unwrap()
     }
 
-    fn put(&self, kind: &str, name: &str, value: &str) {
+    pub fn put(&self, kind: &str, name: &str, value: &str) {
         self.aws(&["put-parameter", "--overwrite", "--type", kind, "--name", name, "--value", value]);
     }
 
-    /// Many parameters without a process for each.
-    fn put_many(&self, names: impl Iterator<Item = String>) {
-        for name in names {
-            let body =
-                json!({"Name": name, "Value": format!("value of {name}"), "Type": "String"}).to_string();
+    /// Many new parameters, name and value, without a process for each.
+    pub fn put_many(&self, parameters: impl IntoIterator<Item = (String, String)>) {
+        for (name, value) in parameters {
+            let body = json!({"Name": name, "Value": value, "Type": "String"}).to_string();
             let head = format!(
                 "POST / HTTP/1.1\r\nhost: ssm\r\nconnection: close\r\nx-amz-target: AmazonSSM.PutParameter\r\n\
                  authorization: AWS4-HMAC-SHA256 Credential=x/20260101/{REGION}/ssm/aws4_request, \
@@ -120,7 +119,8 @@ fn any_number_of_parameters() {
     let moto = Moto::start();
     let mut there = 0;
     for count in [0, 1, 9, 10, 11, 250] {
-        moto.put_many((there..count).map(|at| format!("/k/web/ec2-user/{at:03}")));
+        let names = (there..count).map(|at| format!("/k/web/ec2-user/{at:03}"));
+        moto.put_many(names.map(|name| (name.clone(), format!("value of {name}"))));
         there = count;
         let found = moto.by_path("/k/web");
         let expected: Vec<_> = (0..count).map(|at| format!("/k/web/ec2-user/{at:03}")).collect();

@@ -10,6 +10,7 @@
 //! ```
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ pub enum Behaviour {
     GoodThenHangUp,
     /// The good answer, late.
     Slow(Duration),
+    /// A first page is good, this is all later ones.
+    OnLaterPages(Box<Behaviour>),
 }
 
 impl Behaviour {
@@ -98,6 +101,14 @@ struct State {
 impl FaultServer {
     /// Starts with these parameters: name and value. `name:label` is readable by that name only.
     pub fn start<N: Into<String>, V: Into<String>>(parameters: impl IntoIterator<Item = (N, V)>) -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), parameters)
+    }
+
+    /// Starts at an address where something else was before.
+    pub fn start_at<N: Into<String>, V: Into<String>>(
+        address: SocketAddr,
+        parameters: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
         let parameters = parameters.into_iter().map(|(name, value)| (name.into(), (1, value.into())));
         let state = State {
             parameters: parameters.collect(),
@@ -108,7 +119,7 @@ impl FaultServer {
         };
         let state = Arc::new((Mutex::new(state), Condvar::new()));
         let for_handler = Arc::clone(&state);
-        let http = HttpServer::start(move |request| {
+        let http = HttpServer::start_at(address, move |request| {
             let mut state = for_handler.0.lock().unwrap();
             state.requests.push(request.clone());
             let behaviour = state.script.pop_front().unwrap_or_else(|| state.otherwise.clone());
@@ -124,6 +135,17 @@ impl FaultServer {
     /// `http://127.0.0.1:PORT`, for `AWS_ENDPOINT_URL_SSM`.
     pub fn endpoint(&self) -> String {
         self.http.endpoint()
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.http.address()
+    }
+
+    /// All parameters, name and value.
+    pub fn parameters(&self) -> Vec<(String, String)> {
+        let state = self.state.0.lock().unwrap();
+        state.parameters.iter().map(|(name, (_, value))| (name.clone(), value.clone())).collect()
     }
 
     /// One behaviour for each of the next calls; those after them follow [`Self::always`], at first good.
@@ -192,6 +214,8 @@ fn behave(
     let good = || good(request, parameters);
     let body = || good().to_string().into_bytes();
     match behaviour {
+        Behaviour::OnLaterPages(_) if !request.body.contains("NextToken") => reply(200, body()),
+        Behaviour::OnLaterPages(then) => behave(*then, request, parameters, calls),
         Behaviour::Good => reply(200, body()),
         Behaviour::Error(status, code, message) => {
             reply(status, json!({"__type": code, "message": message}).to_string().into_bytes())

@@ -7,10 +7,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use crate::fault_server::FaultServer;
 use crate::world::{ALICE, World, key, litter};
 
 /// Calls by which a write can fail.
-const CALLS: &str = "openat,mkdirat,fchmod,fchown,write,fsync,renameat,renameat2,unlinkat";
+const CALLS: &str = "openat,mkdirat,fchmod,fchown,write,fsync,rename,renameat,renameat2,unlink,unlinkat";
 const ERRORS: [&str; 4] = ["ENOSPC", "EIO", "EROFS", "EDQUOT"];
 
 /// One system call of the thread that writes: its name, and which of that thread's calls of that name it is.
@@ -21,8 +22,8 @@ struct Step {
     shown: String,
 }
 
-/// Runs one pass under strace; gives the trace.
-fn traced(world: &World, inject: Option<&str>) -> String {
+/// Runs one half once under strace; gives the trace.
+fn traced(world: &World, half: &str, inject: Option<&str>) -> String {
     let trace = world.path("trace");
     let _ = fs::remove_file(&trace);
     let mut command = world.command("strace");
@@ -31,19 +32,19 @@ fn traced(world: &World, inject: Option<&str>) -> String {
         command.args(["-e", &format!("inject={inject}")]);
     }
     command.arg(env!("CARGO_BIN_EXE_authorized-keys-agent"));
-    let output = command.arg("--config").arg(world.config()).args(["enforce", "--once"]).output().unwrap();
+    let output = command.arg("--config").arg(world.config()).args([half, "--once"]).output().unwrap();
     fs::read_to_string(&trace)
         .unwrap_or_else(|error| panic!("strace is needed: {error}: {}", crate::world::shown(&output.stderr)))
 }
 
-/// The steps of the write, from the first that changes something in the home.
-fn steps(trace: &str, ssh: &Path) -> Vec<Step> {
-    let place = ssh.parent().unwrap().display().to_string();
-    let in_home = |line: &str| line.contains(&place);
+/// The steps of the write, from the first that changes something at `place`, the start of a path.
+fn steps(trace: &str, place: &Path) -> Vec<Step> {
+    let place = place.display().to_string();
+    let in_place = |line: &str| line.contains(&place);
     let changes = |line: &str| line.contains("O_EXCL") || line.contains("mkdirat(");
     let thread = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
     let writer =
-        trace.lines().find(|line| in_home(line) && changes(line)).map(thread).expect("the pass wrote");
+        trace.lines().find(|line| in_place(line) && changes(line)).map(thread).expect("the pass wrote");
     let mut counts = std::collections::HashMap::<String, usize>::new();
     let mut all = Vec::new();
     let mut begun = false;
@@ -53,8 +54,8 @@ fn steps(trace: &str, ssh: &Path) -> Vec<Step> {
         };
         let nth = counts.entry(call.to_owned()).or_default();
         *nth += 1;
-        begun |= in_home(line) && changes(line);
-        if begun && in_home(line) {
+        begun |= in_place(line) && changes(line);
+        if begun && in_place(line) {
             all.push(Step { call: call.to_owned(), nth: *nth, shown: line.to_owned() });
         }
     }
@@ -73,7 +74,7 @@ fn spoiled(spoil: &dyn Fn(&World)) -> (World, String) {
 
 fn check(spoil: &dyn Fn(&World), old: Option<&str>, least: usize) {
     let (world, new) = spoiled(spoil);
-    let found = steps(&traced(&world, None), &world.ssh("alice"));
+    let found = steps(&traced(&world, "enforce", None), &world.home("alice"));
     assert_eq!(world.read("alice"), new, "the pass without a fault repairs");
     assert!(found.len() >= least, "the write has more steps than these: {found:#?}");
     for needed in ["write", "fsync", "renameat"] {
@@ -85,7 +86,7 @@ fn check(spoil: &dyn Fn(&World), old: Option<&str>, least: usize) {
             let _ = fs::remove_dir_all(world.ssh("alice"));
             world.make_ssh("alice", ALICE);
             spoil(&world);
-            let trace = traced(&world, Some(&format!("{}:{fault}:when={}", step.call, step.nth)));
+            let trace = traced(&world, "enforce", Some(&format!("{}:{fault}:when={}", step.call, step.nth)));
             let happened = trace.contains("INJECTED") || trace.contains("killed by SIGKILL");
             assert!(happened, "{fault} at {} did not happen:\n{trace}", step.shown);
             let left = fs::read_to_string(world.file("alice")).ok();
@@ -116,6 +117,48 @@ fn a_tampered_file_survives_every_fault() {
 #[test]
 fn a_missing_directory_survives_every_fault() {
     check(&|world| fs::remove_dir_all(world.ssh("alice")).unwrap(), None, 8);
+}
+
+#[test]
+fn a_fetch_that_dies_at_any_step_leaves_the_old_list_or_the_new() {
+    let server = FaultServer::start([("/k/alice/first", key("first"))]);
+    let mut world = World::new();
+    world.use_store(&server.endpoint(), "paths = [\"/k\"]");
+    assert_eq!(world.pass(), 0);
+    let old = world.read("alice");
+    let second = key("second");
+    let change = || server.put("/k/alice/second", &second);
+    let undo = || {
+        server.delete("/k/alice/second");
+        assert_eq!(world.pass(), 0);
+        assert_eq!(world.read("alice"), old);
+    };
+    change();
+    // The list, then the report.
+    let found = steps(&traced(&world, "fetch", None), &world.path("fetch-"));
+    for (call, least) in [("openat", 4), ("write", 2), ("fsync", 4), ("rename", 2)] {
+        let count = found.iter().filter(|step| step.call == call).count();
+        assert!(count >= least, "{count} {call} in {found:#?}");
+    }
+    for step in &found {
+        for fault in ["signal=KILL", "error=ENOSPC"] {
+            undo();
+            change();
+            let trace = traced(&world, "fetch", Some(&format!("{}:{fault}:when={}", step.call, step.nth)));
+            let happened = trace.contains("INJECTED") || trace.contains("killed by SIGKILL");
+            assert!(happened, "{fault} at {} did not happen:\n{trace}", step.shown);
+            assert_eq!(world.run(&["enforce", "--once"]).status.code(), Some(0), "{fault} at {}", step.shown);
+            let left = world.read("alice");
+            assert!(left == old || left.contains(&second), "{fault} at {} left {left}", step.shown);
+            assert_eq!(world.pass(), 0, "after {fault} at {}", step.shown);
+            assert!(world.read("alice").contains(&second), "after {fault} at {}", step.shown);
+            assert!(
+                litter(&world.path("fetch-state"), &["approved.json"]).is_empty(),
+                "{fault} at {}",
+                step.shown
+            );
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// One request as it came.
 #[derive(Clone, Debug)]
@@ -61,7 +61,15 @@ const LONGEST: Duration = Duration::from_secs(30);
 impl HttpServer {
     /// Serves on a free port of loopback until dropped.
     pub fn start(handler: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0".parse().unwrap(), handler)
+    }
+
+    /// Serves at an address until dropped; waits while the one before still holds it.
+    pub fn start_at(
+        address: SocketAddr,
+        handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = bind(address);
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             handler: Box::new(handler),
@@ -90,6 +98,11 @@ impl HttpServer {
     /// `http://127.0.0.1:PORT`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Connections accepted so far.
@@ -207,10 +220,33 @@ fn write(
     stream.write_all(&head).is_ok()
 }
 
+/// Binds once the one before has let go of the address.
+fn bind(address: SocketAddr) -> TcpListener {
+    let start = Instant::now();
+    loop {
+        match TcpListener::bind(address) {
+            Ok(listener) => return listener,
+            Err(error) => assert!(start.elapsed() < LONGEST, "{address}: {error}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// An endpoint where connections are refused.
 pub fn refusing() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// A listener at `address` with more connections than it takes, so that one more hangs; all end with the result.
+pub fn full(address: SocketAddr) -> (TcpListener, Vec<TcpStream>) {
+    let listener = bind(address);
+    let mut waiting = Vec::new();
+    while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
+        waiting.push(stream);
+        assert!(waiting.len() < 8192, "a listen queue has an end");
+    }
+    (listener, waiting)
 }
 
 /// An endpoint whose connections the kernel takes and nobody accepts, while the listener is kept.

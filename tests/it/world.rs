@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// Credentials of the tests, to be found nowhere but in the environment.
+pub const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
+pub const SESSION: &str = "FwoGZXIvYXdzEExampleOfASessionToken//////////";
+
 /// Longest wait for anything.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -28,10 +32,16 @@ pub struct World {
     pub accounts: String,
     /// Everything before the tables.
     pub top: String,
+    /// Where the list comes from: a line of `[source]`.
+    pub origin: String,
+    /// Time between two polls.
+    pub every: String,
     /// Further lines of `[source]`.
     pub source: String,
     /// Further tables.
     pub tables: String,
+    /// What the environment of the agent has beside that of the test.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 impl World {
@@ -44,11 +54,14 @@ impl World {
         let directory = tempfile::Builder::new().prefix("aka-").tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let world = Self {
+            origin: format!("directory = \"{}/approved\"", directory.path().display()),
             directory,
             accounts: "manage = [\"alice\", \"bob\", \"mallory\"]".to_owned(),
             top: String::new(),
+            every: "200ms".to_owned(),
             source: String::new(),
             tables: String::new(),
+            environment: Vec::new(),
         };
         let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
         let mut group = fs::read_to_string("/etc/group").unwrap();
@@ -62,7 +75,25 @@ impl World {
         fs::write(world.path("passwd"), passwd).unwrap();
         fs::write(world.path("group"), group).unwrap();
         fs::create_dir(world.path("approved")).unwrap();
+        fs::create_dir(world.path("etc")).unwrap();
         world
+    }
+
+    /// Takes the list from Parameter Store at `endpoint`; `origin` is a line of `[source]`. Nothing of this
+    /// machine's own AWS configuration counts.
+    pub fn use_store(&mut self, endpoint: &str, origin: &str) {
+        origin.clone_into(&mut self.origin);
+        let nothing = || "/dev/null".to_owned();
+        self.environment = vec![
+            ("AWS_ENDPOINT_URL_SSM", endpoint.to_owned()),
+            ("AWS_REGION", "eu-central-1".to_owned()),
+            ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
+            ("AWS_SESSION_TOKEN", SESSION.to_owned()),
+            ("AWS_CONFIG_FILE", nothing()),
+            ("AWS_SHARED_CREDENTIALS_FILE", nothing()),
+            ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
+        ];
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -115,11 +146,11 @@ impl World {
         let path = self.path("config.toml");
         let root = self.directory.path().display();
         let text = format!(
-            "{}\n[source]\ndirectory = \"{root}/approved\"\nevery = \"200ms\"\n{}\n\
+            "{}\n[source]\n{}\nevery = \"{}\"\n{}\n\
              [accounts]\n{}\nbreak-glass = \"{root}/break-glass\"\n\
              [paths]\nstate-dir = \"{root}/state\"\nruntime-dir = \"{root}/run\"\n\
              fetch-state-dir = \"{root}/fetch-state\"\nfetch-runtime-dir = \"{root}/fetch-run\"\n{}\n",
-            self.top, self.source, self.accounts, self.tables
+            self.top, self.origin, self.every, self.source, self.accounts, self.tables
         );
         // A running agent may read it this moment.
         if fs::read_to_string(&path).ok().as_ref() != Some(&text) {
@@ -128,18 +159,20 @@ impl World {
         path
     }
 
-    /// A command that runs in this host's mount namespace.
+    /// A command that runs in this host's mount namespace, where files of `etc` are those of `/etc`.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--propagation", "private", "sh", "-c"])
             .arg(
                 "mount --bind \"$1/passwd\" /etc/passwd && mount --bind \"$1/group\" /etc/group && \
+                 for own in $(ls \"$1/etc\"); do mount --bind \"$1/etc/$own\" \"/etc/$own\" || exit; done; \
                  shift && exec \"$@\"",
             )
             .arg("sh")
             .arg(self.directory.path())
-            .arg(program);
+            .arg(program)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -174,6 +207,16 @@ impl World {
             self.path("run/status.json").exists() && self.status()["list"]["digest"].is_string()
         });
         running
+    }
+
+    /// All that is wrong, in one text.
+    pub fn problems(&self) -> String {
+        self.status()["problems"].to_string()
+    }
+
+    /// Keys in the file of an account.
+    pub fn keys(&self, account: &str) -> usize {
+        self.read(account).lines().filter(|line| !line.starts_with('#')).count()
     }
 
     pub fn status(&self) -> Value {
@@ -276,6 +319,13 @@ pub fn comes_true(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
 /// A fresh public key line, without `\n`. The private half stays where it was made, in memory of nobody.
 pub fn key(comment: &str) -> String {
     pair(comment).1
+}
+
+/// A public key line that nobody has the private half of; each number has its own.
+pub fn numbered(number: usize, comment: &str) -> String {
+    use base64ct::{Base64, Encoding};
+    let blob = [b"\0\0\0\x0bssh-ed25519\0\0\0\x20".as_slice(), &[7; 24], &number.to_be_bytes()].concat();
+    format!("ssh-ed25519 {} {comment}", Base64::encode_string(&blob))
 }
 
 /// A fresh key of another type.

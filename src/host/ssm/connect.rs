@@ -85,6 +85,14 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// The default limits, with `call` for one call: a quarter of it to connect, half of it for the head of the
+    /// answer.
+    pub fn per_call(call: Duration) -> Self {
+        Self { connect: call / 4, read: call / 2, operation: call, ..Self::default() }
+    }
+}
+
 /// What a store is made of.
 pub struct Connection {
     pub client: Client,
