@@ -53,6 +53,14 @@ pub(super) struct Judged {
     pub(super) desired: Desired,
 }
 
+/// What reading the list came to.
+enum Listed {
+    /// It is the one that was judged before, under the same config.
+    AsBefore,
+    /// It was judged.
+    Anew,
+}
+
 /// Tells one stored list from another without reading it.
 type Stamp = (u64, u64, u64, i64, i64);
 
@@ -87,15 +95,22 @@ impl Enforcer {
     pub(super) async fn decide(&mut self, list: &List<'_>, accepted: Option<&str>, now: Timestamp) {
         self.decided.look_again = None;
         self.read_break_glass(now);
-        if let Err(problem) = self.read_list(list) {
-            self.problems.push(problem);
-        }
+        let listed = self.read_list(list);
+        let same_list = matches!(listed, Ok(Listed::AsBefore));
+        self.problems.extend(listed.err());
         let nothing = Desired::default();
         let desired = self.decided.list.as_ref().map_or(&nothing, |list| &list.desired);
         let names: Vec<AccountName> =
             self.enforced.names(desired, &self.config.accounts).into_iter().cloned().collect();
+        let before = std::mem::take(&mut self.decided.directory);
+        self.decided.directory.clone_from(&before);
         self.look_up(names, now).await;
-        self.weigh(accepted, now);
+        let settled = same_list && accepted.is_none() && self.decided.held.is_none();
+        // What was weighed, and against whom, is the same: so is the verdict.
+        if !settled || self.decided.directory != before {
+            self.weigh(accepted, now);
+            self.unsaved = true;
+        }
         self.check_age(now);
         // Before the files: a crash between the two must not forget who is managed.
         self.save();
@@ -104,7 +119,7 @@ impl Enforcer {
         }
     }
 
-    fn read_list(&mut self, list: &List<'_>) -> Result<(), String> {
+    fn read_list(&mut self, list: &List<'_>) -> Result<Listed, String> {
         let path = files::approved(&self.config.paths);
         let (list, stamp) = match list {
             List::Given(list) => ((*list).clone(), None),
@@ -114,7 +129,7 @@ impl Enforcer {
                     .map(|meta| (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()));
                 let known = self.decided.list.as_ref().is_some_and(|list| list.stamp == stamp);
                 if known && stamp.is_some() {
-                    return Ok(());
+                    return Ok(Listed::AsBefore);
                 }
                 let stored = store::read_json::<ApprovedList>(&path)
                     .map_err(|error| format!("{}; the last list stays in force", chain(&error)))?;
@@ -143,7 +158,7 @@ impl Enforcer {
             fetched_at: list.fetched_at,
             desired,
         });
-        Ok(())
+        Ok(Listed::Anew)
     }
 
     /// A break-glass file that is gone for good was removed on purpose; one that cannot be read changes nothing.
@@ -160,6 +175,7 @@ impl Enforcer {
         let (grants, rejected) = desired::judge_break_glass(&name, &text, &self.config.policy, &self.zone);
         self.decided.break_glass_rejected = rejected;
         let gone = text.trim().is_empty() && !self.enforced.break_glass.is_empty();
+        self.unsaved |= gone || grants.as_ref().is_some_and(|grants| *grants != self.enforced.break_glass);
         let since = self.enforced.break_glass_gone.filter(|_| gone);
         self.enforced.break_glass_gone = gone.then(|| since.unwrap_or(now));
         match (grants, self.enforced.break_glass_gone) {

@@ -10,42 +10,27 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::agent::events::chain;
 use crate::agent::pass::{Enforcer, List, Report, Terms};
+use crate::agent::start::{Asked, Signals, StartError};
 use crate::agent::work::{AgentWatches, Subject};
 use crate::agent::{Trigger, files};
-use crate::host::process::{self, Lock, LockError};
+use crate::host::process::{self, Lock};
 use crate::host::service::Service;
 use crate::host::watch::{Change, Watches};
 use crate::host::{keyfile, store};
 use crate::model::account::AccountName;
 use crate::model::config::{Config, Paths};
 
-/// Why the enforcer did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// One at a time.
-    #[error("the enforcer cannot start")]
-    Lock(#[source] LockError),
-    /// The directory for the lock and the status.
-    #[error("the enforcer cannot start")]
-    Directory(#[source] store::StoreError),
-    /// Root's groups would be used for work done as an account.
-    #[error("the enforcer cannot give up root's supplementary groups")]
-    Groups(#[source] std::io::Error),
-    /// Signals cannot be listened to.
-    #[error("the enforcer cannot listen to signals")]
-    Signals(#[source] std::io::Error),
-}
-
 /// Makes this process the enforcer of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
-    store::make_directory(&paths.runtime_dir, 0o755).map_err(StartError::Directory)?;
-    let lock = process::lock(&files::enforce_lock(paths)).map_err(StartError::Lock)?;
+    store::make_directory(&paths.runtime_dir, 0o755)
+        .map_err(|error| StartError::Directory("enforcer", error))?;
+    let lock =
+        process::lock(&files::enforce_lock(paths)).map_err(|error| StartError::Lock("enforcer", error))?;
     keyfile::drop_supplementary_groups().map_err(|error| StartError::Groups(error.into()))?;
     process::raise_descriptor_limit();
     Ok(lock)
@@ -110,9 +95,7 @@ pub async fn run(
     reread: impl Fn() -> Result<Config, String>,
     now: impl Fn() -> Timestamp,
 ) -> Result<(), StartError> {
-    let listen = |kind| signal(kind).map_err(StartError::Signals);
-    let (mut hang_up, mut terminate, mut interrupt) =
-        (listen(SignalKind::hangup())?, listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut signals = Signals::listen("enforcer")?;
     let pending = Arc::new(Pending::default());
     let (mut trigger, mut only) = (Trigger::Startup, None);
     let mut watches = None;
@@ -156,17 +139,18 @@ pub async fn run(
         // nothing.
         (trigger, only) = loop {
             break tokio::select! {
-                _ = terminate.recv() => break 'work,
-                _ = interrupt.recv() => break 'work,
                 () = service.heartbeat() => {
                     service.alive();
                     continue;
                 }
-                _ = hang_up.recv() => {
-                    service.reloading();
-                    enforcer.reconfigure(reread());
-                    (Trigger::Reload, None)
-                }
+                asked = signals.next() => match asked {
+                    Asked::Stop => break 'work,
+                    Asked::Reload => {
+                        service.reloading();
+                        enforcer.reconfigure(reread());
+                        (Trigger::Reload, None)
+                    }
+                },
                 () = pending.bell.notified() => match pending.take() {
                     // Events were lost. An account can bring that about on purpose, again and again: the rest of
                     // what is known is looked at now, everything a moment later.

@@ -3,13 +3,13 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use crate::agent::events::{self, chain};
 use crate::agent::files;
+use crate::agent::start::{Asked, Signals, StartError};
 use crate::host::imds::{self, Metadata};
-use crate::host::process::{self, Lock, LockError};
+use crate::host::process::{self, Lock};
 use crate::host::service::Service;
 use crate::host::ssm::{self, Parameter, ParameterStore};
 use crate::host::{directory, store};
@@ -20,20 +20,6 @@ use crate::model::desired::Rejected;
 use crate::model::list::{ApprovedList, Entry, FetchReport};
 use crate::model::source::{Wanted, merge, place};
 use crate::model::template::{Facts, Unfilled};
-
-/// Why the fetcher did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// One at a time.
-    #[error("the fetcher cannot start")]
-    Lock(#[source] LockError),
-    /// One of its directories.
-    #[error("the fetcher cannot start")]
-    Directory(#[source] store::StoreError),
-    /// Signals cannot be listened to.
-    #[error("the fetcher cannot listen to signals")]
-    Signals(#[source] std::io::Error),
-}
 
 /// Why there is no list.
 #[derive(Debug, thiserror::Error)]
@@ -77,9 +63,9 @@ pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
     // The list may come from SecureStrings, so it is for this process and root; systemd keeps a `DynamicUser`'s
     // state as private (`/var/lib/private`). The report is for all who ask for the status.
     for (directory, mode) in [(&paths.fetch_state_dir, 0o700), (&paths.fetch_runtime_dir, 0o755)] {
-        store::make_directory(directory, mode).map_err(StartError::Directory)?;
+        store::make_directory(directory, mode).map_err(|error| StartError::Directory("fetcher", error))?;
     }
-    process::lock(&files::fetch_lock(paths)).map_err(StartError::Lock)
+    process::lock(&files::fetch_lock(paths)).map_err(|error| StartError::Lock("fetcher", error))
 }
 
 /// The clients of all sources, made when they are first needed; their connections are kept.
@@ -299,9 +285,7 @@ pub async fn run(
     reread: impl Fn() -> Result<Config, String>,
     now: impl Fn() -> Timestamp,
 ) -> Result<(), StartError> {
-    let listen = |kind| signal(kind).map_err(StartError::Signals);
-    let (mut hang_up, mut terminate, mut interrupt) =
-        (listen(SignalKind::hangup())?, listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+    let mut signals = Signals::listen("fetcher")?;
     let mut cadence = Cadence::new(config.source.every);
     let mut fetcher = Fetcher::new(config);
     let mut ready = false;
@@ -309,8 +293,7 @@ pub async fn run(
         // Cancelled only to end the process; a list that is half fetched is not stored.
         let succeeded = tokio::select! {
             outcome = fetcher.fetch(&now) => outcome.is_ok(),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = signals.stopped() => break,
         };
         cadence = cadence.after(succeeded);
         let wait = cadence.wait(process::random());
@@ -326,20 +309,21 @@ pub async fn run(
         loop {
             // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
             tokio::select! {
-                _ = terminate.recv() => break 'work,
-                _ = interrupt.recv() => break 'work,
-                _ = hang_up.recv() => {
-                    service.reloading();
-                    ready = false;
-                    match reread() {
-                        Ok(config) => {
-                            cadence = Cadence::new(config.source.every);
-                            fetcher.reconfigure(config);
+                asked = signals.next() => match asked {
+                    Asked::Stop => break 'work,
+                    Asked::Reload => {
+                        service.reloading();
+                        ready = false;
+                        match reread() {
+                            Ok(config) => {
+                                cadence = Cadence::new(config.source.every);
+                                fetcher.reconfigure(config);
+                            }
+                            Err(error) => tracing::error!(error, "config not read again, the old one stays"),
                         }
-                        Err(error) => tracing::error!(error, "config not read again, the old one stays"),
+                        break;
                     }
-                    break;
-                }
+                },
                 () = tokio::time::sleep_until(due) => break,
                 () = service.heartbeat() => service.alive(),
             }

@@ -6,6 +6,7 @@ pub mod events;
 pub mod fetch;
 pub mod pass;
 mod report;
+pub mod start;
 pub mod work;
 
 /// Why a pass runs.

@@ -43,6 +43,8 @@ pub struct Enforcer {
     pub(super) publishing: bool,
     /// `enforced.json` could not be read at start.
     pub(super) state_problem: Option<String>,
+    /// What is in force may differ from what is on disk.
+    pub(super) unsaved: bool,
     /// Places that could not be watched.
     pub(super) unwatched: u32,
     hanging: Hanging,
@@ -139,6 +141,7 @@ impl Enforcer {
             config_problem: None,
             publishing: true,
             state_problem,
+            unsaved: true,
             unwatched: 0,
             hanging: Hanging::default(),
             unsettled: HashSet::new(),
@@ -397,7 +400,7 @@ impl Enforcer {
     ) -> Option<(AccountName, Vec<Difference>)> {
         let digest = wanted.map(|wanted| crate::agent::report::digest(&wanted.content));
         let listed = self.enforced.accounts.contains_key(name);
-        let drift = self.is_drift(name, wanted);
+        let drift = matches!(outcome, Outcome::Replaced { .. }) && self.is_drift(name, wanted);
         let file = self
             .decided
             .account(name)
@@ -461,7 +464,9 @@ impl Enforcer {
         if state == AccountState::InSync
             && let (Some(account), Some(digest)) = (self.enforced.accounts.get_mut(name), &digest)
         {
-            account.synced = Some(Synced { file: path, digest: digest.clone() });
+            let synced = Some(Synced { file: path, digest: digest.clone() });
+            self.unsaved |= account.synced != synced;
+            account.synced = synced;
         }
         let changed = (!differences.is_empty() && state == AccountState::InSync).then_some(now);
         self.note(name, state, reason, digest, changed);
@@ -470,11 +475,12 @@ impl Enforcer {
 
     /// Writes what is in force, if it changed; in observe mode nothing is.
     pub(super) fn save(&mut self) {
-        if self.config.mode == Mode::Observe {
+        if self.config.mode == Mode::Observe || !self.unsaved {
             return;
         }
         let fingerprint = Some(fingerprint(&self.enforced));
         if self.decided.saved == fingerprint {
+            self.unsaved = false;
             return;
         }
         let paths = &self.config.paths;
@@ -485,7 +491,10 @@ impl Enforcer {
         let saved = store::make_directory(&paths.state_dir, 0o700)
             .and_then(|()| store::write_json(&files::enforced(paths), &self.enforced, 0o600));
         match saved {
-            Ok(()) => self.decided.saved = fingerprint,
+            Ok(()) => {
+                self.decided.saved = fingerprint;
+                self.unsaved = false;
+            }
             Err(error) => {
                 let error = chain(&error);
                 tracing::error!(error, "state not saved");

@@ -33,14 +33,9 @@ pub(super) async fn run(mut config: Config) -> Outcome {
         alive: &|| (),
         now: super::now(),
     };
-    let mut report = enforcer.pass(terms, |_| {}).await;
-    let grants = enforcer.grants();
-    let mut text = String::new();
-    report.differences.sort_by(|a, b| a.0.cmp(&b.0));
-    for (account, differences) in &report.differences {
-        text.push_str(&super::describe_changes(account, differences, &grants));
-    }
-    super::print(&text)?;
+    let report = enforcer.pass(terms, |_| {}).await;
+    let changes = !report.differences.is_empty();
+    super::print(&super::describe_report(report, &enforcer.grants()))?;
     let status = enforcer.status();
     for rejected in &status.rejected {
         tracing::warn!("{}:{}: {}", rejected.parameter, rejected.line, rejected.reason);
@@ -54,9 +49,5 @@ pub(super) async fn run(mut config: Config) -> Outcome {
         blind = true;
         tracing::error!("{}: {}", account.name, account.reason.as_deref().unwrap_or_default());
     }
-    Ok(match (blind, report.differences.is_empty()) {
-        (true, _) => super::USAGE,
-        (false, false) => 1,
-        (false, true) => 0,
-    })
+    Ok(if blind { super::USAGE } else { u8::from(changes) })
 }

@@ -19,6 +19,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::agent::pass::Report;
 use crate::host::journal;
 use crate::model::account::AccountName;
 use crate::model::config::Config;
@@ -181,6 +182,13 @@ fn provenance(key: &KeyStatus) -> String {
         let _ = write!(text, " of {at:.0}");
     }
     text
+}
+
+/// What a pass changed, or would change, account by account.
+fn describe_report(mut report: Report, grants: &Grants) -> String {
+    report.differences.sort_by(|a, b| a.0.cmp(&b.0));
+    let describe = |(account, differences): &(_, Vec<_>)| describe_changes(account, differences, grants);
+    report.differences.iter().map(describe).collect()
 }
 
 /// What enforcing changes in one file: `+` what it gets, `-` what it loses, `~` what becomes as it is to be.

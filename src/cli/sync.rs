@@ -79,14 +79,8 @@ async fn ask_fetcher(pid: Option<u32>, config: &Config, limit: Duration) -> anyh
 async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Result<bool> {
     let _lock = enforce::claim(&config.paths)?;
     let mut enforcer = Enforcer::new(config, super::zone(), super::now())?;
-    let mut report = enforce::once(&mut enforcer, List::Stored, accepted, super::now()).await;
-    let grants = enforcer.grants();
-    let mut text = String::new();
-    report.differences.sort_by(|a, b| a.0.cmp(&b.0));
-    for (account, differences) in &report.differences {
-        text.push_str(&super::describe_changes(account, differences, &grants));
-    }
-    super::print(&text)?;
+    let report = enforce::once(&mut enforcer, List::Stored, accepted, super::now()).await;
+    super::print(&super::describe_report(report, &enforcer.grants()))?;
     Ok(conclude(enforcer.status()))
 }
 

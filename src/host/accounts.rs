@@ -20,7 +20,7 @@ pub enum Lookup {
 }
 
 /// What was asked for, all at once.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Directory {
     /// The answer for each name.
     pub accounts: BTreeMap<AccountName, Lookup>,
