@@ -98,33 +98,38 @@ pub async fn run(
     let mut signals = Signals::listen("enforcer")?;
     let pending = Arc::new(Pending::default());
     let (mut trigger, mut only) = (Trigger::Startup, None);
-    let mut watches = None;
+    let mut watches: Option<Arc<AgentWatches>> = None;
     let mut said = String::new();
-    let (mut full_check, mut last_full) = (Instant::now(), Instant::now());
+    let (mut full_check, mut last_full, mut renew) = (Instant::now(), Instant::now(), Instant::now());
     'work: loop {
         let full = only.is_none();
+        let mut fresh = None;
         if full {
-            // A watch may have died in ways that nobody tells of (an unmount, the watcher's thread): each full
-            // pass starts with new ones. The old ones see what happens until then.
-            let fresh = watch(&pending, &enforcer);
             last_full = Instant::now();
             full_check = last_full + enforcer.config().verify.every;
-            let report = pass(&mut enforcer, trigger, None, fresh.as_ref(), &pending, service, now()).await;
-            if let Some(watches) = fresh.as_ref().filter(|_| enforcer.holds_a_list()) {
-                // The next confirmation is to be seen when it comes.
-                watch_file(watches, &files::fetch_report(&enforcer.config().paths));
+            if watches.is_none() || renew <= last_full {
+                // The old watches, if any, see what happens until the new ones are on.
+                renew = last_full + WATCHES_LAST;
+                fresh = watch(&pending);
             }
-            watches = fresh;
+        }
+        let watching = fresh.as_ref().or(watches.as_ref());
+        if let Some(watches) = watching.filter(|_| full) {
+            watch_inputs(watches, &enforcer);
+        }
+        let report = pass(&mut enforcer, trigger, only, watching, &pending, service, now()).await;
+        if let Some(watches) = watching.filter(|_| full && enforcer.holds_a_list()) {
+            // The next confirmation is to be seen when it comes.
+            watch_file(watches, &files::fetch_report(&enforcer.config().paths));
+        }
+        if full {
             full_check = full_check.min(at(report.next_look, now()));
-            if report.newly_hanging {
-                // Whatever holds the thread may hold the watcher too: put the others' watches on another one.
-                full_check = full_check.min(last_full + STORM_PAUSE);
-            }
-        } else {
-            let report = pass(&mut enforcer, trigger, only, watches.as_ref(), &pending, service, now()).await;
-            if report.newly_hanging {
-                full_check = full_check.min(last_full + STORM_PAUSE);
-            }
+        }
+        watches = fresh.or(watches);
+        if report.newly_hanging {
+            // Whatever holds the thread may hold the watcher too: put the others' watches on another one.
+            renew = Instant::now();
+            full_check = full_check.min(last_full + STORM_PAUSE);
         }
         if matches!(trigger, Trigger::Startup | Trigger::Reload) {
             said = enforcer.summary();
@@ -172,6 +177,10 @@ pub async fn run(
     service.stopping();
     Ok(())
 }
+
+/// A watch may die in ways that nobody tells of (an unmount, the watcher's thread); until then the full check sees what
+/// it would have seen. Thousands of watches take seconds to put on.
+const WATCHES_LAST: Duration = Duration::from_hours(1);
 
 /// Least time between two full passes that lost events cause.
 const STORM_PAUSE: Duration = Duration::from_secs(1);
@@ -224,26 +233,29 @@ fn take_accepted(paths: &Paths, now: Timestamp) -> Option<String> {
     accepted.filter(|a| age(a) >= SignedDuration::ZERO && age(a) < ACCEPTANCE_LASTS).map(|a| a.digest)
 }
 
-/// New watches, with those on the list; `None`, and a warning, where inotify is not to be had.
-fn watch(pending: &Arc<Pending>, enforcer: &Enforcer) -> Option<Arc<AgentWatches>> {
+/// New watches; `None`, and a warning, where inotify is not to be had.
+fn watch(pending: &Arc<Pending>) -> Option<Arc<AgentWatches>> {
     let told = Arc::clone(pending);
-    let watches = match Watches::start(move |change| told.add(change)) {
-        Ok(watches) => watches,
+    match Watches::start(move |change| told.add(change)) {
+        Ok(watches) => Some(Arc::new(watches)),
         Err(error) => {
             tracing::warn!(
                 error = chain(&error),
                 "nothing is watched, changes are seen by the full check only"
             );
-            return None;
+            None
         }
-    };
-    let paths = &enforcer.config().paths;
-    watch_file(&watches, &files::approved(paths));
-    watch_file(&watches, &enforcer.config().accounts.break_glass);
-    if enforcer.holds_a_list() {
-        watch_file(&watches, &files::fetch_report(paths));
     }
-    Some(Arc::new(watches))
+}
+
+/// Watches what a full pass reads. A directory that was missing may be there by now.
+fn watch_inputs(watches: &AgentWatches, enforcer: &Enforcer) {
+    watches.recount();
+    watch_file(watches, &files::approved(&enforcer.config().paths));
+    watch_file(watches, &enforcer.config().accounts.break_glass);
+    if enforcer.holds_a_list() {
+        watch_file(watches, &files::fetch_report(&enforcer.config().paths));
+    }
 }
 
 /// Watches for a file to be replaced or, where its directory is missing too, for the directory to appear.

@@ -120,6 +120,11 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
         put
     }
 
+    /// Counts refusals anew: a full pass tries every place again.
+    pub fn recount(&self) {
+        self.refused.store(0, Ordering::Relaxed);
+    }
+
     /// How many watches could not be put on.
     pub fn refused(&self) -> u32 {
         self.refused.load(Ordering::Relaxed)
