@@ -94,8 +94,9 @@ impl Enforcer {
     /// Decides which keys are in force. Whatever fails here leaves those that were.
     pub(super) async fn decide(&mut self, list: &List<'_>, accepted: Option<&str>, now: Timestamp) {
         self.decided.look_again = None;
-        self.read_break_glass(now);
         let listed = self.read_list(list);
+        self.read_break_glass(now);
+        self.unsaved |= self.enforced.await_first_list();
         let same_list = matches!(listed, Ok(Listed::AsBefore));
         self.problems.extend(listed.err());
         let nothing = Desired::default();
@@ -149,6 +150,19 @@ impl Enforcer {
                 }
             }
         };
+        if let Some(id) = &list.instance {
+            if self.identity.id().is_some_and(|own| own != id) {
+                return Err(match self.enforced.list {
+                    Some(_) => {
+                        format!("the stored list was fetched for `{id}`; the last list stays in force")
+                    }
+                    None => {
+                        format!("no list yet (the stored one was fetched for `{id}`), so nothing is changed")
+                    }
+                });
+            }
+            self.belong_to(id);
+        }
         let desired = desired::judge(&list, &self.config.policy, &self.zone, &self.enforced.grants());
         self.decided.list = Some(Judged {
             stamp,
@@ -159,6 +173,18 @@ impl Enforcer {
             desired,
         });
         Ok(Listed::Anew)
+    }
+
+    /// What is in force is that of the instance `id`. State of another one is put aside.
+    pub(super) fn belong_to(&mut self, id: &str) {
+        if self.enforced.is_foreign_to(Some(id)) {
+            events::cloned(self.enforced.instance.as_deref().unwrap_or_default(), id);
+            self.enforced = std::mem::take(&mut self.enforced).inherited();
+        }
+        if self.enforced.instance.as_deref() != Some(id) {
+            self.enforced.instance = Some(id.to_owned());
+            self.unsaved = true;
+        }
     }
 
     /// A break-glass file that is gone for good was removed on purpose; one that cannot be read changes nothing.
@@ -328,6 +354,9 @@ impl Enforcer {
     pub(super) fn check_age(&mut self, now: Timestamp) {
         self.decided.revoked = false;
         let OnStale::RevokeAfter(limit) = self.config.source.on_stale else { return };
+        if self.enforced.list.is_none() {
+            return;
+        }
         let digest = self.decided.list.as_ref().map(|list| &list.digest).or(self.enforced.list.as_ref());
         // The fetcher says when the list was last found so; across a reboot, the time of its file does.
         let stored =

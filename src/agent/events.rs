@@ -29,6 +29,8 @@ pub mod id {
     pub const FETCH_RECOVERED: &str = "ba04857a6c474173a3f013d5ae643975";
     /// A fetched list differs from the stored one.
     pub const LIST_CHANGED: &str = "9d3031affad14f7692d91726c342ebac";
+    /// The state on this disk was another instance's; it is not used.
+    pub const CLONED: &str = "e134fd9713004aee996ef8f471455b09";
 }
 
 /// An error with its causes, in one line.
@@ -70,6 +72,16 @@ pub(super) fn differs(account: &AccountName, file: &Path, differences: &[Differe
 
 pub(super) fn refused(account: &AccountName, reason: &str) {
     tracing::warn!(message_id = id::REFUSED, %account, reason, "file not brought in line");
+}
+
+pub(super) fn cloned(from: &str, here: &str) {
+    tracing::warn!(
+        message_id = id::CLONED,
+        from,
+        here,
+        hint = "run `agent seal` before making an image",
+        "the state on this disk is another instance's and is not used; the first list of this one counts"
+    );
 }
 
 pub(super) fn held(reason: &str) {

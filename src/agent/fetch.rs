@@ -5,58 +5,16 @@ use std::time::{Duration, UNIX_EPOCH};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::agent::clients::{Clients, FetchError, LIMIT};
 use crate::agent::events::{self, chain};
 use crate::agent::files;
 use crate::agent::start::{Asked, Signals, StartError};
-use crate::host::imds::{self, Metadata};
 use crate::host::process::{self, Lock};
 use crate::host::service::Service;
-use crate::host::ssm::{self, Parameter, ParameterStore};
-use crate::host::{directory, store};
-use crate::model::account::AccountName;
+use crate::host::store;
 use crate::model::cadence::Cadence;
 use crate::model::config::{Config, OnStale, Paths, Source};
-use crate::model::desired::Rejected;
-use crate::model::list::{ApprovedList, Entry, FetchReport};
-use crate::model::source::{Wanted, merge, place};
-use crate::model::template::{Facts, Unfilled};
-
-/// Why there is no list.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// The local directory.
-    #[error(transparent)]
-    Directory(directory::DirectoryError),
-    /// Parameter Store.
-    #[error(transparent)]
-    Ssm(ssm::Failure),
-    /// The instance metadata service.
-    #[error(transparent)]
-    Metadata(imds::Failure),
-    /// A template of the config cannot be filled in.
-    #[error(transparent)]
-    Template(Unfilled),
-    /// The source did not answer in time.
-    #[error("no answer within {} s", .0.as_secs())]
-    TimedOut(Duration),
-    /// It could not be stored.
-    #[error("the list was fetched and cannot be stored")]
-    Store(#[source] store::StoreError),
-}
-
-impl FetchError {
-    /// What a person can do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Ssm(failure) => failure.hint(),
-            Self::Metadata(failure) => failure.hint(),
-            _ => None,
-        }
-    }
-}
-
-/// However slow a source is, a fetch ends.
-const LIMIT: Duration = Duration::from_mins(1);
+use crate::model::list::{ApprovedList, FetchReport};
 
 /// Makes this process the fetcher of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
@@ -66,105 +24,6 @@ pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
         store::make_directory(directory, mode).map_err(|error| StartError::Directory("fetcher", error))?;
     }
     process::lock(&files::fetch_lock(paths)).map_err(|error| StartError::Lock("fetcher", error))
-}
-
-/// The clients of all sources, made when they are first needed; their connections are kept.
-pub struct Clients {
-    settings: ssm::Settings,
-    store: Option<ParameterStore>,
-    metadata: Option<Metadata>,
-}
-
-impl Clients {
-    /// For a source; nothing is asked yet.
-    pub fn new(source: &Source) -> Self {
-        let settings =
-            ssm::Settings { limits: ssm::Limits::per_call(source.timeout), ..ssm::Settings::default() };
-        Self { settings, store: None, metadata: None }
-    }
-
-    /// The list, from all sources, all or nothing.
-    pub async fn list(&mut self, source: &Source, now: Timestamp) -> Result<ApprovedList, FetchError> {
-        let wanted = self.wanted(source).await?;
-        let outcome = self.entries(&wanted).await;
-        if matches!(outcome, Err(FetchError::Ssm(_))) {
-            // A client keeps credentials until the end it knows of; a new one asks again.
-            self.store = None;
-        }
-        let (entries, unusable) = outcome?;
-        Ok(ApprovedList::new(wanted.describe(), now, merge(entries), unusable))
-    }
-
-    /// What the config asks for on this instance; IMDS is asked for what it takes and for nothing else.
-    pub async fn wanted(&mut self, source: &Source) -> Result<Wanted, FetchError> {
-        let needs = source.needs();
-        if needs.is_empty() {
-            return source.resolve(&Facts::new()).map_err(FetchError::Template);
-        }
-        if self.metadata.is_none() {
-            self.metadata = Some(Metadata::new(&imds::Settings::default()).map_err(FetchError::Metadata)?);
-        }
-        let Some(metadata) = &self.metadata else { return Err(FetchError::TimedOut(LIMIT)) };
-        let facts = metadata.look_up(&needs).await.map_err(FetchError::Metadata)?;
-        source.resolve(&facts).map_err(FetchError::Template)
-    }
-
-    /// The client of Parameter Store.
-    pub async fn store(&mut self) -> Result<&ParameterStore, FetchError> {
-        if self.store.is_none() {
-            self.store = Some(ParameterStore::new(&self.settings).await.map_err(FetchError::Ssm)?);
-        }
-        self.store.as_ref().ok_or(FetchError::TimedOut(LIMIT))
-    }
-
-    /// The values of what is wanted, all or nothing, and what there serves no account.
-    pub async fn entries(&mut self, wanted: &Wanted) -> Result<(Vec<Entry>, Vec<Rejected>), FetchError> {
-        let (mut entries, mut unusable) = (Vec::new(), Vec::new());
-        if let Some(path) = wanted.directory.clone() {
-            let read = tokio::task::spawn_blocking(move || directory::read(&path));
-            match tokio::time::timeout(LIMIT, read).await {
-                Ok(Ok(read)) => entries.extend(read.map_err(FetchError::Directory)?),
-                Ok(Err(_)) | Err(_) => return Err(FetchError::TimedOut(LIMIT)),
-            }
-        }
-        if wanted.paths.is_empty() && wanted.names.is_empty() {
-            return Ok((entries, unusable));
-        }
-        let store = self.store().await?;
-        for path in &wanted.paths {
-            for parameter in store.by_path(path).await.map_err(FetchError::Ssm)? {
-                match place(path, &parameter.name) {
-                    Ok(place) => entries.push(entry(&place.account, &parameter)),
-                    // One name that is no account's must not keep the rest of the list from arriving.
-                    Err(misplaced) => unusable.push(Rejected {
-                        parameter: parameter.name.clone(),
-                        parameter_version: Some(parameter.version),
-                        line: 0,
-                        reason: misplaced.to_string(),
-                    }),
-                }
-            }
-        }
-        let names: Vec<String> = wanted.names.keys().cloned().collect();
-        if names.is_empty() {
-            return Ok((entries, unusable));
-        }
-        for parameter in store.by_names(&names).await.map_err(FetchError::Ssm)? {
-            let accounts = wanted.names.get(&parameter.name).into_iter().flatten();
-            entries.extend(accounts.map(|account| entry(account, &parameter)));
-        }
-        Ok((entries, unusable))
-    }
-}
-
-fn entry(account: &AccountName, parameter: &Parameter) -> Entry {
-    Entry {
-        account: account.clone(),
-        parameter: parameter.name.clone(),
-        version: Some(parameter.version),
-        last_modified: parameter.last_modified,
-        value: parameter.value.clone(),
-    }
 }
 
 /// What `status` calls the source when it could not even be looked up: templates as written.
@@ -182,21 +41,24 @@ pub struct Fetcher {
     /// What `approved.json` holds.
     stored: Option<ApprovedList>,
     clients: Clients,
+    may_ask: bool,
 }
 
 impl Fetcher {
     /// Reads what earlier runs left; what cannot be read is written anew.
-    pub fn new(config: Config) -> Self {
+    ///
+    /// `may_ask`: whether the metadata service may be asked which instance this is.
+    pub fn new(config: Config, may_ask: bool) -> Self {
         let report = store::read_json(&files::fetch_report(&config.paths)).ok().flatten().unwrap_or_default();
         let stored = store::read_json(&files::approved(&config.paths)).ok().flatten();
-        let clients = Clients::new(&config.source);
-        Self { config, report, stored, clients }
+        let clients = Clients::new(&config.source, may_ask);
+        Self { config, report, stored, clients, may_ask }
     }
 
     /// Takes a configuration that was read again.
     fn reconfigure(&mut self, config: Config) {
         if config.source.timeout != self.config.source.timeout {
-            self.clients = Clients::new(&config.source);
+            self.clients = Clients::new(&config.source, self.may_ask);
         }
         self.config = config;
     }
@@ -280,14 +142,13 @@ impl Fetcher {
 
 /// Fetches until SIGTERM or SIGINT. `reread` gives the config again at SIGHUP; `now` is the clock.
 pub async fn run(
-    config: Config,
+    mut fetcher: Fetcher,
     service: Service,
     reread: impl Fn() -> Result<Config, String>,
     now: impl Fn() -> Timestamp,
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen("fetcher")?;
-    let mut cadence = Cadence::new(config.source.every);
-    let mut fetcher = Fetcher::new(config);
+    let mut cadence = Cadence::new(fetcher.config.source.every);
     let mut ready = false;
     'work: loop {
         // Cancelled only to end the process; a list that is half fetched is not stored.

@@ -1,5 +1,6 @@
 //! Time: the loops, and one pass of each.
 
+pub mod clients;
 mod decide;
 pub mod enforce;
 pub mod events;
@@ -50,6 +51,11 @@ pub mod files {
         paths.state_dir.join("enforced.json")
     }
 
+    /// What was in force, where that could not be read.
+    pub fn damaged(paths: &Paths) -> PathBuf {
+        paths.state_dir.join("enforced.json.damaged")
+    }
+
     /// First-run copies of files that were not ours.
     pub fn backups(paths: &Paths) -> PathBuf {
         paths.state_dir.join("backups")
@@ -63,6 +69,21 @@ pub mod files {
     /// The enforcer's word.
     pub fn status(paths: &Paths) -> PathBuf {
         paths.runtime_dir.join("status.json")
+    }
+
+    /// What must not be baked into an image: it is one instance's own. Locks, config and break-glass keys are not.
+    pub fn of_this_instance(paths: &Paths) -> Vec<PathBuf> {
+        let files = [
+            approved(paths),
+            fetch_report(paths),
+            enforced(paths),
+            damaged(paths),
+            accepted(paths),
+            status(paths),
+        ];
+        // A crash can leave what was being written.
+        let begun = files.clone().map(|file| file.with_extension("new"));
+        files.into_iter().chain(begun).chain([backups(paths)]).collect()
     }
 
     /// Held by the one enforcer.

@@ -16,6 +16,7 @@ use crate::agent::events::{self, chain};
 use crate::agent::work::{self, AgentWatches, Hanging, Job, Outcome};
 use crate::agent::{Trigger, files};
 use crate::host::accounts::{Directory, Lookup};
+use crate::host::instance::{self, Identity};
 use crate::host::keyfile::Target;
 use crate::host::store::{self, StoreError};
 use crate::model::account::{Account, AccountName};
@@ -31,6 +32,8 @@ pub struct Enforcer {
     pub(super) config: Config,
     pub(super) zone: TimeZone,
     pub(super) enforced: Enforced,
+    /// Which instance this is.
+    pub(super) identity: Identity,
     pub(super) decided: Decided,
     pub(super) status: Status,
     /// Keeps what `status` says from being written again.
@@ -130,11 +133,12 @@ impl Enforcer {
             (status.accounts, status.drift) = (last.accounts, last.drift);
             status.accounts.values_mut().for_each(|account| account.keys = Vec::new());
         }
-        Ok(Self {
+        let mut enforcer = Self {
             config,
             zone,
             decided: Decided::after(enforced.as_ref().map(fingerprint)),
             enforced: enforced.unwrap_or_default(),
+            identity: instance::identity(),
             status,
             written: None,
             problems: Vec::new(),
@@ -146,7 +150,11 @@ impl Enforcer {
             hanging: Hanging::default(),
             unsettled: HashSet::new(),
             retries: HashMap::new(),
-        })
+        };
+        if let Some(id) = enforcer.identity.id().map(ToOwned::to_owned) {
+            enforcer.belong_to(&id);
+        }
+        Ok(enforcer)
     }
 
     /// The configuration in use.
@@ -486,7 +494,7 @@ impl Enforcer {
         let paths = &self.config.paths;
         if self.state_problem.is_some() && self.decided.saved.is_none() {
             // For a person to look at; without room for it, the state that works matters more.
-            let _ = std::fs::rename(files::enforced(paths), paths.state_dir.join("enforced.json.damaged"));
+            let _ = std::fs::rename(files::enforced(paths), files::damaged(paths));
         }
         let saved = store::make_directory(&paths.state_dir, 0o700)
             .and_then(|()| store::write_json(&files::enforced(paths), &self.enforced, 0o600));

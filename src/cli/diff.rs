@@ -2,8 +2,9 @@
 
 use anyhow::Context;
 
+use crate::agent::clients::Clients;
 use crate::agent::pass::{Enforcer, List, Terms};
-use crate::agent::{Trigger, fetch, files};
+use crate::agent::{Trigger, files};
 use crate::cli::Outcome;
 use crate::host::store;
 use crate::model::config::{Config, Mode};
@@ -12,7 +13,10 @@ use crate::model::status::AccountState;
 
 /// Fetches afresh, so that it shows what `sync` would do; with the source out of reach, what is stored.
 pub(super) async fn run(mut config: Config) -> Outcome {
-    let list = match fetch::Clients::new(&config.source).list(&config.source, super::now()).await {
+    let list = match Clients::new(&config.source, super::may_ask_metadata())
+        .list(&config.source, super::now())
+        .await
+    {
         Ok(list) => list,
         Err(error) => {
             let stored: Option<ApprovedList> = store::read_json(&files::approved(&config.paths))?;

@@ -18,11 +18,11 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> Outcome {
     let _lock = fetch::claim(&config.paths)?;
+    let mut fetcher = Fetcher::new(config, super::may_ask_metadata());
     if !arguments.once {
-        fetch::run(config, Service::of_this_process(), || super::reread_config(path), super::now).await?;
+        fetch::run(fetcher, Service::of_this_process(), || super::reread_config(path), super::now).await?;
         return Ok(0);
     }
-    let mut fetcher = Fetcher::new(config);
     let fetched = fetcher.fetch(&super::now).await.is_ok();
     fetcher.publish(None);
     Ok(u8::from(!fetched))

@@ -6,6 +6,7 @@ mod enforce;
 mod fetch;
 mod lint;
 mod run;
+mod seal;
 mod status;
 mod sync;
 
@@ -63,6 +64,8 @@ enum Command {
     Check(check::Arguments),
     /// Judge authorized_keys lines before they are published
     Lint(lint::Arguments),
+    /// Remove what is this instance's own, before an image is made of it; config and authorized_keys stay
+    Seal,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -129,6 +132,7 @@ fn run(cli: &Cli) -> Outcome {
             Command::Fetch(arguments) => fetch::run(arguments, config, path).await,
             Command::Enforce(arguments) => enforce::run(arguments, config, path).await,
             Command::Sync(arguments) => sync::run(arguments, config).await,
+            Command::Seal => seal::run(&config),
             Command::Diff => diff::run(config).await,
             Command::Check(arguments) => check::run(arguments, config, path).await,
             Command::Status(arguments) => status::run(arguments, config).await,
@@ -155,6 +159,12 @@ fn reread_config(path: &Path) -> Result<Config, String> {
 #[expect(clippy::disallowed_methods, reason = "the clock is read here and handed down")]
 fn now() -> Timestamp {
     Timestamp::now()
+}
+
+/// AWS's own variable for "do not ask the instance metadata service"; see the AWS SDK reference, "IMDS client".
+#[expect(clippy::disallowed_methods, reason = "the environment is read here and handed down")]
+fn may_ask_metadata() -> bool {
+    !std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true"))
 }
 
 /// sshd reads a time without `Z` in the system's zone.

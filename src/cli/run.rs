@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
+use crate::agent::enforce;
+use crate::agent::fetch::{self, Fetcher};
 use crate::agent::pass::Enforcer;
-use crate::agent::{enforce, fetch};
 use crate::cli::Outcome;
 use crate::host::service::Service;
 use crate::model::config::Config;
@@ -13,9 +14,10 @@ pub(super) async fn run(config: Config, path: &Path) -> Outcome {
     let _fetcher = fetch::claim(&config.paths)?;
     let _enforcer = enforce::claim(&config.paths)?;
     let reread = || super::reread_config(path);
-    let enforcer = Enforcer::new(config.clone(), super::zone(), super::now())?;
+    let fetcher = Fetcher::new(config.clone(), super::may_ask_metadata());
+    let enforcer = Enforcer::new(config, super::zone(), super::now())?;
     let (fetched, enforced) = tokio::join!(
-        fetch::run(config, Service::silent(), reread, super::now),
+        fetch::run(fetcher, Service::silent(), reread, super::now),
         enforce::run(enforcer, Service::of_this_process(), reread, super::now),
     );
     fetched?;

@@ -55,7 +55,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
 
 async fn fetch_here(config: &Config) -> anyhow::Result<FetchReport> {
     let _lock = fetch::claim(&config.paths)?;
-    let mut fetcher = Fetcher::new(config.clone());
+    let mut fetcher = Fetcher::new(config.clone(), super::may_ask_metadata());
     // A failure is in the report.
     let _ = fetcher.fetch(&super::now).await;
     fetcher.publish(None);

@@ -3,6 +3,7 @@
 pub mod accounts;
 pub mod directory;
 pub mod imds;
+pub mod instance;
 pub mod journal;
 pub mod keyfile;
 pub mod process;

@@ -18,6 +18,9 @@ pub const SCHEMA: u32 = 1;
 pub struct Enforced {
     /// [`SCHEMA`].
     pub schema: u32,
+    /// The EC2 instance whose state this is, where that is known.
+    #[serde(default)]
+    pub instance: Option<String>,
     /// Digest of the list these keys come from; `None` before the first list.
     pub list: Option<String>,
     /// Keys of the break-glass file when it could last be read.
@@ -90,6 +93,31 @@ impl Enforced {
     /// The keys in force.
     pub fn grants(&self) -> GrantsOf<'_> {
         self.managed().map(|(name, account)| (name, account.grants.as_slice())).collect()
+    }
+
+    /// True for the state of another instance: the disk was cloned, from a running host or through an image.
+    pub fn is_foreign_to(&self, instance: Option<&str>) -> bool {
+        self.instance.as_deref().zip(instance).is_some_and(|(one, other)| one != other)
+    }
+
+    /// What a clone keeps of it: whose files the keys of the other instance are in, so that its own first list takes
+    /// them away there too. Until then nothing of it is managed.
+    #[must_use]
+    pub fn inherited(self) -> Self {
+        let accounts = self.accounts.into_keys().map(|name| (name, Account::default())).collect();
+        Self { schema: SCHEMA, accounts, ..Self::default() }
+    }
+
+    /// Before the first list of its own a clone manages what it inherited only to put the break-glass keys there; gives
+    /// whether anything changed.
+    pub fn await_first_list(&mut self) -> bool {
+        let managed = !self.break_glass.is_empty();
+        let mut changed = false;
+        for account in self.accounts.values_mut().filter(|_| self.list.is_none()) {
+            changed |= account.managed != managed;
+            account.managed = managed;
+        }
+        changed
     }
 
     /// Puts a list into force. `manages` says which accounts are managed. A managed account that the list no

@@ -22,6 +22,9 @@ pub struct ApprovedList {
     /// What was found and serves no account.
     #[serde(default)]
     pub unusable: Vec<Rejected>,
+    /// The EC2 instance it was fetched for, where that is known: a clone of the disk has another.
+    #[serde(default)]
+    pub instance: Option<String>,
 }
 
 /// One value of the list.
@@ -57,7 +60,7 @@ impl ApprovedList {
             entry.value = secret::withheld(std::mem::take(&mut entry.value));
         }
         entries.sort();
-        Self { schema: SCHEMA, source, fetched_at, entries, unusable }
+        Self { schema: SCHEMA, source, fetched_at, entries, unusable, instance: None }
     }
 
     /// `sha256:…` over all that the list says. Two fetches of the same content have the same digest,
@@ -80,6 +83,7 @@ impl ApprovedList {
             && self.source == other.source
             && self.entries == other.entries
             && self.unusable == other.unusable
+            && self.instance == other.instance
     }
 }
 

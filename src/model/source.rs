@@ -57,6 +57,11 @@ impl Source {
         paths.chain(names).cloned().collect()
     }
 
+    /// True when some of it is in Parameter Store.
+    pub fn uses_parameter_store(&self) -> bool {
+        !self.paths.is_empty() || !self.parameters.is_empty()
+    }
+
     /// This source with `facts` filled in.
     pub fn resolve(&self, facts: &Facts) -> Result<Wanted, Unfilled> {
         let mut wanted = Wanted { directory: self.directory.clone(), ..Wanted::default() };

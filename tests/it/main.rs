@@ -3,6 +3,7 @@
 
 mod aws;
 mod check;
+mod clone;
 mod fault;
 mod fault_server;
 mod faults;

@@ -42,6 +42,8 @@ pub struct World {
     pub tables: String,
     /// What the environment of the agent has beside that of the test.
     pub environment: Vec<(&'static str, String)>,
+    /// What the firmware says of the board, where it says anything: on EC2 the instance id.
+    pub asset_tag: Option<String>,
 }
 
 impl World {
@@ -62,6 +64,7 @@ impl World {
             source: String::new(),
             tables: String::new(),
             environment: Vec::new(),
+            asset_tag: None,
         };
         let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
         let mut group = fs::read_to_string("/etc/group").unwrap();
@@ -166,11 +169,14 @@ impl World {
             .args(["--mount", "--propagation", "private", "sh", "-c"])
             .arg(
                 "mount --bind \"$1/passwd\" /etc/passwd && mount --bind \"$1/group\" /etc/group && \
+                 { [ -z \"$2\" ] || { mount -t tmpfs none /sys/class && mkdir -p /sys/class/dmi/id && \
+                 echo \"$2\" > /sys/class/dmi/id/board_asset_tag; }; } && \
                  for own in $(ls \"$1/etc\"); do mount --bind \"$1/etc/$own\" \"/etc/$own\" || exit; done; \
-                 shift && exec \"$@\"",
+                 shift 2 && exec \"$@\"",
             )
             .arg("sh")
             .arg(self.directory.path())
+            .arg(self.asset_tag.as_deref().unwrap_or_default())
             .arg(program)
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

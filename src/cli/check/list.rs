@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use crate::agent::clients::{Clients, FetchError};
 use crate::agent::events::chain;
-use crate::agent::fetch::{Clients, FetchError};
 use crate::host::imds::{self, Metadata};
 use crate::host::ssm::{CredentialSource, Failure};
 use crate::model::config::Source;
@@ -26,7 +26,7 @@ pub(super) struct Read {
 /// Asks for everything the source names, each on its own.
 pub(super) async fn look(source: &Source, now: fn() -> Timestamp, findings: &mut Vec<Finding>) -> Read {
     let facts = facts(&source.needs(), findings).await;
-    let mut clients = Clients::new(source);
+    let mut clients = Clients::new(source, false);
     let needs_aws = !source.paths.is_empty() || !source.parameters.is_empty();
     // Nobody to ask, or nothing to ask with: what was said of that is not repeated for each path.
     let mut silent = needs_aws && !who_asks(&mut clients, now, findings).await;

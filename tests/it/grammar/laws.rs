@@ -237,6 +237,7 @@ fn judged(entries: Vec<Entry>, previous: &Grants) -> Desired {
         fetched_at: Timestamp::UNIX_EPOCH,
         entries,
         unusable: Vec::new(),
+        instance: None,
     };
     let previous = previous.iter().map(|(name, grants)| (name, grants.as_slice())).collect();
     judge(&list, &Policy::default(), &TimeZone::UTC, &previous)

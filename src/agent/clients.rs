@@ -1,0 +1,177 @@
+//! The list, from all its sources, all or nothing; and whose list it is.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::host::imds::{self, Metadata};
+use crate::host::instance::{self, Identity};
+use crate::host::ssm::{self, Parameter, ParameterStore};
+use crate::host::{directory, store};
+use crate::model::account::AccountName;
+use crate::model::config::Source;
+use crate::model::desired::Rejected;
+use crate::model::list::{ApprovedList, Entry};
+use crate::model::source::{Wanted, merge, place};
+use crate::model::template::{Facts, Need, Unfilled};
+
+/// Why there is no list.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The local directory.
+    #[error(transparent)]
+    Directory(directory::DirectoryError),
+    /// Parameter Store.
+    #[error(transparent)]
+    Ssm(ssm::Failure),
+    /// The instance metadata service.
+    #[error(transparent)]
+    Metadata(imds::Failure),
+    /// A template of the config cannot be filled in.
+    #[error(transparent)]
+    Template(Unfilled),
+    /// The source did not answer in time.
+    #[error("no answer within {} s", .0.as_secs())]
+    TimedOut(Duration),
+    /// It could not be stored.
+    #[error("the list was fetched and cannot be stored")]
+    Store(#[source] store::StoreError),
+}
+
+impl FetchError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Ssm(failure) => failure.hint(),
+            Self::Metadata(failure) => failure.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// However slow a source is, a fetch ends.
+pub(super) const LIMIT: Duration = Duration::from_mins(1);
+
+/// The clients of all sources, made when they are first needed; their connections are kept.
+pub struct Clients {
+    settings: ssm::Settings,
+    store: Option<ParameterStore>,
+    metadata: Option<Metadata>,
+    identity: Identity,
+    /// Where the firmware says nothing, the metadata service may be asked who this is even if no template does.
+    may_ask: bool,
+    /// How often it may still be asked before this is taken for no instance.
+    asks_left: u8,
+}
+
+impl Clients {
+    /// For a source; nothing is asked yet. `may_ask`: whether the metadata service may be asked for the
+    /// instance's id.
+    pub fn new(source: &Source, may_ask: bool) -> Self {
+        let settings =
+            ssm::Settings { limits: ssm::Limits::per_call(source.timeout), ..ssm::Settings::default() };
+        Self { settings, store: None, metadata: None, identity: instance::identity(), may_ask, asks_left: 3 }
+    }
+
+    /// The list, from all sources, all or nothing.
+    pub async fn list(&mut self, source: &Source, now: Timestamp) -> Result<ApprovedList, FetchError> {
+        let wanted = self.wanted(source).await?;
+        let instance = self.instance(source).await;
+        let outcome = self.entries(&wanted).await;
+        if matches!(outcome, Err(FetchError::Ssm(_))) {
+            // A client keeps credentials until the end it knows of; a new one asks again.
+            self.store = None;
+        }
+        let (entries, unusable) = outcome?;
+        Ok(ApprovedList { instance, ..ApprovedList::new(wanted.describe(), now, merge(entries), unusable) })
+    }
+
+    /// The id of the instance that the list is for, where it can be known. Where nobody
+    /// answers, polls must not wait for it for ever.
+    async fn instance(&mut self, source: &Source) -> Option<String> {
+        let asks = source.uses_parameter_store() && (self.may_ask || !source.needs().is_empty());
+        if self.identity == Identity::Unknown && asks && self.asks_left > 0 {
+            self.asks_left -= 1;
+            let needs = BTreeSet::from([Need::InstanceId]);
+            if let Ok(mut facts) = self.metadata().ok()?.look_up(&needs).await {
+                self.identity = facts.remove(&Need::InstanceId).map_or(Identity::Other, Identity::Instance);
+            }
+        }
+        self.identity.id().map(ToOwned::to_owned)
+    }
+
+    /// What the config asks for on this instance; IMDS is asked for what it takes and for nothing else.
+    pub async fn wanted(&mut self, source: &Source) -> Result<Wanted, FetchError> {
+        let needs = source.needs();
+        if needs.is_empty() {
+            return source.resolve(&Facts::new()).map_err(FetchError::Template);
+        }
+        let facts = self.metadata()?.look_up(&needs).await.map_err(FetchError::Metadata)?;
+        source.resolve(&facts).map_err(FetchError::Template)
+    }
+
+    fn metadata(&mut self) -> Result<&Metadata, FetchError> {
+        if self.metadata.is_none() {
+            self.metadata = Some(Metadata::new(&imds::Settings::default()).map_err(FetchError::Metadata)?);
+        }
+        self.metadata.as_ref().ok_or(FetchError::TimedOut(LIMIT))
+    }
+
+    /// The client of Parameter Store.
+    pub async fn store(&mut self) -> Result<&ParameterStore, FetchError> {
+        if self.store.is_none() {
+            self.store = Some(ParameterStore::new(&self.settings).await.map_err(FetchError::Ssm)?);
+        }
+        self.store.as_ref().ok_or(FetchError::TimedOut(LIMIT))
+    }
+
+    /// The values of what is wanted, all or nothing, and what there serves no account.
+    pub async fn entries(&mut self, wanted: &Wanted) -> Result<(Vec<Entry>, Vec<Rejected>), FetchError> {
+        let (mut entries, mut unusable) = (Vec::new(), Vec::new());
+        if let Some(path) = wanted.directory.clone() {
+            let read = tokio::task::spawn_blocking(move || directory::read(&path));
+            match tokio::time::timeout(LIMIT, read).await {
+                Ok(Ok(read)) => entries.extend(read.map_err(FetchError::Directory)?),
+                Ok(Err(_)) | Err(_) => return Err(FetchError::TimedOut(LIMIT)),
+            }
+        }
+        if wanted.paths.is_empty() && wanted.names.is_empty() {
+            return Ok((entries, unusable));
+        }
+        let store = self.store().await?;
+        for path in &wanted.paths {
+            for parameter in store.by_path(path).await.map_err(FetchError::Ssm)? {
+                match place(path, &parameter.name) {
+                    Ok(place) => entries.push(entry(&place.account, &parameter)),
+                    // One name that is no account's must not keep the rest of the list from arriving.
+                    Err(misplaced) => unusable.push(Rejected {
+                        parameter: parameter.name.clone(),
+                        parameter_version: Some(parameter.version),
+                        line: 0,
+                        reason: misplaced.to_string(),
+                    }),
+                }
+            }
+        }
+        let names: Vec<String> = wanted.names.keys().cloned().collect();
+        if names.is_empty() {
+            return Ok((entries, unusable));
+        }
+        for parameter in store.by_names(&names).await.map_err(FetchError::Ssm)? {
+            let accounts = wanted.names.get(&parameter.name).into_iter().flatten();
+            entries.extend(accounts.map(|account| entry(account, &parameter)));
+        }
+        Ok((entries, unusable))
+    }
+}
+
+fn entry(account: &AccountName, parameter: &Parameter) -> Entry {
+    Entry {
+        account: account.clone(),
+        parameter: parameter.name.clone(),
+        version: Some(parameter.version),
+        last_modified: parameter.last_modified,
+        value: parameter.value.clone(),
+    }
+}
