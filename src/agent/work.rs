@@ -238,7 +238,7 @@ fn settle(job: &Job, watches: Option<&AgentWatches>, abandoned: &AtomicBool) -> 
         Ok(observed) => observed,
         Err(refusal) => return refused(&refusal, Vec::new(), false),
     };
-    let differences = differences(&job.wanted, &observed);
+    let mut differences = differences(&job.wanted, &observed);
     match plan::action(job.mode, &differences) {
         Action::Nothing if !job.unsettled || job.mode == Mode::Observe => return Outcome::InSync,
         Action::Report => return Outcome::Differs(differences),
@@ -250,8 +250,9 @@ fn settle(job: &Job, watches: Option<&AgentWatches>, abandoned: &AtomicBool) -> 
     };
     let terms = Terms { wanted_still: &|| !abandoned.load(Ordering::Acquire), clear_obstacles: job.adopted };
     for _ in 0..ATTEMPTS {
-        if let Err(refusal) = keyfile::replace(&job.target, &job.wanted, terms) {
-            return refused(&refusal, differences, true);
+        match keyfile::replace(&job.target, &job.wanted, terms) {
+            Ok(unlocked) => differences.extend(unlocked.into_iter().map(Difference::Locked)),
+            Err(refusal) => return refused(&refusal, differences, true),
         }
         // Resolved again from the home: what is there now is what sshd will read.
         match look(job, &mut witness) {

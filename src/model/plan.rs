@@ -43,6 +43,8 @@ pub struct FoundFile {
     pub mode: u32,
     /// Names it has.
     pub links: u64,
+    /// It has an access control list, which says more than its mode does.
+    pub access_list: bool,
 }
 
 /// What can stand in a file's place.
@@ -87,8 +89,21 @@ pub enum Difference {
     Mode(u32),
     /// It has another name elsewhere.
     Links(u64),
+    /// It has an access control list.
+    AccessList,
+    /// A flag kept this from being replaced.
+    Locked(Lock),
     /// The directory of the file has these permission bits, which let others write.
     DirectoryMode(u32),
+}
+
+/// What a flag was set on (`chattr(1)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// The file.
+    File,
+    /// A directory of ours on the way to it.
+    Directory,
 }
 
 /// There is no file, so every key is missing from it.
@@ -148,6 +163,9 @@ pub fn differences(wanted: &Wanted, found: &Found) -> Vec<Difference> {
     if file.links != 1 {
         all.push(Difference::Links(file.links));
     }
+    if file.access_list {
+        all.push(Difference::AccessList);
+    }
     all
 }
 
@@ -204,6 +222,9 @@ impl fmt::Display for Difference {
             Self::Owner(uid, gid) => write!(f, "owner {uid}:{gid}"),
             Self::Mode(mode) => write!(f, "mode {mode:04o}"),
             Self::Links(count) => write!(f, "{count} hard links"),
+            Self::AccessList => write!(f, "access control list"),
+            Self::Locked(Lock::File) => write!(f, "immutable or append-only flag"),
+            Self::Locked(Lock::Directory) => write!(f, "immutable or append-only flag on the directory"),
             Self::DirectoryMode(mode) => write!(f, "directory mode {mode:04o}"),
         }
     }

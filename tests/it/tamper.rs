@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::sshd::Sshd;
-use crate::world::{ALICE, MALLORY, World, key, shell_as, wait};
+use crate::world::{ALICE, MALLORY, World, key, litter, shell_as, signal, wait};
 
 /// The file is what it was, in every respect.
 fn whole(world: &World, content: &str) -> bool {
@@ -126,21 +126,80 @@ fn what_was_refused_is_tried_again_without_an_event() {
     let mut world = World::new();
     world.tables = "[verify]\nevery = \"1h\"".to_owned();
     world.approve("alice", "laptop", &key("alice@laptop"));
-    let _agent = world.start();
+    let agent = world.start();
     let content = world.read("alice");
-    // A flag keeps the rogue key; taking it off is an event that no watch of a name tells of.
+    // A flag on a file that has another name too keeps the rogue key; taking it off is an event that no watch tells of.
     let flag = |how: &str| {
         assert!(Command::new("chattr").arg(how).arg(world.file("alice")).status().unwrap().success());
     };
     as_alice(&format!("echo '{}' >> {f}", key("rogue"), f = world.file("alice").display()));
     wait("the repair", || world.read("alice") == content);
+    signal("STOP", agent.pid());
     fs::write(world.file("alice"), key("rogue")).unwrap();
+    fs::hard_link(world.file("alice"), world.home("alice").join("link")).unwrap();
     flag("+i");
-    wait("the refusal, or the repair before it", || {
-        world.account("alice")["state"] == "refused" || world.read("alice") == content
-    });
+    signal("CONT", agent.pid());
+    wait("the refusal", || world.account("alice")["state"] == "refused");
     flag("-i");
     wait("the repair after the refusal", || whole(&world, &content));
+}
+
+/// Whoever was root for a moment locks a planted key in, so that nobody gets rid of it.
+#[test]
+fn flags_that_lock_a_planted_key_in_are_cleared() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    let agent = world.start();
+    let content = world.read("alice");
+    let (file, ssh) = (world.file("alice"), world.ssh("alice"));
+    for (flag, on) in [("i", &file), ("a", &file), ("i", &ssh), ("a", &ssh)] {
+        let what = format!("chattr +{flag} {}", on.display());
+        signal("STOP", agent.pid());
+        fs::write(&file, format!("{}\n", key("rogue"))).unwrap();
+        let set = Command::new("chattr").arg(format!("+{flag}")).arg(on).status().unwrap();
+        assert!(set.success(), "{what}");
+        signal("CONT", agent.pid());
+        wait(&what, || whole(&world, &content));
+        assert!(litter(&ssh, &["authorized_keys"]).is_empty(), "{what}");
+        wait(&what, || {
+            let last = world.status()["drift"]["last"]["changes"].to_string();
+            last.contains("immutable or append-only flag") && last.contains("directory") == (on == &ssh)
+        });
+    }
+    assert_eq!(world.account("alice")["state"], "in-sync");
+}
+
+/// A file that another list than its mode opens to others, or closes to its account, is not as it is to be.
+#[test]
+fn access_control_lists_are_undone_and_not_handed_down() {
+    for (owner, wanted) in [("account", 0o600), ("root", 0o640)] {
+        let mut world = World::new();
+        world.accounts = format!("{}\nowner = \"{owner}\"", world.accounts);
+        world.approve("alice", "laptop", &key("alice@laptop"));
+        let _agent = world.start();
+        let content = world.read("alice");
+        let list = |arguments: &[&str], on: &Path| {
+            assert!(
+                Command::new("setfacl").args(arguments).arg(on).status().unwrap().success(),
+                "{arguments:?}"
+            );
+        };
+        let of = |path: &Path| {
+            let told = Command::new("getfacl").args(["-cpE", "--skip-base"]).arg(path).output().unwrap();
+            crate::world::shown(&told.stdout)
+        };
+        list(&["-m", &format!("u:{MALLORY}:rw,m::r")], &world.file("alice"));
+        let restored = || {
+            let meta = fs::metadata(world.file("alice"));
+            let mode = meta.is_ok_and(|meta| meta.permissions().mode() & 0o7777 == wanted);
+            mode && world.read("alice") == content && of(&world.file("alice")).is_empty()
+        };
+        wait("a list on the file", restored);
+        list(&["-m", &format!("d:u:{MALLORY}:rwx,d:g::-")], &world.ssh("alice"));
+        fs::write(world.file("alice"), key("rogue")).unwrap();
+        wait("the repair below a default list, which is not handed down", restored);
+        assert_eq!(world.account("alice")["state"], "in-sync");
+    }
 }
 
 /// The purpose of it all: who is let in.

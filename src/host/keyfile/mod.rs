@@ -7,6 +7,7 @@
 //!
 //! All of it blocks, and a hostile file system may block it for ever: call it on a thread of its own.
 
+mod flags;
 mod identity;
 mod label;
 mod replace;
@@ -120,7 +121,7 @@ pub enum Refusal {
     Mounted(PathBuf),
     /// A flag keeps the file as it is.
     #[error("cannot replace `{}`: an immutable or append-only flag is set (see lsattr(1))", shown(.0))]
-    Flagged(PathBuf),
+    Locked(PathBuf),
     /// The file was changed again and again while it was replaced.
     #[error("`{}` was changed by somebody else while it was replaced", shown(.0))]
     Contended(PathBuf),
@@ -171,7 +172,7 @@ impl Refusal {
             }
             Self::Obstacle { .. } => "look at what stands there, and remove it",
             Self::Mounted(_) => "unmount what is mounted there",
-            Self::Flagged(_) => "take the flags away: chattr -i -a",
+            Self::Locked(_) => "take the flags away: chattr -i -a",
             Self::Contended(_) => "find out who writes it: `ausearch -k authorized_keys`, where audit is on",
             Self::Abandoned => "look at the file system of the home; a network mount may be down",
             Self::Io { .. } => "look at the file system: is it mounted, writable and sound",

@@ -14,17 +14,18 @@ use std::path::Path;
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, openat2, renameat, renameat2};
-use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat, fstatat, mkdirat};
+use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmod, fchmodat, fstat, fstatat, mkdirat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
+use crate::host::keyfile::flags;
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::label::Label;
 use crate::host::keyfile::resolve::{
-    Held, Step, beneath, enter, inode, is_tidy, kind, magic_path, permissions, start, steps,
+    Held, Step, beneath, enter, is_tidy, kind, magic_path, permissions, start, steps,
 };
-use crate::host::keyfile::{Inode, Refusal, Target};
+use crate::host::keyfile::{Refusal, Target};
 use crate::model::config::Owner;
-use crate::model::plan::{Kind, Wanted};
+use crate::model::plan::{Kind, Lock, Wanted};
 
 /// What the caller lets a replacement do.
 #[derive(Clone, Copy)]
@@ -32,33 +33,50 @@ pub struct Terms<'a> {
     /// Asked before each step that changes something; `false` once nobody waits for this any more.
     pub wanted_still: &'a dyn Fn() -> bool,
     /// Something that is no directory may be moved out of a directory's place: this program had a directory
-    /// there before, so somebody put it there since.
+    /// there before, so somebody put it there since. For the same reason flags that lock the file or its directories
+    /// may be cleared.
     pub clear_obstacles: bool,
 }
 
-/// Makes the file what is `wanted`, and its directories tidy; gives its inode. On an error the old file is still
+/// Makes the file what is `wanted`, and its directories tidy; gives what was unlocked for that. On an error the old file is still
 /// there, whole, except that with an error from the last `fsync` the new one may be.
-pub fn replace(target: &Target, wanted: &Wanted, terms: Terms<'_>) -> Result<Inode, Refusal> {
+pub fn replace(target: &Target, wanted: &Wanted, terms: Terms<'_>) -> Result<Vec<Lock>, Refusal> {
+    let mut unlocked = Vec::new();
     let _label = Label::for_new_files(target.location.in_home);
     let account = Identity::of(target.account.uid, target.account.gid)?;
     let mut here = start(target)?;
     for name in steps(target) {
-        here = descend(&here, name, target, terms)?;
+        here = descend(&here, name, target, terms, &mut unlocked)?;
     }
     drop(account);
     let _identity = identity_in(&here, target)?;
     let directory = reopen(&here)?;
+    // Before anything is made in it: what cannot be renamed there cannot be removed again either.
+    if flags::is_locked(&directory) {
+        unlock(&directory, &here.path, terms)?;
+        unlocked.push(Lock::Directory);
+    }
     sweep(&directory, target)?;
-    let (name, temporary) = write_temporary(&directory, target, wanted, terms)?;
-    let put = put_in_place(&directory, &name, target, terms);
+    let name = write_temporary(&directory, target, wanted, terms)?;
+    let put = put_in_place(&directory, &name, target, terms, &mut unlocked);
     if put.is_err() {
         // The error to report is the first one; what cannot be removed now is swept up later.
         let _ = unlinkat(&directory, name.as_str(), UnlinkatFlags::NoRemoveDir);
     }
     put?;
     fsync(&directory).map_err(Refusal::io("sync the directory of", &target.location.path))?;
-    let stat = fstat(&temporary).map_err(Refusal::io("look at", &target.location.path))?;
-    Ok(inode(&stat))
+    Ok(unlocked)
+}
+
+/// Clears the flags that lock what is held, as root; one that root set before the file was ours is root's decision.
+fn unlock(held: &OwnedFd, path: &Path, terms: Terms<'_>) -> Result<(), Refusal> {
+    let locked = || Refusal::Locked(path.to_owned());
+    if !terms.clear_obstacles {
+        return Err(locked());
+    }
+    still_wanted(terms)?;
+    let _root = Identity::own()?;
+    flags::unlock(held).map_err(|_| locked())
 }
 
 /// Removes what a killed replacement left, as far as it can.
@@ -89,7 +107,13 @@ fn identity_in(here: &Held, target: &Target) -> Result<Identity, Refusal> {
 }
 
 /// The next directory: made if missing, tidied if others can write to it.
-fn descend(here: &Held, name: &str, target: &Target, terms: Terms<'_>) -> Result<Held, Refusal> {
+fn descend(
+    here: &Held,
+    name: &str,
+    target: &Target,
+    terms: Terms<'_>,
+    unlocked: &mut Vec<Lock>,
+) -> Result<Held, Refusal> {
     let path = here.path.join(name);
     let mut step = enter(here, name, target)?;
     if let Step::Obstacle(kind) = step {
@@ -110,6 +134,13 @@ fn descend(here: &Held, name: &str, target: &Target, terms: Terms<'_>) -> Result
     if !is_tidy(&held, target) {
         still_wanted(terms)?;
         let _identity = if held.stat.st_uid == 0 { Some(Identity::own()?) } else { None };
+        if permissions(&held.stat) & 0o400 != 0 {
+            let opened = reopen(&held)?;
+            if flags::is_locked(&opened) {
+                unlock(&opened, &path, terms)?;
+                unlocked.push(Lock::Directory);
+            }
+        }
         let mode = Mode::from_bits_truncate((permissions(&held.stat) & !0o022) | 0o700);
         fchmodat(AT_FDCWD, &magic_path(&held.descriptor), mode, FchmodatFlags::FollowSymlink)
             .map_err(Refusal::io("restore the mode of", &path))?;
@@ -167,28 +198,29 @@ fn write_temporary(
     target: &Target,
     wanted: &Wanted,
     terms: Terms<'_>,
-) -> Result<(String, OwnedFd), Refusal> {
+) -> Result<String, Refusal> {
     still_wanted(terms)?;
     let path = &target.location.path;
     let name = format!("{}{}", temporary_prefix(target), random_hex()?);
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = openat(directory, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)
         .map_err(Refusal::io("write beside", path))?;
-    let fill = || -> Result<OwnedFd, Refusal> {
+    let fill = || -> Result<(), Refusal> {
         let stat = fstat(&made).map_err(Refusal::io("look at the new", path))?;
         if (stat.st_uid, stat.st_gid) != (wanted.uid, wanted.gid) {
             fchown(&made, Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)))
                 .map_err(Refusal::io("set the owner of the new", path))?;
         }
+        // A default list of the directory would let others in, or its owner not.
+        flags::drop_access_list(&made).map_err(Refusal::io("take the access list off the new", path))?;
         fchmod(&made, Mode::from_bits_truncate(wanted.mode))
             .map_err(Refusal::io("set the mode of the new", path))?;
         let mut file = File::from(made.try_clone().map_err(|error| write_error(&error, path))?);
         file.write_all(&wanted.content).map_err(|error| write_error(&error, path))?;
-        fsync(&made).map_err(Refusal::io("sync the new", path))?;
-        Ok(file.into())
+        fsync(&made).map_err(Refusal::io("sync the new", path))
     };
     match fill() {
-        Ok(filled) => Ok((name, filled)),
+        Ok(()) => Ok(name),
         Err(error) => {
             let _ = unlinkat(directory, name.as_str(), UnlinkatFlags::NoRemoveDir);
             Err(error)
@@ -206,14 +238,21 @@ fn put_in_place(
     temporary: &str,
     target: &Target,
     terms: Terms<'_>,
+    unlocked: &mut Vec<Lock>,
 ) -> Result<(), Refusal> {
     still_wanted(terms)?;
     let (name, path) = (target.location.file.as_str(), &target.location.path);
-    match renameat(directory, temporary, directory, name) {
+    let mut put = renameat(directory, temporary, directory, name);
+    if put == Err(Errno::EPERM) {
+        unlock_file(directory, target, terms)?;
+        unlocked.push(Lock::File);
+        put = renameat(directory, temporary, directory, name);
+    }
+    match put {
         Ok(()) => return Ok(()),
         Err(Errno::EISDIR | Errno::ENOTEMPTY | Errno::EEXIST) => {}
         Err(Errno::EBUSY | Errno::EXDEV) => return Err(Refusal::Mounted(path.clone())),
-        Err(Errno::EPERM) => return Err(Refusal::Flagged(path.clone())),
+        Err(Errno::EPERM) => return Err(Refusal::Locked(path.clone())),
         Err(source) => return Err(Refusal::Io { what: "replace", path: path.clone(), source }),
     }
     // Only a directory stands a rename; it is kept under another name.
@@ -226,6 +265,30 @@ fn put_in_place(
     renameat2(directory, name, directory, aside.as_str(), RenameFlags::RENAME_NOREPLACE)
         .and_then(|()| renameat(directory, temporary, directory, name))
         .map_err(Refusal::io("replace", path))
+}
+
+/// The file under its name, if a flag locks it. One with another name elsewhere could be anybody's and stays locked.
+fn unlock_file(directory: &OwnedFd, target: &Target, terms: Terms<'_>) -> Result<(), Refusal> {
+    let (name, path) = (target.location.file.as_str(), &target.location.path);
+    let locked = |_| Refusal::Locked(path.clone());
+    let ours = |stat: &FileStat| {
+        let owned = stat.st_uid == target.account.uid || stat.st_uid == 0;
+        owned && (kind(stat) == Kind::Directory || kind(stat) == Kind::File && stat.st_nlink == 1)
+    };
+    let before = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(locked)?;
+    if !ours(&before) {
+        return Err(locked(Errno::EPERM));
+    }
+    let opening =
+        OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    // As root: a planted file may be one that its account cannot read.
+    let root = Identity::own()?;
+    let opened = openat2(directory, name, beneath(opening)).map_err(locked)?;
+    drop(root);
+    if !ours(&fstat(&opened).map_err(locked)?) || !flags::is_locked(&opened) {
+        return Err(locked(Errno::EPERM));
+    }
+    unlock(&opened, path, terms)
 }
 
 /// Temporaries of ours start like this. Hidden, beside the file, and not a name that sshd reads.

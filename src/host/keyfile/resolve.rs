@@ -11,6 +11,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, re
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::Uid;
 
+use crate::host::keyfile::flags;
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::{Inode, Observed, READ_LIMIT, Refusal, Target, Witness};
 use crate::model::plan::{Difference, Found, FoundFile, Kind};
@@ -222,9 +223,10 @@ fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness
         // A file with another name could be one that another account's watch is on.
         witness.file(file.as_fd(), inode(&stat));
     }
+    let access_list = flags::has_access_list(&file);
     let limit = READ_LIMIT.max(u64::try_from(expected).unwrap_or(u64::MAX));
     let content = read_at_most(file, limit).map_err(look_at)?;
-    Ok(Found::File(found_file(&stat, content)))
+    Ok(Found::File(FoundFile { access_list, ..found_file(&stat, content) }))
 }
 
 fn read_at_most(file: File, limit: u64) -> nix::Result<Option<Vec<u8>>> {
@@ -239,7 +241,14 @@ fn read_at_most(file: File, limit: u64) -> nix::Result<Option<Vec<u8>>> {
 fn found_file(stat: &FileStat, content: Option<Vec<u8>>) -> FoundFile {
     #[allow(clippy::useless_conversion, reason = "st_nlink has another width on aarch64")]
     let links = u64::from(stat.st_nlink);
-    FoundFile { content, uid: stat.st_uid, gid: stat.st_gid, mode: permissions(stat), links }
+    FoundFile {
+        content,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mode: permissions(stat),
+        links,
+        access_list: false,
+    }
 }
 
 /// Never out of the directory, never through a link, never onto another mount.
