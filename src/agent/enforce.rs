@@ -27,6 +27,7 @@ use crate::model::config::{Config, Paths};
 
 /// Makes this process the enforcer of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
+    process::widen_umask();
     store::make_directory(&paths.runtime_dir, 0o755)
         .map_err(|error| StartError::Directory("enforcer", error))?;
     let lock =

@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::stat::{major, minor};
+use nix::sys::stat::{Mode, major, minor, umask};
 use nix::unistd::{Pid, Uid};
 
 /// Held while this process lives; the kernel lets go of it whatever happens.
@@ -116,6 +116,12 @@ pub fn user() -> u32 {
 /// 64 random bits; a clock would do for what they are used for, spreading polls over a fleet.
 pub fn random() -> u64 {
     getrandom::u64().unwrap_or_default()
+}
+
+/// Modes are what this program says, not what a service's umask leaves of them: sshd must get through a directory that
+/// root makes, and a crash may come before a mode that was cut short is set right.
+pub fn widen_umask() {
+    umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
 /// Allows as many open files as the hard limit does: a watch is put on through a descriptor of its own number.

@@ -4,6 +4,7 @@
 //! The steps are not listed here: a first run under strace shows what the write really does.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
@@ -117,6 +118,15 @@ fn a_tampered_file_survives_every_fault() {
 #[test]
 fn a_missing_directory_survives_every_fault() {
     check(&|world| fs::remove_dir_all(world.ssh("alice")).unwrap(), None, 8);
+}
+
+#[test]
+fn a_missing_directory_in_a_home_of_root_survives_every_fault() {
+    let spoil = |world: &World| {
+        chown(world.home("alice"), Some(0), Some(0)).unwrap();
+        fs::remove_dir_all(world.ssh("alice")).unwrap();
+    };
+    check(&spoil, None, 10);
 }
 
 #[test]

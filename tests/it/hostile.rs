@@ -268,7 +268,12 @@ fn a_central_directory_of_root_needs_nothing_in_the_home() {
     let keys = world.path("keys.d");
     world.accounts = format!("manage = [\"alice\"]\nfile = \"{}/%u\"\nowner = \"root\"", keys.display());
     world.approve("alice", "laptop", &key("alice@laptop"));
-    assert_eq!(world.pass(), 0, "{}", world.status());
+    world.run(&["fetch", "--once"]);
+    // The umask of the unit: it is no word on who may pass through what root makes.
+    let mut enforced = Command::new("sh");
+    enforced.args(["-c", "umask 077; exec unshare \"$@\"", "sh"]);
+    enforced.args(world.agent(&["enforce", "--once"]).get_args());
+    assert!(enforced.status().unwrap().success(), "{}", world.status());
     let meta = fs::metadata(keys.join("alice")).unwrap();
     assert_eq!((meta.uid(), meta.gid(), mode(&keys.join("alice"))), (0, ALICE, 0o640));
     assert!(!world.ssh("alice").exists());

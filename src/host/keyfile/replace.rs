@@ -149,14 +149,15 @@ fn descend(
 }
 
 fn make_directory(here: &Held, name: &str, target: &Target, path: &Path) -> Result<(), Refusal> {
-    // In a home for its account alone; elsewhere for all the accounts whose files are there, which sshd reads as
-    // the account.
-    let mode = if target.location.in_home { 0o700 } else { 0o755 };
+    // The account's own is for the account alone. One of root's must let sshd through, which reads as the account:
+    // outside homes it stays root's, and in a home a crash may leave it so before it is given away.
+    let own = here.stat.st_uid == target.account.uid;
+    let mode = if target.location.in_home && own { 0o700 } else { 0o755 };
     let make = || match mkdirat(&here.descriptor, name, Mode::from_bits_truncate(mode)) {
         Ok(()) | Err(Errno::EEXIST) => fsync(reopen(here)?).map_err(Refusal::io("sync the parent of", path)),
         Err(source) => Err(Refusal::Io { what: "make", path: path.to_owned(), source }),
     };
-    if here.stat.st_uid == target.account.uid {
+    if own {
         return make();
     }
     // Made by root, where nobody else can act, and in a home given away by descriptor.
@@ -168,7 +169,10 @@ fn make_directory(here: &Held, name: &str, target: &Target, path: &Path) -> Resu
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let fresh = openat2(&here.descriptor, name, beneath(flags)).map_err(Refusal::io("open", path))?;
     let (uid, gid) = (Uid::from_raw(target.account.uid), Gid::from_raw(target.account.gid));
-    fchown(&fresh, Some(uid), Some(gid)).map_err(Refusal::io("give away", path))
+    fchown(&fresh, Some(uid), Some(gid)).map_err(Refusal::io("give away", path))?;
+    // Only its owner may.
+    let _account = Identity::of(target.account.uid, target.account.gid)?;
+    fchmod(&fresh, Mode::S_IRWXU).map_err(Refusal::io("set the mode of", path))
 }
 
 /// Takes something out of the way. A symbolic link holds nothing but its target and is removed; anything else
