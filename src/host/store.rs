@@ -47,9 +47,24 @@ impl StoreError {
 /// A list of 10,000 accounts with 20 keys each takes 40 MB.
 const LIMIT: u64 = 256 << 20;
 
-/// Makes `directory` with `mode` if it is missing, and missing directories above it.
+/// Makes `directory` with `mode` if it is missing, and missing directories above it; their names are on disk then, or a
+/// power cut could take them with all that was synced in them (`fsync(2)`).
 pub fn make_directory(directory: &Path, mode: u32) -> Result<(), StoreError> {
-    DirBuilder::new().recursive(true).mode(mode).create(directory).map_err(failed("make", directory))
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let Some(above) = directory.parent() else { return Ok(()) };
+    make_directory(above, mode)?;
+    match DirBuilder::new().mode(mode).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !directory.is_dir() => {
+            Err(failed("make", directory)(error))
+        }
+        _ => sync_directory(above),
+    }
+}
+
+fn sync_directory(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("sync", directory))
 }
 
 /// Reads a JSON file; `None` when there is none.
@@ -111,7 +126,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
-    File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("sync", directory))
+    sync_directory(directory)
 }
 
 /// Sets the time of a file to `now`, unless it is younger than `age`.

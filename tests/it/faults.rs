@@ -172,6 +172,19 @@ fn a_fetch_that_dies_at_any_step_leaves_the_old_list_or_the_new() {
 }
 
 #[test]
+fn a_new_directory_of_the_state_is_on_disk_with_its_name() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    let root = world.path("state").parent().unwrap().display().to_string();
+    for (half, directory) in [("fetch", "fetch-state"), ("enforce", "state")] {
+        let trace = traced(&world, half, None);
+        let synced =
+            trace.lines().any(|line| line.contains("fsync(") && line.contains(&format!("<{root}>)")));
+        assert!(world.path(directory).is_dir() && synced, "{trace}");
+    }
+}
+
+#[test]
 fn a_full_disk_leaves_the_old_file_and_says_so() {
     let world = World::new();
     world.approve("alice", "laptop", &key("alice@laptop"));
