@@ -94,6 +94,7 @@ impl Enforcer {
     /// Decides which keys are in force. Whatever fails here leaves those that were.
     pub(super) async fn decide(&mut self, list: &List<'_>, accepted: Option<&str>, now: Timestamp) {
         self.decided.look_again = None;
+        self.know_openssh().await;
         let listed = self.read_list(list);
         self.read_break_glass(now);
         self.unsaved |= self.enforced.await_first_list();
@@ -163,7 +164,7 @@ impl Enforcer {
             }
             self.belong_to(id);
         }
-        let desired = desired::judge(&list, &self.config.policy, &self.zone, &self.enforced.grants());
+        let desired = desired::judge(&list, self.rules(), &self.enforced.grants());
         self.decided.list = Some(Judged {
             stamp,
             digest: list.digest(),
@@ -198,7 +199,7 @@ impl Enforcer {
             }
         };
         let name = path.display().to_string();
-        let (grants, rejected) = desired::judge_break_glass(&name, &text, &self.config.policy, &self.zone);
+        let (grants, rejected) = desired::judge_break_glass(&name, &text, self.rules());
         self.decided.break_glass_rejected = rejected;
         let gone = text.trim().is_empty() && !self.enforced.break_glass.is_empty();
         self.unsaved |= gone || grants.as_ref().is_some_and(|grants| *grants != self.enforced.break_glass);

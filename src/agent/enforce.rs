@@ -1,7 +1,7 @@
 //! The enforce loop: level-triggered. An event only says "look again"; a pass does the rest.
 
 use std::collections::BTreeSet;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::agent::work::{AgentWatches, Subject};
 use crate::agent::{Trigger, files};
 use crate::host::process::{self, Lock};
 use crate::host::service::Service;
-use crate::host::watch::{Change, Watches};
+use crate::host::watch::{ANY, Change, Watches};
 use crate::host::{keyfile, store};
 use crate::model::account::AccountName;
 use crate::model::config::{Config, Paths};
@@ -71,6 +71,8 @@ struct Changed {
     accounts: BTreeSet<AccountName>,
     /// Events were lost: anything may have changed.
     lost: bool,
+    /// sshd has answered.
+    sshd: bool,
 }
 
 impl Pending {
@@ -81,6 +83,11 @@ impl Pending {
             Change::At(Subject::Account(name)) => drop(changed.accounts.insert(name)),
             Change::Everything => changed.lost = true,
         }
+        self.bell.notify_one();
+    }
+
+    fn sshd_answered(&self) {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner).sshd = true;
         self.bell.notify_one();
     }
 
@@ -115,7 +122,8 @@ pub async fn run(
             }
         }
         let watching = fresh.as_ref().or(watches.as_ref());
-        if let Some(watches) = watching.filter(|_| full) {
+        let heard = enforcer.hear_sshd(now());
+        if let Some(watches) = watching.filter(|_| full || heard) {
             watch_inputs(watches, &enforcer);
         }
         let report = pass(&mut enforcer, trigger, only, watching, &pending, service, now()).await;
@@ -138,6 +146,11 @@ pub async fn run(
         } else if said != enforcer.summary() {
             said = enforcer.summary();
             service.says(&said);
+        }
+        if full {
+            // Now that everything is in force and said to be.
+            let told = Arc::clone(&pending);
+            enforcer.ask_sshd(now(), move || told.sshd_answered());
         }
         let retries = enforcer.retries();
         let retry = retries.as_ref().map_or(full_check, |(wait, _)| Instant::now() + *wait);
@@ -166,6 +179,7 @@ pub async fn run(
                     }
                     Changed { lost: true, .. } => (Trigger::Timer, None),
                     Changed { list: true, .. } => (Trigger::ListChanged, None),
+                    Changed { sshd: true, accounts, .. } => (Trigger::SshdAnswered, Some(accounts)),
                     Changed { accounts, .. } => (Trigger::Drift, Some(accounts)),
                 },
                 () = tokio::time::sleep_until(full_check) => (Trigger::Timer, None),
@@ -257,6 +271,16 @@ fn watch_inputs(watches: &AgentWatches, enforcer: &Enforcer) {
     if enforcer.holds_a_list() {
         watch_file(watches, &files::fetch_report(&enforcer.config().paths));
     }
+    let (files, directories) = enforcer.sshd_inputs();
+    for path in files {
+        watch_file(watches, &path);
+    }
+    for path in directories {
+        match File::open(&path).and_then(|opened| Ok((opened.metadata()?, opened))) {
+            Ok((meta, opened)) => put(watches, &opened, &meta, ANY, &path),
+            Err(_) => watch_file(watches, &path),
+        }
+    }
 }
 
 /// Watches for a file to be replaced or, where its directory is missing too, for the directory to appear.
@@ -270,11 +294,15 @@ fn watch_file(watches: &AgentWatches, path: &Path) {
         };
         let Ok(opened) = File::open(directory) else { continue };
         let Ok(meta) = opened.metadata() else { continue };
-        if let Err(error) = watches.put(opened.as_fd(), (meta.dev(), meta.ino()), Some(name), &Subject::List)
-        {
-            tracing::warn!(path = %path.display(), error = chain(&error), "not watched");
-        }
+        put(watches, &opened, &meta, name, path);
         return;
+    }
+}
+
+fn put(watches: &AgentWatches, directory: &File, meta: &Metadata, name: &str, path: &Path) {
+    let inode = (meta.dev(), meta.ino());
+    if let Err(error) = watches.put(directory.as_fd(), inode, Some(name), &Subject::List) {
+        tracing::warn!(path = %path.display(), error = chain(&error), "not watched");
     }
 }
 

@@ -7,7 +7,9 @@ pub mod events;
 pub mod fetch;
 pub mod pass;
 mod report;
+pub mod sshd;
 pub mod start;
+pub mod unmanaged;
 pub mod work;
 
 /// Why a pass runs.
@@ -21,6 +23,8 @@ pub enum Trigger {
     Drift,
     /// It is time: a full check, or a key expires.
     Timer,
+    /// sshd was asked what it makes of the files, and has answered.
+    SshdAnswered,
     /// Somebody asked: SIGHUP, `sync`.
     Reload,
 }

@@ -13,12 +13,14 @@ use jiff::tz::TimeZone;
 
 use crate::agent::decide::Decided;
 use crate::agent::events::{self, chain};
+use crate::agent::sshd::Knowledge;
 use crate::agent::work::{self, AgentWatches, Hanging, Job, Outcome};
 use crate::agent::{Trigger, files};
 use crate::host::accounts::{Directory, Lookup};
 use crate::host::instance::{self, Identity};
 use crate::host::keyfile::Target;
 use crate::host::store::{self, StoreError};
+use crate::model::access::Loose;
 use crate::model::account::{Account, AccountName};
 use crate::model::config::{Accounts, Config, Mode, Owner};
 use crate::model::desired::{Grant, Grants, content, with_break_glass};
@@ -50,6 +52,8 @@ pub struct Enforcer {
     pub(super) unsaved: bool,
     /// Places that could not be watched.
     pub(super) unwatched: u32,
+    /// What sshd is and makes of the files.
+    pub(super) sshd: Knowledge,
     hanging: Hanging,
     /// Files whose last replacement did not end well.
     unsettled: HashSet<AccountName>,
@@ -131,7 +135,9 @@ impl Enforcer {
         status.enforcer.pid = std::process::id();
         if let Some(last) = last {
             (status.accounts, status.drift) = (last.accounts, last.drift);
-            status.accounts.values_mut().for_each(|account| account.keys = Vec::new());
+            for account in status.accounts.values_mut() {
+                (account.keys, account.access) = (Vec::new(), None);
+            }
         }
         let mut enforcer = Self {
             config,
@@ -147,6 +153,7 @@ impl Enforcer {
             state_problem,
             unsaved: true,
             unwatched: 0,
+            sshd: Knowledge::default(),
             hanging: Hanging::default(),
             unsettled: HashSet::new(),
             retries: HashMap::new(),
@@ -274,6 +281,7 @@ impl Enforcer {
             jobs.iter().map(|job| (job.target.account.name.clone(), job.wanted.clone())).collect();
         let done = work::work(jobs, watches.as_ref(), &mut self.hanging, look_again, alive).await;
         outcomes.extend(done.outcomes);
+        self.know_ways(done.loose);
         let mut differences = Vec::new();
         for (name, outcome) in outcomes {
             self.plan_retry(&name, &outcome, wanted.get(&name), trigger);
@@ -281,6 +289,7 @@ impl Enforcer {
         }
         self.unwatched = watches.as_ref().map_or(0, |watches| watches.refused());
         self.save();
+        self.judge_access();
         self.update_status(trigger, now);
         if publish {
             self.publish(now);
@@ -309,8 +318,20 @@ impl Enforcer {
         for job in &mut jobs {
             job.mode = Mode::Observe;
         }
-        outcomes.extend(work::work(jobs, None, &mut self.hanging, |_| {}, &|| ()).await.outcomes);
+        let done = work::work(jobs, None, &mut self.hanging, |_| {}, &|| ()).await;
+        outcomes.extend(done.outcomes);
+        self.know_ways(done.loose);
         outcomes
+    }
+
+    /// Notes for each file that was looked at what `StrictModes` of sshd refuses on the way to it.
+    fn know_ways(&mut self, seen: Vec<(AccountName, Option<Loose>)>) {
+        for (name, loose) in seen {
+            match loose {
+                Some(loose) => drop(self.sshd.loose.insert(name, loose)),
+                None => drop(self.sshd.loose.remove(&name)),
+            }
+        }
     }
 
     /// The accounts to look at, each with what NSS says.

@@ -59,6 +59,7 @@ impl Enforcer {
             verified: false,
             content_digest,
             keys: Vec::new(),
+            access: self.judge_one(name, state),
         };
         let before = self.status.accounts.remove(name);
         let changed_at = changed.or(before.and_then(|before| before.changed_at));
@@ -85,6 +86,7 @@ impl Enforcer {
             self.status.enforcer.asked_at = Some(now);
         }
         self.status.problems = self.all_problems();
+        self.status.weigh_access();
         self.status.settle_health();
     }
 

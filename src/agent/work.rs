@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use crate::host::keyfile::{self, Inode, Observed, Refusal, Target, Terms, Witness};
 use crate::host::store;
 use crate::host::watch::Watches;
+use crate::model::access::Loose;
 use crate::model::account::AccountName;
 use crate::model::config::Mode;
 use crate::model::plan::{self, Action, Difference, Found, Wanted};
@@ -132,8 +133,17 @@ impl Hanging {
 pub struct Done {
     /// One for each job.
     pub outcomes: Vec<(AccountName, Outcome)>,
+    /// What sshd's `StrictModes` refuses on the way to each file that was looked at.
+    pub loose: Vec<(AccountName, Option<Loose>)>,
     /// A thread did not come back in time.
     pub newly_hanging: bool,
+}
+
+/// One account that was looked at.
+struct Seen {
+    name: AccountName,
+    outcome: Outcome,
+    loose: Option<Loose>,
 }
 
 /// Does all `jobs`, and gives each account's outcome. `look_again` is called when a thread that was given up on
@@ -149,6 +159,7 @@ pub async fn work(
     let (stuck, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| hanging.has(job));
     let mut outcomes: Vec<_> =
         stuck.into_iter().map(|job| (job.target.account.name, Outcome::Hanging)).collect();
+    let mut loose = Vec::new();
     let total = outcomes.len() + jobs.len();
     let queue: Queue = Arc::new(Mutex::new(jobs.into()));
     let (sender, mut results) = mpsc::unbounded_channel();
@@ -156,8 +167,9 @@ pub async fn work(
     let mut worker = start();
     while outcomes.len() < total {
         alive();
-        if let Ok(Some(outcome)) = tokio::time::timeout(PATIENCE, results.recv()).await {
-            outcomes.push(outcome);
+        if let Ok(Some(seen)) = tokio::time::timeout(PATIENCE, results.recv()).await {
+            loose.push((seen.name.clone(), seen.loose));
+            outcomes.push((seen.name, seen.outcome));
             continue;
         }
         {
@@ -171,20 +183,21 @@ pub async fn work(
         newly_hanging = true;
         worker = start();
     }
-    Done { outcomes, newly_hanging }
+    Done { outcomes, loose, newly_hanging }
 }
 
 fn spawn(
     queue: Queue,
     watches: Option<Arc<AgentWatches>>,
-    results: mpsc::UnboundedSender<(AccountName, Outcome)>,
+    results: mpsc::UnboundedSender<Seen>,
     look_again: impl Fn(AccountName) + Send + 'static,
 ) -> Arc<Worker> {
     let worker = Arc::new(Worker::default());
     let own = Ends(Arc::clone(&worker));
     std::thread::spawn(move || {
         while let Some(job) = next(&queue, &own.0) {
-            let outcome = settle(&job, watches.as_deref(), &own.0.abandoned);
+            let mut loose = None;
+            let outcome = settle(&job, watches.as_deref(), &own.0.abandoned, &mut loose);
             let name = job.target.account.name;
             let released = {
                 let mut state = locked(&own.0.state);
@@ -196,7 +209,7 @@ fn spawn(
                 look_again(name);
                 return;
             }
-            if results.send((name, outcome)).is_err() {
+            if results.send(Seen { name, outcome, loose }).is_err() {
                 return;
             }
         }
@@ -222,8 +235,13 @@ impl Drop for Ends {
     }
 }
 
-/// Looks, decides, does. Blocks.
-fn settle(job: &Job, watches: Option<&AgentWatches>, abandoned: &AtomicBool) -> Outcome {
+/// Looks, decides, does; notes what is `loose` on the way. Blocks.
+fn settle(
+    job: &Job,
+    watches: Option<&AgentWatches>,
+    abandoned: &AtomicBool,
+    loose: &mut Option<Loose>,
+) -> Outcome {
     let mut witness = Putting { watches, subject: Subject::Account(job.target.account.name.clone()) };
     if job.sweep && job.mode == Mode::Enforce {
         // What cannot be swept shows up again in what follows.
@@ -238,6 +256,7 @@ fn settle(job: &Job, watches: Option<&AgentWatches>, abandoned: &AtomicBool) -> 
         Ok(observed) => observed,
         Err(refusal) => return refused(&refusal, Vec::new(), false),
     };
+    loose.clone_from(&observed.loose);
     let mut differences = differences(&job.wanted, &observed);
     match plan::action(job.mode, &differences) {
         Action::Nothing if !job.unsettled || job.mode == Mode::Observe => return Outcome::InSync,
@@ -257,6 +276,7 @@ fn settle(job: &Job, watches: Option<&AgentWatches>, abandoned: &AtomicBool) -> 
         // Resolved again from the home: what is there now is what sshd will read.
         match look(job, &mut witness) {
             Ok(now) if self::differences(&job.wanted, &now).is_empty() => {
+                *loose = now.loose;
                 return Outcome::Replaced { differences, backup };
             }
             Ok(_) => {}
@@ -270,7 +290,7 @@ fn settle(job: &Job, watches: Option<&AgentWatches>, abandoned: &AtomicBool) -> 
 fn look(job: &Job, witness: &mut Putting<'_>) -> Result<Observed, Refusal> {
     match keyfile::observe(&job.target, job.wanted.content.len(), witness) {
         Err(Refusal::Obstacle { kind, .. }) if job.adopted => {
-            Ok(Observed { found: Found::Other(kind), directories: Vec::new() })
+            Ok(Observed { found: Found::Other(kind), directories: Vec::new(), loose: None })
         }
         observed => observed,
     }

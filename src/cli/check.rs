@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::cli::Outcome;
 use crate::model::config::Config;
+use crate::model::desired::Rules;
 use crate::model::preflight::{Finding, Verdict, count, keys};
 
 #[derive(Args)]
@@ -34,14 +35,18 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
     let listed = read.list.iter().flat_map(|list| &list.entries).map(|entry| &entry.account);
     let names = config.accounts.named().chain(listed).cloned().collect();
     let people = accounts::look_up(&config, names, &mut findings).await;
+    let (zone, answer) = (super::zone(), sshd::ask(&people).await);
+    let openssh = answer.as_ref().and_then(|answer| answer.version);
+    let rules = Rules { policy: &config.policy, zone: &zone, openssh };
     if let Some(list) = &read.list {
-        findings.extend(keys(list, read.whole, &config, &super::zone(), |name| people.here(name)));
+        findings.extend(keys(list, read.whole, &config, rules, |name| people.here(name)));
     }
-    accounts::files(&people, &mut findings).await;
+    let loose = accounts::files(&people, &mut findings).await;
     own::directories(&config.paths, &mut findings);
-    own::break_glass(&config, &super::zone(), &mut findings);
+    own::break_glass(&config, rules, &mut findings);
     own::daemons(&config.paths, &mut findings);
-    sshd::look(&people, &mut findings);
+    let accepted = &config.accounts.accepted_doors;
+    sshd::look(answer.as_ref(), &people, &read.grants(rules), &loose, accepted, &mut findings);
     conclude(&findings, arguments.json)
 }
 

@@ -10,8 +10,10 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::Outcome;
+use crate::model::desired::Rules;
 use crate::model::escape::escaped;
 use crate::model::lint::{Draft, Remark, lint};
+use crate::model::openssh::Version;
 use crate::model::policy::Policy;
 
 #[derive(Args)]
@@ -19,6 +21,9 @@ pub(super) struct Arguments {
     /// Files of authorized_keys lines, as they would be published for one account; `-` is stdin
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+    /// Judge for the sshd of this release of OpenSSH, such as 8.7, instead of a recent one
+    #[arg(long, value_name = "VERSION")]
+    openssh: Option<Version>,
     /// Print JSON, schema 1
     #[arg(long)]
     json: bool,
@@ -44,7 +49,8 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
         }
     }
     let judged = policy.clone().unwrap_or_default();
-    let lint = lint(&drafts, &judged, &super::zone(), super::now());
+    let rules = Rules { policy: &judged, zone: &super::zone(), openssh: arguments.openssh };
+    let lint = lint(&drafts, rules, super::now());
     if arguments.json {
         let config = policy.map(|_| path.display().to_string());
         let mut json = serde_json::to_value(&lint)?;

@@ -1,20 +1,23 @@
 //! `status`: verified as it answers. Exit 0 healthy, 1 degraded, 2 usage or config, 3 no enforcer.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::pass::Enforcer;
 use crate::agent::work::Outcome as Seen;
-use crate::agent::{events, files};
+use crate::agent::{events, files, sshd, unmanaged};
 use crate::cli::Outcome;
-use crate::host::{process, store};
+use crate::host::{accounts, process, store};
+use crate::model::access::Verdict;
+use crate::model::account::AccountName;
 use crate::model::config::Config;
 use crate::model::enforced::Enforced;
 use crate::model::escape::escaped;
 use crate::model::list::FetchReport;
-use crate::model::status::{AccountState, AccountStatus, Health, Status};
+use crate::model::status::{AccountState, AccountStatus, Health, SshdStatus, Status, UnmanagedFile};
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -85,7 +88,8 @@ async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<S
         Err(error) => return Some(events::chain(&error)),
     };
     let mut unverified = None;
-    for (name, seen) in enforcer.verify(now).await {
+    let seen = enforcer.verify(now).await;
+    for (name, seen) in seen {
         let Some(account) = status.accounts.get_mut(&name) else { continue };
         let (state, reason) = match seen {
             Seen::InSync => (AccountState::InSync, None),
@@ -116,7 +120,35 @@ async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<S
         }
         (account.state, account.reason) = (state, reason);
     }
+    if process::is_root() {
+        ask_sshd(status, &enforcer, now).await;
+    }
+    status.weigh_access();
     unverified
+}
+
+/// Asks sshd what it makes of the files, and looks for keys that are nobody's business. For root only: what the
+/// enforcer was told stays where it says nothing now.
+async fn ask_sshd(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
+    let others = accounts::local();
+    let Some(answer) = sshd::ask_within_patience(enforcer.people(), others.clone()).await else {
+        let late = "it has not answered in time".to_owned();
+        status.sshd = status.sshd.take().map(|known| SshdStatus { error: Some(late), ..known });
+        return;
+    };
+    status.sshd = Some(answer.describe(now));
+    let ours = |row: &AccountStatus| {
+        matches!(
+            row.state,
+            AccountState::InSync | AccountState::Drifted | AccountState::Held | AccountState::Refused
+        )
+    };
+    for row in status.accounts.values_mut() {
+        row.access = enforcer.access(&answer, &row.name, row.state).map(Arc::new);
+    }
+    let managed = |name: &AccountName| status.accounts.get(name).is_some_and(ours);
+    let found = unmanaged::look(&answer, others, managed);
+    (status.unmanaged, status.unmanaged_cut) = (Some(found.files), found.cut);
 }
 
 /// What the fetcher says, which the enforcer does not repeat; and why that could not be read. With `DynamicUser=` its
@@ -177,6 +209,9 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
     for problem in &status.problems {
         let _ = writeln!(t, "  ! {}", escaped(problem));
     }
+    for warning in &status.warnings {
+        let _ = writeln!(t, "  ~ {}", escaped(warning));
+    }
     let list = &status.list;
     let source = list.source.as_deref().unwrap_or("none yet");
     let _ = writeln!(t, "\nlist     {}", escaped(source));
@@ -201,10 +236,12 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
             let _ = writeln!(t, "    {}", escaped(&rejected.reason));
         }
     }
+    describe_unmanaged(t, status);
+    describe_sshd(t, status, now);
     let drift = &status.drift;
     let _ = writeln!(
         t,
-        "\ndrift    {} undone",
+        "drift    {} undone",
         count(usize::try_from(drift.repaired).unwrap_or(usize::MAX), "change")
     );
     if let Some(last) = &drift.last {
@@ -227,9 +264,24 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
 fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
     let file = account.file.as_deref().unwrap_or("");
     let looked = if account.verified { ", looked at just now" } else { "" };
-    let _ = writeln!(t, "\n{}  {}{looked}  {}", account.name, account.state.as_str(), escaped(file));
+    let access = account.access.as_deref();
+    let verdict = access.filter(|access| access.verdict != Verdict::Unknown);
+    let verdict = verdict.map(|access| match access.verdict {
+        Verdict::Refused => ", refused by sshd".to_owned(),
+        verdict => format!(", {}", verdict.as_str()),
+    });
+    let verdict = verdict.unwrap_or_default();
+    let _ = writeln!(t, "\n{}  {}{looked}{verdict}  {}", account.name, account.state.as_str(), escaped(file));
     if let Some(reason) = &account.reason {
         let _ = writeln!(t, "  {}", escaped(reason));
+    }
+    if let Some(reason) = access.and_then(|access| access.reason.as_ref()) {
+        let _ = writeln!(t, "  sshd: {}", escaped(reason));
+    }
+    for door in access.iter().flat_map(|access| &access.doors) {
+        let name = door.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        let accepted = if door.accepted { ", accepted" } else { "" };
+        let _ = writeln!(t, "  door: {} {}{}{accepted}", door.kind.as_str(), escaped(&door.detail), name);
     }
     for key in &account.keys {
         let expires = match key.expires_at {
@@ -238,6 +290,43 @@ fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
         };
         let _ = writeln!(t, "  {} {} {}", key.fingerprint, key.algorithm, escaped(&key.comment));
         let _ = writeln!(t, "    {}{expires}", super::provenance(key));
+    }
+}
+
+fn describe_unmanaged(t: &mut String, status: &Status) {
+    let Some(files) = status.unmanaged.as_ref().filter(|files| !files.is_empty()) else { return };
+    let _ = writeln!(t, "\nnot managed, so never touched (local accounts, looked at just now)");
+    for UnmanagedFile { name, uid, file, keys, more, error } in files {
+        let _ = writeln!(t, "{name}  uid {uid}  {}", escaped(file));
+        for key in keys {
+            let _ =
+                writeln!(t, "  {} {} {}", key.fingerprint, escaped(&key.algorithm), escaped(&key.comment));
+        }
+        if *more > 0 {
+            let _ = writeln!(t, "  and {}", count(*more, "more key"));
+        }
+        if let Some(error) = error {
+            let _ = writeln!(t, "  {}", escaped(error));
+        }
+    }
+    if status.unmanaged_cut {
+        let _ = writeln!(t, "and more, which are not listed");
+    }
+}
+
+fn describe_sshd(t: &mut String, status: &Status, now: Timestamp) {
+    let _ = writeln!(t);
+    let Some(sshd) = &status.sshd else { return };
+    let version = sshd.version.as_ref().map(|version| format!("OpenSSH {version}, "));
+    let path = sshd.path.as_deref().unwrap_or("none on this host");
+    let ago = match duration(now.duration_since(sshd.asked_at).as_secs().max(0)).as_str() {
+        "0 s" => "just now".to_owned(),
+        ago => format!("{ago} ago, nothing has changed since"),
+    };
+    let _ = writeln!(t, "sshd     {}{}, asked {ago}", version.unwrap_or_default(), escaped(path));
+    if sshd.unasked > 0 {
+        let accounts = count(sshd.unasked, "account");
+        let _ = writeln!(t, "         not asked about {accounts}, as its configuration has a `Match`");
     }
 }
 

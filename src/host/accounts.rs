@@ -1,10 +1,11 @@
 //! Who exists on this host, as NSS says.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ffi::CString;
 use std::fs;
 use std::path::PathBuf;
 
-use nix::unistd::User;
+use nix::unistd::{Gid, Group, User, getgrouplist};
 
 use crate::model::account::{Account, AccountName};
 
@@ -71,6 +72,24 @@ fn ask_nss(name: &AccountName) -> Lookup {
         Ok(None) => Lookup::Unknown,
         Err(error) => Lookup::Failed(format!("cannot look up `{name}`: {}", error.desc())),
     }
+}
+
+/// Names of the groups an account is in; `None` when the database does not say. Blocks for as long as NSS does.
+pub fn groups(account: &Account) -> Option<Vec<String>> {
+    let name = CString::new(account.name.as_str()).ok()?;
+    let ids = getgrouplist(&name, Gid::from_raw(account.gid)).ok()?;
+    ids.into_iter()
+        .map(|id| Group::from_gid(id).ok().map(|group| group.map_or_else(|| id.to_string(), |g| g.name)))
+        .collect()
+}
+
+/// The accounts of `/etc/passwd`. What a directory service has besides may be without end.
+pub fn local() -> Vec<Account> {
+    let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let account = |Local { name, uid, gid, home }: Local<'_>| {
+        Some(Account { name: name.try_into().ok()?, uid, gid, home: home.into() })
+    };
+    text.lines().filter_map(Local::read).filter_map(account).collect()
 }
 
 struct Local<'a> {

@@ -75,6 +75,9 @@ pub enum Change<S> {
     Everything,
 }
 
+/// As a name in [`Watches::put`]: any entry of the directory.
+pub const ANY: &str = "*";
+
 /// How long somebody else's watch is waited for: it takes microseconds.
 const BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -204,7 +207,10 @@ fn affected<S: Clone + Eq + Hash>(shared: &mut Shared<S>, event: &Event) -> Hash
         let Some(inode) = shared.names.get(&watch).copied() else { continue };
         let Some(slot) = shared.slots.get(&inode) else { continue };
         match entry.map(OsStr::to_str) {
-            Some(Some(name)) => subjects.extend(slot.entries.get(name).into_iter().flatten().cloned()),
+            Some(Some(name)) => {
+                let told = [name, ANY].into_iter().filter_map(|name| slot.entries.get(name));
+                subjects.extend(told.flatten().cloned());
+            }
             // A name that is not UTF-8 is none of ours.
             Some(None) => {}
             None => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::model::account::{Account, AccountName};
+use crate::model::doors::Accepted;
 use crate::model::options;
 use crate::model::policy::Policy;
 use crate::model::template::{NameTemplate, PathTemplate};
@@ -87,6 +88,8 @@ pub struct Accounts {
     /// authorized_keys lines that every managed account keeps.
     #[serde(deserialize_with = "absolute")]
     pub break_glass: PathBuf,
+    /// Other ways in that are meant to be open, so that nobody is warned of them.
+    pub accepted_doors: Vec<Accepted>,
 }
 
 /// The `[guard]` table.
@@ -215,6 +218,7 @@ impl Default for Accounts {
             file: FilePattern("%h/.ssh/authorized_keys".to_owned()),
             owner: Owner::Account,
             break_glass: "/etc/authorized-keys-agent/break-glass".into(),
+            accepted_doors: Vec::new(),
         }
     }
 }

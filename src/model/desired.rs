@@ -10,6 +10,7 @@ use crate::model::account::AccountName;
 use crate::model::escape::escaped;
 use crate::model::line::{KeyLine, Line};
 use crate::model::list::{ApprovedList, Entry};
+use crate::model::openssh::Version;
 use crate::model::policy::Policy;
 use crate::model::secret;
 
@@ -70,9 +71,20 @@ pub struct Desired {
     pub rejected: Vec<Rejected>,
 }
 
+/// By what a line is judged and written.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// Which lines are taken.
+    pub policy: &'a Policy,
+    /// The system's, in which sshd reads a time without `Z`.
+    pub zone: &'a TimeZone,
+    /// The sshd that is to read them; `None` for one that understands all of it.
+    pub openssh: Option<Version>,
+}
+
 /// Judges a list. `previous` are the keys in force: a value of which no line can be read says nothing, so
 /// the keys that it gave before stay.
-pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &GrantsOf<'_>) -> Desired {
+pub fn judge(list: &ApprovedList, rules: Rules<'_>, previous: &GrantsOf<'_>) -> Desired {
     let mut desired = Desired { rejected: list.unusable.clone(), ..Desired::default() };
     let mut candidates: BTreeMap<&AccountName, Vec<Grant>> = BTreeMap::new();
     let mut values: BTreeMap<&AccountName, usize> = BTreeMap::new();
@@ -85,7 +97,7 @@ pub fn judge(list: &ApprovedList, policy: &Policy, zone: &TimeZone, previous: &G
     for entry in &list.entries {
         let of_account = candidates.entry(&entry.account).or_default();
         *values.entry(&entry.account).or_default() += 1;
-        let value = read_value(entry, policy, zone);
+        let value = read_value(entry, rules);
         desired.rejected.extend(value.rejected);
         match value.says {
             Says::Keys(keys) => of_account.extend(keys),
@@ -130,17 +142,12 @@ fn shorten(rejected: &mut Vec<Rejected>) {
 
 /// Judges the break-glass file, whose lines every managed account keeps. No keys for a file that is empty or only
 /// comments; `None` when it has lines and not one of them can be read.
-pub fn judge_break_glass(
-    path: &str,
-    text: &str,
-    policy: &Policy,
-    zone: &TimeZone,
-) -> (Option<Vec<Grant>>, Vec<Rejected>) {
+pub fn judge_break_glass(path: &str, text: &str, rules: Rules<'_>) -> (Option<Vec<Grant>>, Vec<Rejected>) {
     if text.trim().is_empty() {
         return (Some(Vec::new()), Vec::new());
     }
     let source = Source { parameter: path, version: None, modified: None };
-    let value = read_lines(source, text, policy, zone);
+    let value = read_lines(source, text, rules);
     let mut rejected = value.rejected;
     let grants = match value.says {
         Says::Keys(candidates) => Some(settle(candidates, &mut rejected)),
@@ -164,14 +171,10 @@ pub struct Drafts {
 }
 
 /// Judges values by name and text, each as [`judge`] would judge a parameter.
-pub fn judge_drafts<'a>(
-    values: impl IntoIterator<Item = (&'a str, &'a str)>,
-    policy: &Policy,
-    zone: &TimeZone,
-) -> Drafts {
+pub fn judge_drafts<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>, rules: Rules<'_>) -> Drafts {
     let mut drafts = Drafts::default();
     for (name, text) in values {
-        let value = read_lines(Source { parameter: name, version: None, modified: None }, text, policy, zone);
+        let value = read_lines(Source { parameter: name, version: None, modified: None }, text, rules);
         drafts.rejected.extend(value.rejected);
         match value.says {
             Says::Keys(keys) => drafts.lines.extend(keys),
@@ -238,13 +241,13 @@ struct Source<'a> {
     modified: Option<Timestamp>,
 }
 
-fn read_value(entry: &Entry, policy: &Policy, zone: &TimeZone) -> Value {
+fn read_value(entry: &Entry, rules: Rules<'_>) -> Value {
     let source =
         Source { parameter: &entry.parameter, version: entry.version, modified: entry.last_modified };
-    read_lines(source, &entry.value, policy, zone)
+    read_lines(source, &entry.value, rules)
 }
 
-fn read_lines(source: Source<'_>, text: &str, policy: &Policy, zone: &TimeZone) -> Value {
+fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
     let reject = |line: usize, reason: String| Rejected {
         parameter: source.parameter.to_owned(),
         parameter_version: source.version,
@@ -263,9 +266,10 @@ fn read_lines(source: Source<'_>, text: &str, policy: &Policy, zone: &TimeZone) 
             Ok(Line::Comment) => comments += 1,
             Ok(Line::Key(line)) => {
                 readable += 1;
-                match policy.judge(&line) {
-                    Ok(()) => keys.push(granted(source, index + 1, &line, zone)),
-                    Err(error) => rejected.push(reject(index + 1, error.to_string())),
+                let taken = rules.policy.judge(&line).map_err(|error| error.to_string());
+                match taken.and_then(|()| granted(source, index + 1, &line, rules)) {
+                    Ok(grant) => keys.push(grant),
+                    Err(reason) => rejected.push(reject(index + 1, reason)),
                 }
             }
             Err(error) => rejected.push(reject(index + 1, error.to_string())),
@@ -285,9 +289,16 @@ fn read_lines(source: Source<'_>, text: &str, policy: &Policy, zone: &TimeZone) 
     Value { says, rejected }
 }
 
-fn granted(source: Source<'_>, line_number: usize, line: &KeyLine, zone: &TimeZone) -> Grant {
-    Grant {
-        line: line.to_string(),
+fn granted(
+    source: Source<'_>,
+    line_number: usize,
+    line: &KeyLine,
+    rules: Rules<'_>,
+) -> Result<Grant, String> {
+    let written = rules.openssh.map(|version| line.for_openssh(version, rules.zone));
+    let written = written.transpose().map_err(|error| error.to_string())?;
+    Ok(Grant {
+        line: written.as_ref().unwrap_or(line).to_string(),
         fingerprint: line.key.fingerprint().to_owned(),
         algorithm: line.key.algorithm().to_owned(),
         comment: line.comment.clone(),
@@ -295,8 +306,8 @@ fn granted(source: Source<'_>, line_number: usize, line: &KeyLine, zone: &TimeZo
         parameter_version: source.version,
         parameter_modified_at: source.modified,
         parameter_line: line_number,
-        expires_at: line.options.expires_at(zone),
-    }
+        expires_at: line.options.expires_at(rules.zone),
+    })
 }
 
 /// One line a key: the first line that authorises wins in sshd, and a refused one does not stop a later
@@ -350,6 +361,11 @@ impl Grant {
 mod tests {
     use super::*;
 
+    fn rules(policy: &Policy) -> Rules<'_> {
+        static ZONE: std::sync::LazyLock<TimeZone> = std::sync::LazyLock::new(|| TimeZone::UTC);
+        Rules { policy, zone: &ZONE, openssh: None }
+    }
+
     const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
     const B: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
@@ -368,7 +384,7 @@ mod tests {
         let list = ApprovedList::new("test".to_owned(), NOW, entries.collect(), Vec::new());
         let previous = if previous.is_empty() { Grants::new() } else { judged(previous, &[]).grants };
         let previous = previous.iter().map(|(name, grants)| (name, grants.as_slice())).collect();
-        judge(&list, &Policy::default(), &TimeZone::UTC, &previous)
+        judge(&list, rules(&Policy::default()), &previous)
     }
 
     #[test]
@@ -465,8 +481,7 @@ mod tests {
     fn break_glass_wins_and_expired_lines_are_left_out() {
         let expiring = format!("expiry-time=\"20300101Z\" {A}");
         let list = judged(&[&format!("restrict {A}\nexpiry-time=\"20300101Z\" {B}")], &[]);
-        let (glass, rejected) =
-            judge_break_glass("/etc/glass", &expiring, &Policy::default(), &TimeZone::UTC);
+        let (glass, rejected) = judge_break_glass("/etc/glass", &expiring, rules(&Policy::default()));
         assert!(rejected.is_empty());
         let glass = glass.unwrap();
         let lines = |now: &str| {

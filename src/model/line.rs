@@ -5,7 +5,10 @@
 
 use std::fmt;
 
+use jiff::tz::TimeZone;
+
 use crate::model::key::{KeyError, PublicKey};
+use crate::model::openssh::{TooOld, Version};
 use crate::model::options::{OptionError, Options};
 
 /// A line that grants a key.
@@ -95,6 +98,17 @@ impl Line {
         };
         let (key, comment) = read_key(word, rest).map_err(LineError::Key)?;
         Ok(Self::Key(KeyLine { options, key, comment }))
+    }
+}
+
+impl KeyLine {
+    /// The same grant as an sshd of `version` in `zone` reads it.
+    pub fn for_openssh(&self, version: Version, zone: &TimeZone) -> Result<Self, TooOld> {
+        let algorithm = self.key.algorithm();
+        if let Some(needs) = Version::of_key_type(algorithm).filter(|needs| version < *needs) {
+            return Err(TooOld { what: format!("the key type `{algorithm}`"), needs, has: version });
+        }
+        Ok(Self { options: self.options.for_openssh(version, zone)?, ..self.clone() })
     }
 }
 

@@ -3,12 +3,10 @@
 use std::collections::HashMap;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 
-use crate::model::desired::{self, Grant};
+use crate::model::desired::{self, Grant, Rules};
 use crate::model::escape::escaped;
-use crate::model::policy::Policy;
 
 /// One value, as it would be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,10 +55,10 @@ const STANDARD: usize = 4 << 10;
 const ADVANCED: usize = 8 << 10;
 
 /// Judges `drafts` as the values of one account. `now` tells which keys have expired.
-pub fn lint(drafts: &[Draft], policy: &Policy, zone: &TimeZone, now: Timestamp) -> Lint {
+pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
     let texts: Vec<_> =
         drafts.iter().map(|draft| (draft.name.as_str(), String::from_utf8_lossy(&draft.bytes))).collect();
-    let judged = desired::judge_drafts(texts.iter().map(|(name, text)| (*name, &**text)), policy, zone);
+    let judged = desired::judge_drafts(texts.iter().map(|(name, text)| (*name, &**text)), rules);
     let mut lint = Lint { keys: judged.grants.len(), ..Lint::default() };
     for rejected in &judged.rejected {
         let line = Some(rejected.line).filter(|line| *line > 0);
@@ -133,7 +131,10 @@ fn remark(file: &str, line: Option<usize>, reason: String) -> Remark {
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+
     use super::*;
+    use crate::model::policy::Policy;
 
     const A: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
 
@@ -143,7 +144,8 @@ mod tests {
             .iter()
             .map(|(name, text)| Draft { name: (*name).to_owned(), bytes: text.clone().into_bytes() })
             .collect();
-        let lint = lint(&drafts, &Policy::default(), &TimeZone::UTC, Timestamp::UNIX_EPOCH);
+        let rules = Rules { policy: &Policy::default(), zone: &TimeZone::UTC, openssh: None };
+        let lint = lint(&drafts, rules, Timestamp::UNIX_EPOCH);
         assert_eq!(lint.keys, keys, "{lint:?}");
         for (found, expected) in [(&lint.problems, problems), (&lint.notes, notes)] {
             assert_eq!(found.len(), expected.len(), "{found:?}");

@@ -1,5 +1,6 @@
 //! What things mean: pure values and decisions. No clock, no I/O.
 
+pub mod access;
 pub mod account;
 pub mod cadence;
 pub mod config;
@@ -8,15 +9,18 @@ pub mod doors;
 pub mod enforced;
 pub mod escape;
 pub mod guard;
+pub mod invocation;
 pub mod key;
 pub mod line;
 pub mod lint;
 pub mod list;
+pub mod openssh;
 pub mod options;
 pub mod plan;
 pub mod policy;
 pub mod preflight;
 pub mod secret;
+pub mod settings;
 pub mod source;
 pub mod status;
 pub mod template;

@@ -11,6 +11,7 @@ use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 
 use crate::model::escape::is_invisible;
+use crate::model::openssh::{TooOld, UTC_EXPIRY, Version};
 
 /// One option: its keyword in lower case and, where it takes one, its value without quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +129,27 @@ impl Options {
     /// True when the line has no options.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The same options for an sshd of `version` in `zone`. What it does not know cannot be left out: that would
+    /// loosen the line.
+    pub fn for_openssh(&self, version: Version, zone: &TimeZone) -> Result<Self, TooOld> {
+        let mut options = self.clone();
+        for option in &mut options.0 {
+            if let Some(needs) = Version::of_option(option.name).filter(|needs| version < *needs) {
+                return Err(TooOld { what: format!("the option `{}`", option.name), needs, has: version });
+            }
+            if option.name == "expiry-time" && version < UTC_EXPIRY {
+                let local = option.value.as_deref().and_then(|value| local_expiry(value, zone));
+                option.value = local.or(option.value.take());
+            }
+        }
+        Ok(options)
+    }
+
+    /// True for a line that can only run its own command.
+    pub fn forces_command(&self) -> bool {
+        self.names().any(|name| name == "command")
     }
 
     /// When the key stops being good, with `zone` for a time written without `Z`. sshd uses the system's zone
@@ -291,6 +313,32 @@ fn read_expiry(value: &str) -> Option<(DateTime, bool)> {
     Some((DateTime::from_parts(date, time), utc))
 }
 
+/// A time in UTC as an sshd that only reads local time takes it; `None` for one that is local already. It hands the
+/// digits to mktime(3) with `tm_isdst` 0 (`misc.c: parse_absolute_time`), so they count from standard time even in
+/// summer; mktime takes the offset of the nearest time of the zone that is not summer time.
+fn local_expiry(value: &str, zone: &TimeZone) -> Option<String> {
+    let (at, utc) = read_expiry(value)?;
+    let at = utc.then(|| TimeZone::UTC.to_timestamp(at).ok())??;
+    let now = zone.to_offset_info(at);
+    let standard = |info: Option<jiff::tz::TimeZoneTransition<'_>>| {
+        info.map(|change| (change.offset(), change.timestamp().duration_since(at).abs()))
+    };
+    let offset = if now.dst().is_dst() {
+        let after = standard(zone.following(at).find(|change| !change.dst().is_dst()));
+        // The one before summer began ended when that did.
+        let mut began = zone.preceding(at).skip_while(|change| change.dst().is_dst());
+        let start = zone.preceding(at).take_while(|change| change.dst().is_dst()).last();
+        let before = began.next().zip(start);
+        let before =
+            before.map(|(change, start)| (change.offset(), start.timestamp().duration_since(at).abs()));
+        before.into_iter().chain(after).min_by_key(|(_, distance)| *distance)?.0
+    } else {
+        now.offset()
+    };
+    let local = offset.to_datetime(at);
+    Some(local.strftime("%Y%m%d%H%M%S").to_string())
+}
+
 fn canonical_expiry(value: &str) -> String {
     let upper = value.to_ascii_uppercase();
     upper.strip_suffix("UTC").map_or_else(|| upper.clone(), |digits| format!("{digits}Z"))
@@ -407,6 +455,37 @@ mod tests {
             "command=\"a\u{2028}b\"",
             "error: the value of `command` is not usable: it holds a control or invisible character, or is not UTF-8",
         );
+    }
+
+    #[test]
+    fn an_older_sshd_gets_what_it_understands() {
+        let check = |version: &str, zone: &TimeZone, input: &str, expected: &str| {
+            let options = Options::read(input).unwrap().for_openssh(version.parse().unwrap(), zone);
+            let shown = options.map_or_else(|error| format!("error: {error}"), |options| options.to_string());
+            assert_eq!(shown, expected, "{version} {input}");
+        };
+        let utc = TimeZone::UTC;
+        let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let plus_two = TimeZone::fixed(jiff::tz::offset(2));
+        check("9.1", &berlin, r#"expiry-time="20300101Z""#, r#"expiry-time="20300101Z""#);
+        check("9.0", &utc, r#"expiry-time="20300101Z""#, r#"expiry-time="20300101000000""#);
+        check("8.7", &plus_two, r#"expiry-time="202912312330Z""#, r#"expiry-time="20300101013000""#);
+        check("8.7", &berlin, r#"expiry-time="20300101Z""#, r#"expiry-time="20300101010000""#);
+        // In summer the digits are those of winter: sshd adds the hour again.
+        check("8.7", &berlin, r#"expiry-time="20300701Z""#, r#"expiry-time="20300701010000""#);
+        check("8.7", &berlin, r#"restrict,expiry-time="20300101""#, r#"restrict,expiry-time="20300101""#);
+        let too_old = |what: &str, needs: &str, has: &str| {
+            format!(
+                "error: the option `{what}` needs OpenSSH {needs}, and here it is {has}, which would drop the whole line"
+            )
+        };
+        check("7.6", &utc, r#"expiry-time="20300101""#, &too_old("expiry-time", "7.7", "7.6"));
+        check("7.1", &utc, "pty,restrict", &too_old("pty", "7.2", "7.1"));
+        check("7.7", &utc, r#"permitlisten="80""#, &too_old("permitlisten", "7.8", "7.7"));
+        check("8.1", &utc, "no-touch-required", &too_old("no-touch-required", "8.2", "8.1"));
+        check("8.3", &utc, "verify-required", &too_old("verify-required", "8.4", "8.3"));
+        check("8.4", &utc, "restrict,verify-required", "restrict,verify-required");
+        check("6.6", &utc, r#"no-pty,from="10.0.0.0/8""#, r#"no-pty,from="10.0.0.0/8""#);
     }
 
     #[test]

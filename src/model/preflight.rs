@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use jiff::SignedDuration;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::model::account::AccountName;
 use crate::model::config::Config;
-use crate::model::desired::{self, Desired, GrantsOf, Rejected};
+use crate::model::desired::{self, Desired, GrantsOf, Rejected, Rules};
 use crate::model::escape::escaped;
 use crate::model::list::ApprovedList;
 use crate::model::secret;
@@ -114,10 +113,10 @@ pub fn keys(
     list: &ApprovedList,
     whole: bool,
     config: &Config,
-    zone: &TimeZone,
+    rules: Rules<'_>,
     here: impl Fn(&AccountName) -> Here,
 ) -> Vec<Finding> {
-    let desired = desired::judge(list, &config.policy, zone, &GrantsOf::new());
+    let desired = desired::judge(list, rules, &GrantsOf::new());
     // A parameter that serves two accounts is judged for each.
     let mut rejected: Vec<&Rejected> = Vec::new();
     for one in &desired.rejected {

@@ -3,13 +3,16 @@
 //! Schema 1: fields may be added, none changes its meaning.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::model::access::{Access, Verdict, open_doors, several};
 use crate::model::account::AccountName;
 use crate::model::config::Config;
 use crate::model::desired::{Grant, Rejected};
+use crate::model::line::{KeyLine, Line};
 
 /// The version of this schema.
 pub const SCHEMA: u32 = 1;
@@ -36,6 +39,18 @@ pub struct Status {
     pub rejected: Vec<Rejected>,
     /// Changes that were undone.
     pub drift: Drift,
+    /// What a person should know of and need not be wrong: doors that are open and that nobody accepted.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The sshd that reads the files; `None` until it was asked.
+    #[serde(default)]
+    pub sshd: Option<SshdStatus>,
+    /// Files of accounts that nobody manages, with keys in them; `None` when nobody looked. Only local accounts are.
+    #[serde(default)]
+    pub unmanaged: Option<Vec<UnmanagedFile>>,
+    /// True when there are more of these than are listed.
+    #[serde(default)]
+    pub unmanaged_cut: bool,
     /// The enforcer that wrote this.
     pub enforcer: Enforcer,
 }
@@ -97,6 +112,56 @@ pub struct AccountStatus {
     pub content_digest: Option<String>,
     /// The keys in force.
     pub keys: Vec<KeyStatus>,
+    /// What sshd makes of the file; `None` until it was asked, and where there is no file.
+    #[serde(default, with = "shared")]
+    pub access: Option<Arc<Access>>,
+}
+
+/// The sshd of this host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SshdStatus {
+    /// Release of OpenSSH, such as `9.2`.
+    pub version: Option<String>,
+    /// The program.
+    pub path: Option<String>,
+    /// When it said what it reads; nothing it depends on has changed since.
+    pub asked_at: Timestamp,
+    /// Why it did not say.
+    pub error: Option<String>,
+    /// Accounts that were not asked about, since a `Match` may treat each apart.
+    #[serde(default)]
+    pub unasked: usize,
+}
+
+/// A file that sshd reads for an account nobody manages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnmanagedFile {
+    /// Login name.
+    pub name: String,
+    /// User id.
+    pub uid: u32,
+    /// The file.
+    pub file: String,
+    /// The keys in it.
+    pub keys: Vec<PlainKey>,
+    /// Keys that are not listed, as there are too many.
+    #[serde(default)]
+    pub more: usize,
+    /// Why it could not be looked at.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// One key of a file that nobody manages.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlainKey {
+    /// `SHA256:…`.
+    pub fingerprint: String,
+    /// Key type.
+    #[serde(rename = "type")]
+    pub algorithm: String,
+    /// Printable ASCII.
+    pub comment: String,
 }
 
 /// State of one account, in one word.
@@ -185,6 +250,39 @@ impl From<&Grant> for KeyStatus {
     }
 }
 
+/// A judgement that accounts share, written out for each.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Access;
+
+    #[expect(clippy::ref_option, reason = "the signature that serde wants")]
+    pub(super) fn serialize<S: Serializer>(access: &Option<Arc<Access>>, to: S) -> Result<S::Ok, S::Error> {
+        access.as_deref().serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arc<Access>>, D::Error> {
+        Ok(Option::<Access>::deserialize(from)?.map(Arc::new))
+    }
+}
+
+impl PlainKey {
+    /// The keys in the bytes of an authorized_keys file. Lines that are none are left out; sshd does not use them either.
+    pub fn all(content: &[u8]) -> Vec<Self> {
+        let key = |line| match Line::read(line) {
+            Ok(Line::Key(KeyLine { key, comment, .. })) => Some(Self {
+                fingerprint: key.fingerprint().to_owned(),
+                algorithm: key.algorithm().to_owned(),
+                comment,
+            }),
+            _ => None,
+        };
+        content.split(|b| *b == b'\n').filter_map(key).collect()
+    }
+}
+
 /// A map by name, written as the array of its values.
 mod rows {
     use std::collections::BTreeMap;
@@ -221,8 +319,37 @@ impl Status {
             accounts: BTreeMap::new(),
             rejected: Vec::new(),
             drift: Drift::default(),
+            warnings: Vec::new(),
+            sshd: None,
+            unmanaged: None,
+            unmanaged_cut: false,
             enforcer: Enforcer { pid: 0, started_at: now, written_at: now, asked_at: None },
         }
+    }
+
+    /// Takes what sshd makes of the files into `problems` and `warnings`: a file without effect is the first, a door
+    /// that stands open is the second.
+    pub fn weigh_access(&mut self) {
+        const REFUSED: &str = " is refused by sshd: ";
+        self.problems.retain(|problem| !problem.contains(REFUSED));
+        let rows =
+            || self.accounts.values().filter_map(|row| Some((row.name.as_str(), row.access.as_deref()?)));
+        let refused = rows().filter(|(_, access)| access.verdict == Verdict::Refused);
+        let refused = refused
+            .map(|(name, access)| format!("{name}{REFUSED}{}", access.reason.as_deref().unwrap_or_default()));
+        let refused: Vec<String> = refused.collect();
+        let mut warnings: Vec<String> = open_doors(rows())
+            .into_iter()
+            .map(|(door, names)| format!("bypassed: {}", door.describe(&several(&names))))
+            .collect();
+        let partly = rows()
+            .filter(|(_, access)| access.verdict != Verdict::Refused && access.verdict != Verdict::Unknown);
+        warnings
+            .extend(partly.filter_map(|(name, access)| Some(format!("{name}: {}", access.reason.as_ref()?))));
+        let unheard = self.sshd.iter().filter_map(|sshd| sshd.error.as_ref());
+        warnings.extend(unheard.map(|error| format!("what sshd makes of the files is not known: {error}")));
+        self.warnings = warnings;
+        self.problems.extend(refused);
     }
 
     /// Sets `health` by `problems`.

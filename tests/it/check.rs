@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use authorized_keys_agent::host::sshd;
+use authorized_keys_agent::model::invocation::Invocation;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
@@ -57,7 +58,7 @@ fn command(world: &World, sshd_config: &str, arguments: &[&str]) -> Command {
     command
 }
 
-const MANAGED: &str = "AuthorizedKeysFile .ssh/authorized_keys";
+const MANAGED: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no";
 
 /// Each of `expected` begins a line of `output`; with the code. `TMP` in it stands for the world's directory.
 fn says(world: &World, output: &Output, expected: &[&str], code: i32) {
@@ -104,7 +105,7 @@ fn all_is_good() {
         "ok    break-glass  `TMP/break-glass`: 1 key",
         &fetcher,
         &enforcer,
-        "ok    sshd         reads the managed file of alice, bob, mallory and no other",
+        "ok    sshd         reads the managed file of alice, bob, mallory, OpenSSH ",
     ];
     says(&world, &output, &expected, 0);
     assert_eq!(shown(&output.stderr), "16 checks, 0 failed, 0 warnings\n");
@@ -260,31 +261,48 @@ fn without_root_it_says_what_it_could_not_look_at() {
 fn doors_that_sshd_opens_are_named() {
     let world = world();
     let row = |config: &str, expected: &[&str], code: i32| {
-        says(&world, &command(&world, config, &[]).output().unwrap(), expected, code);
+        let config = format!("{config}\nPasswordAuthentication no");
+        says(&world, &command(&world, &config, &[]).output().unwrap(), expected, code);
     };
     let all = "alice, bob, mallory";
     row(
         "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2",
-        &[&format!("warn  sshd         sshd also reads `.ssh/authorized_keys2` of {all}")],
+        &[
+            &format!("ok    sshd         reads the managed file of {all}"),
+            &format!("warn  sshd         sshd also reads `.ssh/authorized_keys2` of {all}"),
+        ],
         0,
     );
     row(
         "AuthorizedKeysFile /etc/ssh/keys/%u",
-        &[&format!("FAIL  sshd         sshd does not read the managed file of {all} but `/etc/ssh/keys/%u`")],
+        &[&format!(
+            "FAIL  sshd         sshd refuses the managed file of {all}: sshd reads `/etc/ssh/keys/%u` (AuthorizedKeysFile)"
+        )],
         1,
     );
     row(
-        &format!("{MANAGED}\nMatch User bob\nAuthorizedKeysFile none\nTrustedUserCAKeys /etc/ca.pub"),
+        "Match User bob\nAuthorizedKeysFile none\nTrustedUserCAKeys /etc/ca.pub\nMatch all\n\
+         AuthorizedKeysFile .ssh/authorized_keys",
         &[
-            "ok    sshd         reads the managed file of alice, mallory and no other",
-            "FAIL  sshd         sshd does not read the managed file of bob but `none`",
+            "ok    sshd         reads the managed file of alice, mallory",
+            "FAIL  sshd         sshd refuses the managed file of bob: sshd reads `none`",
             "warn  sshd         sshd also takes certificates of the authorities in `/etc/ca.pub` for bob",
         ],
         1,
     );
+    let command =
+        "AuthorizedKeysFile .ssh/authorized_keys\nAuthorizedKeysCommandUser nobody\nAuthorizedKeysCommand";
     row(
-        &format!("{MANAGED}\nAuthorizedKeysCommand /bin/true %u\nAuthorizedKeysCommandUser nobody"),
+        &format!("{command} /bin/true %u"),
         &[&format!("warn  sshd         sshd also asks `/bin/true %u` for keys of {all}")],
+        0,
+    );
+    row(
+        &format!("{command} /opt/aws/bin/eic_run_authorized_keys %u %f"),
+        &[
+            "warn  sshd         sshd also asks `/opt/aws/bin/eic_run_authorized_keys %u %f` (EC2 Instance Connect)",
+            "      hint: keys that are not on the approved list let people in there",
+        ],
         0,
     );
     row(&format!("{MANAGED}\nMatch Address 10.0.0.0/8\nPasswordAuthentication no"), &["ok    sshd "], 0);
@@ -292,9 +310,64 @@ fn doors_that_sshd_opens_are_named() {
 }
 
 #[test]
+fn what_keeps_sshd_from_taking_a_file_fails() {
+    let row = |config: &str, spoil: &dyn Fn(&World), expected: &[&str], code: i32| {
+        let world = world();
+        spoil(&world);
+        says(
+            &world,
+            &command(&world, &format!("{config}\n{MANAGED}"), &[]).output().unwrap(),
+            expected,
+            code,
+        );
+    };
+    let nothing = |_: &World| ();
+    let group_writable = |world: &World| {
+        fs::set_permissions(world.home("bob"), fs::Permissions::from_mode(0o770)).unwrap();
+    };
+    row("", &nothing, &["ok    sshd         reads the managed file of alice, bob, mallory"], 0);
+    row(
+        "",
+        &group_writable,
+        &[
+            "ok    sshd         reads the managed file of alice, mallory",
+            "FAIL  sshd         sshd refuses the managed file of bob: StrictModes: `TMP/home/bob` has mode 0770",
+            "      hint: let nobody but the account write to that directory: chmod go-w",
+        ],
+        1,
+    );
+    row(
+        "StrictModes no",
+        &group_writable,
+        &["ok    sshd         reads the managed file of alice, bob, mallory"],
+        0,
+    );
+    row(
+        "DenyUsers b*",
+        &nothing,
+        &["FAIL  sshd         sshd refuses the managed file of bob: DenyUsers b*"],
+        1,
+    );
+    row("AllowGroups alice", &nothing, &["ok    sshd         reads the managed file of alice, OpenSSH"], 1);
+    row(
+        "PubkeyAuthentication no",
+        &nothing,
+        &["FAIL  sshd         sshd refuses the managed file of alice, bob, mallory: Pub"],
+        1,
+    );
+    row(
+        "PubkeyAcceptedAlgorithms rsa-sha2-512",
+        &nothing,
+        &["FAIL  sshd         sshd refuses the managed file of "],
+        1,
+    );
+}
+
+#[test]
 fn an_sshd_that_does_not_answer_is_left_behind() {
     let name = "alice".try_into().unwrap();
-    let ask = |path: &Path| sshd::settings(path, &name).map_err(|error| error.to_string());
+    let ask =
+        |path: &Path| sshd::settings(path, &Invocation::default(), &name).map_err(|error| error.to_string());
     assert_eq!(ask(Path::new("/bin/true")), Ok(String::new()));
     assert_eq!(ask(Path::new("/bin/false")), Err("`/bin/false -T` failed: nothing was said".to_owned()));
     assert_eq!(ask(Path::new("/nonexistent")), Err("cannot run `/nonexistent`".to_owned()));
@@ -304,7 +377,7 @@ fn an_sshd_that_does_not_answer_is_left_behind() {
     let script = "printf '#!/bin/sh\nexec sleep 100\n' > \"$1\" && chmod 755 \"$1\"";
     assert!(Command::new("sh").args(["-c", script, "sh"]).arg(&hangs).status().unwrap().success());
     let start = Instant::now();
-    assert_eq!(ask(&hangs), Err(format!("`{} -T` did not end within 5 s", hangs.display())));
+    assert_eq!(ask(&hangs), Err(format!("`{}` did not end within 5 s", hangs.display())));
     assert!(start.elapsed() < Duration::from_secs(15));
 }
 

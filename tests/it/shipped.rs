@@ -30,6 +30,7 @@ fn the_shipped_config_writes_out_every_default() {
         "file",
         "owner",
         "break-glass",
+        "accepted-doors",
         "algorithms",
         "min-rsa-bits",
         "options",

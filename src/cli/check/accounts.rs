@@ -9,6 +9,7 @@ use crate::agent::pass;
 use crate::host::accounts::{self, Directory, Lookup};
 use crate::host::keyfile::{self, Nobody, Observed, Refusal, Target};
 use crate::host::store::{self, Access};
+use crate::model::access::Loose;
 use crate::model::account::AccountName;
 use crate::model::config::Config;
 use crate::model::plan::Found;
@@ -99,7 +100,10 @@ fn judge(
 }
 
 /// Looks at each managed file as the enforcer would, and at whether its file system takes writes at all.
-pub(super) async fn files(accounts: &Accounts, findings: &mut Vec<Finding>) {
+///
+/// Gives what sshd's `StrictModes` refuses on the way to each.
+pub(super) async fn files(accounts: &Accounts, findings: &mut Vec<Finding>) -> BTreeMap<AccountName, Loose> {
+    let mut all = BTreeMap::new();
     // As the enforcer does, or a home could look more open than it is; failing leaves only that.
     let _ = keyfile::drop_supplementary_groups();
     for target in &accounts.targets {
@@ -116,7 +120,11 @@ pub(super) async fn files(accounts: &Accounts, findings: &mut Vec<Finding>) {
                 }),
             )
         });
-        findings.push(match seen.await {
+        let seen = seen.await;
+        if let Some((Ok(Observed { loose: Some(loose), .. }), _)) = &seen {
+            all.insert(name.clone(), loose.clone());
+        }
+        findings.push(match seen {
             None => {
                 let message = format!("{name}: its file system has not answered within {} s", HOME.as_secs());
                 Finding::fail("account", message, Refusal::Abandoned.hint())
@@ -139,6 +147,7 @@ pub(super) async fn files(accounts: &Accounts, findings: &mut Vec<Finding>) {
             Some((Ok(seen), _)) => Finding::ok("account", format!("{name}: {}", outlook(target, &seen))),
         });
     }
+    all
 }
 
 fn outlook(target: &Target, seen: &Observed) -> String {

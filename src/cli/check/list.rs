@@ -9,7 +9,7 @@ use crate::agent::events::chain;
 use crate::host::imds::{self, Metadata};
 use crate::host::ssm::{CredentialSource, Failure};
 use crate::model::config::Source;
-use crate::model::desired::Rejected;
+use crate::model::desired::{self, Grants, GrantsOf, Rejected, Rules};
 use crate::model::list::{ApprovedList, Entry};
 use crate::model::preflight::{Finding, clock, count};
 use crate::model::source::{Share, Wanted, merge};
@@ -21,6 +21,14 @@ pub(super) struct Read {
     pub(super) list: Option<ApprovedList>,
     /// True when nothing is missing from it.
     pub(super) whole: bool,
+}
+
+impl Read {
+    /// The keys that it gives each account.
+    pub(super) fn grants(&self, rules: Rules<'_>) -> Grants {
+        let judged = self.list.as_ref().map(|list| desired::judge(list, rules, &GrantsOf::new()));
+        judged.map(|desired| desired.grants).unwrap_or_default()
+    }
 }
 
 /// Asks for everything the source names, each on its own.

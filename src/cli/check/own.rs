@@ -1,13 +1,11 @@
 //! What is the agent's own: its directories, the break-glass file, the daemons.
 
-use jiff::tz::TimeZone;
-
 use crate::agent::events::chain;
 use crate::agent::files;
 use crate::host::process;
 use crate::host::store::{self, Access};
 use crate::model::config::{Config, Paths};
-use crate::model::desired;
+use crate::model::desired::{self, Rules};
 use crate::model::preflight::{Finding, count};
 
 /// The agent's own directories.
@@ -40,7 +38,7 @@ pub(super) fn directories(paths: &Paths, findings: &mut Vec<Finding>) {
 }
 
 /// The file whose keys every account keeps: nobody but root may write to it.
-pub(super) fn break_glass(config: &Config, zone: &TimeZone, findings: &mut Vec<Finding>) {
+pub(super) fn break_glass(config: &Config, rules: Rules<'_>, findings: &mut Vec<Finding>) {
     let path = &config.accounts.break_glass;
     let shown = path.display();
     let (owner, bytes) = match store::owner(path).and_then(|owner| Ok((owner, store::read(path)?))) {
@@ -78,7 +76,7 @@ pub(super) fn break_glass(config: &Config, zone: &TimeZone, findings: &mut Vec<F
     }
     let text = String::from_utf8_lossy(&bytes);
     let name = shown.to_string();
-    let (grants, rejected) = desired::judge_break_glass(&name, &text, &config.policy, zone);
+    let (grants, rejected) = desired::judge_break_glass(&name, &text, rules);
     findings.extend(rejected.iter().map(|rejected| {
         let message = format!("`{name}` line {}: {}", rejected.line, rejected.reason);
         Finding::warn(

@@ -1,66 +1,126 @@
-//! What the local sshd reads.
+//! What the local sshd makes of the managed files.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::accounts::Accounts;
-use crate::agent::events::chain;
-use crate::host::{process, sshd};
+use super::within;
+use crate::agent::sshd::{self, Answer};
+use crate::host::process;
+use crate::host::sshd::find;
+use crate::model::access::{Access, Facts, Loose, Verdict, judge, open_doors, several};
 use crate::model::account::AccountName;
-use crate::model::doors::{Door, doors};
+use crate::model::desired::Grants;
+use crate::model::doors::Accepted;
 use crate::model::preflight::Finding;
 
-/// What sshd reads besides the managed files.
-pub(super) fn look(accounts: &Accounts, findings: &mut Vec<Finding>) {
-    /// Each takes some milliseconds; `Match` blocks for more than a few users are rare.
-    const ASKED: usize = 20;
-    let Some(path) = sshd::find() else {
+/// How long sshd may take for all of it.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Asks sshd; `None` without root, which it wants, and when it does not answer.
+pub(super) async fn ask(accounts: &Accounts) -> Option<Answer> {
+    if !process::is_root() {
+        return None;
+    }
+    let people: Vec<_> = accounts.targets.iter().map(|target| target.account.clone()).collect();
+    within(LIMIT, move || sshd::ask(&people, &[])).await
+}
+
+/// Whether sshd reads the managed files and takes what is in them, and what it reads besides.
+pub(super) fn look(
+    answer: Option<&Answer>,
+    accounts: &Accounts,
+    grants: &Grants,
+    loose: &BTreeMap<AccountName, Loose>,
+    accepted: &[Accepted],
+    findings: &mut Vec<Finding>,
+) {
+    let Some(path) = find() else {
         let hint = "install openssh-server, or expect nobody to log in by these files";
         findings.push(Finding::warn("sshd", "no sshd on this host", hint));
         return;
     };
     let shown = path.display().to_string();
-    if !process::is_root() {
-        findings.push(Finding::warn(
-            "sshd",
-            format!("`{shown}` is there; what it reads only root may ask"),
-            "run this as root",
-        ));
+    let Some(answer) = answer else {
+        let message = if process::is_root() {
+            format!("`{shown}` has not answered within {} s", LIMIT.as_secs())
+        } else {
+            format!("`{shown}` is there; what it reads only root may ask")
+        };
+        findings.push(Finding::warn("sshd", message, "run this as root"));
+        return;
+    };
+    let version = answer.version.map(|version| format!(", OpenSSH {version}")).unwrap_or_default();
+    if let Some(error) = &answer.error {
+        let hint =
+            "`sshd -t` as root checks its configuration; `/run/sshd` is missing until sshd has run once";
+        findings.push(Finding::warn("sshd", error, hint));
         return;
     }
-    let mut open: BTreeMap<Option<Door>, Vec<&AccountName>> = BTreeMap::new();
-    for target in accounts.targets.iter().take(ASKED) {
-        let name = &target.account.name;
-        let settings = match sshd::settings(&path, name) {
-            Ok(settings) => settings,
-            Err(error) => {
-                let hint = "`sshd -t` as root checks its configuration; `/run/sshd` is missing until sshd has run once";
-                findings.push(Finding::warn("sshd", chain(&error), hint));
-                return;
-            }
+    if accounts.targets.is_empty() {
+        let message = format!("`{shown}`{version} is there; no managed account to ask it about");
+        findings.push(Finding::ok("sshd", message));
+        return;
+    }
+    let mut rows: Vec<(&str, Access)> = Vec::new();
+    for target in &accounts.targets {
+        let account = &target.account;
+        let keys: Vec<_> = grants.get(&account.name).into_iter().flatten().collect();
+        let facts = Facts {
+            account,
+            managed: &target.location.path,
+            keys: &keys,
+            groups: answer.groups(&account.name),
+            loose: loose.get(&account.name),
         };
-        let doors = doors(&settings, &target.location.path, &target.account);
-        if doors.is_empty() {
-            open.entry(None).or_default().push(name);
-        }
-        for door in doors {
-            open.entry(Some(door)).or_default().push(name);
-        }
+        let access = match answer.settings(&account.name) {
+            Ok(settings) => judge(settings, facts, accepted),
+            Err(reason) => Access::unknown(reason),
+        };
+        rows.push((account.name.as_str(), access));
     }
-    if open.is_empty() {
-        findings.push(Finding::ok("sshd", format!("`{shown}` is there; no managed account to ask it about")));
+    let mut verdicts: BTreeMap<(Verdict, Option<&str>), Vec<&str>> = BTreeMap::new();
+    for (name, access) in &rows {
+        // One that is bypassed is read as well.
+        let verdict = if access.verdict == Verdict::Bypassed { Verdict::Effective } else { access.verdict };
+        verdicts.entry((verdict, access.reason.as_deref())).or_default().push(name);
     }
-    findings.extend(open.into_iter().map(|(door, names)| match door {
-        None => Finding::ok("sshd", format!("reads the managed file of {} and no other", several(&names))),
-        Some(door) => door.finding(&several(&names)),
-    }));
+    for ((verdict, reason), names) in verdicts {
+        let (names, reason) = (several(&names), reason.unwrap_or_default());
+        findings.push(match verdict {
+            Verdict::Refused => Finding::fail(
+                "sshd",
+                format!("sshd refuses the managed file of {names}: {reason}"),
+                refusal_hint(reason),
+            ),
+            Verdict::Unknown => Finding::warn(
+                "sshd",
+                format!("what sshd makes of the managed file of {names} is not known: {reason}"),
+                "`sshd -T -C user=NAME,host=localhost,addr=127.0.0.1` as root asks the same",
+            ),
+            Verdict::Effective | Verdict::Bypassed if !reason.is_empty() => Finding::warn(
+                "sshd",
+                format!("reads the managed file of {names}; {reason}"),
+                "replace these keys, or change that setting in sshd_config",
+            ),
+            Verdict::Effective | Verdict::Bypassed => {
+                Finding::ok("sshd", format!("reads the managed file of {names}{version}"))
+            }
+        });
+    }
+    let open = open_doors(rows.iter().map(|(name, access)| (*name, access)));
+    findings.extend(
+        open.into_iter()
+            .map(|(door, names)| Finding::warn("sshd", door.describe(&several(&names)), door.hint())),
+    );
 }
 
-/// A few names, and how many more.
-fn several(names: &[&AccountName]) -> String {
-    const SHOWN: usize = 5;
-    let shown: Vec<&str> = names.iter().take(SHOWN).map(|name| name.as_str()).collect();
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown.join(", "),
-        more => format!("{} and {more} more", shown.join(", ")),
+fn refusal_hint(reason: &str) -> &'static str {
+    if reason.starts_with("StrictModes") {
+        "let nobody but the account write to that directory: chmod go-w"
+    } else if reason.contains("AuthorizedKeysFile") {
+        "let `AuthorizedKeysFile` in sshd_config and `[accounts] file` name the same file"
+    } else {
+        "change that setting in sshd_config, or expect nobody to log in by this file"
     }
 }

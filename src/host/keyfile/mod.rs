@@ -12,6 +12,7 @@ mod identity;
 mod label;
 mod replace;
 mod resolve;
+mod survey;
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,9 @@ use nix::errno::Errno;
 pub use identity::drop_supplementary_groups;
 pub use replace::{Terms, replace, sweep_up};
 pub use resolve::observe;
+pub use survey::survey;
 
+use crate::model::access::Loose;
 use crate::model::account::Account;
 use crate::model::config::{Location, Owner};
 use crate::model::escape::escaped;
@@ -45,6 +48,8 @@ pub struct Observed {
     pub found: Found,
     /// Directories of ours on the way to it that let others write, or keep their owner out.
     pub directories: Vec<Difference>,
+    /// A directory further up, none of ours, for which sshd with `StrictModes` refuses the file.
+    pub loose: Option<Loose>,
 }
 
 /// Told of every descriptor on the way, so that it can be watched: the very thing that was looked at, not a

@@ -14,6 +14,7 @@ use nix::unistd::Uid;
 use crate::host::keyfile::flags;
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::{Inode, Observed, READ_LIMIT, Refusal, Target, Witness};
+use crate::model::access::Loose;
 use crate::model::plan::{Difference, Found, FoundFile, Kind};
 
 /// A directory that is held, and what `fstat` said of it then.
@@ -23,6 +24,8 @@ pub(super) struct Held {
     pub(super) path: PathBuf,
     /// Nobody but root controls it and how it is reached.
     pub(super) trusted: bool,
+    /// It, or a directory above it, is one that sshd's `StrictModes` does not take.
+    pub(super) loose: Option<Loose>,
 }
 
 /// What the next name in a directory is.
@@ -40,24 +43,26 @@ pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> R
     let _identity = Identity::of(target.account.uid, target.account.gid)?;
     let mut directories = Vec::new();
     let mut here = start(target)?;
+    let mut loose = here.loose.take();
     for name in steps(target) {
         witness.directory(here.descriptor.as_fd(), inode(&here.stat), name);
         here = match enter(&here, name, target)? {
             Step::Directory(held) => held,
-            Step::Missing => return Ok(Observed { found: Found::Nothing, directories }),
+            Step::Missing => return Ok(Observed { found: Found::Nothing, directories, loose }),
             Step::Obstacle(kind) => return Err(Refusal::Obstacle { path: here.path.join(name), kind }),
         };
+        loose = loose.or_else(|| self::loose(&here.path, &here.stat, target.account.uid));
         if !is_tidy(&here, target) {
             directories.push(Difference::DirectoryMode(permissions(&here.stat)));
             if permissions(&here.stat) & 0o700 != 0o700 {
                 // Not even its owner can look into it.
-                return Ok(Observed { found: Found::Nothing, directories });
+                return Ok(Observed { found: Found::Nothing, directories, loose });
             }
         }
     }
     witness.directory(here.descriptor.as_fd(), inode(&here.stat), &target.location.file);
     let found = look(&here, target, expected, witness)?;
-    Ok(Observed { found, directories })
+    Ok(Observed { found, directories, loose })
 }
 
 /// The directories that are entered one by one below the start: all those below a home; of a path from `/` the
@@ -88,11 +93,14 @@ pub(super) fn start(target: &Target) -> Result<Held, Refusal> {
             Component::Normal(name) => Some(name.to_owned()),
             _ => None,
         });
-        return walk_trusted(names.collect(), 0);
+        // From the home on: what is above it does not count for sshd.
+        let home = walk_trusted(names.collect(), 0)?;
+        return Ok(Held { loose: loose(path, &home.stat, target.account.uid), ..home });
     }
     if stat.st_uid == target.account.uid || stat.st_uid == 0 {
         let trusted = stat.st_uid != target.account.uid;
-        return Ok(Held { descriptor, stat, path: path.clone(), trusted });
+        let loose = loose(path, &stat, target.account.uid);
+        return Ok(Held { descriptor, stat, path: path.clone(), trusted, loose });
     }
     Err(Refusal::ForeignOwner { path: path.clone(), uid: stat.st_uid })
 }
@@ -104,7 +112,8 @@ fn walk_trusted(names: Vec<OsString>, own: u32) -> Result<Held, Refusal> {
     let root = || -> nix::Result<Held> {
         let descriptor = open("/", flags, Mode::empty())?;
         let stat = fstat(&descriptor)?;
-        Ok(Held { descriptor, stat, path: "/".into(), trusted: true })
+        let loose = loose(Path::new("/"), &stat, own);
+        Ok(Held { descriptor, stat, path: "/".into(), trusted: true, loose })
     };
     let mut here = root().map_err(Refusal::io("open", Path::new("/")))?;
     let mut rest: Vec<OsString> = names.into_iter().rev().collect();
@@ -122,7 +131,8 @@ fn walk_trusted(names: Vec<OsString>, own: u32) -> Result<Held, Refusal> {
         match kind(&stat) {
             Kind::Directory => {
                 check_trusted(&path, &stat, own)?;
-                here = Held { descriptor: opened, stat, path, trusted: true };
+                let loose = here.loose.or_else(|| loose(&path, &stat, own));
+                here = Held { descriptor: opened, stat, path, trusted: true, loose };
             }
             // Root put it there, so where it leads is root's decision.
             Kind::Symlink if links < MAX_LINKS && (stat.st_uid == 0 || stat.st_uid == own) => {
@@ -144,6 +154,12 @@ fn walk_trusted(names: Vec<OsString>, own: u32) -> Result<Held, Refusal> {
         }
     }
     Ok(here)
+}
+
+/// The directory as something that `StrictModes` refuses, if it does.
+fn loose(path: &Path, stat: &FileStat, account: u32) -> Option<Loose> {
+    let directory = Loose { path: path.to_owned(), uid: stat.st_uid, mode: permissions(stat) };
+    directory.is_loose(account).then_some(directory)
 }
 
 /// Sticky directories such as `/tmp` keep their entries from others than the entry's owner.
@@ -187,7 +203,7 @@ pub(super) fn enter(here: &Held, name: &str, target: &Target) -> Result<Step, Re
     if stat.st_uid != target.account.uid && !trusted {
         return Ok(Step::Obstacle(Kind::DirectoryOf(stat.st_uid)));
     }
-    Ok(Step::Directory(Held { descriptor, stat, path, trusted }))
+    Ok(Step::Directory(Held { descriptor, stat, path, trusted, loose: None }))
 }
 
 /// What stands at the file's name, in a directory that is held.

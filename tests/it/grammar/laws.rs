@@ -1,6 +1,6 @@
 //! Laws of the grammar that hold for any input, and any input that we take before the real sshd.
 
-use authorized_keys_agent::model::desired::{Desired, Grants, content, judge, with_break_glass};
+use authorized_keys_agent::model::desired::{Desired, Grants, Rules, content, judge, with_break_glass};
 use authorized_keys_agent::model::escape::escaped;
 use authorized_keys_agent::model::line::Line;
 use authorized_keys_agent::model::list::{ApprovedList, Entry, SCHEMA};
@@ -240,7 +240,7 @@ fn judged(entries: Vec<Entry>, previous: &Grants) -> Desired {
         instance: None,
     };
     let previous = previous.iter().map(|(name, grants)| (name, grants.as_slice())).collect();
-    judge(&list, &Policy::default(), &TimeZone::UTC, &previous)
+    judge(&list, Rules { policy: &Policy::default(), zone: &TimeZone::UTC, openssh: None }, &previous)
 }
 
 fn contents(desired: &Desired) -> Vec<Vec<u8>> {

@@ -1,0 +1,357 @@
+//! What sshd makes of the files: it is asked after a full pass, on a thread of its own, and only when something of it
+//! or of its configuration changed since. Nothing here holds up a pass, and none of it changes a file.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+
+use crate::agent::events::chain;
+use crate::agent::pass::Enforcer;
+use crate::host::sshd::{self, Stamp};
+use crate::host::{accounts, process};
+use crate::model::access::{self, Access, Facts, Loose};
+use crate::model::account::{Account, AccountName};
+use crate::model::desired::{Rules, with_break_glass};
+use crate::model::openssh::Version;
+use crate::model::settings::Settings;
+use crate::model::status::{AccountState, SshdStatus};
+
+/// What sshd said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    /// The program; `None` where there is none.
+    pub path: Option<PathBuf>,
+    /// Its release, where it says.
+    pub version: Option<Version>,
+    /// Why it did not say its configuration.
+    pub error: Option<String>,
+    /// Accounts that a `Match` may treat apart and that were not asked about.
+    pub unasked: usize,
+    /// Each answer once.
+    settings: Vec<Settings>,
+    /// Which of them is whose; without a `Match` the first is everybody's.
+    of: BTreeMap<AccountName, usize>,
+    for_all: bool,
+    groups: BTreeMap<AccountName, Vec<String>>,
+    /// What the answer depends on.
+    files: Vec<PathBuf>,
+    /// Directories in which a new file would change it.
+    directories: Vec<PathBuf>,
+}
+
+/// Each takes some milliseconds. More accounts than this behind a `Match` are not asked about one by one.
+const ASKED: usize = 50;
+
+/// How long sshd may take to say its version before a pass goes on without.
+const VERSION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a command waits for all of it: several answers that each take their time.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Made by sshd's unit; without it, `sshd -T` gives up (`sshd.c: main`, `_PATH_PRIVSEP_CHROOT_DIR`).
+const PRIVSEP: &str = "/run/sshd";
+
+/// What an enforcer knows of sshd between two passes.
+#[derive(Default)]
+pub(super) struct Knowledge {
+    /// The program of which the version is known.
+    binary: Option<(PathBuf, Stamp)>,
+    /// What lines are written for.
+    pub(super) version: Option<Version>,
+    answer: Option<Box<Answer>>,
+    at: Option<Timestamp>,
+    /// The answer is not judged yet.
+    news: bool,
+    /// Tells the circumstances of the last question from others.
+    circumstances: Option<u64>,
+    asked: Option<oneshot::Receiver<(u64, Option<Answer>)>>,
+    /// Judgements that many accounts share.
+    shared: Vec<Arc<Access>>,
+    /// What `StrictModes` refuses, by account.
+    pub(super) loose: BTreeMap<AccountName, Loose>,
+}
+
+/// What the answer will depend on.
+struct Circumstances {
+    path: Option<PathBuf>,
+    started: sshd::Started,
+    configuration: sshd::Configuration,
+}
+
+impl Circumstances {
+    fn look() -> Self {
+        let started = sshd::started(Path::new("/"));
+        let configuration = sshd::configuration(started.invocation.config.as_deref());
+        Self { path: sshd::find(), started, configuration }
+    }
+
+    fn fingerprint(&self, accounts: &[Account]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        let paths = self.path.iter().chain(&self.started.files).chain(&self.configuration.files);
+        for path in paths.chain(&self.configuration.directories) {
+            (path, sshd::stamp(path)).hash(&mut hasher);
+        }
+        (&self.started.invocation.config, &self.started.invocation.options).hash(&mut hasher);
+        for account in accounts {
+            (account.name.as_str(), account.uid, &account.home).hash(&mut hasher);
+        }
+        hasher.finish()
+    }
+}
+
+/// Asks sshd about `accounts`, then about `others`, which may be left out. Blocks for seconds at worst.
+pub fn ask(accounts: &[Account], others: &[Account]) -> Answer {
+    answer(Circumstances::look(), accounts, others)
+}
+
+fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Answer {
+    let Circumstances { path, started, configuration } = about;
+    let (files, directories): (Vec<_>, Vec<_>) = started.files.into_iter().partition(|path| !path.is_dir());
+    let mut answer = Answer {
+        version: path.as_deref().and_then(sshd::version),
+        for_all: !configuration.has_match,
+        files: configuration.files.into_iter().chain(files).collect(),
+        directories: configuration.directories.into_iter().chain(directories).collect(),
+        ..Answer::default()
+    };
+    let Some(path) = path else {
+        answer.error = Some("no sshd on this host".to_owned());
+        return answer;
+    };
+    let asked = if answer.for_all { 1 } else { ASKED };
+    answer.unasked = if answer.for_all { 0 } else { accounts.len().saturating_sub(asked) };
+    for account in accounts.iter().chain(others).take(asked) {
+        match sshd::settings(&path, &started.invocation, &account.name) {
+            Ok(text) => {
+                let settings = Settings::read(&text);
+                let known = answer.settings.iter().position(|known| *known == settings);
+                let number = known.unwrap_or(answer.settings.len());
+                if known.is_none() {
+                    answer.settings.push(settings);
+                }
+                answer.of.insert(account.name.clone(), number);
+            }
+            Err(error) => {
+                answer.error = Some(chain(&error));
+                break;
+            }
+        }
+    }
+    answer.path = Some(path);
+    let by_groups =
+        |settings: &Settings| !(settings.allow_groups.is_empty() && settings.deny_groups.is_empty());
+    if answer.settings.iter().any(by_groups) {
+        for account in accounts.iter().take(ASKED) {
+            answer.groups.extend(accounts::groups(account).map(|groups| (account.name.clone(), groups)));
+        }
+    }
+    answer
+}
+
+/// As [`ask`], with an end; `None` when it has not come.
+pub async fn ask_within_patience(accounts: Vec<Account>, others: Vec<Account>) -> Option<Answer> {
+    let (told, asked) = oneshot::channel();
+    std::thread::spawn(move || told.send(ask(&accounts, &others)).ok());
+    tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()
+}
+
+impl Answer {
+    /// The configuration for an account, or why it is not known.
+    pub fn settings(&self, name: &AccountName) -> Result<&Settings, String> {
+        if let Some(error) = &self.error {
+            return Err(error.clone());
+        }
+        let number = self.of.get(name).copied().or_else(|| self.for_all.then_some(0));
+        let found = number.and_then(|number| self.settings.get(number));
+        found.ok_or_else(|| {
+            format!("sshd's configuration has a `Match`, and only {ASKED} accounts are asked about")
+        })
+    }
+
+    /// The groups of an account, where they were asked for.
+    pub fn groups(&self, name: &AccountName) -> Option<&[String]> {
+        self.groups.get(name).map(Vec::as_slice)
+    }
+
+    /// The same; for an account that was not asked about, that of one that was.
+    pub fn settings_or_like(&self, name: &AccountName) -> Option<&Settings> {
+        self.settings(name).ok().or_else(|| self.settings.first().filter(|_| self.error.is_none()))
+    }
+
+    /// For the status.
+    pub fn describe(&self, at: Timestamp) -> SshdStatus {
+        SshdStatus {
+            version: self.version.map(|version| version.to_string()),
+            path: self.path.as_ref().map(|path| path.display().to_string()),
+            asked_at: at,
+            error: self.error.clone(),
+            unasked: self.unasked,
+        }
+    }
+}
+
+impl Enforcer {
+    /// By what lines are judged and written here.
+    pub(super) fn rules(&self) -> Rules<'_> {
+        Rules { policy: &self.config.policy, zone: &self.zone, openssh: self.sshd.version }
+    }
+
+    /// Asks the sshd that is installed for its version, when it is not the one that was asked.
+    pub(super) async fn know_openssh(&mut self) {
+        let found = sshd::find().map(|path| (sshd::stamp(&path), path)).map(|(stamp, path)| (path, stamp));
+        if found == self.sshd.binary {
+            return;
+        }
+        let version = match found.clone() {
+            None => None,
+            Some((path, _)) => {
+                let (told, asked) = oneshot::channel();
+                std::thread::spawn(move || told.send(sshd::version(&path)).ok());
+                match tokio::time::timeout(VERSION_PATIENCE, asked).await {
+                    Ok(Ok(version)) => version,
+                    // Asked again by the next full pass; until then what was known counts.
+                    _ => return,
+                }
+            }
+        };
+        self.sshd.binary = found;
+        if version != self.sshd.version {
+            tracing::debug!(version = version.map(|version| version.to_string()), "sshd");
+            self.sshd.version = version;
+            self.decided.forget();
+        }
+    }
+
+    /// The managed accounts that exist.
+    pub fn people(&self) -> Vec<Account> {
+        let managed = self.enforced.managed().filter(|(name, _)| self.manages(name));
+        managed.filter_map(|(name, _)| self.decided.account(name).cloned()).collect()
+    }
+
+    /// Asks sshd again if anything may have changed; `tell` is called once there is news. Needs root.
+    pub(super) fn ask_sshd(&mut self, now: Timestamp, tell: impl FnOnce() + Send + 'static) {
+        self.hear_sshd(now);
+        let accounts = self.people();
+        if self.sshd.asked.is_some() || accounts.is_empty() || !process::is_root() {
+            return;
+        }
+        let known = self.sshd.circumstances;
+        let last = self.sshd.answer.clone();
+        let failed = last.as_ref().is_some_and(|answer| answer.error.is_some());
+        let (told, asked) = oneshot::channel();
+        self.sshd.asked = Some(asked);
+        std::thread::spawn(move || {
+            let circumstances = Circumstances::look();
+            let fingerprint = circumstances.fingerprint(&accounts);
+            let same = !failed && known == Some(fingerprint);
+            let fresh = (!same).then(|| answer(circumstances, &accounts, &[]));
+            let news = fresh.filter(|fresh| last.as_deref() != Some(fresh));
+            let is_news = news.is_some();
+            if told.send((fingerprint, news)).is_ok() && is_news {
+                tell();
+            }
+        });
+    }
+
+    /// Takes the answer, if it has come; true for news.
+    pub(super) fn hear_sshd(&mut self, now: Timestamp) -> bool {
+        let Some(asked) = &mut self.sshd.asked else { return false };
+        match asked.try_recv() {
+            Err(oneshot::error::TryRecvError::Empty) => return false,
+            Err(oneshot::error::TryRecvError::Closed) => self.sshd.asked = None,
+            Ok((fingerprint, news)) => {
+                self.sshd.asked = None;
+                self.sshd.circumstances = Some(fingerprint);
+                if let Some(answer) = news {
+                    self.sshd.answer = Some(Box::new(answer));
+                    self.sshd.at = Some(now);
+                    self.sshd.news = true;
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// What to watch so that a change of sshd's configuration is noticed: files, and directories for any new file.
+    pub(super) fn sshd_inputs(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let Some(answer) = &self.sshd.answer else { return Default::default() };
+        let mut files = answer.files.clone();
+        if answer.error.is_some() {
+            files.push(PRIVSEP.into());
+        }
+        (files, answer.directories.clone())
+    }
+
+    /// Judges every account anew, after an answer.
+    pub(super) fn judge_access(&mut self) {
+        if !std::mem::take(&mut self.sshd.news) {
+            return;
+        }
+        self.sshd.shared.clear();
+        let Some(answer) = self.sshd.answer.take() else { return };
+        let at = self.sshd.at.unwrap_or(self.status.enforcer.started_at);
+        self.status.sshd = Some(answer.describe(at));
+        let names: Vec<AccountName> = self.status.accounts.keys().cloned().collect();
+        for name in names {
+            let Some(state) = self.status.accounts.get(&name).map(|row| row.state) else { continue };
+            let access = self.access(&answer, &name, state).map(|access| self.share(access));
+            if let Some(row) = self.status.accounts.get_mut(&name) {
+                row.access = access;
+            }
+        }
+        self.sshd.answer = Some(answer);
+    }
+
+    /// Judges one account that was just looked at.
+    pub(super) fn judge_one(&mut self, name: &AccountName, state: AccountState) -> Option<Arc<Access>> {
+        let answer = self.sshd.answer.take()?;
+        let access = self.access(&answer, name, state);
+        self.sshd.answer = Some(answer);
+        access.map(|access| self.share(access))
+    }
+
+    /// What sshd makes of the file of an account, by `answer`; `None` where there is no file of ours.
+    pub fn access(&self, answer: &Answer, name: &AccountName, state: AccountState) -> Option<Access> {
+        let account = self.decided.account(name)?;
+        let location = self.config.accounts.file.locate(account)?;
+        match state {
+            AccountState::NoAccount | AccountState::Unmanaged => return None,
+            AccountState::Refused => return Some(Access::unknown("its file is not as it is to be")),
+            AccountState::InSync | AccountState::Drifted | AccountState::Held => {}
+        }
+        let settings = match answer.settings(name) {
+            Ok(settings) => settings,
+            Err(reason) => return Some(Access::unknown(reason)),
+        };
+        let in_force = self.enforced.accounts.get(name).filter(|_| !self.decided.revoked);
+        let grants = in_force.map(|account| account.grants.as_slice()).unwrap_or_default();
+        let facts = Facts {
+            account,
+            managed: &location.path,
+            // Expired or not: sshd's reasons to refuse a key are others.
+            keys: &with_break_glass(grants, &self.enforced.break_glass, Timestamp::MIN),
+            groups: answer.groups(name),
+            loose: self.sshd.loose.get(name),
+        };
+        Some(access::judge(settings, facts, &self.config.accounts.accepted_doors))
+    }
+
+    /// Most accounts have the same one.
+    fn share(&mut self, access: Access) -> Arc<Access> {
+        const KINDS: usize = 16;
+        if let Some(known) = self.sshd.shared.iter().find(|known| ***known == access) {
+            return Arc::clone(known);
+        }
+        let access = Arc::new(access);
+        if self.sshd.shared.len() < KINDS {
+            self.sshd.shared.push(Arc::clone(&access));
+        }
+        access
+    }
+}

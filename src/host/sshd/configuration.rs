@@ -1,0 +1,104 @@
+//! The files of sshd's configuration: which there are, so that a change is noticed, and whether the answer depends on
+//! who is asked about.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What the text of the configuration says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// Every file that is read.
+    pub files: Vec<PathBuf>,
+    /// Directories in which further files would be read.
+    pub directories: Vec<PathBuf>,
+    /// There is a `Match`, so every account may have a configuration of its own.
+    pub has_match: bool,
+}
+
+/// Where sshd looks without `-f`: as it is packaged, as it builds by itself, and where a distribution keeps its own
+/// file apart from the host's.
+const CONFIGS: [&str; 3] = ["/etc/ssh/sshd_config", "/usr/local/etc/sshd_config", "/usr/etc/ssh/sshd_config"];
+
+/// `Include` of a relative path is below it (`sshd_config(5)`).
+const INCLUDES: &str = "/etc/ssh";
+
+/// `servconf.c: SERVCONF_MAX_DEPTH`.
+const DEPTH: u32 = 16;
+
+/// Far more than anybody has.
+const FILES: usize = 1000;
+
+/// The most that is read of one file.
+const LONGEST: usize = 1 << 20;
+
+/// Reads the configuration that starts with `config`, or with the file of this host.
+pub fn configuration(config: Option<&Path>) -> Configuration {
+    let mut all = Configuration::default();
+    match config {
+        Some(path) => all.read(path, 0),
+        None => CONFIGS.iter().map(Path::new).filter(|path| path.exists()).for_each(|path| all.read(path, 0)),
+    }
+    all
+}
+
+impl Configuration {
+    fn read(&mut self, path: &Path, depth: u32) {
+        if depth > DEPTH || self.files.len() >= FILES || self.files.iter().any(|known| known == path) {
+            return;
+        }
+        self.files.push(path.to_owned());
+        // What cannot be read here cannot be read by sshd either, which then says so.
+        let bytes = fs::read(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]);
+        for line in text.lines() {
+            let line = line.trim();
+            let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
+            let (keyword, rest) = line.split_at(end);
+            if keyword.eq_ignore_ascii_case("match") {
+                self.has_match = true;
+            } else if keyword.eq_ignore_ascii_case("include") {
+                let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
+                rest.split_whitespace().for_each(|pattern| self.include(pattern, depth));
+            }
+        }
+    }
+
+    fn include(&mut self, pattern: &str, depth: u32) {
+        let pattern = Path::new(INCLUDES).join(pattern.trim_matches('"'));
+        let directory = pattern.parent().unwrap_or(Path::new(INCLUDES)).to_owned();
+        if !self.directories.contains(&directory) {
+            self.directories.push(directory);
+        }
+        let found = pattern.to_str().and_then(|pattern| glob::glob(pattern).ok());
+        for path in found.into_iter().flatten().flatten() {
+            self.read(&path, depth + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn includes_are_followed_and_a_match_is_found_anywhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        let main = path("main");
+        let check = |text: &str, expected: &[&str], has_match: bool| {
+            fs::write(&main, text.replace("DIR", directory.path().to_str().unwrap())).unwrap();
+            let found = configuration(Some(&main));
+            let expected: Vec<PathBuf> = expected.iter().map(|name| path(name)).collect();
+            assert_eq!((&found.files, found.has_match), (&expected, has_match), "{text}");
+        };
+        fs::create_dir(path("d")).unwrap();
+        fs::write(path("d/a.conf"), " \tmatch User bob\n").unwrap();
+        fs::write(path("d/b.conf"), "Include DIR/main\n").unwrap();
+        check("Port 22\n#Match all\nMatchbox no\n", &["main"], false);
+        check("Match all", &["main"], true);
+        check("MATCH=User bob", &["main"], true);
+        check("Include DIR/d/b.*\nInclude /nonexistent/*", &["main", "d/b.conf"], false);
+        check("include \"DIR/d/*.conf\"", &["main", "d/a.conf", "d/b.conf"], true);
+        check("Include=DIR/main", &["main"], false);
+    }
+}
