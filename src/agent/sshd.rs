@@ -16,7 +16,7 @@ use crate::host::sshd::{self, Stamp};
 use crate::host::{accounts, process};
 use crate::model::access::{self, Access, Facts, Loose};
 use crate::model::account::{Account, AccountName};
-use crate::model::desired::{Rules, with_break_glass};
+use crate::model::desired::Rules;
 use crate::model::openssh::Version;
 use crate::model::settings::Settings;
 use crate::model::status::{AccountState, SshdStatus};
@@ -30,6 +30,8 @@ pub struct Answer {
     pub version: Option<Version>,
     /// Why it did not say its configuration.
     pub error: Option<String>,
+    /// It takes a directory that a group can write to which is nobody else's.
+    pub private_groups: bool,
     /// Accounts that a `Match` may treat apart and that were not asked about.
     pub unasked: usize,
     /// Each answer once.
@@ -59,8 +61,10 @@ const PRIVSEP: &str = "/run/sshd";
 /// What an enforcer knows of sshd between two passes.
 #[derive(Default)]
 pub(super) struct Knowledge {
-    /// The program of which the version is known.
+    /// The program that was last asked for its version.
     binary: Option<(PathBuf, Stamp)>,
+    /// It was asked for its version and has not answered.
+    version_asked: Option<oneshot::Receiver<Option<Version>>>,
     /// What lines are written for.
     pub(super) version: Option<Version>,
     answer: Option<Box<Answer>>,
@@ -113,7 +117,6 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
     let Circumstances { path, started, configuration } = about;
     let (files, directories): (Vec<_>, Vec<_>) = started.files.into_iter().partition(|path| !path.is_dir());
     let mut answer = Answer {
-        version: path.as_deref().and_then(sshd::version),
         for_all: !configuration.has_match,
         files: configuration.files.into_iter().chain(files).collect(),
         directories: configuration.directories.into_iter().chain(directories).collect(),
@@ -123,9 +126,16 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
         answer.error = Some("no sshd on this host".to_owned());
         return answer;
     };
+    match sshd::version(&path) {
+        Ok(version) => answer.version = version,
+        Err(error) => answer.error = Some(chain(&error)),
+    }
     let asked = if answer.for_all { 1 } else { ASKED };
     answer.unasked = if answer.for_all { 0 } else { accounts.len().saturating_sub(asked) };
     for account in accounts.iter().chain(others).take(asked) {
+        if answer.error.is_some() {
+            break;
+        }
         match sshd::settings(&path, &started.invocation, &account.name) {
             Ok(text) => {
                 let settings = Settings::read(&text);
@@ -136,12 +146,10 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
                 }
                 answer.of.insert(account.name.clone(), number);
             }
-            Err(error) => {
-                answer.error = Some(chain(&error));
-                break;
-            }
+            Err(error) => answer.error = Some(chain(&error)),
         }
     }
+    answer.private_groups = sshd::minds_private_groups(&path);
     answer.path = Some(path);
     let by_groups =
         |settings: &Settings| !(settings.allow_groups.is_empty() && settings.deny_groups.is_empty());
@@ -201,25 +209,24 @@ impl Enforcer {
         Rules { policy: &self.config.policy, zone: &self.zone, openssh: self.sshd.version }
     }
 
-    /// Asks the sshd that is installed for its version, when it is not the one that was asked.
+    /// Asks the sshd that is installed for its version, when it is not the one that was asked. The answer is waited for
+    /// once; if it comes later, it counts for the next full pass.
     pub(super) async fn know_openssh(&mut self) {
         let found = sshd::find().map(|path| (sshd::stamp(&path), path)).map(|(stamp, path)| (path, stamp));
-        if found == self.sshd.binary {
-            return;
+        let mut patience = Duration::ZERO;
+        if found != self.sshd.binary {
+            let (told, asked) = oneshot::channel();
+            let path = found.clone().map(|(path, _)| path);
+            std::thread::spawn(move || {
+                told.send(path.and_then(|path| sshd::version(&path).ok().flatten())).ok()
+            });
+            (self.sshd.binary, self.sshd.version_asked) = (found, Some(asked));
+            patience = VERSION_PATIENCE;
         }
-        let version = match found.clone() {
-            None => None,
-            Some((path, _)) => {
-                let (told, asked) = oneshot::channel();
-                std::thread::spawn(move || told.send(sshd::version(&path)).ok());
-                match tokio::time::timeout(VERSION_PATIENCE, asked).await {
-                    Ok(Ok(version)) => version,
-                    // Asked again by the next full pass; until then what was known counts.
-                    _ => return,
-                }
-            }
-        };
-        self.sshd.binary = found;
+        let Some(asked) = &mut self.sshd.version_asked else { return };
+        let Ok(answer) = tokio::time::timeout(patience, asked).await else { return };
+        self.sshd.version_asked = None;
+        let version = answer.ok().flatten();
         if version != self.sshd.version {
             tracing::debug!(version = version.map(|version| version.to_string()), "sshd");
             self.sshd.version = version;
@@ -335,9 +342,10 @@ impl Enforcer {
             account,
             managed: &location.path,
             // Expired or not: sshd's reasons to refuse a key are others.
-            keys: &with_break_glass(grants, &self.enforced.break_glass, Timestamp::MIN),
+            keys: &grants.iter().chain(&self.enforced.break_glass).collect::<Vec<_>>(),
             groups: answer.groups(name),
             loose: self.sshd.loose.get(name),
+            private_groups: answer.private_groups,
         };
         Some(access::judge(settings, facts, &self.config.accounts.accepted_doors))
     }

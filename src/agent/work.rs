@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::host::accounts;
 use crate::host::keyfile::{self, Inode, Observed, Refusal, Target, Terms, Witness};
 use crate::host::store;
 use crate::host::watch::Watches;
@@ -286,9 +287,19 @@ fn settle(
     refused(&Refusal::Contended(job.target.location.path.clone()), differences, true)
 }
 
+/// Observes, and says of a directory that its group can write to whose group that is.
+pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> Result<Observed, Refusal> {
+    let mut observed = keyfile::observe(target, expected, witness)?;
+    let account = &target.account;
+    if let Some(loose) = observed.loose.as_mut().filter(|loose| loose.is_group_writable(account.uid)) {
+        loose.private_group = accounts::is_private_group(account, loose.gid);
+    }
+    Ok(observed)
+}
+
 /// Observes. Something that is no directory in a directory's place is a difference once the file was ours.
 fn look(job: &Job, witness: &mut Putting<'_>) -> Result<Observed, Refusal> {
-    match keyfile::observe(&job.target, job.wanted.content.len(), witness) {
+    match observe(&job.target, job.wanted.content.len(), witness) {
         Err(Refusal::Obstacle { kind, .. }) if job.adopted => {
             Ok(Observed { found: Found::Other(kind), directories: Vec::new(), loose: None })
         }

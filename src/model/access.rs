@@ -44,8 +44,12 @@ pub struct Loose {
     pub path: PathBuf,
     /// Its owner.
     pub uid: u32,
+    /// Its group.
+    pub gid: u32,
     /// Its permission bits.
     pub mode: u32,
+    /// Nobody but the account is in that group.
+    pub private_group: bool,
 }
 
 /// What is known of one account.
@@ -61,6 +65,8 @@ pub struct Facts<'a> {
     pub groups: Option<&'a [String]>,
     /// The first thing on the way to the file that `StrictModes` refuses.
     pub loose: Option<&'a Loose>,
+    /// This sshd lets a group write that is nobody else's: Debian's and Ubuntu's do (`user-group-modes.patch`).
+    pub private_groups: bool,
 }
 
 impl Loose {
@@ -68,6 +74,11 @@ impl Loose {
     /// and only its owner can write to it.
     pub fn is_loose(&self, account: u32) -> bool {
         !(self.uid == 0 || self.uid == account) || self.mode & 0o022 != 0
+    }
+
+    /// Only that its group may write to it is wrong with it.
+    pub fn is_group_writable(&self, account: u32) -> bool {
+        (self.uid == 0 || self.uid == account) && self.mode & 0o022 == 0o020
     }
 }
 
@@ -113,10 +124,12 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
         let read = &settings.files;
         return refused(format!("sshd reads `{read}` (AuthorizedKeysFile) and not this file"), doors);
     }
-    if let Some(loose) = facts.loose.filter(|_| settings.strict_modes) {
+    let taken =
+        |loose: &Loose| facts.private_groups && loose.private_group && loose.is_group_writable(account.uid);
+    if let Some(loose) = facts.loose.filter(|loose| settings.strict_modes && !taken(loose)) {
         return refused(format!("StrictModes: {}", loose.describe(account.uid)), doors);
     }
-    let bad: Vec<String> = facts.keys.iter().filter_map(|key| refused_key(settings, account, key)).collect();
+    let bad = refused_keys(settings, account, facts.keys);
     let all = !bad.is_empty() && bad.len() == facts.keys.len();
     let reason = (!bad.is_empty()).then(|| in_short(&bad));
     let verdict = match doors.iter().any(|door| !door.accepted) {
@@ -173,7 +186,7 @@ fn shut_out(settings: &Settings, account: &Account, groups: Option<&[String]>) -
 
 impl Loose {
     fn describe(&self, account: u32) -> String {
-        let Self { path, uid, mode } = self;
+        let Self { path, uid, mode, .. } = self;
         if *uid != 0 && *uid != account {
             return format!("`{}` belongs to uid {uid}", path.display());
         }
@@ -181,18 +194,40 @@ impl Loose {
     }
 }
 
-/// Why sshd does not take this key, though it reads the file.
-fn refused_key(settings: &Settings, account: &Account, key: &Grant) -> Option<String> {
-    let Grant { fingerprint, algorithm, line, .. } = key;
-    // An RSA key is taken for any signature it can make (`auth2-pubkey.c`: `sshkey_type_plain` and the list).
-    let signatures: &[&str] = match algorithm.as_str() {
+/// The keys that sshd does not take, though it reads the file, each with why.
+fn refused_keys(settings: &Settings, account: &Account, keys: &[&Grant]) -> Vec<String> {
+    // Thousands of keys have a handful of types.
+    let mut types: Vec<(&str, bool)> = Vec::new();
+    let mut bad = Vec::new();
+    for key in keys {
+        let Grant { fingerprint, algorithm, .. } = *key;
+        let known = types.iter().find(|(known, _)| known == algorithm).map(|(_, taken)| *taken);
+        let taken = known.unwrap_or_else(|| takes_type(settings, algorithm));
+        if known.is_none() {
+            types.push((algorithm, taken));
+        }
+        if taken {
+            bad.extend(refused_key(settings, account, key));
+        } else {
+            bad.push(format!("{fingerprint}: {algorithm} is not in PubkeyAcceptedAlgorithms"));
+        }
+    }
+    bad
+}
+
+/// `PubkeyAcceptedAlgorithms`; an RSA key is taken for any signature it can make.
+fn takes_type(settings: &Settings, algorithm: &str) -> bool {
+    let signatures: &[&str] = match algorithm {
         "ssh-rsa" => &["ssh-rsa", "rsa-sha2-256", "rsa-sha2-512"],
         other => &[other],
     };
     let list = &settings.algorithms;
-    if !list.is_empty() && !signatures.iter().any(|signature| listed(list, signature)) {
-        return Some(format!("{fingerprint}: {algorithm} is not in PubkeyAcceptedAlgorithms"));
-    }
+    list.is_empty() || signatures.iter().any(|signature| listed(list, signature))
+}
+
+/// Why sshd does not take this key, though it takes keys of its type.
+fn refused_key(settings: &Settings, account: &Account, key: &Grant) -> Option<String> {
+    let Grant { fingerprint, algorithm, line, .. } = key;
     let root_by_command = account.uid == 0 && settings.root_login == "forced-commands-only";
     if !root_by_command && (algorithm != "ssh-rsa" || settings.rsa_bits <= 1024) {
         return None;
@@ -282,9 +317,12 @@ mod tests {
         keys: &'a [&'a str],
         groups: Option<&'a [&'a str]>,
         loose: Option<(&'a str, u32, u32)>,
+        /// The group is nobody else's, and sshd minds that.
+        group: Option<(bool, bool)>,
     }
 
-    const PLAIN: Row<'_> = Row { settings: "", uid: 1000, keys: &[ED25519], groups: None, loose: None };
+    const PLAIN: Row<'_> =
+        Row { settings: "", uid: 1000, keys: &[ED25519], groups: None, loose: None, group: None };
 
     /// As [`Access::describe`] says it, then the number of doors.
     fn check(row: &Row<'_>, expected: &str, doors: usize) {
@@ -294,13 +332,21 @@ mod tests {
             Account { name: "bob".try_into().unwrap(), uid: row.uid, gid: 1000, home: "/home/bob".into() };
         let grants: Vec<Grant> = row.keys.iter().map(|line| grant(line)).collect();
         let groups: Option<Vec<String>> = row.groups.map(|all| all.iter().map(|g| (*g).to_owned()).collect());
-        let loose = row.loose.map(|(path, uid, mode)| Loose { path: path.into(), uid, mode });
+        let (private_group, private_groups) = row.group.unwrap_or_default();
+        let loose = row.loose.map(|(path, uid, mode)| Loose {
+            path: path.into(),
+            uid,
+            gid: 1000,
+            mode,
+            private_group,
+        });
         let facts = Facts {
             account: &account,
             managed: Path::new(FILE),
             keys: &grants.iter().collect::<Vec<_>>(),
             groups: groups.as_deref(),
             loose: loose.as_ref().filter(|loose| loose.is_loose(row.uid)),
+            private_groups,
         };
         let access = judge(&Settings::read(&text), facts, &[]);
         assert_eq!((access.describe().as_str(), access.doors.len()), (expected, doors), "{text}");
@@ -376,6 +422,17 @@ mod tests {
         );
         row("", (home, 7, 0o755), "refused: StrictModes: `/home/bob` belongs to uid 7");
         row("strictmodes no", (home, 1000, 0o777), "effective");
+        let row = |group, mode, expected: bool| {
+            let row = Row { group: Some(group), loose: Some((home, 1000, mode)), ..PLAIN };
+            let why = format!(
+                "refused: StrictModes: `/home/bob` has mode {mode:04o}, so that others than its owner can write to it"
+            );
+            check(&row, if expected { "effective" } else { &why }, 0);
+        };
+        row((true, true), 0o775, true);
+        row((true, false), 0o775, false);
+        row((false, true), 0o775, false);
+        row((true, true), 0o777, false);
     }
 
     #[test]

@@ -162,15 +162,12 @@ fn filled(word: &str, variables: &BTreeMap<String, String>) -> String {
         out.push_str(&rest[..at]);
         let (sign, after) = rest[at..].split_at(1);
         let named = after.strip_prefix('{').filter(|_| sign == "$").and_then(|after| after.split_once('}'));
-        rest = match named {
-            Some((name, after)) => {
-                out.push_str(variables.get(name).map_or("", String::as_str));
-                after
-            }
-            None => {
-                out.push_str(sign);
-                after.strip_prefix(sign).unwrap_or(after)
-            }
+        rest = if let Some((name, after)) = named {
+            out.push_str(variables.get(name).map_or("", String::as_str));
+            after
+        } else {
+            out.push_str(sign);
+            after.strip_prefix(sign).unwrap_or(after)
         };
     }
     out + rest

@@ -8,6 +8,7 @@ use crate::model::config::expand;
 
 /// What of it decides who gets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "sshd has that many switches")]
 pub struct Settings {
     /// `AuthorizedKeysFile`, all entries.
     pub files: String,

@@ -323,7 +323,7 @@ fn what_keeps_sshd_from_taking_a_file_fails() {
     };
     let nothing = |_: &World| ();
     let group_writable = |world: &World| {
-        fs::set_permissions(world.home("bob"), fs::Permissions::from_mode(0o770)).unwrap();
+        fs::set_permissions(world.home("bob"), fs::Permissions::from_mode(0o777)).unwrap();
     };
     row("", &nothing, &["ok    sshd         reads the managed file of alice, bob, mallory"], 0);
     row(
@@ -331,7 +331,7 @@ fn what_keeps_sshd_from_taking_a_file_fails() {
         &group_writable,
         &[
             "ok    sshd         reads the managed file of alice, mallory",
-            "FAIL  sshd         sshd refuses the managed file of bob: StrictModes: `TMP/home/bob` has mode 0770",
+            "FAIL  sshd         sshd refuses the managed file of bob: StrictModes: `TMP/home/bob` has mode 0777",
             "      hint: let nobody but the account write to that directory: chmod go-w",
         ],
         1,

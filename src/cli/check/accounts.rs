@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::within;
-use crate::agent::pass;
+use crate::agent::{pass, work};
 use crate::host::accounts::{self, Directory, Lookup};
 use crate::host::keyfile::{self, Nobody, Observed, Refusal, Target};
 use crate::host::store::{self, Access};
@@ -110,7 +110,7 @@ pub(super) async fn files(accounts: &Accounts, findings: &mut Vec<Finding>) -> B
         let name = &target.account.name;
         let own = target.clone();
         let seen = within(HOME, move || {
-            let seen = keyfile::observe(&own, 0, &mut Nobody);
+            let seen = work::observe(&own, 0, &mut Nobody);
             (
                 seen,
                 store::access(if own.location.in_home {

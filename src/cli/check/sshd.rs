@@ -72,6 +72,7 @@ pub(super) fn look(
             keys: &keys,
             groups: answer.groups(&account.name),
             loose: loose.get(&account.name),
+            private_groups: answer.private_groups,
         };
         let access = match answer.settings(&account.name) {
             Ok(settings) => judge(settings, facts, accepted),

@@ -25,7 +25,7 @@ pub(super) struct Held {
     /// Nobody but root controls it and how it is reached.
     pub(super) trusted: bool,
     /// It, or a directory above it, is one that sshd's `StrictModes` does not take.
-    pub(super) loose: Option<Loose>,
+    pub(super) loose: Option<Box<Loose>>,
 }
 
 /// What the next name in a directory is.
@@ -48,7 +48,9 @@ pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> R
         witness.directory(here.descriptor.as_fd(), inode(&here.stat), name);
         here = match enter(&here, name, target)? {
             Step::Directory(held) => held,
-            Step::Missing => return Ok(Observed { found: Found::Nothing, directories, loose }),
+            Step::Missing => {
+                return Ok(Observed { found: Found::Nothing, directories, loose: loose.map(|loose| *loose) });
+            }
             Step::Obstacle(kind) => return Err(Refusal::Obstacle { path: here.path.join(name), kind }),
         };
         loose = loose.or_else(|| self::loose(&here.path, &here.stat, target.account.uid));
@@ -56,13 +58,13 @@ pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> R
             directories.push(Difference::DirectoryMode(permissions(&here.stat)));
             if permissions(&here.stat) & 0o700 != 0o700 {
                 // Not even its owner can look into it.
-                return Ok(Observed { found: Found::Nothing, directories, loose });
+                return Ok(Observed { found: Found::Nothing, directories, loose: loose.map(|loose| *loose) });
             }
         }
     }
     witness.directory(here.descriptor.as_fd(), inode(&here.stat), &target.location.file);
     let found = look(&here, target, expected, witness)?;
-    Ok(Observed { found, directories, loose })
+    Ok(Observed { found, directories, loose: loose.map(|loose| *loose) })
 }
 
 /// The directories that are entered one by one below the start: all those below a home; of a path from `/` the
@@ -157,9 +159,15 @@ fn walk_trusted(names: Vec<OsString>, own: u32) -> Result<Held, Refusal> {
 }
 
 /// The directory as something that `StrictModes` refuses, if it does.
-fn loose(path: &Path, stat: &FileStat, account: u32) -> Option<Loose> {
-    let directory = Loose { path: path.to_owned(), uid: stat.st_uid, mode: permissions(stat) };
-    directory.is_loose(account).then_some(directory)
+fn loose(path: &Path, stat: &FileStat, account: u32) -> Option<Box<Loose>> {
+    let directory = Loose {
+        path: path.to_owned(),
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mode: permissions(stat),
+        private_group: false,
+    };
+    directory.is_loose(account).then(|| Box::new(directory))
 }
 
 /// Sticky directories such as `/tmp` keep their entries from others than the entry's owner.

@@ -59,6 +59,12 @@ pub fn find() -> Option<PathBuf> {
     PLACES.into_iter().map(PathBuf::from).find(|path| path.is_file())
 }
 
+/// True for an sshd that lets a group write to a home when it is nobody else's. Debian patches its own to
+/// (`user-group-modes.patch` of its openssh package), and who takes packages from there has it too.
+pub fn minds_private_groups(sshd: &Path) -> bool {
+    sshd == Path::new(PLACES[0]) && Path::new("/etc/debian_version").exists()
+}
+
 /// Tells one state of a file from another without reading it; `None` when there is none.
 pub type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
 
@@ -77,13 +83,14 @@ pub fn stamp(path: &Path) -> Stamp {
 }
 
 /// What `sshd` is; `None` when neither it nor the client beside it says. Blocks for at most some seconds.
-pub fn version(sshd: &Path) -> Option<Version> {
+pub fn version(sshd: &Path) -> Result<Option<Version>, SshdError> {
     let ask = |program: &Path| {
-        let said = run(program, &["-V".to_owned()]).ok()?;
+        let said = run(program, &["-V".to_owned()])?;
         // 8.4 takes `-V` for a mistake: the version is in its complaint.
-        Version::find(&said.complaint).or_else(|| Version::find(&said.text))
+        Ok(Version::find(&said.complaint).or_else(|| Version::find(&said.text)))
     };
-    ask(sshd).or_else(|| CLIENTS.into_iter().map(Path::new).find_map(ask))
+    let own = ask(sshd)?;
+    Ok(own.or_else(|| CLIENTS.into_iter().map(Path::new).find_map(|client| ask(client).ok().flatten())))
 }
 
 /// The configuration for `account` as `keyword value` lines, keywords in lower case. Needs root. Blocks for at most

@@ -198,7 +198,7 @@ mod tests {
         check(&[process("7", "sshd", "PPid:\t1\nNSpid:\t7\t1\n", &title("A=b"), service)], &["Unit=x"]);
         check(&[process("7", "sshd", own, "sshd: alice [priv]\0", service)], &["Unit=x"]);
         let by_hand = process("8", "sshd", own, &title("Hand=x"), "0::/user.slice\n");
-        check(&[by_hand.clone()], &["Hand=x"]);
+        check(std::slice::from_ref(&by_hand), &["Hand=x"]);
         check(&[by_hand.clone(), process("7", "sshd", own, &title("A=b"), service)], &["A=b"]);
         check(&[by_hand, process("9", "sshd", own, &title("A=b"), service)], &["A=b"]);
     }
