@@ -1,6 +1,7 @@
 //! What sshd makes of the files, against the real one: each door that is named lets somebody in, and what is said to be
 //! refused is refused.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
@@ -560,4 +561,38 @@ fn a_missing_privsep_directory_is_unknown_until_it_is_there() {
     fs::create_dir(own_run.join("sshd")).unwrap();
     wait("the answer", || written_access(&world, "alice")["verdict"] == "effective");
     assert!(Path::new("/run/sshd").exists());
+}
+
+/// Behind a `Match` every account may be treated apart, and ten thousand questions are too many.
+#[test]
+fn of_very_many_accounts_behind_a_match_not_all_are_asked_about() {
+    let mut world = world(&format!("{PLAIN}\nMatch User u07\nAuthorizedKeysFile none\n"));
+    world.accounts = "manage = [\"u*\"]".to_owned();
+    let mut passwd = fs::read_to_string(world.path("passwd")).unwrap();
+    for number in 0..55_u32 {
+        let name = format!("u{number:02}");
+        let (uid, home) = (61_100 + number, world.home(&name));
+        writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
+        fs::create_dir(&home).unwrap();
+        chown(&home, Some(uid), Some(uid)).unwrap();
+        world.approve(&name, "laptop", &crate::world::numbered(number as usize, &name));
+    }
+    fs::write(world.path("passwd"), passwd).unwrap();
+    let _agent = world.start();
+    let verdict = |name: &str| written_access(&world, name)["verdict"].clone();
+    wait("the answers", || verdict("u00") == "effective");
+    assert_eq!(
+        (verdict("u07"), verdict("u49"), verdict("u50")),
+        ("refused".into(), "effective".into(), "unknown".into())
+    );
+    assert_eq!(written(&world)["sshd"]["unasked"], 5);
+    let text = shown(&world.run(&["status"]).stdout);
+    assert!(text.contains("not asked about 5 accounts, as its configuration has a `Match`"), "{text}");
+    assert!(
+        text.contains("u07 is refused by sshd: sshd reads `none` (AuthorizedKeysFile) and not this file"),
+        "{text}"
+    );
+    // Without it, one answer is everybody's.
+    configure(&world, PLAIN);
+    wait("one answer for all", || verdict("u50") == "effective" && verdict("u07") == "effective");
 }
