@@ -48,18 +48,29 @@ impl Moto {
 
     /// `aws ssm …`, with nothing of the machine's own configuration.
     pub fn aws(&self, arguments: &[&str]) -> String {
-        let done = Command::new("aws")
-            .args(["--endpoint-url", &self.endpoint(), "--region", REGION, "--output", "text", "ssm"])
-            .args(arguments)
+        self.cli("text", &[&["ssm"], arguments].concat())
+    }
+
+    /// `aws …`, its output in this format.
+    pub fn cli(&self, output: &str, arguments: &[&str]) -> String {
+        let done =
+            self.client("aws").args(["--output", output]).args(arguments).output().expect("the aws CLI");
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        String::from_utf8(done.stdout).unwrap()
+    }
+
+    /// A program that finds this moto, and nothing else, where it looks for AWS.
+    pub fn client(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("AWS_ENDPOINT_URL", self.endpoint())
+            .env("AWS_DEFAULT_REGION", REGION)
             .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
             .env("AWS_SECRET_ACCESS_KEY", "secret")
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .output()
-            .expect("the aws CLI");
-        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap()
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+        command
     }
 
     pub fn put(&self, kind: &str, name: &str, value: &str) {
