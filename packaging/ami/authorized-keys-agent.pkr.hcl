@@ -1,0 +1,180 @@
+# Images with authorized-keys-agent in them, from Amazon Linux 2023, Debian 12 and Ubuntu 24.04:
+#   packer init . && packer build -var config=config.toml -var deb=… -var rpm=… .
+# One only: -only='*.debian-12' (then the other package need not be there).
+
+packer {
+  required_plugins {
+    amazon = {
+      source  = "github.com/hashicorp/amazon"
+      version = ">= 1.3.0"
+    }
+  }
+}
+
+variable "config" {
+  description = "The config.toml of the fleet; nothing in it may belong to one instance"
+  type        = string
+}
+
+variable "deb" {
+  description = "Package for Debian and Ubuntu"
+  type        = string
+  default     = "authorized-keys-agent.deb"
+}
+
+variable "rpm" {
+  description = "Package for Amazon Linux"
+  type        = string
+  default     = "authorized-keys-agent.rpm"
+}
+
+variable "region" {
+  type    = string
+  default = "eu-central-1"
+}
+
+variable "arm64" {
+  description = "For Graviton instead of x86-64; the packages must be for it too"
+  type        = bool
+  default     = false
+}
+
+locals {
+  # The names that each publisher uses for the two architectures.
+  amazon   = var.arm64 ? "arm64" : "x86_64"
+  debian   = var.arm64 ? "arm64" : "amd64"
+  instance = var.arm64 ? "t4g.small" : "t3.small"
+  version  = formatdate("YYYYMMDDhhmm", timestamp())
+
+  install = <<-EOT
+    units="authorized-keys-agent.service authorized-keys-fetch.service"
+    # Nothing of the agent runs while the image is made: it would enforce the list on the build instance.
+    systemctl mask --runtime $units
+    if command -v apt-get >/dev/null; then
+      export DEBIAN_FRONTEND=noninteractive
+      cloud-init status --wait >/dev/null || true
+      apt-get update -q
+      apt-get install -q -y /tmp/authorized-keys-agent.deb
+    else
+      dnf install -q -y /tmp/authorized-keys-agent.rpm
+    fi
+    install -D -m 644 /tmp/config.toml /etc/authorized-keys-agent/config.toml
+    systemctl unmask --runtime $units
+    systemctl enable $units
+  EOT
+
+  verify = <<-EOT
+    authorized-keys-agent --version
+    code=0
+    authorized-keys-agent status >/dev/null || code=$?
+    # 3 says that the config is good and that nothing runs; 2 that the config is refused.
+    if [ "$code" != 3 ]; then echo "agent status: exit $code, not 3" >&2; exit 1; fi
+    systemctl is-enabled authorized-keys-agent.service authorized-keys-fetch.service
+  EOT
+
+  # The last thing before the image: nothing starts the services again until an instance of it boots.
+  seal = <<-EOT
+    rm -f /tmp/authorized-keys-agent.deb /tmp/authorized-keys-agent.rpm /tmp/config.toml
+    systemctl stop authorized-keys-agent.service authorized-keys-fetch.service
+    agent seal
+  EOT
+}
+
+source "amazon-ebs" "amazon-linux-2023" {
+  region        = var.region
+  ami_name      = "authorized-keys-agent-amazon-linux-2023-${local.amazon}-${local.version}"
+  instance_type = local.instance
+  ssh_username  = "ec2-user"
+  imds_support  = "v2.0"
+
+  # The builder's own key must not stay in the image.
+  temporary_key_pair_type   = "ed25519"
+  ssh_clear_authorized_keys = true
+
+  source_ami_filter {
+    owners      = ["amazon"]
+    most_recent = true
+    filters = {
+      name                = "al2023-ami-2023.*-kernel-*-${local.amazon}"
+      virtualization-type = "hvm"
+    }
+  }
+  metadata_options {
+    http_tokens = "required"
+  }
+}
+
+source "amazon-ebs" "debian-12" {
+  region                    = var.region
+  ami_name                  = "authorized-keys-agent-debian-12-${local.debian}-${local.version}"
+  instance_type             = local.instance
+  ssh_username              = "admin"
+  imds_support              = "v2.0"
+  temporary_key_pair_type   = "ed25519"
+  ssh_clear_authorized_keys = true
+
+  source_ami_filter {
+    owners      = ["136693071363"] # Debian
+    most_recent = true
+    filters = {
+      name                = "debian-12-${local.debian}-*"
+      virtualization-type = "hvm"
+    }
+  }
+  metadata_options {
+    http_tokens = "required"
+  }
+}
+
+source "amazon-ebs" "ubuntu-24-04" {
+  region                    = var.region
+  ami_name                  = "authorized-keys-agent-ubuntu-24.04-${local.debian}-${local.version}"
+  instance_type             = local.instance
+  ssh_username              = "ubuntu"
+  imds_support              = "v2.0"
+  temporary_key_pair_type   = "ed25519"
+  ssh_clear_authorized_keys = true
+
+  source_ami_filter {
+    owners      = ["099720109477"] # Canonical
+    most_recent = true
+    filters = {
+      name                = "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-${local.debian}-server-*"
+      virtualization-type = "hvm"
+    }
+  }
+  metadata_options {
+    http_tokens = "required"
+  }
+}
+
+build {
+  sources = [
+    "source.amazon-ebs.amazon-linux-2023",
+    "source.amazon-ebs.debian-12",
+    "source.amazon-ebs.ubuntu-24-04",
+  ]
+
+  provisioner "file" {
+    only        = ["amazon-ebs.amazon-linux-2023"]
+    source      = var.rpm
+    destination = "/tmp/authorized-keys-agent.rpm"
+  }
+
+  provisioner "file" {
+    except      = ["amazon-ebs.amazon-linux-2023"]
+    source      = var.deb
+    destination = "/tmp/authorized-keys-agent.deb"
+  }
+
+  provisioner "file" {
+    source      = var.config
+    destination = "/tmp/config.toml"
+  }
+
+  provisioner "shell" {
+    execute_command = "chmod +x {{ .Path }}; sudo {{ .Vars }} {{ .Path }}"
+    inline_shebang  = "/bin/sh -eu"
+    inline          = [local.install, local.verify, local.seal]
+  }
+}
