@@ -32,9 +32,13 @@ use crate::model::status::KeyStatus;
 /// Makes this host's authorized_keys say exactly what the approved list says.
 ///
 /// The approved list says who may log in. The agent fetches it, rewrites the managed authorized_keys files
-/// atomically, watches them, and undoes any other change.
+/// atomically, watches them, and undoes any other change. No error ever removes a key: without a new list the last
+/// good one stays in force.
+///
+/// Packages install the command as `agent`, too. Two services do the work: one fetches the list and has no root, the
+/// other enforces it and has no network.
 #[derive(Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(version, propagate_version = true, max_term_width = 100, after_long_help = REFERENCE)]
 pub struct Cli {
     /// Configuration file [default: /etc/authorized-keys-agent/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
@@ -49,20 +53,47 @@ pub struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Fetch and enforce in the foreground, in one process
+    ///
+    /// For containers, development and a first try. Under systemd the two halves are two services.
+    #[command(after_help = "Exit status:\n  0  ended by SIGTERM or SIGINT\n  2  wrong usage or configuration")]
     Run,
     /// Fetch the list and store it, as authorized-keys-fetch.service does
+    ///
+    /// Needs no root. The list is replaced only when its content changed; whatever goes wrong leaves the last good one.
+    #[command(after_help = "Exit status:\n  0  ended by SIGTERM or SIGINT; with --once, the list is stored\n  1  with --once: there is no list\n  2  wrong usage or configuration")]
     Fetch(fetch::Arguments),
     /// Enforce the stored list, as authorized-keys-agent.service does
+    ///
+    /// Needs root and no network. Before a first list has come it changes nothing.
+    #[command(after_help = "Exit status:\n  0  ended by SIGTERM or SIGINT; with --once, all is in sync\n  1  with --once: not all is in sync\n  2  wrong usage or configuration")]
     Enforce(enforce::Arguments),
     /// Fetch now, enforce now, wait, and print what changed
+    ///
+    /// Running services are asked to do it and waited for; what does not run is done here.
+    #[command(after_help = "Exit status:\n  0  in sync\n  1  not all is in sync, or the list could not be fetched\n  2  wrong usage or configuration")]
     Sync(sync::Arguments),
     /// Print what enforcing would change, and write nothing
+    ///
+    /// Fetches afresh; with the source out of reach the stored list is compared. `+` is what a file would get, `-` what it
+    /// would lose, `~` what else would become as it is to be.
+    #[command(after_help = "Exit status:\n  0  nothing would change\n  1  something would\n  2  error")]
     Diff,
     /// Print health, list, accounts, keys, rejects and drift
+    ///
+    /// The files are looked at as it answers. Works for any user: what that user may not read is the enforcer's last word,
+    /// shown with its age.
+    #[command(after_help = "Exit status:\n  0  healthy\n  1  degraded\n  2  wrong usage or configuration\n  3  no enforcer is running")]
     Status(status::Arguments),
     /// Look at everything the agent needs, and say what is missing
+    ///
+    /// Configuration, source, credentials, instance metadata, accounts, directories and sshd. Nothing is written; below
+    /// each failure stands what to do.
+    #[command(after_help = "Exit status:\n  0  nothing failed\n  1  something failed\n  2  wrong usage or configuration")]
     Check(check::Arguments),
     /// Judge authorized_keys lines before they are published
+    ///
+    /// Would they be taken, by the policy and by sshd? For CI; works without a configuration, by the default policy.
+    #[command(after_help = "Exit status:\n  0  no problem\n  1  a problem\n  2  wrong usage or configuration")]
     Lint(lint::Arguments),
     /// Remove what is this instance's own, before an image is made of it; config and authorized_keys stay
     Seal,
@@ -88,6 +119,44 @@ impl From<LogLevel> for journal::Level {
         }
     }
 }
+
+/// What `--help` ends with, and the man page too: sections of terms and what they mean.
+const REFERENCE: &str = "\
+Exit status:
+  0  done, and all is well
+  1  something is not as it should be; each command says what
+  2  wrong usage or configuration
+  3  status: no enforcer is running
+
+Files:
+  /etc/authorized-keys-agent/config.toml
+      The configuration
+  /etc/authorized-keys-agent/break-glass
+      Lines that every managed account keeps, whatever the list says
+  /etc/authorized-keys-agent/approved
+      The list, where a directory is its source
+  /var/lib/authorized-keys-fetch/approved.json
+      The last good list
+  /run/authorized-keys-fetch/fetch.json
+      The last attempt to fetch, the last success, the next attempt
+  /var/lib/authorized-keys-agent
+      What is in force, and copies of the files before the first change
+  /run/authorized-keys-agent/status.json
+      The enforcer's last word
+
+Signals:
+  HUP   read the configuration again, and fetch or enforce now
+  TERM  end; the files stay as they are
+
+Environment:
+  NO_COLOR
+      No colour in what is logged on a terminal
+  AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
+      As in other AWS programs; without them the instance's role and region count
+  AWS_ENDPOINT_URL_SSM
+      Another address of Parameter Store
+  HTTPS_PROXY, NO_PROXY
+      A proxy on the way to Parameter Store";
 
 /// Where the config is unless `--config` says.
 const CONFIG: &str = "/etc/authorized-keys-agent/config.toml";
