@@ -96,6 +96,7 @@ enum Command {
     #[command(after_help = "Exit status:\n  0  no problem\n  1  a problem\n  2  wrong usage or configuration")]
     Lint(lint::Arguments),
     /// Remove what is this instance's own, before an image is made of it; config and authorized_keys stay
+    #[command(after_help = "Exit status:\n  0  sealed\n  1  a service runs; nothing is removed\n  2  wrong usage or configuration")]
     Seal,
 }
 
