@@ -20,6 +20,13 @@ use crate::model::config::Config;
 use crate::model::desired::Rules;
 use crate::model::preflight::{Finding, Verdict, count, keys};
 
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  nothing failed
+  1  something failed
+  2  wrong usage or configuration";
+
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Print JSON, schema 1

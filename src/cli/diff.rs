@@ -11,6 +11,13 @@ use crate::model::config::{Config, Mode};
 use crate::model::list::ApprovedList;
 use crate::model::status::AccountState;
 
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  nothing would change
+  1  something would
+  2  error";
+
 /// Fetches afresh, so that it shows what `sync` would do; with the source out of reach, what is stored.
 pub(super) async fn run(mut config: Config) -> Outcome {
     let list = match Clients::new(&config.source, super::may_ask_metadata())

@@ -11,6 +11,13 @@ use crate::host::service::Service;
 use crate::model::config::Config;
 use crate::model::status::Health;
 
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  ended by SIGTERM or SIGINT; with --once, all is in sync
+  1  with --once: not all is in sync
+  2  wrong usage or configuration";
+
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Enforce one time and end: 0 when all is in sync, 1 when it is not

@@ -9,6 +9,13 @@ use crate::cli::Outcome;
 use crate::host::service::Service;
 use crate::model::config::Config;
 
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  ended by SIGTERM or SIGINT; with --once, the list is stored
+  1  with --once: there is no list
+  2  wrong usage or configuration";
+
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Fetch one time and end: 0 when the list is stored, 1 when there is none

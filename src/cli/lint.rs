@@ -16,6 +16,13 @@ use crate::model::lint::{Draft, Remark, lint};
 use crate::model::openssh::Version;
 use crate::model::policy::Policy;
 
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  no problem
+  1  a problem
+  2  wrong usage or configuration";
+
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Files of authorized_keys lines, as they would be published for one account; `-` is stdin

@@ -55,48 +55,48 @@ enum Command {
     /// Fetch and enforce in the foreground, in one process
     ///
     /// For containers, development and a first try. Under systemd the two halves are two services.
-    #[command(after_help = "Exit status:\n  0  ended by SIGTERM or SIGINT\n  2  wrong usage or configuration")]
+    #[command(after_help = run::EXIT)]
     Run,
     /// Fetch the list and store it, as authorized-keys-fetch.service does
     ///
     /// Needs no root. The list is replaced only when its content changed; whatever goes wrong leaves the last good one.
-    #[command(after_help = "Exit status:\n  0  ended by SIGTERM or SIGINT; with --once, the list is stored\n  1  with --once: there is no list\n  2  wrong usage or configuration")]
+    #[command(after_help = fetch::EXIT)]
     Fetch(fetch::Arguments),
     /// Enforce the stored list, as authorized-keys-agent.service does
     ///
     /// Needs root and no network. Before a first list has come it changes nothing.
-    #[command(after_help = "Exit status:\n  0  ended by SIGTERM or SIGINT; with --once, all is in sync\n  1  with --once: not all is in sync\n  2  wrong usage or configuration")]
+    #[command(after_help = enforce::EXIT)]
     Enforce(enforce::Arguments),
     /// Fetch now, enforce now, wait, and print what changed
     ///
     /// Running services are asked to do it and waited for; what does not run is done here.
-    #[command(after_help = "Exit status:\n  0  in sync\n  1  not all is in sync, or the list could not be fetched\n  2  wrong usage or configuration")]
+    #[command(after_help = sync::EXIT)]
     Sync(sync::Arguments),
     /// Print what enforcing would change, and write nothing
     ///
     /// Fetches afresh; with the source out of reach the stored list is compared. `+` is what a file would get, `-` what it
     /// would lose, `~` what else would become as it is to be.
-    #[command(after_help = "Exit status:\n  0  nothing would change\n  1  something would\n  2  error")]
+    #[command(after_help = diff::EXIT)]
     Diff,
     /// Print health, list, accounts, keys, rejects and drift
     ///
     /// The files are looked at as it answers. Works for any user: what that user may not read is the enforcer's last word,
     /// shown with its age.
-    #[command(after_help = "Exit status:\n  0  healthy\n  1  degraded\n  2  wrong usage or configuration\n  3  no enforcer is running")]
+    #[command(after_help = status::EXIT)]
     Status(status::Arguments),
     /// Look at everything the agent needs, and say what is missing
     ///
     /// Configuration, source, credentials, instance metadata, accounts, directories and sshd. Nothing is written; below
     /// each failure stands what to do.
-    #[command(after_help = "Exit status:\n  0  nothing failed\n  1  something failed\n  2  wrong usage or configuration")]
+    #[command(after_help = check::EXIT)]
     Check(check::Arguments),
     /// Judge authorized_keys lines before they are published
     ///
     /// Would they be taken, by the policy and by sshd? For CI; works without a configuration, by the default policy.
-    #[command(after_help = "Exit status:\n  0  no problem\n  1  a problem\n  2  wrong usage or configuration")]
+    #[command(after_help = lint::EXIT)]
     Lint(lint::Arguments),
     /// Remove what is this instance's own, before an image is made of it; config and authorized_keys stay
-    #[command(after_help = "Exit status:\n  0  sealed\n  1  a service runs; nothing is removed\n  2  wrong usage or configuration")]
+    #[command(after_help = seal::EXIT)]
     Seal,
 }
 

@@ -9,6 +9,12 @@ use crate::cli::Outcome;
 use crate::host::service::Service;
 use crate::model::config::Config;
 
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  ended by SIGTERM or SIGINT
+  2  wrong usage or configuration";
+
 /// Until SIGTERM.
 pub(super) async fn run(config: Config, path: &Path) -> Outcome {
     let _fetcher = fetch::claim(&config.paths)?;

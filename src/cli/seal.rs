@@ -12,6 +12,13 @@ use crate::host::{process, store};
 use crate::model::config::Config;
 use crate::model::enforced::Enforced;
 
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  sealed
+  1  a service runs; nothing is removed
+  2  wrong usage or configuration";
+
 /// Removes the list, what is in force, evidence and backups. The config, the break-glass keys and the authorized_keys
 /// files stay.
 pub(super) fn run(config: &Config) -> Outcome {

@@ -19,6 +19,14 @@ use crate::model::escape::escaped;
 use crate::model::list::FetchReport;
 use crate::model::status::{AccountState, AccountStatus, Health, SshdStatus, Status, UnmanagedFile};
 
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  healthy
+  1  degraded
+  2  wrong usage or configuration
+  3  no enforcer is running";
+
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Print JSON, schema 1

@@ -16,6 +16,13 @@ use crate::model::config::Config;
 use crate::model::list::FetchReport;
 use crate::model::status::{KeyStatus, Status};
 
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  in sync
+  1  not all is in sync, or the list could not be fetched
+  2  wrong usage or configuration";
+
 #[derive(Args)]
 pub(super) struct Arguments {
     /// Let this one list remove as many keys as it does, even all of them
