@@ -1,6 +1,6 @@
 //! The enforce loop: level-triggered. An event only says "look again"; a pass does the rest.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Metadata};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -54,7 +54,12 @@ pub async fn once(
         alive: &|| (),
         now,
     };
-    enforcer.pass(terms, |_| {}).await
+    let report = enforcer.pass(terms, |_| {}).await;
+    while enforcer.is_asking() {
+        let answer = enforcer.session_answer().await;
+        enforcer.take_sessions(answer, now);
+    }
+    report
 }
 
 /// What changed since the last pass.
@@ -105,12 +110,15 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen("enforcer")?;
     let pending = Arc::new(Pending::default());
-    let (mut trigger, mut only) = (Trigger::Startup, None);
+    let (mut trigger, mut only) = (Trigger::Startup, None::<BTreeSet<AccountName>>);
     let mut watches: Option<Arc<AgentWatches>> = None;
     let mut said = String::new();
+    // Accounts whose repair waits, for a rival's sake.
+    let mut waiting: BTreeMap<AccountName, Instant> = BTreeMap::new();
     let (mut full_check, mut last_full, mut renew) = (Instant::now(), Instant::now(), Instant::now());
     'work: loop {
         let full = only.is_none();
+        waiting.retain(|name, _| only.as_ref().is_some_and(|only| !only.contains(name)));
         let mut fresh = None;
         if full {
             last_full = Instant::now();
@@ -157,6 +165,7 @@ pub async fn run(
         // Every arm is cancel-safe: signals and the bell keep what arrives while nobody waits, sleeping keeps
         // nothing.
         (trigger, only) = loop {
+            let next = waiting.values().min().copied();
             break tokio::select! {
                 () = service.heartbeat() => {
                     service.alive();
@@ -179,9 +188,23 @@ pub async fn run(
                     }
                     Changed { lost: true, .. } => (Trigger::Timer, None),
                     Changed { list: true, .. } => (Trigger::ListChanged, None),
-                    Changed { sshd: true, accounts, .. } => (Trigger::SshdAnswered, Some(accounts)),
-                    Changed { accounts, .. } => (Trigger::Drift, Some(accounts)),
+                    Changed { sshd: true, accounts, .. } => {
+                        let accounts = hold_back(&mut enforcer, accounts, &mut waiting, now());
+                        (Trigger::SshdAnswered, Some(accounts))
+                    }
+                    Changed { accounts, .. } => match hold_back(&mut enforcer, accounts, &mut waiting, now()) {
+                        accounts if accounts.is_empty() => continue,
+                        accounts => (Trigger::Drift, Some(accounts)),
+                    },
                 },
+                () = tokio::time::sleep_until(next.unwrap_or(full_check)), if next.is_some() => {
+                    let due = waiting.iter().filter(|(_, at)| **at <= Instant::now());
+                    (Trigger::Drift, Some(due.map(|(name, _)| name.clone()).collect()))
+                }
+                answer = enforcer.session_answer() => {
+                    enforcer.take_sessions(answer, now());
+                    continue;
+                }
                 () = tokio::time::sleep_until(full_check) => (Trigger::Timer, None),
                 () = tokio::time::sleep_until(retry), if retries.is_some() => {
                     (Trigger::Timer, retries.clone().map(|(_, accounts)| accounts))
@@ -191,6 +214,21 @@ pub async fn run(
     }
     service.stopping();
     Ok(())
+}
+
+/// Those of `accounts` that are looked at now; the others wait, each from its first change on.
+fn hold_back(
+    enforcer: &mut Enforcer,
+    mut accounts: BTreeSet<AccountName>,
+    waiting: &mut BTreeMap<AccountName, Instant>,
+    now: Timestamp,
+) -> BTreeSet<AccountName> {
+    accounts.retain(|name| {
+        let Some(wait) = enforcer.back_off(name, now) else { return true };
+        waiting.entry(name.clone()).or_insert_with(|| Instant::now() + wait);
+        false
+    });
+    accounts
 }
 
 /// A watch may die in ways that nobody tells of (an unmount, the watcher's thread); until then the full check sees what

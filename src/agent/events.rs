@@ -4,8 +4,11 @@
 
 use std::path::Path;
 
+use crate::agent::incidents::Recorded;
 use crate::model::account::AccountName;
+use crate::model::incident::Who;
 use crate::model::plan::Difference;
+use crate::model::session::Session;
 
 /// `MESSAGE_ID`s: constant for ever, so that `journalctl MESSAGE_ID=…` finds a kind of event.
 pub mod id {
@@ -31,6 +34,14 @@ pub mod id {
     pub const LIST_CHANGED: &str = "9d3031affad14f7692d91726c342ebac";
     /// The state on this disk was another instance's; it is not used.
     pub const CLONED: &str = "e134fd9713004aee996ef8f471455b09";
+    /// The audit log says who made a change that was undone.
+    pub const ATTRIBUTED: &str = "c0a097c1bd9f48c393c0b580e629039f";
+    /// Another program makes the same change again and again.
+    pub const RIVAL: &str = "237a9812ce6a4512a785fba768e3b55e";
+    /// A live SSH session was opened with a key that is not approved.
+    pub const REVOKED_SESSION: &str = "d963b512c8bb4bb882fbd1cc351d0886";
+    /// Such a session was ended (`end-sessions = true`).
+    pub const SESSION_ENDED: &str = "bcb9995540ac4c68a7485c5fbec82b7a";
 }
 
 /// An error with its causes, in one line.
@@ -60,14 +71,54 @@ pub(super) fn applied(account: &AccountName, file: &Path, differences: &[Differe
     tracing::info!(message_id = id::APPLIED, %account, file = %file.display(), changes, "list applied");
 }
 
-pub(super) fn repaired(account: &AccountName, file: &Path, differences: &[Difference]) {
+pub(super) fn repaired(account: &AccountName, file: &Path, differences: &[Difference], recorded: &Recorded) {
     let undone = changes(differences).join(", ");
-    tracing::warn!(message_id = id::REPAIRED, %account, file = %file.display(), undone, "drift undone");
+    let (incident, stood_ms) = (&recorded.id, recorded.stood_milliseconds);
+    tracing::warn!(message_id = id::REPAIRED, %account, file = %file.display(), undone, incident, stood_ms, "drift undone");
 }
 
-pub(super) fn differs(account: &AccountName, file: &Path, differences: &[Difference]) {
+pub(super) fn differs(
+    account: &AccountName,
+    file: &Path,
+    differences: &[Difference],
+    recorded: Option<&Recorded>,
+) {
     let seen = changes(differences).join(", ");
-    tracing::warn!(message_id = id::DIFFERS, %account, file = %file.display(), seen, "file differs, not written (mode = \"observe\")");
+    let incident = recorded.map(|recorded| recorded.id.as_str());
+    tracing::warn!(message_id = id::DIFFERS, %account, file = %file.display(), seen, incident, "file differs, not written (mode = \"observe\")");
+}
+
+pub(super) fn attributed(account: &AccountName, incident: &str, who: &Who) {
+    let (exe, comm, uid, auid, pid) = (&who.exe, &who.comm, who.uid, who.auid, who.pid);
+    tracing::warn!(
+        message_id = id::ATTRIBUTED, %account, incident, exe, comm, uid, auid, by_pid = pid,
+        "the audit log says who changed the file"
+    );
+}
+
+pub(super) fn rival(account: &AccountName, times: u64, program: Option<&str>) {
+    tracing::warn!(
+        message_id = id::RIVAL, %account, times, program,
+        hint = "take the file away from that program, or the account out of `[accounts] manage`",
+        "the same change comes again and again: another program manages this file, so repairs wait for up to a second"
+    );
+}
+
+pub(super) fn revoked_session(session: &Session) {
+    let Session { account, id, leader, fingerprint, from, .. } = session;
+    tracing::warn!(
+        message_id = id::REVOKED_SESSION, %account, session = id, leader, fingerprint, from,
+        hint = "loginctl terminate-session, or `end-sessions = true`",
+        "a live session was opened with a key that is not approved"
+    );
+}
+
+pub(super) fn session_ended(session: &Session) {
+    let Session { account, id, leader, fingerprint, from, .. } = session;
+    tracing::warn!(
+        message_id = id::SESSION_ENDED, %account, session = id, leader, fingerprint, from,
+        "session ended: it was opened with a key that is not approved"
+    );
 }
 
 pub(super) fn refused(account: &AccountName, reason: &str) {

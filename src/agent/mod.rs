@@ -5,8 +5,12 @@ mod decide;
 pub mod enforce;
 pub mod events;
 pub mod fetch;
+mod incidents;
 pub mod pass;
+mod recorder;
 mod report;
+mod seen;
+pub mod sessions;
 pub mod sshd;
 pub mod start;
 pub mod unmanaged;
@@ -65,6 +69,11 @@ pub mod files {
         paths.state_dir.join("backups")
     }
 
+    /// Changes by somebody else, and what stood there.
+    pub fn incidents(paths: &Paths) -> PathBuf {
+        paths.state_dir.join("incidents")
+    }
+
     /// The digest of a list whose removals a person has accepted.
     pub fn accepted(paths: &Paths) -> PathBuf {
         paths.state_dir.join("accepted.json")
@@ -87,7 +96,7 @@ pub mod files {
         ];
         // A crash can leave what was being written.
         let begun = files.clone().map(|file| file.with_extension("new"));
-        files.into_iter().chain(begun).chain([backups(paths)]).collect()
+        files.into_iter().chain(begun).chain([backups(paths), incidents(paths)]).collect()
     }
 
     /// Held by the one enforcer.

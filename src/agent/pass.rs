@@ -13,6 +13,10 @@ use jiff::tz::TimeZone;
 
 use crate::agent::decide::Decided;
 use crate::agent::events::{self, chain};
+use crate::agent::incidents::Found;
+use crate::agent::recorder::Recorder;
+use crate::agent::seen::Seen;
+use crate::agent::sessions::Asking;
 use crate::agent::sshd::Knowledge;
 use crate::agent::work::{self, AgentWatches, Hanging, Job, Outcome};
 use crate::agent::{Trigger, files};
@@ -25,8 +29,10 @@ use crate::model::account::{Account, AccountName};
 use crate::model::config::{Accounts, Config, Mode, Owner};
 use crate::model::desired::{Grant, Grants, content, with_break_glass};
 use crate::model::enforced::{Enforced, Synced};
+use crate::model::incident::Undone;
 use crate::model::list::ApprovedList;
 use crate::model::plan::{Difference, Wanted};
+use crate::model::recent::Recent;
 use crate::model::status::{AccountState, Status};
 
 /// What the enforcer knows between two passes. All of it can be lost: a new one reads it from disk.
@@ -59,6 +65,14 @@ pub struct Enforcer {
     unsettled: HashSet<AccountName>,
     /// Accounts to look at again before the next full check.
     retries: HashMap<AccountName, Retry>,
+    /// Since when a change is seen that could not be undone yet.
+    pub(super) standing: HashMap<AccountName, Timestamp>,
+    /// Changes of the last minute.
+    pub(super) recent: Recent,
+    /// Where incidents go.
+    pub(super) recorder: Recorder,
+    /// What is being asked about live sessions.
+    pub(super) asking: Asking,
 }
 
 /// Why, and how often already, an account is looked at again.
@@ -134,7 +148,7 @@ impl Enforcer {
         let mut status = Status::unknown(&config, now);
         status.enforcer.pid = std::process::id();
         if let Some(last) = last {
-            (status.accounts, status.drift) = (last.accounts, last.drift);
+            (status.accounts, status.drift, status.sessions) = (last.accounts, last.drift, last.sessions);
             for account in status.accounts.values_mut() {
                 (account.keys, account.access) = (Vec::new(), None);
             }
@@ -157,6 +171,10 @@ impl Enforcer {
             hanging: Hanging::default(),
             unsettled: HashSet::new(),
             retries: HashMap::new(),
+            standing: HashMap::new(),
+            recent: Recent::default(),
+            recorder: Recorder::new(),
+            asking: Asking::default(),
         };
         if let Some(id) = enforcer.identity.id().map(ToOwned::to_owned) {
             enforcer.belong_to(&id);
@@ -279,13 +297,23 @@ impl Enforcer {
         let (jobs, mut outcomes) = self.jobs(rows, trigger, now);
         let wanted: HashMap<AccountName, Wanted> =
             jobs.iter().map(|job| (job.target.account.name.clone(), job.wanted.clone())).collect();
-        let done = work::work(jobs, watches.as_ref(), &mut self.hanging, look_again, alive).await;
+        let mut done = work::work(jobs, watches.as_ref(), &mut self.hanging, look_again, alive).await;
         outcomes.extend(done.outcomes);
         self.know_ways(done.loose);
         let mut differences = Vec::new();
         for (name, outcome) in outcomes {
             self.plan_retry(&name, &outcome, wanted.get(&name), trigger);
-            differences.extend(self.record(&name, outcome, wanted.get(&name), now));
+            let seen = done.seen.remove(&name);
+            differences.extend(self.record(&name, outcome, wanted.get(&name), seen, now));
+        }
+        self.forget_rivals(now);
+        let key_left = |(_, differences): &(_, Vec<Difference>)| {
+            differences.iter().any(|difference| matches!(difference, Difference::Added(_)))
+        };
+        let known = only.is_none() && !self.status.sessions.is_empty();
+        let asked = matches!(trigger, Trigger::Startup | Trigger::Reload);
+        if publish && (known || asked || differences.iter().any(key_left)) {
+            self.ask_for_sessions();
         }
         self.unwatched = watches.as_ref().map_or(0, |watches| watches.refused());
         self.save();
@@ -303,7 +331,8 @@ impl Enforcer {
             .filter_map(|grant| grant.expires_at)
             .filter(|at| *at > now)
             .min();
-        let next_look = next_expiry.into_iter().chain(self.decided.look_again).min();
+        let next_look =
+            next_expiry.into_iter().chain(self.decided.look_again).chain(self.recent.quiet_at()).min();
         Report { differences, next_look, newly_hanging: done.newly_hanging }
     }
 
@@ -425,11 +454,13 @@ impl Enforcer {
         name: &AccountName,
         outcome: Outcome,
         wanted: Option<&Wanted>,
+        seen: Option<Seen>,
         now: Timestamp,
     ) -> Option<(AccountName, Vec<Difference>)> {
         let digest = wanted.map(|wanted| crate::agent::report::digest(&wanted.content));
         let listed = self.enforced.accounts.contains_key(name);
-        let drift = matches!(outcome, Outcome::Replaced { .. }) && self.is_drift(name, wanted);
+        // What differs now is somebody else's doing.
+        let drift = wanted.zip(seen).filter(|_| self.is_drift(name, wanted));
         let file = self
             .decided
             .account(name)
@@ -452,7 +483,12 @@ impl Enforcer {
             Outcome::Differs(differences) => {
                 let reason = events::changes(&differences).join(", ");
                 if self.said(name, AccountState::Drifted, &reason) {
-                    events::differs(name, &path, &differences);
+                    let recorded = drift.map(|(wanted, seen)| {
+                        let undone = Undone::SeenOnly;
+                        let (account, file, differences) = (name, path.as_path(), differences.as_slice());
+                        self.incident(Found { account, file, differences, wanted, seen, undone }, now)
+                    });
+                    events::differs(name, &path, &differences, recorded.as_ref());
                 }
                 (AccountState::Drifted, Some(reason), differences)
             }
@@ -465,9 +501,14 @@ impl Enforcer {
                         }
                     }
                 }
-                if drift {
-                    events::repaired(name, &path, &differences);
-                    self.drifted(name, &differences, now);
+                if let Some((wanted, seen)) = drift {
+                    let undone = Undone::Replaced;
+                    let (account, file, differences) = (name, path.as_path(), differences.as_slice());
+                    let recorded =
+                        self.incident(Found { account, file, differences, wanted, seen, undone }, now);
+                    events::repaired(name, &path, differences, &recorded);
+                    self.drifted(name, differences, now);
+                    self.name_rival(name);
                 } else {
                     events::applied(name, &path, &differences);
                 }
@@ -476,6 +517,9 @@ impl Enforcer {
             Outcome::Refused { reason, differences, began } => {
                 if began {
                     self.unsettled.insert(name.clone());
+                }
+                if !differences.is_empty() && self.is_drift(name, wanted) {
+                    self.standing.entry(name.clone()).or_insert(now);
                 }
                 if self.said(name, AccountState::Refused, &reason) {
                     events::refused(name, &reason);
@@ -490,6 +534,9 @@ impl Enforcer {
                 (AccountState::Refused, Some(reason), Vec::new())
             }
         };
+        if state == AccountState::InSync {
+            self.standing.remove(name);
+        }
         if state == AccountState::InSync
             && let (Some(account), Some(digest)) = (self.enforced.accounts.get_mut(name), &digest)
         {

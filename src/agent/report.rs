@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::agent::events::{self, chain};
 use crate::agent::pass::Enforcer;
-use crate::agent::{Trigger, files};
+use crate::agent::{Trigger, files, sessions};
 use crate::host::accounts::Lookup;
 use crate::host::store;
 use crate::model::account::AccountName;
@@ -161,6 +161,16 @@ impl Enforcer {
         status
     }
 
+    /// What changed between two passes: says it, and writes it down.
+    pub(super) fn describe(&mut self, now: Timestamp) {
+        self.status.problems = self.all_problems();
+        self.status.weigh_access();
+        self.status.settle_health();
+        if self.publishing {
+            self.publish(now);
+        }
+    }
+
     fn all_problems(&self) -> Vec<String> {
         let mut all = self.problems.clone();
         all.extend(
@@ -194,6 +204,8 @@ impl Enforcer {
                 _ => {}
             }
         }
+        all.extend(self.rival_problems());
+        all.extend(self.status.sessions.iter().map(sessions::problem));
         let rejected = self.status.rejected.len();
         if rejected > 0 {
             let lines = if rejected == 1 { "1 line".to_owned() } else { format!("{rejected} lines") };

@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::agent::seen::{Gathered, Marks, Seen};
 use crate::host::accounts;
-use crate::host::keyfile::{self, Inode, Observed, Refusal, Target, Terms, Witness};
+use crate::host::keyfile::{self, Inode, Mark, Observed, Refusal, Target, Terms, Witness};
 use crate::host::store;
 use crate::host::watch::Watches;
 use crate::model::access::Loose;
@@ -136,15 +137,19 @@ pub struct Done {
     pub outcomes: Vec<(AccountName, Outcome)>,
     /// What sshd's `StrictModes` refuses on the way to each file that was looked at.
     pub loose: Vec<(AccountName, Option<Loose>)>,
+    /// What stood in files that were ours and had been changed.
+    pub seen: HashMap<AccountName, Seen>,
     /// A thread did not come back in time.
     pub newly_hanging: bool,
 }
 
 /// One account that was looked at.
-struct Seen {
+struct Settled {
     name: AccountName,
     outcome: Outcome,
     loose: Option<Loose>,
+    /// What stood there, where that was not ours to expect.
+    seen: Option<Seen>,
 }
 
 /// Does all `jobs`, and gives each account's outcome. `look_again` is called when a thread that was given up on
@@ -157,6 +162,7 @@ pub async fn work(
     alive: &dyn Fn(),
 ) -> Done {
     let mut newly_hanging = false;
+    let mut seen = Gathered::default();
     let (stuck, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| hanging.has(job));
     let mut outcomes: Vec<_> =
         stuck.into_iter().map(|job| (job.target.account.name, Outcome::Hanging)).collect();
@@ -168,9 +174,10 @@ pub async fn work(
     let mut worker = start();
     while outcomes.len() < total {
         alive();
-        if let Ok(Some(seen)) = tokio::time::timeout(PATIENCE, results.recv()).await {
-            loose.push((seen.name.clone(), seen.loose));
-            outcomes.push((seen.name, seen.outcome));
+        if let Ok(Some(settled)) = tokio::time::timeout(PATIENCE, results.recv()).await {
+            loose.push((settled.name.clone(), settled.loose));
+            seen.add(&settled.name, settled.seen);
+            outcomes.push((settled.name, settled.outcome));
             continue;
         }
         {
@@ -184,13 +191,13 @@ pub async fn work(
         newly_hanging = true;
         worker = start();
     }
-    Done { outcomes, loose, newly_hanging }
+    Done { outcomes, loose, seen: seen.all, newly_hanging }
 }
 
 fn spawn(
     queue: Queue,
     watches: Option<Arc<AgentWatches>>,
-    results: mpsc::UnboundedSender<Seen>,
+    results: mpsc::UnboundedSender<Settled>,
     look_again: impl Fn(AccountName) + Send + 'static,
 ) -> Arc<Worker> {
     let worker = Arc::new(Worker::default());
@@ -198,7 +205,7 @@ fn spawn(
     std::thread::spawn(move || {
         while let Some(job) = next(&queue, &own.0) {
             let mut loose = None;
-            let outcome = settle(&job, watches.as_deref(), &own.0.abandoned, &mut loose);
+            let (outcome, seen) = settle(&job, watches.as_deref(), &own.0.abandoned, &mut loose);
             let name = job.target.account.name;
             let released = {
                 let mut state = locked(&own.0.state);
@@ -210,7 +217,7 @@ fn spawn(
                 look_again(name);
                 return;
             }
-            if results.send(Seen { name, outcome, loose }).is_err() {
+            if results.send(Settled { name, outcome, loose, seen }).is_err() {
                 return;
             }
         }
@@ -236,14 +243,34 @@ impl Drop for Ends {
     }
 }
 
-/// Looks, decides, does; notes what is `loose` on the way. Blocks.
+/// Looks, decides, does; notes what is `loose` on the way, and takes down what stood there when the file is right again.
+/// Blocks.
 fn settle(
     job: &Job,
     watches: Option<&AgentWatches>,
     abandoned: &AtomicBool,
     loose: &mut Option<Loose>,
+) -> (Outcome, Option<Seen>) {
+    let subject = Subject::Account(job.target.account.name.clone());
+    let mut witness = Putting { watches, subject, marks: Marks::default() };
+    let mut looked = None;
+    let outcome = bring_in_line(job, &mut witness, abandoned, &mut looked, loose);
+    let seen = looked.filter(|_| job.adopted).and_then(|(found, before)| match &outcome {
+        Outcome::Replaced { .. } => Some(Seen::new(found, &before, Some(&witness.marks))),
+        Outcome::Differs(_) => Some(Seen::new(found, &before, None)),
+        _ => None,
+    });
+    (outcome, seen)
+}
+
+/// `looked` is what was found, and the marks of it.
+fn bring_in_line(
+    job: &Job,
+    witness: &mut Putting<'_>,
+    abandoned: &AtomicBool,
+    looked: &mut Option<(Found, Marks)>,
+    loose: &mut Option<Loose>,
 ) -> Outcome {
-    let mut witness = Putting { watches, subject: Subject::Account(job.target.account.name.clone()) };
     if job.sweep && job.mode == Mode::Enforce {
         // What cannot be swept shows up again in what follows.
         let _ = keyfile::sweep_up(&job.target);
@@ -253,18 +280,19 @@ fn settle(
         differences,
         began,
     };
-    let observed = match look(job, &mut witness) {
+    let observed = match look(job, witness) {
         Ok(observed) => observed,
         Err(refusal) => return refused(&refusal, Vec::new(), false),
     };
     loose.clone_from(&observed.loose);
     let mut differences = differences(&job.wanted, &observed);
+    let (found, _) = looked.insert((observed.found, std::mem::take(&mut witness.marks)));
     match plan::action(job.mode, &differences) {
         Action::Nothing if !job.unsettled || job.mode == Mode::Observe => return Outcome::InSync,
         Action::Report => return Outcome::Differs(differences),
         Action::Nothing | Action::Replace => {}
     }
-    let backup = match back_up(job, &observed.found) {
+    let backup = match back_up(job, found) {
         Ok(backup) => backup,
         Err(reason) => return Outcome::Refused { reason, differences, began: false },
     };
@@ -274,8 +302,9 @@ fn settle(
             Ok(unlocked) => differences.extend(unlocked.into_iter().map(Difference::Locked)),
             Err(refusal) => return refused(&refusal, differences, true),
         }
+        witness.marks = Marks::default();
         // Resolved again from the home: what is there now is what sshd will read.
-        match look(job, &mut witness) {
+        match look(job, witness) {
             Ok(now) if self::differences(&job.wanted, &now).is_empty() => {
                 *loose = now.loose;
                 return Outcome::Replaced { differences, backup };
@@ -340,10 +369,11 @@ fn back_up(job: &Job, found: &Found) -> Result<Option<PathBuf>, String> {
     Ok(Some(path))
 }
 
-/// Puts a watch on everything that is looked at.
+/// Puts a watch on everything that is looked at, and notes when it was last changed.
 struct Putting<'a> {
     watches: Option<&'a AgentWatches>,
     subject: Subject,
+    marks: Marks,
 }
 
 impl Putting<'_> {
@@ -363,6 +393,10 @@ impl Witness for Putting<'_> {
 
     fn file(&mut self, file: std::os::fd::BorrowedFd<'_>, inode: Inode) {
         self.put(file, inode, None);
+    }
+
+    fn changed(&mut self, mark: Mark) {
+        self.marks.add(mark);
     }
 }
 

@@ -4,6 +4,7 @@ mod check;
 mod diff;
 mod enforce;
 mod fetch;
+mod incidents;
 mod lint;
 mod run;
 mod seal;
@@ -84,6 +85,12 @@ enum Command {
     /// shown with its age.
     #[command(after_help = status::EXIT)]
     Status(status::Arguments),
+    /// Print what somebody else changed, how long it stood and how it was undone; as root
+    ///
+    /// The newest is last. Of each it says where the content that stood in the file is kept, and who made the change where
+    /// the audit log knows.
+    #[command(after_help = incidents::EXIT)]
+    Incidents(incidents::Arguments),
     /// Look at everything the agent needs, and say what is missing
     ///
     /// Configuration, source, credentials, instance metadata, accounts, directories and sshd. Nothing is written; below
@@ -205,6 +212,7 @@ fn run(cli: &Cli) -> Outcome {
             Command::Seal => seal::run(&config),
             Command::Diff => diff::run(config).await,
             Command::Check(arguments) => check::run(arguments, config, path).await,
+            Command::Incidents(arguments) => incidents::run(arguments, &config),
             Command::Status(arguments) => status::run(arguments, config).await,
         }
     })

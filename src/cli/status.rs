@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::pass::Enforcer;
 use crate::agent::work::Outcome as Seen;
-use crate::agent::{events, files, sshd, unmanaged};
+use crate::agent::{events, files, sessions, sshd, unmanaged};
 use crate::cli::Outcome;
 use crate::host::{accounts, process, store};
 use crate::model::access::Verdict;
@@ -129,6 +129,7 @@ async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<S
         (account.state, account.reason) = (state, reason);
     }
     if process::is_root() {
+        look_at_sessions(status, &enforcer, now);
         ask_sshd(status, &enforcer, now).await;
     }
     status.weigh_access();
@@ -157,6 +158,15 @@ async fn ask_sshd(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
     let managed = |name: &AccountName| status.accounts.get(name).is_some_and(ours);
     let found = unmanaged::look(&answer, others, managed);
     (status.unmanaged, status.unmanaged_cut) = (Some(found.files), found.cut);
+}
+
+/// Asks for live sessions again; where the host does not say, the enforcer's word stays.
+fn look_at_sessions(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
+    let Some(sessions) = enforcer.sessions_now(now) else { return };
+    let before: Vec<String> = status.sessions.iter().map(sessions::problem).collect();
+    status.problems.retain(|problem| !before.contains(problem));
+    status.problems.extend(sessions.iter().map(sessions::problem));
+    status.sessions = sessions;
 }
 
 /// What the fetcher says, which the enforcer does not repeat; and why that could not be read. With `DynamicUser=` its
@@ -243,6 +253,16 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
             let _ = writeln!(t, "  {}{version} line {}", escaped(&rejected.parameter), rejected.line);
             let _ = writeln!(t, "    {}", escaped(&rejected.reason));
         }
+    }
+    if !status.sessions.is_empty() {
+        let _ = writeln!(t, "\nsessions opened with a key that is not approved");
+    }
+    for session in &status.sessions {
+        let from = session.from.as_deref().map(|from| format!(" from {}", escaped(from))).unwrap_or_default();
+        let since = session.since.map(|since| format!(" since {since:.0}")).unwrap_or_default();
+        let (account, id, leader) = (&session.account, escaped(&session.id), session.leader);
+        let _ = writeln!(t, "  {account}  session {id}, pid {leader}{from}{since}");
+        let _ = writeln!(t, "    {}", escaped(&session.fingerprint));
     }
     describe_unmanaged(t, status);
     describe_sshd(t, status, now);

@@ -1,14 +1,20 @@
 //! The world outside: one room for each thing, which owns the crates that speak to it. Rooms do not know each other.
 
 pub mod accounts;
+pub mod audit;
 pub mod directory;
 pub mod imds;
 pub mod instance;
 pub mod journal;
 pub mod keyfile;
+pub mod logind;
 pub mod process;
+mod program;
 pub mod service;
 pub mod sshd;
+pub mod sshd_log;
 pub mod ssm;
 pub mod store;
 pub mod watch;
+
+pub use program::{Bounds, Program, ProgramError};

@@ -59,12 +59,8 @@ pub fn make_directory(directory: &Path, mode: u32) -> Result<(), StoreError> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !directory.is_dir() => {
             Err(failed("make", directory)(error))
         }
-        _ => sync_directory(above),
+        _ => sync(above),
     }
-}
-
-fn sync_directory(directory: &Path) -> Result<(), StoreError> {
-    File::open(directory).and_then(|opened| opened.sync_all()).map_err(failed("sync", directory))
 }
 
 /// Reads a JSON file; `None` when there is none.
@@ -100,7 +96,39 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(),
 
 /// Replaces `path` by `bytes`, as [`write_json`] does.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    put(path, bytes, mode, true)?;
+    sync(path.parent().unwrap_or(Path::new("/")))
+}
+
+/// Replaces `path` by `bytes`, without waiting for the disk: a crash of the host may leave it empty, or as it was.
+/// [`sync`] makes up for it.
+pub fn write_soon(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    put(path, bytes, mode, false)
+}
+
+/// Waits until a file or a directory is on disk.
+pub fn sync(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|opened| opened.sync_all()).map_err(failed("sync", path))
+}
+
+/// The names and sizes of the files in a directory of this program's own; none when it is missing.
+pub fn names(directory: &Path) -> Result<Vec<(String, u64)>, StoreError> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed("list", directory))?,
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed("list", directory))?;
+        // What goes away meanwhile is not there.
+        if let (Ok(name), Ok(meta)) = (entry.file_name().into_string(), entry.metadata()) {
+            all.push((name, meta.len()));
+        }
+    }
+    Ok(all)
+}
+
+fn put(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<(), StoreError> {
     // One writer a directory (`process::lock`), so one fixed name; a left-over is simply replaced.
     let temporary = path.with_extension("new");
     let written = || -> Result<(), StoreError> {
@@ -119,14 +147,16 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
         // The umask of a service is no word on who may read its status.
         file.set_permissions(Permissions::from_mode(mode)).map_err(failed("set the mode of", &temporary))?;
         file.write_all(bytes).map_err(failed("write", &temporary))?;
-        file.sync_all().map_err(failed("sync", &temporary))?;
+        if synced {
+            file.sync_all().map_err(failed("sync", &temporary))?;
+        }
         fs::rename(&temporary, path).map_err(failed("replace", path))
     };
     if let Err(error) = written() {
         let _ = fs::remove_file(&temporary);
         return Err(error);
     }
-    sync_directory(directory)
+    Ok(())
 }
 
 /// Sets the time of a file to `now`, unless it is younger than `age`.

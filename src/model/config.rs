@@ -90,6 +90,8 @@ pub struct Accounts {
     pub break_glass: PathBuf,
     /// Other ways in that are meant to be open, so that nobody is warned of them.
     pub accepted_doors: Vec<Accepted>,
+    /// End the live SSH sessions that were opened with a key that is not approved.
+    pub end_sessions: bool,
 }
 
 /// The `[guard]` table.
@@ -219,6 +221,7 @@ impl Default for Accounts {
             owner: Owner::Account,
             break_glass: "/etc/authorized-keys-agent/break-glass".into(),
             accepted_doors: Vec::new(),
+            end_sessions: false,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod account;
+pub mod audit;
 pub mod cadence;
 pub mod config;
 pub mod desired;
@@ -9,6 +10,7 @@ pub mod doors;
 pub mod enforced;
 pub mod escape;
 pub mod guard;
+pub mod incident;
 pub mod invocation;
 pub mod key;
 pub mod line;
@@ -19,7 +21,9 @@ pub mod options;
 pub mod plan;
 pub mod policy;
 pub mod preflight;
+pub mod recent;
 pub mod secret;
+pub mod session;
 pub mod settings;
 pub mod source;
 pub mod status;

@@ -13,6 +13,7 @@ use crate::model::account::AccountName;
 use crate::model::config::Config;
 use crate::model::desired::{Grant, Rejected};
 use crate::model::line::{KeyLine, Line};
+use crate::model::session::Session;
 
 /// The version of this schema.
 pub const SCHEMA: u32 = 1;
@@ -51,6 +52,9 @@ pub struct Status {
     /// True when there are more of these than are listed.
     #[serde(default)]
     pub unmanaged_cut: bool,
+    /// Live SSH sessions that were opened with a key that is not approved.
+    #[serde(default)]
+    pub sessions: Vec<Session>,
     /// The enforcer that wrote this.
     pub enforcer: Enforcer,
 }
@@ -323,6 +327,7 @@ impl Status {
             sshd: None,
             unmanaged: None,
             unmanaged_cut: false,
+            sessions: Vec::new(),
             enforcer: Enforcer { pid: 0, started_at: now, written_at: now, asked_at: None },
         }
     }

@@ -149,6 +149,8 @@ fn seal_leaves_nothing_of_this_instance_and_only_that() {
     fs::write(world.path("break-glass"), key("break-glass")).unwrap();
     fs::create_dir_all(world.path("state/backups")).unwrap();
     fs::write(world.path("state/backups/alice.authorized_keys"), "old").unwrap();
+    fs::create_dir_all(world.path("state/incidents")).unwrap();
+    fs::write(world.path("state/incidents/20261125T221133.000000Z-alice.content"), "evidence").unwrap();
     fs::write(world.path("state/enforced.json.damaged"), "x").unwrap();
     fs::write(world.path("fetch-state/approved.new"), "x").unwrap();
     let running = world.start();
@@ -163,8 +165,15 @@ fn seal_leaves_nothing_of_this_instance_and_only_that() {
     let sealed = world.run(&["seal"]);
     let said = shown(&sealed.stdout);
     assert_eq!(sealed.status.code(), Some(0), "{said}{}", shown(&sealed.stderr));
-    for removed in ["enforced.json", "backups", "approved.json", "accepted.json", "status.json", "fetch.json"]
-    {
+    for removed in [
+        "enforced.json",
+        "backups",
+        "incidents",
+        "approved.json",
+        "accepted.json",
+        "status.json",
+        "fetch.json",
+    ] {
         assert!(said.contains(removed), "{removed}: {said}");
     }
     assert!(said.contains("1 keys of alice go into the image"), "{said}");

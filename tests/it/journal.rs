@@ -68,5 +68,8 @@ fn events_reach_the_journal_with_their_fields() {
     assert_eq!((event["ACCOUNT"].as_str(), event["PRIORITY"].as_str()), ("alice", "4"), "{event:?}");
     assert_eq!(event["SYSLOG_IDENTIFIER"], "authorized-keys-agent");
     assert!(event["UNDONE"].contains("SHA256:"), "{event:?}");
+    let incident = &world.incidents()[0];
+    assert_eq!(event["INCIDENT"], incident["id"].as_str().unwrap());
+    assert_eq!(event["STOOD_MS"], incident["stood_milliseconds"].to_string());
     assert_eq!(fs::read_to_string(world.path("stderr")).unwrap(), "", "said once");
 }

@@ -31,6 +31,7 @@ fn the_shipped_config_writes_out_every_default() {
         "owner",
         "break-glass",
         "accepted-doors",
+        "end-sessions",
         "algorithms",
         "min-rsa-bits",
         "options",

@@ -1,12 +1,16 @@
 //! Whatever is done to a managed file while the agent runs is undone.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
+
+use serde_json::Value;
 
 use crate::sshd::Sshd;
-use crate::world::{ALICE, MALLORY, World, key, litter, shell_as, signal, wait};
+use crate::world::{ALICE, MALLORY, World, fingerprint, key, litter, shell_as, signal, wait};
 
 /// The file is what it was, in every respect.
 fn whole(world: &World, content: &str) -> bool {
@@ -25,15 +29,60 @@ fn whole(world: &World, content: &str) -> bool {
         && fs::read_to_string(&file).is_ok_and(|text| text == content)
 }
 
-/// Tampers, and waits for the file to be whole again; then once more, so that a watch that was lost shows.
-fn check(world: &World, what: &str, tamper: impl Fn()) {
+/// What an incident says was changed, in short; a key by its fingerprint.
+fn changes(incident: &Value) -> Vec<String> {
+    let short = |change: &Value| {
+        let text = |field: &str| change[field].as_str().map(ToOwned::to_owned);
+        let detail = text("fingerprint").or_else(|| text("to")).or_else(|| text("on")).unwrap_or_default();
+        format!("{} {detail}", change["change"].as_str().unwrap()).trim_end().to_owned()
+    };
+    incident["changes"].as_array().unwrap().iter().map(short).collect()
+}
+
+/// How often each incident came.
+fn counts(world: &World) -> BTreeMap<String, (u64, Value)> {
+    let count = |incident: &Value| 1 + incident["repeated"].as_u64().unwrap();
+    let row = |incident: Value| (incident["id"].as_str().unwrap().to_owned(), (count(&incident), incident));
+    world.incidents().into_iter().map(row).collect()
+}
+
+/// Tampers, and waits for the file to be whole again, and for the incident; then once more, so that a watch that was lost
+/// shows. `expected` is what the incident says, one of them: a script of two steps can be undone between them.
+fn check(world: &World, what: &str, expected: &[&str], tamper: impl Fn()) {
     let content = world.read("alice");
     for round in 1..=2 {
         let before = world.status()["drift"]["repaired"].as_u64().unwrap();
+        let known = counts(world);
+        let began = Instant::now();
         tamper();
         wait(&format!("{what} undone, round {round}"), || {
             whole(world, &content) && world.status()["drift"]["repaired"].as_u64().unwrap() > before
         });
+        let most = began.elapsed().as_millis();
+        let mut seen = Vec::new();
+        wait(&format!("the incident of {what}, round {round}"), || {
+            let news = counts(world);
+            let news = news
+                .iter()
+                .filter(|(id, (count, _))| known.get(*id).is_none_or(|(before, _)| before < count));
+            seen = news.map(|(_, (_, incident))| incident.clone()).collect();
+            !seen.is_empty()
+        });
+        let said = |incident: &Value| {
+            let changes = changes(incident);
+            expected.iter().any(|expected| changes.iter().any(|change| change == expected))
+        };
+        assert!(seen.iter().any(said), "{what}, round {round}: expected one of {expected:?}: {seen:#?}");
+        for incident in &seen {
+            assert_eq!(
+                (incident["account"].as_str(), incident["undone"].as_str()),
+                (Some("alice"), Some("replaced"))
+            );
+            let stood = incident["stood_milliseconds"].as_u64().unwrap_or_else(|| panic!("{incident:#}"));
+            // The kernel stamps files with the time of its last tick, and a repeated one keeps its longest.
+            let first = incident["repeated"] == 0;
+            assert!(!first || u128::from(stood) <= most + 20, "{what}: {stood} ms of {most}: {incident:#}");
+        }
     }
 }
 
@@ -43,56 +92,83 @@ fn as_alice(script: &str) {
 }
 
 #[test]
-fn every_change_is_undone() {
+fn every_change_to_the_file_is_undone() {
     let world = World::new();
-    world.approve("alice", "laptop", &key("alice@laptop"));
+    let laptop = key("alice@laptop");
+    world.approve("alice", "laptop", &laptop);
     world.approve("alice", "phone", &key("alice@phone"));
     let agent = world.start();
+    let (file, ssh) = (world.file("alice"), world.ssh("alice"));
+    let rogue = key("rogue");
+    let (f, s) = (file.display(), ssh.display());
+    assert!(whole(&world, &world.read("alice")));
+    let added = format!("added {}", fingerprint(&rogue));
+    let removed = format!("removed {}", fingerprint(&laptop));
+    let (added, removed) = (added.as_str(), removed.as_str());
+    let owner = format!("owner {MALLORY}:{MALLORY}");
+
+    check(&world, "append", &[added], || as_alice(&format!("echo '{rogue}' >> {f}")));
+    check(&world, "truncate", &[removed], || as_alice(&format!(": > {f}")));
+    check(&world, "rename over", &[added], || as_alice(&format!("echo '{rogue}' > {s}/x && mv {s}/x {f}")));
+    check(&world, "delete", &["deleted"], || as_alice(&format!("rm {f}")));
+    check(&world, "chmod 666", &["mode 0666"], || as_alice(&format!("chmod 666 {f}")));
+    check(&world, "chmod 000", &["mode 0000"], || as_alice(&format!("chmod 000 {f}")));
+    check(&world, "chown", &[&owner], || chown(&file, Some(MALLORY), Some(MALLORY)).unwrap());
+    check(&world, "a symlink", &["kind symbolic link", "deleted"], || {
+        as_alice(&format!("rm {f}; ln -s /etc/passwd {f}"));
+    });
+    check(&world, "a directory", &["kind directory", "deleted"], || {
+        as_alice(&format!("rm {f}; mkdir {f}; touch {f}/kept"));
+    });
+    check(&world, "a FIFO", &["kind fifo", "deleted"], || as_alice(&format!("rm {f}; mkfifo {f}")));
+    check(&world, "append again", &[added], || as_alice(&format!("echo '{rogue}' >> {f}")));
+
+    assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root:"), "nothing was followed");
+    let (status, log) = agent.stop();
+    assert!(status.success(), "{log}");
+    assert!(log.contains("drift undone"), "{log}");
+}
+
+#[test]
+fn every_change_to_the_directory_is_undone() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    let _agent = world.start();
     let (file, ssh, home) = (world.file("alice"), world.ssh("alice"), world.home("alice"));
     let rogue = key("rogue");
     let (f, s, h) = (file.display(), ssh.display(), home.display());
-    assert!(whole(&world, &world.read("alice")));
+    let added = format!("added {}", fingerprint(&rogue));
+    let added = added.as_str();
+    let with = |own: &'static str| [own, "deleted"];
 
-    check(&world, "append", || as_alice(&format!("echo '{rogue}' >> {f}")));
-    check(&world, "truncate", || as_alice(&format!(": > {f}")));
-    check(&world, "rename over", || as_alice(&format!("echo '{rogue}' > {s}/x && mv {s}/x {f}")));
-    check(&world, "delete", || as_alice(&format!("rm {f}")));
-    check(&world, "chmod 666", || as_alice(&format!("chmod 666 {f}")));
-    check(&world, "chmod 000", || as_alice(&format!("chmod 000 {f}")));
-    check(&world, "chown", || chown(&file, Some(MALLORY), Some(MALLORY)).unwrap());
-    check(&world, "a symlink", || as_alice(&format!("rm {f}; ln -s /etc/passwd {f}")));
-    check(&world, "a directory", || as_alice(&format!("rm {f}; mkdir {f}; touch {f}/kept")));
-    check(&world, "a FIFO", || as_alice(&format!("rm {f}; mkfifo {f}")));
-    check(&world, "rm -rf and recreate", || {
+    check(&world, "rm -rf and recreate", &[added, "deleted"], || {
         as_alice(&format!("rm -rf {s}; mkdir -m 700 {s}; echo '{rogue}' > {f}"));
     });
-    check(&world, "mv away and a new one", || {
+    check(&world, "mv away and a new one", &[added, "deleted"], || {
         as_alice(&format!("rm -rf {h}/old; mv {s} {h}/old; mkdir -m 700 {s}; echo '{rogue}' > {f}"));
     });
-    check(&world, ".ssh chmod 777", || as_alice(&format!("chmod 777 {s}")));
-    check(&world, ".ssh chmod 000", || as_alice(&format!("chmod 000 {s}")));
-    check(&world, ".ssh deleted", || as_alice(&format!("rm -rf {s}")));
-    check(&world, ".ssh a symlink", || {
+    check(&world, ".ssh chmod 777", &["directory-mode 0777"], || as_alice(&format!("chmod 777 {s}")));
+    check(&world, ".ssh chmod 000", &["directory-mode 0000"], || as_alice(&format!("chmod 000 {s}")));
+    check(&world, ".ssh deleted", &["deleted"], || as_alice(&format!("rm -rf {s}")));
+    check(&world, ".ssh a symlink", &with("kind symbolic link"), || {
         as_alice(&format!(
             "mkdir -p -m 700 {h}/elsewhere; echo '{rogue}' > {h}/elsewhere/authorized_keys; rm -rf {s}; ln -s elsewhere {s}"
         ));
     });
-    check(&world, ".ssh a file", || as_alice(&format!("rm -rf {s}; echo '{rogue}' > {s}")));
-    check(&world, ".ssh a FIFO", || as_alice(&format!("rm -rf {s}; mkfifo {s}")));
-    check(&world, "a directory of root moved in its place", || {
+    check(&world, ".ssh a file", &with("kind file"), || {
+        as_alice(&format!("rm -rf {s}; echo '{rogue}' > {s}"));
+    });
+    check(&world, ".ssh a FIFO", &with("kind fifo"), || as_alice(&format!("rm -rf {s}; mkfifo {s}")));
+    check(&world, "a directory of root moved in its place", &with("kind directory of uid 0"), || {
         let old = home.join("old-of-root");
         let _ = fs::remove_dir_all(&old);
         fs::create_dir(&old).unwrap();
         fs::write(old.join("authorized_keys"), &rogue).unwrap();
         as_alice(&format!("rm -rf {h}/x; mv {s} {h}/x; mv -T {h}/old-of-root {s}"));
     });
-    check(&world, "append again", || as_alice(&format!("echo '{rogue}' >> {f}")));
+    check(&world, "append again", &[added], || as_alice(&format!("echo '{rogue}' >> {f}")));
 
-    assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root:"), "nothing was followed");
     assert!(fs::read_to_string(home.join("elsewhere/authorized_keys")).unwrap().contains("rogue"));
-    let (status, log) = agent.stop();
-    assert!(status.success(), "{log}");
-    assert!(log.contains("drift undone"), "{log}");
 }
 
 #[test]
@@ -101,7 +177,7 @@ fn a_write_through_a_mapping_is_undone_when_it_is_closed() {
     world.approve("alice", "laptop", &key("alice@laptop"));
     let _agent = world.start();
     let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm[0:5]=b'#evil'\nm.flush()\nm.close()\nf.close()";
-    check(&world, "a write through mmap", || {
+    check(&world, "a write through mmap", &["bytes"], || {
         let done = Command::new("python3").args(["-c", script]).arg(world.file("alice")).status().unwrap();
         assert!(done.success());
     });
@@ -115,10 +191,17 @@ fn a_write_through_a_hard_link_is_undone() {
     let _agent = world.start();
     let rogue = key("rogue");
     let (f, h) = (world.file("alice"), world.home("alice"));
-    check(&world, "a hard link", || as_alice(&format!("ln -f {} {}/link", f.display(), h.display())));
-    check(&world, "a write through a hard link", || {
-        as_alice(&format!("ln -f {} {h}/link; echo '{rogue}' >> {h}/link", f.display(), h = h.display()));
+    check(&world, "a hard link", &["links"], || {
+        as_alice(&format!("ln -f {} {}/link", f.display(), h.display()));
     });
+    check(
+        &world,
+        "a write through a hard link",
+        &["links", &format!("added {}", fingerprint(&rogue))],
+        || {
+            as_alice(&format!("ln -f {} {h}/link; echo '{rogue}' >> {h}/link", f.display(), h = h.display()));
+        },
+    );
 }
 
 #[test]
@@ -165,6 +248,8 @@ fn flags_that_lock_a_planted_key_in_are_cleared() {
             let last = world.status()["drift"]["last"]["changes"].to_string();
             last.contains("immutable or append-only flag") && last.contains("directory") == (on == &ssh)
         });
+        let locked = format!("locked {}", if on == &ssh { "directory" } else { "file" });
+        wait(&what, || counts(&world).values().any(|(_, incident)| changes(incident).contains(&locked)));
     }
     assert_eq!(world.account("alice")["state"], "in-sync");
 }
@@ -195,6 +280,9 @@ fn access_control_lists_are_undone_and_not_handed_down() {
             mode && world.read("alice") == content && of(&world.file("alice")).is_empty()
         };
         wait("a list on the file", restored);
+        wait("its incident", || {
+            counts(&world).values().any(|(_, incident)| changes(incident).contains(&"access-list".to_owned()))
+        });
         list(&["-m", &format!("d:u:{MALLORY}:rwx,d:g::-")], &world.ssh("alice"));
         fs::write(world.file("alice"), key("rogue")).unwrap();
         wait("the repair below a default list, which is not handed down", restored);
@@ -234,7 +322,7 @@ fn observe_mode_reports_and_writes_nothing() {
     let before = fs::metadata(world.file("alice")).unwrap();
     wait("the drift to be seen", || {
         let reason = world.account("alice")["reason"].as_str().unwrap_or_default().to_owned();
-        reason == format!("added {}", crate::world::fingerprint(&rogue))
+        reason == format!("added {}", fingerprint(&rogue))
     });
     assert_eq!(world.account("alice")["state"], "drifted");
     let status = world.run(&["status"]);
@@ -257,7 +345,7 @@ fn one_account_in_trouble_is_alone_with_it() {
     assert_eq!(world.account("bob")["state"], "refused");
     let reason = world.account("bob")["reason"].as_str().unwrap().to_owned();
     assert!(reason.contains(&format!("is a directory of uid {MALLORY}")), "{reason}");
-    check(&world, "append", || as_alice(&format!("echo x >> {}", world.file("alice").display())));
+    check(&world, "append", &["bytes"], || as_alice(&format!("echo x >> {}", world.file("alice").display())));
     assert_eq!(world.run(&["status"]).status.code(), Some(1));
     // Set right by a person, it is taken up at once.
     chown(world.ssh("bob"), Some(crate::world::BOB), Some(crate::world::BOB)).unwrap();

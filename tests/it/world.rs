@@ -162,7 +162,8 @@ impl World {
         path
     }
 
-    /// A command that runs in this host's mount namespace, where files of `etc` are those of `/etc`.
+    /// A command that runs in this host's mount namespace, where files of `etc` are those of `/etc`, those of `bin` stand
+    /// for programs of the host, and `sessions` is where logind keeps its own.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("unshare");
         command
@@ -172,6 +173,11 @@ impl World {
                  { [ -z \"$2\" ] || { mount -t tmpfs none /sys/class && mkdir -p /sys/class/dmi/id && \
                  echo \"$2\" > /sys/class/dmi/id/board_asset_tag; }; } && \
                  for own in $(ls \"$1/etc\"); do mount --bind \"$1/etc/$own\" \"/etc/$own\" || exit; done; \
+                 [ ! -d \"$1/bin\" ] || mount --bind \"$1/bin\" /usr/local/sbin || exit; \
+                 for own in $(ls \"$1/bin\" 2>/dev/null); do for place in /usr/bin /usr/sbin; do \
+                 [ ! -e \"$place/$own\" ] || mount --bind \"$1/bin/$own\" \"$place/$own\" || exit; done; done; \
+                 [ ! -d \"$1/sessions\" ] || { mount -t tmpfs none /run && mkdir -p /run/systemd/sessions && \
+                 mount --bind \"$1/sessions\" /run/systemd/sessions; } || exit; \
                  shift 2 && exec \"$@\"",
             )
             .arg("sh")
@@ -230,6 +236,24 @@ impl World {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
             panic!("{error}: {}{}", shown(&output.stdout), shown(&output.stderr));
         })
+    }
+
+    /// A program of this host's own; whatever is written into its directory can be read by it as `$WORLD/…`.
+    pub fn stand_in(&self, name: &str, script: &str) {
+        fs::create_dir_all(self.path("bin")).unwrap();
+        let path = self.path("bin").join(name);
+        let root = self.directory.path().display();
+        fs::write(&path, format!("#!/bin/sh\nWORLD='{root}'\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// Every incident that is kept, as `incidents --json` tells.
+    pub fn incidents(&self) -> Vec<Value> {
+        let output = self.run(&["incidents", "--json"]);
+        assert_eq!(output.status.code(), Some(0), "{}", shown(&output.stderr));
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(told["schema"], 1);
+        told["incidents"].as_array().unwrap().clone()
     }
 
     pub fn account(&self, name: &str) -> Value {

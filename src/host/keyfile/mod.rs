@@ -59,6 +59,31 @@ pub trait Witness {
     fn directory(&mut self, directory: BorrowedFd<'_>, inode: Inode, name: &str);
     /// The file itself.
     fn file(&mut self, file: BorrowedFd<'_>, inode: Inode);
+    /// When what was looked at was last changed, on the way from the home to what stands at the file's name.
+    fn changed(&mut self, _: Mark) {}
+}
+
+/// What was looked at, and its change time (`inode(7)`, `st_ctime`): set by the kernel at each change, and by nobody
+/// else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// What it is.
+    pub of: Marked,
+    /// Seconds and nanoseconds since 1970, by the clock of its file system.
+    pub changed_at: (i64, i64),
+    /// Its inode number.
+    pub inode: u64,
+}
+
+/// What a [`Mark`] is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// A directory that is as it is to be.
+    Directory,
+    /// One that lets others write, or keeps its owner out.
+    UntidyDirectory,
+    /// What stands at the file's name.
+    File,
 }
 
 /// Device and inode number.

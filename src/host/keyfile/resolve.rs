@@ -13,7 +13,7 @@ use nix::unistd::Uid;
 
 use crate::host::keyfile::flags;
 use crate::host::keyfile::identity::Identity;
-use crate::host::keyfile::{Inode, Observed, READ_LIMIT, Refusal, Target, Witness};
+use crate::host::keyfile::{Inode, Mark, Marked, Observed, READ_LIMIT, Refusal, Target, Witness};
 use crate::model::access::Loose;
 use crate::model::plan::{Difference, Found, FoundFile, Kind};
 
@@ -44,17 +44,25 @@ pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> R
     let mut directories = Vec::new();
     let mut here = start(target)?;
     let mut loose = here.loose.take();
+    witness.changed(mark(Marked::Directory, &here.stat));
     for name in steps(target) {
         witness.directory(here.descriptor.as_fd(), inode(&here.stat), name);
         here = match enter(&here, name, target)? {
             Step::Directory(held) => held,
             Step::Missing => {
+                mark_again(&here, witness);
                 return Ok(Observed { found: Found::Nothing, directories, loose: loose.map(|loose| *loose) });
             }
-            Step::Obstacle(kind) => return Err(Refusal::Obstacle { path: here.path.join(name), kind }),
+            Step::Obstacle(kind) => {
+                mark_again(&here, witness);
+                return Err(Refusal::Obstacle { path: here.path.join(name), kind });
+            }
         };
         loose = loose.or_else(|| self::loose(&here.path, &here.stat, target.account.uid));
-        if !is_tidy(&here, target) {
+        let tidy = is_tidy(&here, target);
+        let marked = if tidy { Marked::Directory } else { Marked::UntidyDirectory };
+        witness.changed(mark(marked, &here.stat));
+        if !tidy {
             directories.push(Difference::DirectoryMode(permissions(&here.stat)));
             if permissions(&here.stat) & 0o700 != 0o700 {
                 // Not even its owner can look into it.
@@ -221,9 +229,13 @@ fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness
     let look_at = |source| Refusal::Io { what: "look at", path: path.clone(), source };
     let stat = match fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
-        Err(Errno::ENOENT) => return Ok(Found::Nothing),
+        Err(Errno::ENOENT) => {
+            mark_again(here, witness);
+            return Ok(Found::Nothing);
+        }
         Err(source) => return Err(look_at(source)),
     };
+    witness.changed(mark(Marked::File, &stat));
     if kind(&stat) != Kind::File {
         return Ok(Found::Other(kind(&stat)));
     }
@@ -231,7 +243,10 @@ fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness
     let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let file = match openat2(&here.descriptor, name, beneath(flags)) {
         Ok(file) => File::from(file),
-        Err(Errno::ENOENT) => return Ok(Found::Nothing),
+        Err(Errno::ENOENT) => {
+            mark_again(here, witness);
+            return Ok(Found::Nothing);
+        }
         Err(Errno::EXDEV) => return Err(Refusal::Mounted(path.clone())),
         // Not readable for its own account, leased, or swapped: different from ours in any case.
         Err(Errno::EACCES | Errno::EWOULDBLOCK | Errno::ELOOP | Errno::ENXIO) => {
@@ -249,11 +264,23 @@ fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness
     }
     let access_list = flags::has_access_list(&file);
     let limit = READ_LIMIT.max(u64::try_from(expected).unwrap_or(u64::MAX));
-    let content = read_at_most(file, limit).map_err(look_at)?;
+    let content = read_at_most(&file, limit).map_err(look_at)?;
+    witness.changed(mark(Marked::File, &fstat(&file).map_err(look_at)?));
     Ok(Found::File(FoundFile { access_list, ..found_file(&stat, content) }))
 }
 
-fn read_at_most(file: File, limit: u64) -> nix::Result<Option<Vec<u8>>> {
+/// Looks at the change time again: the entry may have gone after the directory was first looked at.
+fn mark_again(here: &Held, witness: &mut dyn Witness) {
+    if let Ok(stat) = fstat(&here.descriptor) {
+        witness.changed(mark(Marked::Directory, &stat));
+    }
+}
+
+fn mark(of: Marked, stat: &FileStat) -> Mark {
+    Mark { of, changed_at: (stat.st_ctime, stat.st_ctime_nsec), inode: stat.st_ino }
+}
+
+fn read_at_most(file: &File, limit: u64) -> nix::Result<Option<Vec<u8>>> {
     let mut content = Vec::new();
     let read = file.take(limit.saturating_add(1)).read_to_end(&mut content);
     match read {

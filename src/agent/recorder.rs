@@ -1,0 +1,365 @@
+//! The incident store: `incidents/ID.json`, and `incidents/ID.content` beside it, for root alone.
+//!
+//! Written by a thread of its own that lives while there is something to write: a repair never waits for it, and an idle
+//! agent has none. What it cannot write it says once and lets go. Nothing waits for the disk but the end of a burst, so a
+//! power cut may leave an empty file: whoever reads passes over it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use jiff::SignedDuration;
+
+use crate::agent::events::{self, chain};
+use crate::host::audit::{self, From};
+use crate::host::store::{self, StoreError};
+use crate::model::account::AccountName;
+use crate::model::audit::{Sought, find};
+use crate::model::incident::{Incident, MOST, MOST_BYTES, More, surplus};
+
+/// Where incidents go. Dropped, it first writes what it was given.
+pub(super) struct Recorder {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something was added, or it is time to end.
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    queue: BTreeMap<String, Task>,
+    /// Bytes of content in the queue.
+    held: u64,
+    /// A thread is there to see to the queue.
+    at_work: bool,
+    ending: bool,
+    /// Programs that the audit log named last, for each account.
+    programs: BTreeMap<AccountName, String>,
+    /// When the audit log was last asked.
+    asked: Option<Instant>,
+}
+
+/// What is to be done about one incident.
+enum Task {
+    /// Write it, and look for who did it.
+    New(Box<Incident>, Option<Vec<u8>>, Sought),
+    /// It came again.
+    Again(More),
+}
+
+/// Incidents that wait to be written; only a disk that stands still makes so many.
+const QUEUE: usize = 1000;
+
+/// A burst is over when nothing has come for so long. Then the disk is waited for: sooner, it would keep the disk from
+/// the next repair.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// A record of the kernel is in the log by then.
+const SETTLES: Duration = Duration::from_millis(300);
+
+/// Least time between two searches of the audit log: they read megabytes, and a flood needs no more of them.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// `ausearch --start recent` reaches back ten minutes.
+const RECENT: SignedDuration = SignedDuration::from_mins(9);
+
+impl Recorder {
+    pub(super) fn new() -> Self {
+        Self { shared: Arc::default(), thread: None }
+    }
+
+    /// Takes a new incident in.
+    pub(super) fn add(
+        &mut self,
+        directory: &Path,
+        mut incident: Incident,
+        content: Option<Vec<u8>>,
+        sought: Sought,
+    ) {
+        {
+            let mut state = locked(&self.shared);
+            if state.queue.len() >= QUEUE {
+                tracing::warn!(incident = incident.id, "incident not kept: too many at once");
+                return;
+            }
+            let size = content.as_ref().map_or(0, |content| length(content));
+            let content = content.filter(|_| state.held.saturating_add(size) <= MOST_BYTES);
+            match &content {
+                Some(_) => state.held += size,
+                None => incident.lose_content(),
+            }
+            let id = incident.id.clone();
+            state.queue.insert(id, Task::New(Box::new(incident), content, sought));
+        }
+        self.wake(directory);
+    }
+
+    /// Adds to an incident that was taken in before.
+    pub(super) fn again(&mut self, directory: &Path, id: &str, more: More) {
+        {
+            let mut state = locked(&self.shared);
+            match state.queue.get_mut(id) {
+                Some(Task::New(incident, ..)) => incident.add(more),
+                Some(Task::Again(before)) => before.add(more),
+                None => drop(state.queue.insert(id.to_owned(), Task::Again(more))),
+            }
+        }
+        self.wake(directory);
+    }
+
+    /// The program that changed this account's file, if the audit log has named one since it was last forgotten.
+    pub(super) fn program(&self, account: &AccountName) -> Option<String> {
+        locked(&self.shared).programs.get(account).cloned()
+    }
+
+    /// Forgets the programs of accounts that are not `wanted`.
+    pub(super) fn forget(&self, wanted: impl Fn(&AccountName) -> bool) {
+        locked(&self.shared).programs.retain(|account, _| wanted(account));
+    }
+
+    fn wake(&mut self, directory: &Path) {
+        let starts = !std::mem::replace(&mut locked(&self.shared).at_work, true);
+        if starts {
+            let (shared, directory) = (Arc::clone(&self.shared), directory.to_owned());
+            self.thread = Some(std::thread::spawn(move || Burst::new(&shared, directory).work()));
+        }
+        self.shared.bell.notify_one();
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        locked(&self.shared).ending = true;
+        self.shared.bell.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One life of the thread.
+struct Burst<'a> {
+    shared: &'a Shared,
+    directory: PathBuf,
+    /// Everything that is kept: its id, and the sizes of its files by their ending.
+    kept: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What to sync at the end.
+    written: BTreeSet<PathBuf>,
+    /// Who did these is not known yet.
+    unknown: Vec<(String, AccountName, Sought)>,
+    failed: bool,
+}
+
+impl<'a> Burst<'a> {
+    fn new(shared: &'a Shared, directory: PathBuf) -> Self {
+        Self {
+            shared,
+            directory,
+            kept: BTreeMap::new(),
+            written: BTreeSet::new(),
+            unknown: Vec::new(),
+            failed: false,
+        }
+    }
+
+    fn work(mut self) {
+        let _ends = Ends(self.shared);
+        let listed = store::make_directory(&self.directory, 0o700).and_then(|()| self.list());
+        self.note(listed);
+        let audited = audit::is_here();
+        let (mut ask_at, mut quiet_at) = (None, Instant::now());
+        loop {
+            let (tasks, ending) = {
+                let mut state = locked(self.shared);
+                state.held = 0;
+                (std::mem::take(&mut state.queue), state.ending)
+            };
+            let idle = tasks.is_empty();
+            for (id, task) in tasks {
+                self.take(&id, task, audited);
+            }
+            if !self.unknown.is_empty() && ask_at.is_none() {
+                let next = locked(self.shared).asked.map(|at| at + PAUSE);
+                ask_at = Some((Instant::now() + SETTLES).max(next.unwrap_or_else(Instant::now)));
+            }
+            if let Some(at) = ask_at.filter(|at| ending || *at <= Instant::now()) {
+                ask_at = None;
+                tracing::debug!(late = ?at.elapsed(), incidents = self.unknown.len(), "asking the audit log");
+                self.ask();
+                continue;
+            }
+            if !idle {
+                quiet_at = Instant::now() + QUIET;
+                continue;
+            }
+            let sync_at = (!self.written.is_empty()).then_some(quiet_at);
+            if sync_at.is_some_and(|at| ending || at <= Instant::now()) {
+                self.sync();
+                continue;
+            }
+            let mut state = locked(self.shared);
+            if !state.queue.is_empty() || state.ending != ending {
+                continue;
+            }
+            let Some(until) = ask_at.into_iter().chain(sync_at).min() else {
+                state.at_work = false;
+                return;
+            };
+            let wait = until.saturating_duration_since(Instant::now());
+            drop(self.shared.bell.wait_timeout(state, wait));
+        }
+    }
+
+    /// What is kept already, without what a crash left half written.
+    fn list(&mut self) -> Result<(), StoreError> {
+        for (name, size) in store::names(&self.directory)? {
+            match name.rsplit_once('.') {
+                Some((_, "new")) => drop(std::fs::remove_file(self.directory.join(name))),
+                Some((id, what)) => {
+                    self.kept.entry(id.to_owned()).or_default().insert(what.to_owned(), size);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, id: &str, task: Task, audited: bool) {
+        match task {
+            Task::New(mut incident, content, sought) => {
+                if let Some(content) = &content
+                    && let Err(error) = self.put(id, "content", content)
+                {
+                    incident.lose_content();
+                    self.note(Err(error));
+                }
+                self.save(&incident);
+                if audited {
+                    self.unknown.push((id.to_owned(), incident.account.clone(), sought));
+                }
+            }
+            Task::Again(more) => self.change(id, |incident| incident.add(more)),
+        }
+    }
+
+    /// Reads an incident, changes it, writes it. One that is gone stays gone.
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut Incident)) {
+        match store::read_json::<Incident>(&self.path(id, "json")) {
+            Ok(Some(mut incident)) => {
+                change(&mut incident);
+                self.save(&incident);
+            }
+            Ok(None) => {}
+            Err(error) => self.note(Err(error)),
+        }
+    }
+
+    fn save(&mut self, incident: &Incident) {
+        let mut bytes = serde_json::to_vec(incident).unwrap_or_default();
+        bytes.push(b'\n');
+        let saved = self.put(&incident.id, "json", &bytes);
+        self.note(saved);
+    }
+
+    fn put(&mut self, id: &str, what: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.kept.entry(id.to_owned()).or_default().insert(what.to_owned(), length(bytes));
+        self.make_room();
+        let path = self.path(id, what);
+        if !self.kept.contains_key(id) {
+            return Ok(());
+        }
+        store::write_soon(&path, bytes, 0o600)?;
+        self.written.insert(path);
+        Ok(())
+    }
+
+    fn make_room(&mut self) {
+        let size = |files: &BTreeMap<String, u64>| files.values().sum::<u64>();
+        if self.kept.len() <= MOST && self.kept.values().map(size).sum::<u64>() <= MOST_BYTES {
+            return;
+        }
+        let kept: Vec<_> = self.kept.iter().map(|(id, files)| (id.clone(), size(files))).collect();
+        for id in surplus(&kept) {
+            for what in self.kept.remove(&id).into_iter().flat_map(BTreeMap::into_keys) {
+                let path = self.path(&id, &what);
+                let _ = std::fs::remove_file(&path);
+                self.written.remove(&path);
+            }
+        }
+    }
+
+    fn path(&self, id: &str, what: &str) -> PathBuf {
+        self.directory.join(format!("{id}.{what}"))
+    }
+
+    /// Asks the audit log once for all that are unknown.
+    fn ask(&mut self) {
+        let now = Instant::now();
+        let unknown = std::mem::take(&mut self.unknown);
+        let oldest = unknown.iter().map(|(.., sought)| sought.changed_at.unwrap_or(sought.undone_at)).min();
+        let newest = unknown.iter().map(|(.., sought)| sought.undone_at).max();
+        let old = oldest.zip(newest).is_some_and(|(oldest, newest)| newest.duration_since(oldest) > RECENT);
+        let records = audit::records(if old { From::Today } else { From::Recent });
+        locked(self.shared).asked = Some(now);
+        let records = match records {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "the audit log does not say who did it");
+                return;
+            }
+        };
+        for (id, account, sought) in unknown {
+            if let Some(who) = find(&records, &sought) {
+                events::attributed(&account, &id, &who);
+                locked(self.shared).programs.insert(account, who.exe.clone());
+                self.change(&id, |incident| incident.who = Some(who));
+            }
+        }
+    }
+
+    /// Off the way of every repair: the burst is over.
+    fn sync(&mut self) {
+        let written = std::mem::take(&mut self.written);
+        if written.is_empty() {
+            return;
+        }
+        let synced =
+            written.iter().try_for_each(|path| store::sync(path)).and_then(|()| store::sync(&self.directory));
+        self.note(synced);
+    }
+
+    /// Says what went wrong, once a burst.
+    fn note(&mut self, outcome: Result<(), StoreError>) {
+        if let Err(error) = outcome
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            tracing::warn!(error = chain(&error), "incident not kept, or not all of it");
+        }
+    }
+}
+
+/// Says that the thread has ended by a panic, so that the next incident has another one.
+struct Ends<'a>(&'a Shared);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            locked(self.0).at_work = false;
+        }
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+fn locked(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+}

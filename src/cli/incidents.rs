@@ -1,0 +1,221 @@
+//! `incidents`: what somebody else changed, and how it was undone. Exit 0 listed, or none; 2 usage or config, or not
+//! readable.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Args;
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, civil};
+use serde::Serialize;
+
+use crate::agent::{events, files};
+use crate::cli::Outcome;
+use crate::host::store;
+use crate::model::config::Config;
+use crate::model::escape::escaped;
+use crate::model::incident::{Change, Incident, Kept, SCHEMA, Since, Undone};
+
+/// What its exit status means, for `--help` and the man page.
+pub(super) const EXIT: &str = "\
+Exit status:
+  0  listed, or there is none
+  2  wrong usage or configuration, or not readable";
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Print JSON, schema 1
+    #[arg(long)]
+    json: bool,
+    /// Only those since then: `1h`, `2d`, `today`, `yesterday`, `2026-11-25`, `2026-11-25T10:00:00Z`
+    #[arg(long, value_name = "WHEN")]
+    since: Option<String>,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Listed {
+    schema: u32,
+    incidents: Vec<Told>,
+}
+
+#[derive(Serialize)]
+struct Told {
+    #[serde(flatten)]
+    incident: Incident,
+    /// The file with what is kept of the content.
+    content_file: Option<PathBuf>,
+}
+
+pub(super) fn run(arguments: &Arguments, config: &Config) -> Outcome {
+    let since =
+        arguments.since.as_deref().map(|text| point(text, super::now(), &super::zone())).transpose()?;
+    let directory = files::incidents(&config.paths);
+    let mut incidents = read(&directory)?;
+    incidents.retain(|told| since.is_none_or(|since| told.incident.last_at >= since));
+    let text = if arguments.json {
+        let mut text = serde_json::to_string_pretty(&Listed { schema: SCHEMA, incidents })?;
+        text.push('\n');
+        text
+    } else if incidents.is_empty() {
+        "no incident\n".to_owned()
+    } else {
+        incidents.iter().map(describe).collect::<Vec<_>>().join("\n")
+    };
+    super::print(&text)?;
+    Ok(0)
+}
+
+/// All that can be read, in order of time.
+fn read(directory: &Path) -> anyhow::Result<Vec<Told>> {
+    let mut names = match store::names(directory) {
+        Err(error) if error.is_denied() => bail!("{}; incidents are for root alone", events::chain(&error)),
+        names => names?,
+    };
+    names.sort();
+    let mut all = Vec::new();
+    for (name, _) in &names {
+        let Some(id) = name.strip_suffix(".json") else { continue };
+        match store::read_json::<Incident>(&directory.join(name)) {
+            Ok(Some(incident)) if incident.id == id => {
+                let content = format!("{id}.content");
+                let content = names.iter().any(|(name, _)| *name == content).then(|| directory.join(content));
+                all.push(Told { incident, content_file: content });
+            }
+            Ok(Some(_)) => tracing::warn!(name, "not the incident it is named after, passed over"),
+            // It went to make room.
+            Ok(None) => {}
+            Err(error) => tracing::warn!(error = events::chain(&error), "passed over"),
+        }
+    }
+    Ok(all)
+}
+
+/// A point in time as people write it.
+fn point(text: &str, now: Timestamp, zone: &TimeZone) -> anyhow::Result<Timestamp> {
+    let midnight = |date: civil::Date| anyhow::Ok(zone.to_timestamp(date.at(0, 0, 0, 0))?);
+    let today = zone.to_datetime(now);
+    match text {
+        "today" => return midnight(today.date()),
+        "yesterday" => return midnight(today.date().yesterday()?),
+        _ => {}
+    }
+    if let Ok(at) = text.parse::<Timestamp>() {
+        return Ok(at);
+    }
+    if let Ok(at) = text.parse::<civil::DateTime>() {
+        return Ok(zone.to_timestamp(at)?);
+    }
+    let ago = text.parse::<Span>().ok().filter(Span::is_positive);
+    let ago = ago.with_context(|| {
+        format!(
+            "not a time: `{}`; write 1h, 2d, today, yesterday, 2026-11-25 or 2026-11-25T10:00:00Z",
+            escaped(text)
+        )
+    })?;
+    // A day is a day of the calendar; hours are hours, whatever the clocks do.
+    Ok(now.checked_sub(ago).or_else(|_| zone.to_timestamp(today.checked_sub(ago)?))?)
+}
+
+fn describe(told: &Told) -> String {
+    let mut text = String::new();
+    let (t, incident) = (&mut text, &told.incident);
+    let _ = writeln!(t, "{:.3}  {}  {}", incident.at, incident.account, escaped(&incident.file));
+    for change in &incident.changes {
+        let _ = writeln!(t, "  {}", escaped(said(change).trim_end()));
+    }
+    if incident.more_changes > 0 {
+        let _ = writeln!(t, "  and {} more", incident.more_changes);
+    }
+    let stood = match (incident.stood_milliseconds, incident.stood_since) {
+        (Some(stood), Some(Since::Seen)) => format!("stood {} after it was first seen", duration(stood)),
+        (Some(stood), _) => format!("stood {}", duration(stood)),
+        (None, _) => "stood for an unknown time".to_owned(),
+    };
+    let undone = match incident.undone {
+        Undone::Replaced => "undone: file replaced",
+        Undone::SeenOnly => "seen, not written (mode = \"observe\")",
+    };
+    let _ = writeln!(t, "  {stood}, {undone}");
+    if let Some(who) = &incident.who {
+        let login = who.auid.map_or_else(|| "no login".to_owned(), |auid| format!("logged in as uid {auid}"));
+        let (exe, comm) = (escaped(&who.exe), escaped(&who.comm));
+        let _ =
+            writeln!(t, "  by {exe} ({comm}), pid {}, uid {}, {login}, at {:.3}", who.pid, who.uid, who.at);
+    }
+    if incident.repeated > 0 {
+        let again = if incident.repeated == 1 { "once" } else { &format!("{} times", incident.repeated) };
+        let _ = writeln!(t, "  the same came again {again}, last at {:.3}", incident.last_at);
+    }
+    if incident.uncounted > 0 {
+        let _ = writeln!(
+            t,
+            "  {} other changes in the same minute, of which nothing is kept",
+            incident.uncounted
+        );
+    }
+    if let Some(evidence) = &incident.evidence {
+        let kept = match (evidence.kept, &told.content_file) {
+            (Kept::Whole, Some(path)) => path.display().to_string(),
+            (Kept::Cut, Some(path)) => format!("{}, the beginning of it", path.display()),
+            _ => "not kept".to_owned(),
+        };
+        let _ = writeln!(t, "  content {kept} ({} bytes, {})", evidence.bytes, evidence.sha256);
+    }
+    text
+}
+
+fn said(change: &Change) -> String {
+    match change {
+        Change::Deleted => "deleted".to_owned(),
+        Change::Kind { to } => format!("replaced by a {to}"),
+        Change::Added { fingerprint, comment } => format!("+ {fingerprint} {comment}"),
+        Change::Removed { fingerprint, comment } => format!("- {fingerprint} {comment}"),
+        Change::Altered { fingerprint, comment } => format!("~ {fingerprint} {comment}"),
+        Change::Bytes => "other bytes, same keys".to_owned(),
+        Change::Unreadable => "could not be read".to_owned(),
+        Change::Owner { from, to } => format!("owner {from} to {to}"),
+        Change::Mode { from, to } => format!("mode {from} to {to}"),
+        Change::Links { count } => format!("{count} hard links"),
+        Change::AccessList => "access control list".to_owned(),
+        Change::Locked { on } => format!("immutable or append-only flag on the {on}"),
+        Change::DirectoryMode { to } => format!("directory mode {to}"),
+    }
+}
+
+/// In the unit that a person would take.
+fn duration(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match seconds {
+        0 => format!("{milliseconds} ms"),
+        1..60 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_in_time_is_read_as_people_write_it() {
+        let (now, zone) = ("2026-11-25T22:11:33Z".parse().unwrap(), TimeZone::fixed(jiff::tz::offset(1)));
+        let check = |text: &str, expected: &str| {
+            assert_eq!(point(text, now, &zone).unwrap().to_string(), expected, "{text}");
+        };
+        check("2026-11-25T10:00:00Z", "2026-11-25T10:00:00Z");
+        check("2026-11-25T10:00:00", "2026-11-25T09:00:00Z");
+        check("2026-11-25", "2026-11-24T23:00:00Z");
+        check("today", "2026-11-24T23:00:00Z");
+        check("yesterday", "2026-11-23T23:00:00Z");
+        check("90m", "2026-11-25T20:41:33Z");
+        check("2d", "2026-11-23T22:11:33Z");
+        for text in ["", "soon", "-1h", "2026-13-01"] {
+            let error = point(text, now, &zone).unwrap_err().to_string();
+            assert!(error.starts_with("not a time"), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! A program of the host's, asked a question: by an absolute path, without a shell, with little environment, within
+//! bounds of time and output.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// A program.
+#[derive(Clone, Debug)]
+pub struct Program(PathBuf);
+
+/// Why it gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// It could not be run.
+    #[error("cannot run `{}`", .path.display())]
+    Start {
+        /// Which.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// It did not end in time.
+    #[error("`{}` did not end within {} s", .0.display(), .1.as_secs())]
+    Late(PathBuf, Duration),
+    /// It refused, and said this last.
+    #[error("`{}` failed: {}", .path.display(), .said.as_deref().unwrap_or("it did not say why"))]
+    Failed {
+        /// Which.
+        path: PathBuf,
+        /// The last line of its complaint.
+        said: Option<String>,
+    },
+}
+
+/// What an answer may cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Until its end.
+    pub time: Duration,
+    /// What is read of its output; the rest is not waited for.
+    pub bytes: u64,
+}
+
+/// What is kept of a complaint.
+const COMPLAINT: u64 = 4096;
+
+impl Program {
+    /// The first of `places` that is a file. Never by `PATH`: root runs it.
+    pub fn find(places: &[&str]) -> Option<Self> {
+        places.iter().map(Path::new).find(|path| path.is_file()).map(|path| Self(path.to_owned()))
+    }
+
+    /// Runs it and gives what it printed. Blocks.
+    pub fn ask<'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a str>,
+        bounds: Bounds,
+    ) -> Result<String, ProgramError> {
+        let start = |source| ProgramError::Start { path: self.0.clone(), source };
+        let mut child = Command::new(&self.0)
+            .args(arguments)
+            .env_clear()
+            // Dates and words as they are read here.
+            .envs([("LC_ALL", "C"), ("TZ", "UTC")])
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(start)?;
+        let complained = collect(child.stderr.take(), COMPLAINT);
+        let said = collect(child.stdout.take(), bounds.bytes).recv_timeout(bounds.time);
+        let Ok((text, whole)) = said else {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(ProgramError::Late(self.0.clone(), bounds.time));
+        };
+        if !whole {
+            // Enough was said.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Ok(text);
+        }
+        let complaint = complained.recv_timeout(bounds.time).map(|(text, _)| text).unwrap_or_default();
+        if end(&mut child).map_err(start)?.success() {
+            return Ok(text);
+        }
+        let said = complaint.lines().last().map(|line| line.trim().to_owned());
+        Err(ProgramError::Failed { path: self.0.clone(), said })
+    }
+}
+
+/// Waits for a child that has closed its output, and so is about to end; one that does not is ended.
+fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    for _ in 0..200 {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    child.kill()?;
+    child.wait()
+}
+
+/// Reads a pipe on a thread of its own, so that a full pipe never blocks the child; whether that was all of it.
+fn collect(pipe: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Receiver<(String, bool)> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(pipe) = pipe {
+            // What was read before an error is all there is.
+            let _ = pipe.take(limit).read_to_end(&mut bytes);
+        }
+        let whole = u64::try_from(bytes.len()).is_ok_and(|length| length < limit);
+        let _ = sender.send((String::from_utf8_lossy(&bytes).into_owned(), whole));
+    });
+    receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOUNDS: Bounds = Bounds { time: Duration::from_secs(10), bytes: 1000 };
+
+    fn sh(script: &str, bounds: Bounds) -> Result<String, ProgramError> {
+        Program::find(&["/nowhere/sh", "/bin/sh"]).unwrap().ask(["-c", script], bounds)
+    }
+
+    #[test]
+    fn an_answer_is_what_was_printed_within_the_bounds() {
+        assert_eq!(sh("echo $TZ $HOME$SHLVL_; pwd", BOUNDS).unwrap(), "UTC\n/\n");
+        let most = sh("while :; do echo 0123456789; done", BOUNDS).unwrap();
+        assert_eq!(most.len(), 1000, "and what goes on for ever is ended");
+        let short = Bounds { time: Duration::from_millis(100), ..BOUNDS };
+        assert!(matches!(sh("exec sleep 1000", short), Err(ProgramError::Late(..))));
+    }
+
+    #[test]
+    fn a_failure_says_what_was_said_last() {
+        let error = sh("echo x; echo why >&2; exit 3", BOUNDS).unwrap_err();
+        assert_eq!(error.to_string(), "`/bin/sh` failed: why");
+        assert!(matches!(sh("exit 1", BOUNDS), Err(ProgramError::Failed { said: None, .. })));
+        assert!(Program::find(&["/nowhere/sh", "/"]).is_none());
+    }
+}

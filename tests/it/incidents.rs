@@ -1,0 +1,365 @@
+//! What is kept of a change that was undone, who made it, and what stays within bounds.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::world::{
+    ALICE, BOB, Ends, World, fingerprint, key, litter, mode, numbered, shell_as, shown, wait,
+};
+
+/// The one incident that is kept, once it is there.
+fn one(world: &World) -> Value {
+    let mut all = Vec::new();
+    wait("the incident", || {
+        all = world.incidents();
+        !all.is_empty()
+    });
+    assert_eq!(all.len(), 1, "{all:#?}");
+    all.remove(0)
+}
+
+fn append(world: &World, account: &str, uid: u32, text: &str) {
+    let content = world.read(account);
+    let done = shell_as(uid, &format!("printf '%s\\n' '{text}' >> {}", world.file(account).display()));
+    assert!(done.status.success(), "{}", shown(&done.stderr));
+    wait("the repair", || world.read(account) == content);
+}
+
+#[test]
+fn an_incident_tells_what_it_was_and_keeps_what_stood_there() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    // What stood in a file before the agent came is no incident.
+    world.make_ssh("alice", ALICE);
+    world.put("alice", ALICE, &key("first run"));
+    let _agent = world.start();
+    let content = world.read("alice");
+    let rogue = format!("{} \u{1b}[2Jrogue", key("rogue"));
+    append(&world, "alice", ALICE, &rogue);
+    let incident = one(&world);
+    assert_eq!(incident["file"], world.file("alice").display().to_string());
+    let added = &incident["changes"][0];
+    assert_eq!((&added["change"], &added["fingerprint"]), (&"added".into(), &fingerprint(&rogue).into()));
+    assert_eq!(incident["changes"].as_array().unwrap().len(), 1);
+    assert_eq!((&incident["stood_since"], &incident["who"]), (&"file".into(), &Value::Null));
+    let tampered = format!("{content}{rogue}\n");
+    assert_eq!(
+        (&incident["evidence"]["bytes"], &incident["evidence"]["kept"]),
+        (&tampered.len().into(), &"whole".into())
+    );
+    let kept = incident["content_file"].as_str().unwrap();
+    assert_eq!(fs::read_to_string(kept).unwrap(), tampered);
+    let directory = world.path("state/incidents");
+    assert_eq!((mode(&directory), mode(kept.as_ref())), (0o700, 0o600));
+    assert_eq!(fs::metadata(&directory).unwrap().uid(), 0);
+
+    let text = shown(&world.run(&["incidents"]).stdout);
+    for part in ["alice", &format!("+ {}", fingerprint(&rogue)), "stood ", "undone: file replaced", kept] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!text.contains('\u{1b}'), "{text:?}");
+    let since = |when: &str| world.run(&["incidents", "--since", when]);
+    assert_eq!(shown(&since("1h").stdout), text);
+    assert_eq!(shown(&since("2100-01-01").stdout), "no incident\n");
+    let nonsense = since("soon");
+    assert_eq!(nonsense.status.code(), Some(2));
+    assert!(shown(&nonsense.stderr).contains("not a time: `soon`"), "{}", shown(&nonsense.stderr));
+    // Another instance's incidents do not go into an image.
+    let sealed = shown(&world.run(&["seal"]).stderr);
+    assert!(sealed.contains("nothing is removed"), "{sealed}");
+}
+
+#[test]
+fn incidents_are_for_root_alone() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    assert_eq!(world.pass(), 0);
+    world.put("alice", ALICE, &key("rogue"));
+    assert_eq!(world.pass(), 0);
+    one(&world);
+    // A copy that everybody can run.
+    let agent = world.path("agent");
+    fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), &agent).unwrap();
+    let asked =
+        shell_as(BOB, &format!("{} --config {} incidents", agent.display(), world.config().display()));
+    assert_eq!(asked.status.code(), Some(2));
+    assert!(shown(&asked.stderr).contains("incidents are for root alone"), "{}", shown(&asked.stderr));
+}
+
+#[test]
+fn a_change_made_while_no_agent_ran_has_stood_since_then() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    assert_eq!(world.pass(), 0);
+    let began = Instant::now();
+    fs::remove_file(world.file("alice")).unwrap();
+    wait("some time to pass", || began.elapsed() > Duration::from_millis(300));
+    assert_eq!(world.pass(), 0);
+    let incident = one(&world);
+    let stood = incident["stood_milliseconds"].as_u64().unwrap();
+    assert!((280..=began.elapsed().as_millis().try_into().unwrap()).contains(&stood), "{incident:#}");
+    assert_eq!((&incident["stood_since"], &incident["evidence"]), (&"directory".into(), &Value::Null));
+}
+
+#[test]
+fn observe_mode_keeps_one_incident_of_what_it_sees() {
+    let mut world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    assert_eq!(world.pass(), 0);
+    world.top = "mode = \"observe\"".to_owned();
+    world.tables = "[verify]\nevery = \"100ms\"".to_owned();
+    let agent = world.start_with(&["--log", "debug", "run"]);
+    shell_as(ALICE, &format!("echo '{}' >> {}", key("rogue"), world.file("alice").display()));
+    wait("the incident", || !world.incidents().is_empty());
+    let passes = || agent.log().matches("trigger=Timer").count();
+    let before = passes();
+    wait("ten more passes", || passes() >= before + 10);
+    let incident = one(&world);
+    assert_eq!((&incident["undone"], &incident["repeated"]), (&"seen-only".into(), &0.into()));
+    assert!(shown(&world.run(&["incidents"]).stdout).contains("seen, not written"));
+}
+
+#[test]
+fn the_audit_log_says_who_it_was() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    // What the kernel records of `tee -a .ssh/authorized_keys`, at the time at which it is asked for.
+    world.stand_in(
+        "ausearch",
+        r#"echo "$*" >> "$WORLD/asked"
+[ -e "$WORLD/at" ] || exit 1
+at=$(cat "$WORLD/at")
+cat <<END
+type=SYSCALL msg=audit($at:41): arch=c000003e syscall=257 success=yes exit=3 a0=ffffff9c a1=55 a2=441 a3=1b6 items=2 ppid=10 pid=11 auid=1000 uid=0 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 tty=pts0 ses=3 comm="tee" exe="/usr/bin/tee" subj=unconfined key="authorized_keys"
+type=CWD msg=audit($at:41): cwd="$WORLD/home/alice"
+type=PATH msg=audit($at:41): item=0 name=".ssh/" inode=70 dev=fd:01 mode=040700 ouid=1000 ogid=1000 rdev=00:00 nametype=PARENT
+type=PATH msg=audit($at:41): item=1 name=".ssh/authorized_keys" inode=71 dev=fd:01 mode=0100600 ouid=1000 ogid=1000 rdev=00:00 nametype=NORMAL
+END"#,
+    );
+    let agent = world.start();
+    append(&world, "alice", ALICE, &key("unknown"));
+    wait("the first question", || world.path("asked").exists());
+    assert_eq!(one(&world)["who"], Value::Null, "the log has no record");
+    let content = world.read("alice");
+    let date = Command::new("date").arg("+%s.%3N").output().unwrap();
+    fs::write(world.path("at"), shown(&date.stdout).trim()).unwrap();
+    shell_as(ALICE, &format!("echo '{}' >> {}", key("rogue"), world.file("alice").display()));
+    wait("the repair", || world.read("alice") == content);
+    let mut incident = Value::Null;
+    wait("who it was", || {
+        incident = world.incidents().pop().unwrap();
+        !incident["who"].is_null()
+    });
+    let who = &incident["who"];
+    assert_eq!(
+        (&who["exe"], &who["pid"], &who["auid"], &who["uid"]),
+        (&"/usr/bin/tee".into(), &11.into(), &1000.into(), &0.into())
+    );
+    assert!(agent.log().contains("the audit log says who changed the file"), "{}", agent.log());
+    assert!(
+        shown(&world.run(&["incidents"]).stdout)
+            .contains("by /usr/bin/tee (tee), pid 11, uid 0, logged in as uid 1000")
+    );
+    let asked = fs::read_to_string(world.path("asked")).unwrap();
+    assert!(
+        asked.lines().all(|line| line == "--input-logs -k authorized_keys --start recent --format raw"),
+        "{asked}"
+    );
+}
+
+#[test]
+fn an_audit_log_that_does_not_answer_keeps_nobody_waiting() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    world.stand_in("ausearch", "echo $$ > \"$WORLD/asked\"; exec sleep 1000");
+    let agent = world.start();
+    append(&world, "alice", ALICE, &key("rogue"));
+    wait("the question", || world.path("asked").exists());
+    append(&world, "alice", ALICE, &key("another"));
+    wait("both incidents", || world.incidents().len() == 2);
+    wait("the end of waiting", || agent.log().contains("did not end within 2 s"));
+    let pid = fs::read_to_string(world.path("asked")).unwrap();
+    wait("the end of the program", || !fs::exists(format!("/proc/{}", pid.trim())).unwrap());
+}
+
+/// Two programs that both think the file is theirs.
+#[test]
+fn a_rival_is_recognised_and_the_host_is_not_burnt() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    // The audit log has the record of a `mv` a moment ago, whenever it is asked.
+    world.stand_in(
+        "ausearch",
+        r#"head="type=SYSCALL msg=audit"
+for ago in 5 4 3 2 1; do
+  second=$(($(date +%s) - ago))
+  echo "$head($second.000:$second): success=yes pid=12 auid=4294967295 uid=61001 comm=\"mv\" exe=\"/opt/rival/agent\" key=\"authorized_keys\""
+  echo "type=PATH msg=audit($second.000:$second): item=0 name=\"$WORLD/home/alice/.ssh/authorized_keys\" nametype=CREATE"
+done"#,
+    );
+    let agent = world.start();
+    let (content, f, s) = (world.read("alice"), world.file("alice"), world.ssh("alice"));
+    fs::write(world.path("theirs"), key("theirs")).unwrap();
+    let script = format!(
+        "while :; do cmp -s {theirs} {f} || {{ cp {theirs} {s}/.theirs && mv {s}/.theirs {f}; }}; done",
+        theirs = world.path("theirs").display(),
+        f = f.display(),
+        s = s.display()
+    );
+    let id = ALICE.to_string();
+    let rival = Command::new("setpriv")
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "nice", "sh", "-c", &script])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let rival = Ends(rival);
+    wait("the rival to be named", || world.problems().contains("the same change comes again and again"));
+    let repaired = || world.status()["drift"]["repaired"].as_u64().unwrap();
+    wait("the back-off to grow", || repaired() >= 16);
+    // From here on each repair waits a second.
+    let (before, began) = (repaired(), Instant::now());
+    wait("three more repairs", || repaired() >= before + 3);
+    assert!(began.elapsed() > Duration::from_millis(1900), "{:?}", began.elapsed());
+    drop(rival);
+    wait("the file, for good", || world.read("alice") == content);
+    assert_eq!(agent.log().matches("another program manages this file").count(), 1, "{}", agent.log());
+    assert!(agent.log().contains("program=/opt/rival/agent"), "{}", agent.log());
+    assert!(world.problems().contains("`/opt/rival/agent` manages this file too"), "{}", world.problems());
+    let all = world.incidents();
+    let counted: u64 = all.iter().map(|incident| 1 + incident["repeated"].as_u64().unwrap()).sum();
+    assert!(all.len() <= 3 && counted >= before + 3, "{all:#?}");
+}
+
+/// Every drift another one, as fast as they are undone.
+#[test]
+fn a_thousand_drifts_stay_within_bounds_and_cost_nobody_else_anything() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    world.approve("bob", "laptop", &key("bob@laptop"));
+    let _agent = world.start();
+    let rogue = key("rogue of bob");
+    append(&world, "bob", BOB, &rogue);
+    let right = world.read("alice");
+    let began = Instant::now();
+    for number in 0..1000 {
+        fs::write(world.file("alice"), format!("{}\n{}", numbered(number, "rogue"), "#".repeat(2000)))
+            .unwrap();
+        wait("the repair", || world.read("alice") == right);
+    }
+    let minutes = began.elapsed().as_secs() / 60 + 1;
+    let of = |account: &str| -> Vec<Value> {
+        world.incidents().into_iter().filter(|incident| incident["account"] == account).collect()
+    };
+    let counted = |incidents: &[Value]| -> u64 {
+        let count = |incident: &Value| {
+            1 + incident["uncounted"].as_u64().unwrap() + incident["repeated"].as_u64().unwrap()
+        };
+        incidents.iter().map(count).sum()
+    };
+    // What comes while a repair is still being checked is undone with it, and counted once.
+    let repaired = || world.status()["drift"]["repaired"].as_u64().unwrap();
+    wait("all to be counted", || counted(&world.incidents()) == repaired());
+    assert!(repaired() > 100, "{}", repaired());
+    let kept = u64::try_from(of("alice").len()).unwrap();
+    assert!(kept <= 30 * minutes, "{kept} in {minutes} minutes");
+    let content = |incident: &Value| fs::read_to_string(incident["content_file"].as_str().unwrap()).unwrap();
+    // The first may be what a write has emptied and not filled yet.
+    assert!(of("alice")[..2].iter().any(|incident| content(incident).contains("rogue")));
+    let bob = of("bob");
+    assert_eq!(bob.len(), 1);
+    assert!(content(&bob[0]).contains(&rogue));
+}
+
+#[test]
+fn the_store_makes_room_at_the_cost_of_the_account_that_fills_it() {
+    let world = World::new();
+    for (account, uid) in [("alice", ALICE), ("bob", BOB)] {
+        world.approve(account, "laptop", &key(account));
+        assert_eq!(world.pass(), 0);
+        world.put(account, uid, &key("rogue"));
+        assert_eq!(world.pass(), 0);
+    }
+    let directory = world.path("state/incidents");
+    let template = world.incidents().remove(0);
+    let fill = |number: usize, content: usize| {
+        let mut incident = template.clone();
+        let id = format!("20200101T000000.{number:06}Z-alice");
+        incident["id"] = id.as_str().into();
+        fs::write(directory.join(format!("{id}.json")), incident.to_string()).unwrap();
+        if content > 0 {
+            fs::write(directory.join(format!("{id}.content")), "x".repeat(content)).unwrap();
+        }
+    };
+    (0..1100).for_each(|number| fill(number, 0));
+    fs::write(directory.join("20200101T000000.000000Z-alice.new"), "half").unwrap();
+    let tamper = |what: &str| {
+        world.put("alice", ALICE, &key(what));
+        assert_eq!(world.pass(), 0);
+    };
+    tamper("one more");
+    let ids = || -> Vec<String> {
+        world.incidents().iter().map(|incident| incident["id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(ids().len(), 1000);
+    assert!(ids()[0].contains(".000103Z"), "the oldest of alice's went first: {}", ids()[0]);
+    assert!(ids().iter().any(|id| id.ends_with("-bob")));
+    assert_eq!(
+        fs::read_dir(&directory)
+            .unwrap()
+            .filter(|entry| { entry.as_ref().unwrap().path().extension().unwrap() == "new" })
+            .count(),
+        0
+    );
+
+    (200..220).for_each(|number| fill(number, 1 << 20));
+    tamper("and another");
+    let bytes: u64 =
+        fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes <= 16 << 20, "{bytes}");
+    assert!(ids().iter().any(|id| id.ends_with("-bob")) && ids().last().unwrap().ends_with("-alice"));
+    assert!(world.incidents().last().unwrap()["content_file"].is_string());
+}
+
+#[test]
+fn a_content_too_large_to_keep_is_cut_and_said_to_be() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    assert_eq!(world.pass(), 0);
+    world.put("alice", ALICE, &format!("{}\n{}", key("rogue"), "#".repeat(300_000)));
+    assert_eq!(world.pass(), 0);
+    let incident = one(&world);
+    assert_eq!(incident["evidence"]["kept"], "cut");
+    assert!(incident["evidence"]["bytes"].as_u64().unwrap() > 300_000);
+    assert_eq!(fs::metadata(incident["content_file"].as_str().unwrap()).unwrap().len(), 256 << 10);
+}
+
+#[test]
+fn a_store_that_cannot_be_written_keeps_no_repair_from_happening() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    assert_eq!(world.pass(), 0);
+    fs::write(world.path("state/incidents"), "in the way").unwrap();
+    let agent = world.start();
+    for number in 0..3 {
+        append(&world, "alice", ALICE, &numbered(number, "rogue"));
+    }
+    wait("all three counted", || world.status()["drift"]["repaired"].as_u64().unwrap() >= 3);
+    let (status, log) = agent.stop();
+    assert!(status.success());
+    let complaints = log.matches("incident not kept").count();
+    assert!((1..=3).contains(&complaints), "{log}");
+    assert!(litter(&world.path("state"), &["enforced.json", "incidents"]).is_empty());
+}
+
+/// What the rule makes the kernel record; the rule itself is loaded where there is a kernel of one's own.
+#[test]
+fn the_shipped_audit_rule_gives_the_key_that_is_asked_for() {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/audit/authorized_keys.rules");
+    let rules = fs::read_to_string(path).unwrap();
+    let rules: Vec<&str> = rules.lines().filter(|line| line.starts_with("-a")).collect();
+    assert!(!rules.is_empty() && rules.iter().all(|rule| rule.ends_with("-k authorized_keys")), "{rules:?}");
+}
