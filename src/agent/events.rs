@@ -9,6 +9,7 @@ use crate::model::account::AccountName;
 use crate::model::incident::Who;
 use crate::model::plan::Difference;
 use crate::model::session::Session;
+use crate::model::status::OtherFile;
 
 /// `MESSAGE_ID`s: constant for ever, so that `journalctl MESSAGE_ID=…` finds a kind of event.
 pub mod id {
@@ -26,6 +27,8 @@ pub mod id {
     pub const REJECTED: &str = "b28e873e5fa743e29f5219db74d4e261";
     /// A file that was not ours is about to be replaced; names one key that leaves it.
     pub const FIRST_RUN: &str = "9783bc8f58eb41aab811b1b55147a83f";
+    /// sshd reads another file than the managed one, and it stays (`other-files = "report"`, or not in the home).
+    pub const OTHER_FILE: &str = "8867a5074d2847b8be936837186077dd";
     /// A fetch failed.
     pub const FETCH_FAILED: &str = "ed08cbaadad1488b91584e464e83e547";
     /// A fetch works again.
@@ -151,6 +154,15 @@ pub(super) fn first_run(account: &AccountName, file: &Path, fingerprint: &str, b
     );
 }
 
+pub(super) fn other_file(account: &AccountName, other: &OtherFile) {
+    let keys: Vec<&str> = other.keys.iter().take(20).map(|key| key.fingerprint.as_str()).collect();
+    let (file, keys) = (crate::model::escape::escaped(&other.file), keys.join(", "));
+    tracing::warn!(
+        message_id = id::OTHER_FILE, %account, file, keys,
+        "sshd also reads this file, and it stays"
+    );
+}
+
 pub(super) fn fetch_failed(source: &str, error: &str, hint: Option<&str>) {
     let hint = hint.unwrap_or_default();
     tracing::warn!(
@@ -178,6 +190,7 @@ fn wanted_changes(differences: &[Difference]) -> Vec<String> {
             Difference::Added(key) => format!("removed {key}"),
             Difference::Removed(key) => format!("added {key}"),
             Difference::Missing => "created".to_owned(),
+            Difference::OtherFile(other) => format!("removed other file {other}"),
             other => format!("was {other}"),
         })
         .collect()

@@ -6,6 +6,7 @@ pub mod enforce;
 pub mod events;
 pub mod fetch;
 mod incidents;
+mod others;
 pub mod pass;
 mod recorder;
 mod report;

@@ -14,6 +14,7 @@ use jiff::tz::TimeZone;
 use crate::agent::decide::Decided;
 use crate::agent::events::{self, chain};
 use crate::agent::incidents::Found;
+use crate::agent::others;
 use crate::agent::recorder::Recorder;
 use crate::agent::seen::Seen;
 use crate::agent::sessions::Asking;
@@ -115,6 +116,8 @@ pub struct Terms<'a> {
     pub accepted: Option<String>,
     /// Where watches are put.
     pub watches: Option<Arc<AgentWatches>>,
+    /// This pass is the only one, so it waits for what sshd has to say.
+    pub consults: bool,
     /// Write the status; `diff` writes nothing.
     pub publish: bool,
     /// Called again and again while the pass goes on.
@@ -215,6 +218,7 @@ impl Enforcer {
         &mut self,
         name: &AccountName,
         outcome: &Outcome,
+        others_refused: bool,
         wanted: Option<&Wanted>,
         trigger: Trigger,
     ) {
@@ -225,6 +229,7 @@ impl Enforcer {
         };
         let next = match (outcome, before) {
             (Outcome::Refused { .. } | Outcome::Hanging, _) => Some(Retry::Refused(refused + 1)),
+            _ if others_refused => Some(Retry::Refused(refused + 1)),
             (Outcome::Replaced { .. }, _) if trigger == Trigger::Timer && self.is_drift(name, wanted) => {
                 Some(Retry::Unannounced(0))
             }
@@ -285,12 +290,17 @@ impl Enforcer {
         terms: Terms<'_>,
         look_again: impl Fn(AccountName) + Clone + Send + 'static,
     ) -> Report {
-        let Terms { trigger, only, list, accepted, watches, publish, alive, now } = terms;
+        let Terms { trigger, only, list, accepted, watches, consults, publish, alive, now } = terms;
+        let only = self.widen(only);
+        let full = only.is_none();
         tracing::debug!(?trigger, accounts = only.as_ref().map(BTreeSet::len), "pass");
         self.publishing = publish;
-        if only.is_none() {
+        if full {
             self.problems.clear();
             self.decide(&list, accepted.as_deref(), now).await;
+        }
+        if consults {
+            self.consult_sshd().await;
         }
         let mut rows = self.rows();
         rows.retain(|row| only.as_ref().is_none_or(|only| only.contains(&row.name)));
@@ -302,15 +312,25 @@ impl Enforcer {
         self.know_ways(done.loose);
         let mut differences = Vec::new();
         for (name, outcome) in outcomes {
-            self.plan_retry(&name, &outcome, wanted.get(&name), trigger);
-            let seen = done.seen.remove(&name);
-            differences.extend(self.record(&name, outcome, wanted.get(&name), seen, now));
+            let others = done.others.remove(&name);
+            let stuck = others.as_ref().is_some_and(|others| others.refused.is_some());
+            self.plan_retry(&name, &outcome, stuck, wanted.get(&name), trigger);
+            let (seen, wanted) = (done.seen.remove(&name), wanted.get(&name));
+            let mut changed = self.record(&name, outcome, wanted, seen, now);
+            let others =
+                others.zip(wanted).map(|(others, wanted)| self.record_others(&name, others, wanted, now));
+            let others = others.unwrap_or_default();
+            if !others.is_empty() {
+                changed.get_or_insert_with(|| (name, Vec::new())).1.extend(others);
+            }
+            differences.extend(changed);
         }
         self.forget_rivals(now);
         let key_left = |(_, differences): &(_, Vec<Difference>)| {
-            differences.iter().any(|difference| matches!(difference, Difference::Added(_)))
+            let left = |difference: &_| matches!(difference, Difference::Added(_) | Difference::OtherFile(_));
+            differences.iter().any(left)
         };
-        let known = only.is_none() && !self.status.sessions.is_empty();
+        let known = full && !self.status.sessions.is_empty();
         let asked = matches!(trigger, Trigger::Startup | Trigger::Reload);
         if publish && (known || asked || differences.iter().any(key_left)) {
             self.ask_for_sessions();
@@ -337,7 +357,7 @@ impl Enforcer {
     }
 
     /// Looks at every managed file and writes nothing; for `status`.
-    pub async fn verify(&mut self, now: Timestamp) -> Vec<(AccountName, Outcome)> {
+    pub async fn verify(&mut self, now: Timestamp) -> Vec<(AccountName, Outcome, others::Seen)> {
         let names = self.enforced.accounts.keys().cloned().collect();
         self.look_up(names, now).await;
         self.check_age(now);
@@ -346,11 +366,17 @@ impl Enforcer {
         let (mut jobs, mut outcomes) = self.jobs(rows, Trigger::Timer, now);
         for job in &mut jobs {
             job.mode = Mode::Observe;
+            job.others.everywhere = true;
         }
-        let done = work::work(jobs, None, &mut self.hanging, |_| {}, &|| ()).await;
+        let mut done = work::work(jobs, None, &mut self.hanging, |_| {}, &|| ()).await;
         outcomes.extend(done.outcomes);
         self.know_ways(done.loose);
-        outcomes
+        let mut others = |name: AccountName, outcome| {
+            let others = done.others.remove(&name).unwrap_or_default();
+            (name, outcome, others)
+        };
+        let outcomes = outcomes.into_iter();
+        outcomes.map(|(name, outcome)| others(name, outcome)).collect()
     }
 
     /// Notes for each file that was looked at what `StrictModes` of sshd refuses on the way to it.
@@ -430,6 +456,7 @@ impl Enforcer {
             Owner::Root => (0, 0o640),
         };
         Job {
+            others: self.others(&target, listed),
             wanted: Wanted {
                 content: content(&with_break_glass(grants, break_glass, now)),
                 uid,

@@ -59,9 +59,13 @@ impl Enforcer {
             verified: false,
             content_digest,
             keys: Vec::new(),
-            access: self.judge_one(name, state),
+            access: None,
+            other_files: Vec::new(),
         };
         let before = self.status.accounts.remove(name);
+        let other_files = before.as_ref().map(|before| before.other_files.clone()).unwrap_or_default();
+        let access = self.judge_one(name, state, &other_files);
+        let fresh = AccountStatus { access, other_files, ..fresh };
         let changed_at = changed.or(before.and_then(|before| before.changed_at));
         self.status.accounts.insert(name.clone(), AccountStatus { changed_at, ..fresh });
     }

@@ -50,10 +50,6 @@ impl Seen {
     /// `found` stood there with the marks `before`; afterwards the marks were `after`. Both times are those of the one
     /// clock by which the kernel stamps that file system.
     pub(super) fn new(found: Found, before: &Marks, after: Option<&Marks>) -> Self {
-        let at = |mark: &Mark| {
-            let (seconds, nanoseconds) = mark.changed_at;
-            Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()
-        };
         // A directory that others may write to is a change of its own; the file in it may be as it was for years.
         let file = before.file.as_ref().filter(|_| found != Found::Nothing);
         let since = match (&before.untidy, file, &before.directory) {
@@ -72,11 +68,25 @@ impl Seen {
         Self { evidence, content, since, inode, undone_at }
     }
 
+    /// Another file with the marks `before` held `content`; once it was gone the marks were `after`.
+    pub(super) fn beside(content: Option<Vec<u8>>, before: &Marks, after: Option<&Marks>) -> Self {
+        let (evidence, content) = content.map(taken_down).unzip();
+        let since = before.file.as_ref().and_then(at).map(|at| (at, Since::File));
+        let inode = before.file.map(|mark| mark.inode);
+        let undone_at = after.and_then(|after| after.directory.as_ref()).and_then(at);
+        Self { evidence, content, since, inode, undone_at }
+    }
+
     /// How long it stood until `now`, or until it was undone.
     pub(super) fn stood(&self, now: Timestamp) -> Option<SignedDuration> {
         let (since, _) = self.since?;
         Some(self.undone_at.unwrap_or(now).duration_since(since).max(SignedDuration::ZERO))
     }
+}
+
+fn at(mark: &Mark) -> Option<Timestamp> {
+    let (seconds, nanoseconds) = mark.changed_at;
+    Timestamp::new(seconds, i32::try_from(nanoseconds).ok()?).ok()
 }
 
 fn taken_down(mut content: Vec<u8>) -> (Evidence, Vec<u8>) {
@@ -98,6 +108,12 @@ pub(super) struct Gathered {
 impl Gathered {
     pub(super) fn add(&mut self, account: &AccountName, seen: Option<Seen>) {
         let Some(mut seen) = seen else { return };
+        self.hold(&mut seen);
+        self.all.insert(account.clone(), seen);
+    }
+
+    /// Counts what `seen` has of content, or takes it away when that is too much.
+    pub(super) fn hold(&mut self, seen: &mut Seen) {
         let more =
             seen.content.as_ref().map_or(0, |content| u64::try_from(content.len()).unwrap_or(u64::MAX));
         if self.bytes.saturating_add(more) > MOST_BYTES {
@@ -105,7 +121,6 @@ impl Gathered {
         } else {
             self.bytes += more;
         }
-        self.all.insert(account.clone(), seen);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::model::account::{Account, AccountName};
 use crate::model::desired::Rules;
 use crate::model::openssh::Version;
 use crate::model::settings::Settings;
-use crate::model::status::{AccountState, SshdStatus};
+use crate::model::status::{AccountState, OtherFile, SshdStatus};
 
 /// What sshd said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Answer {
     pub private_groups: bool,
     /// Accounts that a `Match` may treat apart and that were not asked about.
     pub unasked: usize,
+    /// The paths in `AuthorizedKeysFile` cannot be told from one another.
+    has_blanks: bool,
     /// Each answer once.
     settings: Vec<Settings>,
     /// Which of them is whose; without a `Match` the first is everybody's.
@@ -67,7 +69,7 @@ pub(super) struct Knowledge {
     version_asked: Option<oneshot::Receiver<Option<Version>>>,
     /// What lines are written for.
     pub(super) version: Option<Version>,
-    answer: Option<Box<Answer>>,
+    pub(super) answer: Option<Box<Answer>>,
     at: Option<Timestamp>,
     /// The answer is not judged yet.
     news: bool,
@@ -78,6 +80,12 @@ pub(super) struct Knowledge {
     shared: Vec<Arc<Access>>,
     /// What `StrictModes` refuses, by account.
     pub(super) loose: BTreeMap<AccountName, Loose>,
+    /// It is here and could not say what it reads.
+    pub(super) is_mute: bool,
+    /// What was last said of other files that nothing is done about (`mode = "observe"`).
+    pub(super) observed: BTreeMap<AccountName, String>,
+    /// It reads other files than it did: every account is to be looked at.
+    pub(super) reads_anew: bool,
 }
 
 /// What the answer will depend on.
@@ -118,6 +126,7 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
     let (files, directories): (Vec<_>, Vec<_>) = started.files.into_iter().partition(|path| !path.is_dir());
     let mut answer = Answer {
         for_all: !configuration.has_match,
+        has_blanks: configuration.has_blanks || started.invocation.options.iter().any(|o| sshd::has_blank(o)),
         files: configuration.files.into_iter().chain(files).collect(),
         directories: configuration.directories.into_iter().chain(directories).collect(),
         ..Answer::default()
@@ -179,6 +188,16 @@ impl Answer {
         found.ok_or_else(|| {
             format!("sshd's configuration has a `Match`, and only {ASKED} accounts are asked about")
         })
+    }
+
+    /// `AuthorizedKeysFile` of `name`, or that of most accounts where it was not asked about; `None` where sshd has not
+    /// said. Where its paths cannot be told apart, none is meant.
+    pub fn reads(&self, name: Option<&AccountName>) -> Option<&str> {
+        let settings = match name {
+            Some(name) => self.settings(name).ok()?,
+            None => self.settings.first().filter(|_| self.error.is_none())?,
+        };
+        Some(if self.has_blanks { "" } else { &settings.files })
     }
 
     /// The groups of an account, where they were asked for.
@@ -275,6 +294,7 @@ impl Enforcer {
                 self.sshd.asked = None;
                 self.sshd.circumstances = Some(fingerprint);
                 if let Some(answer) = news {
+                    self.learn_files(&answer);
                     self.sshd.answer = Some(Box::new(answer));
                     self.sshd.at = Some(now);
                     self.sshd.news = true;
@@ -306,8 +326,9 @@ impl Enforcer {
         self.status.sshd = Some(answer.describe(at));
         let names: Vec<AccountName> = self.status.accounts.keys().cloned().collect();
         for name in names {
-            let Some(state) = self.status.accounts.get(&name).map(|row| row.state) else { continue };
-            let access = self.access(&answer, &name, state).map(|access| self.share(access));
+            let Some(row) = self.status.accounts.get(&name) else { continue };
+            let access = self.access(&answer, &name, row.state, &row.other_files);
+            let access = access.map(|access| self.share(access));
             if let Some(row) = self.status.accounts.get_mut(&name) {
                 row.access = access;
             }
@@ -316,19 +337,33 @@ impl Enforcer {
     }
 
     /// Judges one account that was just looked at.
-    pub(super) fn judge_one(&mut self, name: &AccountName, state: AccountState) -> Option<Arc<Access>> {
+    pub(super) fn judge_one(
+        &mut self,
+        name: &AccountName,
+        state: AccountState,
+        others: &[OtherFile],
+    ) -> Option<Arc<Access>> {
         let answer = self.sshd.answer.take()?;
-        let access = self.access(&answer, name, state);
+        let access = self.access(&answer, name, state, others);
         self.sshd.answer = Some(answer);
         access.map(|access| self.share(access))
     }
 
-    /// What sshd makes of the file of an account, by `answer`; `None` where there is no file of ours.
-    pub fn access(&self, answer: &Answer, name: &AccountName, state: AccountState) -> Option<Access> {
+    /// What sshd makes of the file of an account, by `answer`; `None` where there is no file of ours. `others` are the files
+    /// that are there besides.
+    pub fn access(
+        &self,
+        answer: &Answer,
+        name: &AccountName,
+        state: AccountState,
+        others: &[OtherFile],
+    ) -> Option<Access> {
         let account = self.decided.account(name)?;
         let location = self.config.accounts.file.locate(account)?;
         match state {
             AccountState::NoAccount | AccountState::Unmanaged => return None,
+            // For the sake of another file, its own is as it is to be.
+            AccountState::Refused if others.iter().any(|other| other.error.is_some()) => {}
             AccountState::Refused => return Some(Access::unknown("its file is not as it is to be")),
             AccountState::InSync | AccountState::Drifted | AccountState::Held => {}
         }
@@ -341,6 +376,7 @@ impl Enforcer {
         let facts = Facts {
             account,
             managed: &location.path,
+            guarded: &self.guarded(&settings.files, account, &location.path, others),
             // Expired or not: sshd's reasons to refuse a key are others.
             keys: &grants.iter().chain(&self.enforced.break_glass).collect::<Vec<_>>(),
             groups: answer.groups(name),

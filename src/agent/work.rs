@@ -4,13 +4,14 @@
 //! thread of their own; when it does not answer, it is left to its one account, and another takes the rest.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 
+use crate::agent::others;
 use crate::agent::seen::{Gathered, Marks, Seen};
 use crate::host::accounts;
 use crate::host::keyfile::{self, Inode, Mark, Observed, Refusal, Target, Terms, Witness};
@@ -50,6 +51,8 @@ pub struct Job {
     pub sweep: bool,
     /// The directory for a copy of the file that was there before the first replacement.
     pub backups: PathBuf,
+    /// Other files that sshd reads.
+    pub others: others::Work,
 }
 
 /// What came of it.
@@ -83,7 +86,7 @@ pub enum Outcome {
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Replacements of one file in one pass. Somebody who changes it faster than that is found by the next event.
-const ATTEMPTS: u32 = 3;
+pub(super) const ATTEMPTS: u32 = 3;
 
 /// Accounts whose thread has not come back.
 #[derive(Default)]
@@ -139,6 +142,8 @@ pub struct Done {
     pub loose: Vec<(AccountName, Option<Loose>)>,
     /// What stood in files that were ours and had been changed.
     pub seen: HashMap<AccountName, Seen>,
+    /// The other files of each account that was looked at.
+    pub others: HashMap<AccountName, others::Seen>,
     /// A thread did not come back in time.
     pub newly_hanging: bool,
 }
@@ -150,6 +155,8 @@ struct Settled {
     loose: Option<Loose>,
     /// What stood there, where that was not ours to expect.
     seen: Option<Seen>,
+    /// The other files.
+    others: others::Seen,
 }
 
 /// Does all `jobs`, and gives each account's outcome. `look_again` is called when a thread that was given up on
@@ -166,7 +173,7 @@ pub async fn work(
     let (stuck, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| hanging.has(job));
     let mut outcomes: Vec<_> =
         stuck.into_iter().map(|job| (job.target.account.name, Outcome::Hanging)).collect();
-    let mut loose = Vec::new();
+    let (mut loose, mut others) = (Vec::new(), HashMap::new());
     let total = outcomes.len() + jobs.len();
     let queue: Queue = Arc::new(Mutex::new(jobs.into()));
     let (sender, mut results) = mpsc::unbounded_channel();
@@ -174,9 +181,11 @@ pub async fn work(
     let mut worker = start();
     while outcomes.len() < total {
         alive();
-        if let Ok(Some(settled)) = tokio::time::timeout(PATIENCE, results.recv()).await {
+        if let Ok(Some(mut settled)) = tokio::time::timeout(PATIENCE, results.recv()).await {
             loose.push((settled.name.clone(), settled.loose));
             seen.add(&settled.name, settled.seen);
+            settled.others.evidence().for_each(|one| seen.hold(one));
+            others.insert(settled.name.clone(), settled.others);
             outcomes.push((settled.name, settled.outcome));
             continue;
         }
@@ -191,7 +200,7 @@ pub async fn work(
         newly_hanging = true;
         worker = start();
     }
-    Done { outcomes, loose, seen: seen.all, newly_hanging }
+    Done { outcomes, loose, seen: seen.all, others, newly_hanging }
 }
 
 fn spawn(
@@ -206,6 +215,10 @@ fn spawn(
         while let Some(job) = next(&queue, &own.0) {
             let mut loose = None;
             let (outcome, seen) = settle(&job, watches.as_deref(), &own.0.abandoned, &mut loose);
+            let subject = Subject::Account(job.target.account.name.clone());
+            let mut witness = Putting { watches: watches.as_deref(), subject, marks: Marks::default() };
+            let wanted_still = || !own.0.abandoned.load(Ordering::Acquire);
+            let others = others::settle(&job, &outcome, &mut witness, &wanted_still);
             let name = job.target.account.name;
             let released = {
                 let mut state = locked(&own.0.state);
@@ -217,7 +230,7 @@ fn spawn(
                 look_again(name);
                 return;
             }
-            if results.send(Settled { name, outcome, loose, seen }).is_err() {
+            if results.send(Settled { name, outcome, loose, seen, others }).is_err() {
                 return;
             }
         }
@@ -342,21 +355,25 @@ fn differences(wanted: &Wanted, observed: &Observed) -> Vec<Difference> {
     all
 }
 
-/// Copies the file that is about to be replaced for the first time. Tried again, it makes no second copy of the
-/// same content, and never more than a few: the content is the account's to choose.
+/// Copies the file that is about to be replaced for the first time.
 fn back_up(job: &Job, found: &Found) -> Result<Option<PathBuf>, String> {
-    const COPIES: [&str; 3] = ["", ".2", ".3"];
     let Found::File(file) = found else { return Ok(None) };
     let Some(content) = file.content.as_deref().filter(|content| !job.adopted && !content.is_empty()) else {
         return Ok(None);
     };
+    keep_copy(&job.backups, &format!("{}.authorized_keys", job.target.account.name), content)
+}
+
+/// Keeps a copy of `content` as `name`. Tried again, it makes no second copy of the same content, and never more than a
+/// few: the content is the account's to choose. `None` when there are that many.
+pub(super) fn keep_copy(backups: &Path, name: &str, content: &[u8]) -> Result<Option<PathBuf>, String> {
+    const COPIES: [&str; 3] = ["", ".2", ".3"];
     let failed = |error| {
         format!("the file that is there cannot be backed up: {}", crate::agent::events::chain(&error))
     };
-    store::make_directory(&job.backups, 0o700).map_err(failed)?;
-    let mut path = PathBuf::new();
+    store::make_directory(backups, 0o700).map_err(failed)?;
     for copy in COPIES {
-        path = job.backups.join(format!("{}.authorized_keys{copy}", job.target.account.name));
+        let path = backups.join(format!("{name}{copy}"));
         match store::read(&path).map_err(failed)? {
             Some(there) if there == content => return Ok(Some(path)),
             Some(_) => {}
@@ -366,7 +383,7 @@ fn back_up(job: &Job, found: &Found) -> Result<Option<PathBuf>, String> {
             }
         }
     }
-    Ok(Some(path))
+    Ok(None)
 }
 
 /// Puts a watch on everything that is looked at, and notes when it was last changed.

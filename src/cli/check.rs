@@ -52,8 +52,8 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
     own::directories(&config.paths, &mut findings);
     own::break_glass(&config, rules, &mut findings);
     own::daemons(&config.paths, &mut findings);
-    let accepted = &config.accounts.accepted_doors;
-    sshd::look(answer.as_ref(), &people, &read.grants(rules), &loose, accepted, &mut findings);
+    sshd::look(answer.as_ref(), &people, &read.grants(rules), &loose, &config, &mut findings);
+    sshd::others(answer.as_ref(), &people, &config, &mut findings).await;
     conclude(&findings, arguments.json)
 }
 

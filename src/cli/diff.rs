@@ -40,6 +40,7 @@ pub(super) async fn run(mut config: Config) -> Outcome {
         list: List::Given(&list),
         accepted: None,
         watches: None,
+        consults: true,
         publish: false,
         alive: &|| (),
         now: super::now(),

@@ -15,7 +15,7 @@ use crate::cli::Outcome;
 use crate::host::store;
 use crate::model::config::Config;
 use crate::model::escape::escaped;
-use crate::model::incident::{Change, Incident, Kept, SCHEMA, Since, Undone};
+use crate::model::incident::{Change, Incident, Kept, OtherKey, SCHEMA, Since, Undone};
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -135,6 +135,7 @@ fn describe(told: &Told) -> String {
     };
     let undone = match incident.undone {
         Undone::Replaced => "undone: file replaced",
+        Undone::Removed => "undone: file taken away",
         Undone::SeenOnly => "seen, not written (mode = \"observe\")",
     };
     let _ = writeln!(t, "  {stood}, {undone}");
@@ -181,6 +182,12 @@ fn said(change: &Change) -> String {
         Change::AccessList => "access control list".to_owned(),
         Change::Locked { on } => format!("immutable or append-only flag on the {on}"),
         Change::DirectoryMode { to } => format!("directory mode {to}"),
+        Change::OtherFile { kind, keys, more } => {
+            let key = |OtherKey { fingerprint, comment }: &OtherKey| format!("+ {fingerprint} {comment}");
+            let more = (*more > 0).then(|| format!("and {more} more"));
+            let keys: Vec<String> = keys.iter().map(key).chain(more).collect();
+            format!("another file that sshd reads ({kind}) {}", keys.join(", "))
+        }
     }
 }
 

@@ -27,7 +27,7 @@ use crate::model::account::AccountName;
 use crate::model::config::Config;
 use crate::model::desired::Grants;
 use crate::model::escape::escaped;
-use crate::model::plan::Difference;
+use crate::model::plan::{Difference, Kind, OtherFile};
 use crate::model::status::KeyStatus;
 
 /// Makes this host's authorized_keys say exactly what the approved list says.
@@ -279,10 +279,24 @@ fn describe_report(mut report: Report, grants: &Grants) -> String {
     report.differences.iter().map(describe).collect()
 }
 
+/// What goes with another file.
+fn describe_other(text: &mut String, other: &OtherFile) {
+    let path = escaped(&other.path.to_string_lossy());
+    for key in &other.keys {
+        let _ = writeln!(text, "  - {} {}  ({path})", key.fingerprint, key.comment);
+    }
+    let what = if other.kind == Kind::File { String::new() } else { format!(", {}", other.kind) };
+    let _ = writeln!(text, "  - {path}{what}");
+}
+
 /// What enforcing changes in one file: `+` what it gets, `-` what it loses, `~` what becomes as it is to be.
 fn describe_changes(account: &AccountName, differences: &[Difference], grants: &Grants) -> String {
     let mut text = format!("{account}\n");
     for difference in differences {
+        if let Difference::OtherFile(other) = difference {
+            describe_other(&mut text, other);
+            continue;
+        }
         let line = match difference {
             Difference::Added(key) => format!("- {} {}", key.fingerprint, key.comment),
             Difference::Removed(key) => {

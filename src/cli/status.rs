@@ -97,8 +97,17 @@ async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<S
     };
     let mut unverified = None;
     let seen = enforcer.verify(now).await;
-    for (name, seen) in seen {
+    for (name, seen, others) in seen {
         let Some(account) = status.accounts.get_mut(&name) else { continue };
+        let (others, left, refused) = others.describe();
+        account.other_files.retain(|other| other.error.is_some() && !others.is_empty());
+        account.other_files.extend(left);
+        let seen = match (seen, refused) {
+            (Seen::InSync, Some(reason)) => Seen::Refused { reason, differences: others, began: false },
+            (Seen::InSync, None) if !others.is_empty() => Seen::Differs(others),
+            (Seen::Differs(differences), _) => Seen::Differs([differences, others].concat()),
+            (seen, _) => seen,
+        };
         let (state, reason) = match seen {
             Seen::InSync => (AccountState::InSync, None),
             Seen::Differs(differences) | Seen::Replaced { differences, .. } => {
@@ -153,7 +162,7 @@ async fn ask_sshd(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
         )
     };
     for row in status.accounts.values_mut() {
-        row.access = enforcer.access(&answer, &row.name, row.state).map(Arc::new);
+        row.access = enforcer.access(&answer, &row.name, row.state, &row.other_files).map(Arc::new);
     }
     let managed = |name: &AccountName| status.accounts.get(name).is_some_and(ours);
     let found = unmanaged::look(&answer, others, managed);
@@ -308,8 +317,25 @@ fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
     }
     for door in access.iter().flat_map(|access| &access.doors) {
         let name = door.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
-        let accepted = if door.accepted { ", accepted" } else { "" };
+        let accepted = match (door.accepted, door.guarded) {
+            (true, _) => ", accepted",
+            (false, true) => ", guarded: taken away when it comes",
+            (false, false) => "",
+        };
         let _ = writeln!(t, "  door: {} {}{}{accepted}", door.kind.as_str(), escaped(&door.detail), name);
+    }
+    for other in &account.other_files {
+        let _ = writeln!(t, "  other file: {}", escaped(&other.file));
+        for key in &other.keys {
+            let _ =
+                writeln!(t, "    {} {} {}", key.fingerprint, escaped(&key.algorithm), escaped(&key.comment));
+        }
+        if other.more > 0 {
+            let _ = writeln!(t, "    and {}", count(other.more, "more key"));
+        }
+        if let Some(error) = &other.error {
+            let _ = writeln!(t, "    {}", escaped(error));
+        }
     }
     for key in &account.keys {
         let expires = match key.expires_at {

@@ -13,8 +13,9 @@ use crate::agent::{enforce, files};
 use crate::cli::Outcome;
 use crate::host::{process, store};
 use crate::model::config::Config;
+use crate::model::escape::escaped;
 use crate::model::list::FetchReport;
-use crate::model::status::{KeyStatus, Status};
+use crate::model::status::{KeyStatus, PlainKey, Status};
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -141,6 +142,14 @@ fn changes(before: Option<&Status>, after: &Status) -> String {
                     format!("  + {} {}  ({})", key.fingerprint, key.comment, super::provenance(key))
                 }))
                 .collect();
+        let others = before.and_then(|status| status.accounts.get(&account.name));
+        let others = others.map(|account| account.other_files.as_slice()).unwrap_or_default();
+        let gone = others.iter().filter(|other| account.other_files.iter().all(|o| o.file != other.file));
+        let gone = gone.flat_map(|other| other.keys.iter().map(|key| (other.file.as_str(), key)));
+        let line = |(file, PlainKey { fingerprint, comment, .. }): (&str, &PlainKey)| {
+            format!("  - {fingerprint} {comment}  ({})", escaped(file))
+        };
+        let lines: Vec<String> = lines.into_iter().chain(gone.map(line)).collect();
         if !lines.is_empty() {
             let _ = writeln!(text, "{}\n{}", account.name, lines.join("\n"));
         }

@@ -61,6 +61,8 @@ pub struct Facts<'a> {
     pub managed: &'a Path,
     /// What is in it.
     pub keys: &'a [&'a Grant],
+    /// Other files that are taken away when they come.
+    pub guarded: &'a [PathBuf],
     /// Groups the account is in; `None` where nobody asked.
     pub groups: Option<&'a [String]>,
     /// The first thing on the way to the file that `StrictModes` refuses.
@@ -104,7 +106,7 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
         Some(Shut::Unknown(reason)) => return Access::unknown(reason),
         None => {}
     }
-    let doors = doors::doors(settings, account, managed, accepted);
+    let doors = doors::doors(settings, account, managed, facts.guarded, accepted);
     if !settings.public_key {
         return refused("PubkeyAuthentication no".to_owned(), doors);
     }
@@ -132,7 +134,7 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
     let bad = refused_keys(settings, account, facts.keys);
     let all = !bad.is_empty() && bad.len() == facts.keys.len();
     let reason = (!bad.is_empty()).then(|| in_short(&bad));
-    let verdict = match doors.iter().any(|door| !door.accepted) {
+    let verdict = match doors.iter().any(Door::is_open) {
         _ if all => Verdict::Refused,
         true => Verdict::Bypassed,
         false => Verdict::Effective,
@@ -270,7 +272,7 @@ impl Verdict {
 pub fn open_doors<'a>(rows: impl Iterator<Item = (&'a str, &'a Access)>) -> BTreeMap<&'a Door, Vec<&'a str>> {
     let mut open: BTreeMap<&Door, Vec<&str>> = BTreeMap::new();
     for (name, access) in rows {
-        for door in access.doors.iter().filter(|door| !door.accepted) {
+        for door in access.doors.iter().filter(|door| door.is_open()) {
             open.entry(door).or_default().push(name);
         }
     }
@@ -311,18 +313,27 @@ mod tests {
         }
     }
 
+    #[derive(Clone, Copy)]
     struct Row<'a> {
         settings: &'a str,
         uid: u32,
         keys: &'a [&'a str],
+        guarded: &'a [&'a str],
         groups: Option<&'a [&'a str]>,
         loose: Option<(&'a str, u32, u32)>,
         /// The group is nobody else's, and sshd minds that.
         group: Option<(bool, bool)>,
     }
 
-    const PLAIN: Row<'_> =
-        Row { settings: "", uid: 1000, keys: &[ED25519], groups: None, loose: None, group: None };
+    const PLAIN: Row<'_> = Row {
+        settings: "",
+        uid: 1000,
+        keys: &[ED25519],
+        guarded: &[],
+        groups: None,
+        loose: None,
+        group: None,
+    };
 
     /// As [`Access::describe`] says it, then the number of doors.
     fn check(row: &Row<'_>, expected: &str, doors: usize) {
@@ -344,6 +355,7 @@ mod tests {
             account: &account,
             managed: Path::new(FILE),
             keys: &grants.iter().collect::<Vec<_>>(),
+            guarded: &row.guarded.iter().map(PathBuf::from).collect::<Vec<_>>(),
             groups: groups.as_deref(),
             loose: loose.as_ref().filter(|loose| loose.is_loose(row.uid)),
             private_groups,
@@ -358,7 +370,10 @@ mod tests {
         check(&Row { keys: &[], ..PLAIN }, "effective", 0);
         let bypassed = |settings| Row { settings, ..PLAIN };
         check(&bypassed("trustedusercakeys /ca"), "bypassed", 1);
-        check(&bypassed("authorizedkeysfile .ssh/authorized_keys2 %h/.ssh/authorized_keys"), "bypassed", 1);
+        let two = bypassed("authorizedkeysfile .ssh/authorized_keys2 %h/.ssh/authorized_keys");
+        check(&two, "bypassed", 1);
+        check(&Row { guarded: &["/home/bob/.ssh/authorized_keys2"], ..two }, "effective", 1);
+        check(&Row { guarded: &["/home/bob/.ssh/authorized_keys3"], ..two }, "bypassed", 1);
     }
 
     #[test]

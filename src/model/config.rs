@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::model::account::{Account, AccountName};
-use crate::model::doors::Accepted;
+use crate::model::doors::{self, Accepted};
 use crate::model::options;
 use crate::model::policy::Policy;
 use crate::model::template::{NameTemplate, PathTemplate};
@@ -92,6 +92,19 @@ pub struct Accounts {
     pub accepted_doors: Vec<Accepted>,
     /// End the live SSH sessions that were opened with a key that is not approved.
     pub end_sessions: bool,
+    /// What happens to another file in the home that sshd reads.
+    pub other_files: OtherFiles,
+}
+
+/// What happens to a file in an account's home that sshd reads besides the managed one, such as `authorized_keys2`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtherFiles {
+    /// It is drift: taken away whenever it holds anything.
+    #[default]
+    Remove,
+    /// It stays, and is reported with its keys.
+    Report,
 }
 
 /// The `[guard]` table.
@@ -222,6 +235,7 @@ impl Default for Accounts {
             break_glass: "/etc/authorized-keys-agent/break-glass".into(),
             accepted_doors: Vec::new(),
             end_sessions: false,
+            other_files: OtherFiles::Remove,
         }
     }
 }
@@ -260,6 +274,12 @@ impl Accounts {
         })
     }
 
+    /// True when other files in a home are taken away: a door that is meant to be open stays so.
+    pub fn removes_other_files(&self) -> bool {
+        let meant = self.accepted_doors.contains(&Accepted::Kind(doors::Kind::AuthorizedKeysFile));
+        self.other_files == OtherFiles::Remove && !meant
+    }
+
     /// The accounts that are named in full.
     pub fn named(&self) -> impl Iterator<Item = &AccountName> {
         self.manage.iter().filter_map(|pattern| match pattern {
@@ -280,16 +300,29 @@ impl FilePattern {
             return None;
         }
         let walked = below_home.or_else(|| path.strip_prefix("/").ok())?;
-        let mut names: Vec<String> = walked
-            .components()
-            .map(|part| match part {
-                Component::Normal(name) => name.to_str().map(str::to_owned),
-                _ => None,
-            })
-            .collect::<Option<_>>()?;
-        let file = names.pop()?;
-        Some(Location { in_home: below_home.is_some(), directories: names, file, path })
+        let (directories, file) = names(walked)?;
+        Some(Location { in_home: below_home.is_some(), directories, file, path })
     }
+}
+
+impl Location {
+    /// Where `path` is, if it is below the home of `account`.
+    pub fn in_home(path: &Path, account: &Account) -> Option<Self> {
+        let below = path.strip_prefix(&account.home).ok().filter(|_| is_home(&account.home))?;
+        let (directories, file) = names(below)?;
+        Some(Self { in_home: true, directories, file, path: path.to_owned() })
+    }
+}
+
+/// The directories of a relative path and its last name; `None` where it leads upwards or is not UTF-8.
+fn names(path: &Path) -> Option<(Vec<String>, String)> {
+    let plain = |part| match part {
+        Component::Normal(name) => name.to_str().map(str::to_owned),
+        _ => None,
+    };
+    let mut names: Vec<String> = path.components().map(plain).collect::<Option<_>>()?;
+    let file = names.pop()?;
+    Some((names, file))
 }
 
 /// The path that sshd makes of one entry of `AuthorizedKeysFile` (`auth.c: expand_authorized_keys`): tokens are filled

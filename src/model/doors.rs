@@ -4,7 +4,7 @@
 //! lets in (`auth2-pubkey.c: user_key_allowed`); other methods are tried besides. So the managed file cannot deny what
 //! another door allows.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
@@ -23,6 +23,9 @@ pub struct Door {
     pub name: Option<String>,
     /// `[accounts] accepted-doors` names it.
     pub accepted: bool,
+    /// A file that is taken away whenever it holds anything (`[accounts] other-files`), so nobody gets in by it.
+    #[serde(default)]
+    pub guarded: bool,
 }
 
 /// The kinds of doors.
@@ -85,16 +88,24 @@ const COMMANDS: [(&str, &str); 4] = [
     ("userdbctl", "systemd-userdb"),
 ];
 
-/// The doors for `account`, whose managed file is `managed`.
-pub fn doors(settings: &Settings, account: &Account, managed: &Path, accepted: &[Accepted]) -> Vec<Door> {
+/// The doors for `account`, whose managed file is `managed`; the files `guarded` are taken away when they come.
+pub fn doors(
+    settings: &Settings,
+    account: &Account,
+    managed: &Path,
+    guarded: &[PathBuf],
+    accepted: &[Accepted],
+) -> Vec<Door> {
     let mut doors: Vec<Door> = Vec::new();
     let mut add = |kind, detail: &str| {
+        let file = (kind == Kind::AuthorizedKeysFile).then(|| expand(detail, account)).flatten();
+        let guarded = file.is_some_and(|file| guarded.contains(&file));
         let name = (kind == Kind::Command).then(|| command_name(detail)).flatten();
         let accepted = accepted.iter().any(|accepted| match accepted {
             Accepted::Kind(accepted) => *accepted == kind,
             Accepted::InstanceConnect => name == Some(INSTANCE_CONNECT),
         });
-        let door = Door { kind, detail: detail.to_owned(), name: name.map(str::to_owned), accepted };
+        let door = Door { kind, detail: detail.to_owned(), name: name.map(str::to_owned), accepted, guarded };
         if !doors.contains(&door) {
             doors.push(door);
         }
@@ -147,6 +158,11 @@ fn command_name(command: &str) -> Option<&'static str> {
 }
 
 impl Door {
+    /// It lets in somebody whom the list does not name, and nobody said that this is meant.
+    pub fn is_open(&self) -> bool {
+        !self.accepted && !self.guarded
+    }
+
     /// In words; `whom` names the accounts it stands open for.
     pub fn describe(&self, whom: &str) -> String {
         let Self { detail, .. } = self;
@@ -180,7 +196,7 @@ impl Door {
         let close = match self.kind {
             Kind::AuthorizedKeysFile => {
                 "keys that are not on the approved list let people in there: name only the managed file in \
-                 `AuthorizedKeysFile` of sshd_config"
+                 `AuthorizedKeysFile` of sshd_config; one in a home is taken away with `other-files = \"remove\"`"
             }
             Kind::Command | Kind::Authority => {
                 "keys that are not on the approved list let people in there: remove the setting from sshd_config \
@@ -216,7 +232,7 @@ mod tests {
         const CLOSED: &str = "\npasswordauthentication no\nauthorizedkeysfile .ssh/authorized_keys";
         let account = Account { name: "bob".try_into().unwrap(), uid, gid: uid, home: "/home/bob".into() };
         let read = Settings::read(&format!("{settings}{CLOSED}"));
-        let found = doors(&read, &account, Path::new("/home/bob/.ssh/authorized_keys"), &[]);
+        let found = doors(&read, &account, Path::new("/home/bob/.ssh/authorized_keys"), &[], &[]);
         let found: Vec<_> =
             found.iter().map(|door| format!("{} {}", door.kind.as_str(), door.detail)).collect();
         assert_eq!(found, expected, "{settings}");
@@ -282,7 +298,7 @@ mod tests {
         ] {
             let settings =
                 Settings::read(&format!("passwordauthentication no\nauthorizedkeyscommand {command}"));
-            let found = doors(&settings, &account, Path::new("/x"), accepted);
+            let found = doors(&settings, &account, Path::new("/x"), &[], accepted);
             let found: Vec<_> = found.iter().map(|door| (door.name.as_deref(), door.accepted)).collect();
             assert_eq!(found, [expected], "{command}");
         }

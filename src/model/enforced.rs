@@ -31,6 +31,9 @@ pub struct Enforced {
     pub holding: Option<Holding>,
     /// Every account that is or was managed. One that leaves the list stays here, without keys.
     pub accounts: BTreeMap<AccountName, Account>,
+    /// `AuthorizedKeysFile` of sshd when it last said it: at boot it says nothing before it runs.
+    #[serde(default)]
+    pub sshd_reads: Option<String>,
 }
 
 /// One account.
@@ -44,6 +47,12 @@ pub struct Account {
     pub synced: Option<Synced>,
     /// Its values that were only comments when the list was applied.
     pub comment_only: Vec<String>,
+    /// `AuthorizedKeysFile` for this account, where it has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sshd_reads: Option<String>,
+    /// No other file was left that sshd would read for it: one that is there now is somebody else's doing.
+    #[serde(default)]
+    pub alone: bool,
 }
 
 /// A file in sync.
@@ -95,6 +104,30 @@ impl Enforced {
         self.managed().map(|(name, account)| (name, account.grants.as_slice())).collect()
     }
 
+    /// What sshd last said it reads for an account.
+    pub fn sshd_reads(&self, name: &AccountName) -> Option<&str> {
+        let own = self.accounts.get(name).and_then(|account| account.sshd_reads.as_ref());
+        own.or(self.sshd_reads.as_ref()).map(String::as_str)
+    }
+
+    /// Takes what sshd says that it reads: `host` for all, `of` for an account. Gives whether anything changed; for those
+    /// whose files changed, what is there now was not looked for before.
+    pub fn learn<'a>(&mut self, host: &str, of: impl Fn(&AccountName) -> Option<&'a str>) -> bool {
+        let mut changed = false;
+        let before = self.sshd_reads.replace(host.to_owned());
+        for (name, account) in &mut self.accounts {
+            let own = of(name).filter(|own| *own != host);
+            if account.sshd_reads.as_deref().or(before.as_deref()) != own.or(Some(host)) {
+                account.alone = false;
+                changed = true;
+            }
+            if account.sshd_reads.as_deref() != own {
+                account.sshd_reads = own.map(str::to_owned);
+            }
+        }
+        changed || before.as_deref() != Some(host)
+    }
+
     /// True for the state of another instance: the disk was cloned, from a running host or through an image.
     pub fn is_foreign_to(&self, instance: Option<&str>) -> bool {
         self.instance.as_deref().zip(instance).is_some_and(|(one, other)| one != other)
@@ -135,6 +168,8 @@ impl Enforced {
         self.holding = None;
         for (name, account) in &mut self.accounts {
             account.managed = manages(name);
+            // What came while nobody looked was there first.
+            account.alone &= account.managed;
             if account.managed {
                 replace(&mut account.grants, desired.grants.get(name));
                 replace(&mut account.comment_only, desired.comment_only.get(name));
@@ -144,7 +179,8 @@ impl Enforced {
             let known = self.accounts.contains_key(name);
             if !known && manages(name) && (!grants.is_empty() || may_empty(name)) {
                 let comment_only = desired.comment_only.get(name).cloned().unwrap_or_default();
-                let account = Account { managed: true, grants: grants.clone(), synced: None, comment_only };
+                let grants = grants.clone();
+                let account = Account { managed: true, grants, comment_only, ..Account::default() };
                 self.accounts.insert(name.clone(), account);
             }
         }

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
-use crate::model::plan::{Difference, KeyName, Kind, Lock, Wanted};
+use crate::model::plan::{Difference, KeyName, Kind, Lock, OtherFile, Wanted};
 
 /// The version of this schema.
 pub const SCHEMA: u32 = 1;
@@ -110,11 +110,29 @@ pub enum Change {
         /// `file` or `directory`.
         on: String,
     },
+    /// It was another file that sshd reads.
+    OtherFile {
+        /// What took its name: `file`, `symbolic link`.
+        kind: String,
+        /// The keys in it.
+        keys: Vec<OtherKey>,
+        /// Keys that are left out above.
+        more: usize,
+    },
     /// Its directory let others write, or kept its owner out.
     DirectoryMode {
         /// Octal.
         to: String,
     },
+}
+
+/// A key in another file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherKey {
+    /// `SHA256:…`.
+    pub fingerprint: String,
+    /// Printable ASCII.
+    pub comment: String,
 }
 
 /// Where the beginning of an incident is read from. The kernel sets both, and nobody can set them back
@@ -136,6 +154,8 @@ pub enum Since {
 pub enum Undone {
     /// The whole file was replaced by the right one.
     Replaced,
+    /// The other file was taken away.
+    Removed,
     /// It was not: `mode = "observe"`.
     SeenOnly,
 }
@@ -310,7 +330,18 @@ impl Change {
             Difference::Locked(Lock::File) => Self::Locked { on: "file".to_owned() },
             Difference::Locked(Lock::Directory) => Self::Locked { on: "directory".to_owned() },
             Difference::DirectoryMode(mode) => Self::DirectoryMode { to: octal(*mode) },
+            Difference::OtherFile(OtherFile { kind, keys, .. }) => Self::OtherFile {
+                kind: spelled(*kind),
+                keys: keys.iter().take(CHANGES).map(key).map(OtherKey::from).collect(),
+                more: keys.len().saturating_sub(CHANGES),
+            },
         }
+    }
+}
+
+impl From<(String, String)> for OtherKey {
+    fn from((fingerprint, comment): (String, String)) -> Self {
+        Self { fingerprint, comment }
     }
 }
 

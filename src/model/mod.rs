@@ -18,6 +18,7 @@ pub mod lint;
 pub mod list;
 pub mod openssh;
 pub mod options;
+pub mod others;
 pub mod plan;
 pub mod policy;
 pub mod preflight;

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::model::config::Mode;
+use crate::model::escape::escaped;
 use crate::model::line::{KeyLine, Line};
 
 /// What a managed file is to be.
@@ -95,6 +97,19 @@ pub enum Difference {
     Locked(Lock),
     /// The directory of the file has these permission bits, which let others write.
     DirectoryMode(u32),
+    /// sshd reads this one besides.
+    OtherFile(OtherFile),
+}
+
+/// Another file in the home that sshd reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherFile {
+    /// Which.
+    pub path: PathBuf,
+    /// A file, or a symbolic link at its name, or something that is no directory of the account on the way to it.
+    pub kind: Kind,
+    /// The keys in it, as far as it could be read.
+    pub keys: Vec<KeyName>,
 }
 
 /// What a flag was set on (`chattr(1)`).
@@ -181,12 +196,20 @@ fn keys_of(content: &[u8]) -> BTreeMap<String, Vec<KeyLine>> {
     keys
 }
 
+/// The keys in a file, each once.
+pub fn keys_in(content: &[u8]) -> Vec<KeyName> {
+    keys_of(content).iter().map(|(fingerprint, lines)| name(fingerprint, lines)).collect()
+}
+
+fn name(fingerprint: &str, lines: &[KeyLine]) -> KeyName {
+    KeyName {
+        fingerprint: fingerprint.to_owned(),
+        comment: lines.first().map(|line| line.comment.clone()).unwrap_or_default(),
+    }
+}
+
 fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
     let (wanted, found) = (keys_of(wanted), keys_of(found));
-    let name = |fingerprint: &String, lines: &[KeyLine]| KeyName {
-        fingerprint: fingerprint.clone(),
-        comment: lines.first().map(|line| line.comment.clone()).unwrap_or_default(),
-    };
     let mut all: Vec<Difference> = Vec::new();
     for (key, lines) in &found {
         match wanted.get(key) {
@@ -226,6 +249,24 @@ impl fmt::Display for Difference {
             Self::Locked(Lock::File) => write!(f, "immutable or append-only flag"),
             Self::Locked(Lock::Directory) => write!(f, "immutable or append-only flag on the directory"),
             Self::DirectoryMode(mode) => write!(f, "directory mode {mode:04o}"),
+            Self::OtherFile(other) => write!(f, "other file {other}"),
+        }
+    }
+}
+
+impl fmt::Display for OtherFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 5;
+        write!(f, "`{}`", escaped(&self.path.to_string_lossy()))?;
+        if self.kind != Kind::File {
+            write!(f, " by {}", self.kind)?;
+        }
+        for (number, key) in self.keys.iter().take(SHOWN).enumerate() {
+            write!(f, "{} {key}", if number == 0 { " with" } else { "," })?;
+        }
+        match self.keys.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
         }
     }
 }

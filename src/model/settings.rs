@@ -92,14 +92,20 @@ impl Settings {
 
     /// Every file that sshd reads keys of `account` from, but the `managed` one: each once, in its order.
     pub fn other_files(&self, account: &Account, managed: Option<&Path>) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = Vec::new();
-        for path in self.entries().filter_map(|entry| expand(entry, account)) {
-            if Some(path.as_path()) != managed && !files.contains(&path) {
-                files.push(path);
-            }
-        }
+        let mut files = files(&self.files, account);
+        files.retain(|path| Some(path.as_path()) != managed);
         files
     }
+}
+
+/// The files that the `entries` of an `AuthorizedKeysFile` are for `account`: each once, in their order.
+pub fn files(entries: &str, account: &Account) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = Vec::new();
+    for entry in entries.split_whitespace().filter(|entry| *entry != "none") {
+        let path = expand(entry, account).filter(|path| !files.contains(path));
+        files.extend(path);
+    }
+    files
 }
 
 /// `match.c: match_pattern`: `*` any text, `?` any one character.

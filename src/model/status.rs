@@ -3,6 +3,7 @@
 //! Schema 1: fields may be added, none changes its meaning.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -119,6 +120,24 @@ pub struct AccountStatus {
     /// What sshd makes of the file; `None` until it was asked, and where there is no file.
     #[serde(default, with = "shared")]
     pub access: Option<Arc<Access>>,
+    /// Other files that sshd reads for it and that stay, with what is in them.
+    #[serde(default)]
+    pub other_files: Vec<OtherFile>,
+}
+
+/// A file that sshd reads besides the managed one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherFile {
+    /// Which.
+    pub file: String,
+    /// The keys in it.
+    pub keys: Vec<PlainKey>,
+    /// Keys that are not listed, as there are too many.
+    #[serde(default)]
+    pub more: usize,
+    /// Why it is still there, or could not be looked at, where that is not by intent.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// The sshd of this host.
@@ -287,6 +306,28 @@ impl PlainKey {
     }
 }
 
+impl OtherFile {
+    /// `content` is what stands in `file`; of very many keys only so many are listed.
+    pub fn new(file: &Path, content: &[u8]) -> Self {
+        const KEYS: usize = 50;
+        let mut keys = PlainKey::all(content);
+        let more = keys.len().saturating_sub(KEYS);
+        keys.truncate(KEYS);
+        Self { file: file.display().to_string(), keys, more, error: None }
+    }
+
+    /// In one line.
+    pub fn describe(&self) -> String {
+        const SHOWN: usize = 5;
+        let shown: Vec<&str> = self.keys.iter().take(SHOWN).map(|key| key.fingerprint.as_str()).collect();
+        let more = match self.keys.len().saturating_sub(SHOWN) + self.more {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("sshd also reads `{}` with {}{more}", self.file, shown.join(", "))
+    }
+}
+
 /// A map by name, written as the array of its values.
 mod rows {
     use std::collections::BTreeMap;
@@ -351,6 +392,10 @@ impl Status {
             .filter(|(_, access)| access.verdict != Verdict::Refused && access.verdict != Verdict::Unknown);
         warnings
             .extend(partly.filter_map(|(name, access)| Some(format!("{name}: {}", access.reason.as_ref()?))));
+        for row in self.accounts.values() {
+            let others = row.other_files.iter().filter(|other| !other.keys.is_empty());
+            warnings.extend(others.map(|other| format!("{}: {}", row.name, other.describe())));
+        }
         let unheard = self.sshd.iter().filter_map(|sshd| sshd.error.as_ref());
         warnings.extend(unheard.map(|error| format!("what sshd makes of the files is not known: {error}")));
         self.warnings = warnings;

@@ -19,7 +19,7 @@ use crate::world::{ALICE, BOB, DAEMON, World, fingerprint, key, pair, shown, wai
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
 
 /// A world with an sshd of its own: `/etc/ssh` is the world's, and root has no keys but those of the test.
-fn world(config: &str) -> World {
+pub fn world(config: &str) -> World {
     fs::create_dir_all("/run/sshd").unwrap();
     let world = World::new();
     let passwd = fs::read_to_string(world.path("passwd")).unwrap();
@@ -33,7 +33,7 @@ fn world(config: &str) -> World {
     world
 }
 
-fn configure(world: &World, config: &str) {
+pub fn configure(world: &World, config: &str) {
     let path = world.path("etc/ssh/sshd_config");
     fs::write(path.with_extension("new"), format!("HostKey /etc/ssh/host_key\n{config}\n")).unwrap();
     fs::rename(path.with_extension("new"), path).unwrap();
@@ -68,26 +68,26 @@ fn login(world: &World, account: &str, how: &[&str]) -> (bool, String) {
     (log.lines().any(|line| line.starts_with("Accepted ")), log)
 }
 
-fn by_key(world: &World, account: &str, identity: &TempDir) -> (bool, String) {
+pub fn by_key(world: &World, account: &str, identity: &TempDir) -> (bool, String) {
     let identity = identity.path().join("id").display().to_string();
     login(world, account, &["-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-i", &identity])
 }
 
-fn assert_in((is_in, log): (bool, String)) {
+pub fn assert_in((is_in, log): (bool, String)) {
     assert!(is_in, "sshd lets nobody in:\n{log}");
 }
 
-fn assert_out((is_in, log): (bool, String)) {
+pub fn assert_out((is_in, log): (bool, String)) {
     assert!(!is_in && log.contains("Connection"), "sshd lets somebody in, or did not run:\n{log}");
 }
 
 /// What the enforcer itself last wrote; `status` would ask sshd again.
-fn written(world: &World) -> Value {
+pub fn written(world: &World) -> Value {
     let text = fs::read(world.path("run/status.json")).unwrap_or_default();
     serde_json::from_slice(&text).unwrap_or(Value::Null)
 }
 
-fn written_access(world: &World, name: &str) -> Value {
+pub fn written_access(world: &World, name: &str) -> Value {
     let status = written(world);
     let rows = status["accounts"].as_array().cloned().unwrap_or_default();
     rows.into_iter().find(|row| row["name"] == name).map_or(Value::Null, |row| row["access"].clone())
@@ -122,7 +122,8 @@ fn each_door_is_named_and_really_open() {
                kind: &str,
                detail: &str,
                how: &dyn Fn(&World) -> (bool, String)| {
-        let world = world(PLAIN);
+        let mut world = world(PLAIN);
+        world.accounts += "\nother-files = \"report\"";
         world.approve("alice", "laptop", &key("alice"));
         let _agent = world.start();
         wait("the first answer", || written_access(&world, "alice")["verdict"] == "effective");

@@ -269,8 +269,15 @@ fn doors_that_sshd_opens_are_named() {
         "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2",
         &[
             &format!("ok    sshd         reads the managed file of {all}"),
-            &format!("warn  sshd         sshd also reads `.ssh/authorized_keys2` of {all}"),
+            &format!(
+                "ok    sshd         also reads `.ssh/authorized_keys2` of {all}: taken away when it comes"
+            ),
         ],
+        0,
+    );
+    row(
+        "AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%u",
+        &[&format!("warn  sshd         sshd also reads `/etc/ssh/keys/%u` of {all}")],
         0,
     );
     row(

@@ -33,7 +33,7 @@ impl Accounts {
 const NSS: Duration = Duration::from_secs(10);
 
 /// How long one home may take.
-const HOME: Duration = Duration::from_secs(2);
+pub(super) const HOME: Duration = Duration::from_secs(2);
 
 /// Looks up `names`, and says which of them cannot be managed.
 pub(super) async fn look_up(

@@ -1,18 +1,22 @@
 //! What the local sshd makes of the managed files.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::accounts::Accounts;
+use super::accounts::{Accounts, HOME};
 use super::within;
 use crate::agent::sshd::{self, Answer};
+use crate::host::keyfile::{self, Target};
 use crate::host::process;
 use crate::host::sshd::find;
 use crate::model::access::{Access, Facts, Loose, Verdict, judge, open_doors, several};
 use crate::model::account::AccountName;
+use crate::model::config::{Config, Mode};
 use crate::model::desired::Grants;
-use crate::model::doors::Accepted;
+use crate::model::others::Others;
 use crate::model::preflight::Finding;
+use crate::model::status::OtherFile;
 
 /// How long sshd may take for all of it.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -32,9 +36,10 @@ pub(super) fn look(
     accounts: &Accounts,
     grants: &Grants,
     loose: &BTreeMap<AccountName, Loose>,
-    accepted: &[Accepted],
+    config: &Config,
     findings: &mut Vec<Finding>,
 ) {
+    let accepted = &config.accounts.accepted_doors;
     let Some(path) = find() else {
         let hint = "install openssh-server, or expect nobody to log in by these files";
         findings.push(Finding::warn("sshd", "no sshd on this host", hint));
@@ -66,7 +71,9 @@ pub(super) fn look(
     for target in &accounts.targets {
         let account = &target.account;
         let keys: Vec<_> = grants.get(&account.name).into_iter().flatten().collect();
+        let guarded = guarded(config, answer, target);
         let facts = Facts {
+            guarded: &guarded,
             account,
             managed: &target.location.path,
             keys: &keys,
@@ -109,11 +116,61 @@ pub(super) fn look(
             }
         });
     }
+    let mut kept_away: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, access) in &rows {
+        for door in access.doors.iter().filter(|door| door.guarded && !door.accepted) {
+            kept_away.entry(&door.detail).or_default().push(name);
+        }
+    }
+    findings.extend(kept_away.into_iter().map(|(detail, names)| {
+        let names = several(&names);
+        Finding::ok(
+            "sshd",
+            format!("also reads `{detail}` of {names}: taken away when it comes (`other-files`)"),
+        )
+    }));
     let open = open_doors(rows.iter().map(|(name, access)| (*name, access)));
     findings.extend(
         open.into_iter()
             .map(|(door, names)| Finding::warn("sshd", door.describe(&several(&names)), door.hint())),
     );
+}
+
+/// The other files that are taken away, once the enforcer runs.
+fn guarded(config: &Config, answer: &Answer, target: &Target) -> Vec<PathBuf> {
+    let Target { account, location, .. } = target;
+    let guards = config.mode == Mode::Enforce && config.accounts.removes_other_files();
+    let reads = answer.reads(Some(&account.name)).filter(|_| guards).unwrap_or_default();
+    let others = Others::of(reads, account, &location.path);
+    others.in_home.into_iter().map(|location| location.path).collect()
+}
+
+/// Keys in other files of the managed accounts, which the first pass takes away: somebody may still need them.
+pub(super) async fn others(
+    answer: Option<&Answer>,
+    accounts: &Accounts,
+    config: &Config,
+    findings: &mut Vec<Finding>,
+) {
+    let Some(answer) = answer else { return };
+    for target in &accounts.targets {
+        let files = guarded(config, answer, target);
+        let account = target.account.clone();
+        let look = move || -> Vec<OtherFile> {
+            let read = |path: &PathBuf| {
+                let content = keyfile::survey(&account, path).ok().flatten()?;
+                Some(OtherFile::new(path, &content)).filter(|other| !other.keys.is_empty())
+            };
+            files.iter().filter_map(read).collect()
+        };
+        // A home that does not answer is said elsewhere.
+        for other in within(HOME, look).await.unwrap_or_default() {
+            let message = format!("{}: {}", target.account.name, other.describe());
+            let hint = "the file is taken away when the list is enforced, and a copy kept: publish these keys if they \
+                        are meant, or set `other-files = \"report\"` in `[accounts]`";
+            findings.push(Finding::warn("sshd", message, hint));
+        }
+    }
 }
 
 fn refusal_hint(reason: &str) -> &'static str {

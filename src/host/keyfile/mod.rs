@@ -7,6 +7,7 @@
 //!
 //! All of it blocks, and a hostile file system may block it for ever: call it on a thread of its own.
 
+mod beside;
 mod flags;
 mod identity;
 mod label;
@@ -19,6 +20,7 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+pub use beside::{Beside, look_beside, take_away};
 pub use identity::drop_supplementary_groups;
 pub use replace::{Terms, replace, sweep_up};
 pub use resolve::observe;

@@ -69,7 +69,7 @@ pub fn replace(target: &Target, wanted: &Wanted, terms: Terms<'_>) -> Result<Vec
 }
 
 /// Clears the flags that lock what is held, as root; one that root set before the file was ours is root's decision.
-fn unlock(held: &OwnedFd, path: &Path, terms: Terms<'_>) -> Result<(), Refusal> {
+pub(super) fn unlock(held: &OwnedFd, path: &Path, terms: Terms<'_>) -> Result<(), Refusal> {
     let locked = || Refusal::Locked(path.to_owned());
     if !terms.clear_obstacles {
         return Err(locked());
@@ -132,20 +132,25 @@ fn descend(
     }
     let Step::Directory(held) = step else { return Err(Refusal::Contended(path)) };
     if !is_tidy(&held, target) {
-        still_wanted(terms)?;
-        let _identity = if held.stat.st_uid == 0 { Some(Identity::own()?) } else { None };
-        if permissions(&held.stat) & 0o400 != 0 {
-            let opened = reopen(&held)?;
-            if flags::is_locked(&opened) {
-                unlock(&opened, &path, terms)?;
-                unlocked.push(Lock::Directory);
-            }
-        }
-        let mode = Mode::from_bits_truncate((permissions(&held.stat) & !0o022) | 0o700);
-        fchmodat(AT_FDCWD, &magic_path(&held.descriptor), mode, FchmodatFlags::FollowSymlink)
-            .map_err(Refusal::io("restore the mode of", &path))?;
+        tidy(&held, terms, unlocked)?;
     }
     Ok(held)
+}
+
+/// Gives the directory to its owner, and to nobody else.
+pub(super) fn tidy(held: &Held, terms: Terms<'_>, unlocked: &mut Vec<Lock>) -> Result<(), Refusal> {
+    still_wanted(terms)?;
+    let _identity = if held.stat.st_uid == 0 { Some(Identity::own()?) } else { None };
+    if permissions(&held.stat) & 0o400 != 0 {
+        let opened = reopen(held)?;
+        if flags::is_locked(&opened) {
+            unlock(&opened, &held.path, terms)?;
+            unlocked.push(Lock::Directory);
+        }
+    }
+    let mode = Mode::from_bits_truncate((permissions(&held.stat) & !0o022) | 0o700);
+    fchmodat(AT_FDCWD, &magic_path(&held.descriptor), mode, FchmodatFlags::FollowSymlink)
+        .map_err(Refusal::io("restore the mode of", &held.path))
 }
 
 fn make_directory(here: &Held, name: &str, target: &Target, path: &Path) -> Result<(), Refusal> {
@@ -177,7 +182,7 @@ fn make_directory(here: &Held, name: &str, target: &Target, path: &Path) -> Resu
 
 /// Takes something out of the way. A symbolic link holds nothing but its target and is removed; anything else
 /// is kept under a name of its own.
-fn clear(here: &Held, name: &str, kind: Kind, path: &Path) -> Result<(), Refusal> {
+pub(super) fn clear(here: &Held, name: &str, kind: Kind, path: &Path) -> Result<(), Refusal> {
     let done = if kind == Kind::Symlink {
         unlinkat(&here.descriptor, name, UnlinkatFlags::NoRemoveDir)
     } else {
@@ -191,7 +196,7 @@ fn clear(here: &Held, name: &str, kind: Kind, path: &Path) -> Result<(), Refusal
 }
 
 /// A readable descriptor of a directory held by `O_PATH`.
-fn reopen(here: &Held) -> Result<OwnedFd, Refusal> {
+pub(super) fn reopen(here: &Held) -> Result<OwnedFd, Refusal> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     openat(&here.descriptor, ".", flags, Mode::empty()).map_err(Refusal::io("open", &here.path))
 }
@@ -272,7 +277,7 @@ fn put_in_place(
 }
 
 /// The file under its name, if a flag locks it. One with another name elsewhere could be anybody's and stays locked.
-fn unlock_file(directory: &OwnedFd, target: &Target, terms: Terms<'_>) -> Result<(), Refusal> {
+pub(super) fn unlock_file(directory: &OwnedFd, target: &Target, terms: Terms<'_>) -> Result<(), Refusal> {
     let (name, path) = (target.location.file.as_str(), &target.location.path);
     let locked = |_| Refusal::Locked(path.clone());
     let ours = |stat: &FileStat| {
@@ -322,12 +327,12 @@ fn sweep(directory: &OwnedFd, target: &Target) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn still_wanted(terms: Terms<'_>) -> Result<(), Refusal> {
+pub(super) fn still_wanted(terms: Terms<'_>) -> Result<(), Refusal> {
     if (terms.wanted_still)() { Ok(()) } else { Err(Refusal::Abandoned) }
 }
 
 /// 64 random bits.
-fn random_hex() -> Result<String, Refusal> {
+pub(super) fn random_hex() -> Result<String, Refusal> {
     let random = getrandom::u64().map_err(|_| Refusal::Io {
         what: "get random bytes for",
         path: "a temporary name".into(),

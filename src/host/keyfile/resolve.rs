@@ -276,7 +276,7 @@ fn mark_again(here: &Held, witness: &mut dyn Witness) {
     }
 }
 
-fn mark(of: Marked, stat: &FileStat) -> Mark {
+pub(super) fn mark(of: Marked, stat: &FileStat) -> Mark {
     Mark { of, changed_at: (stat.st_ctime, stat.st_ctime_nsec), inode: stat.st_ino }
 }
 

@@ -13,6 +13,8 @@ pub struct Configuration {
     pub directories: Vec<PathBuf>,
     /// There is a `Match`, so every account may have a configuration of its own.
     pub has_match: bool,
+    /// `AuthorizedKeysFile` has a path with a blank, which `sshd -T` prints as if it were two.
+    pub has_blanks: bool,
 }
 
 /// Where sshd looks without `-f`: as it is packaged, as it builds by itself, and where a distribution keeps its own
@@ -54,6 +56,7 @@ impl Configuration {
             let line = line.trim();
             let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
             let (keyword, rest) = line.split_at(end);
+            self.has_blanks |= has_blank(line);
             if keyword.eq_ignore_ascii_case("match") {
                 self.has_match = true;
             } else if keyword.eq_ignore_ascii_case("include") {
@@ -76,9 +79,42 @@ impl Configuration {
     }
 }
 
+/// True for an `AuthorizedKeysFile` with a blank inside of one of its paths (`misc.c: argv_split`).
+pub fn has_blank(line: &str) -> bool {
+    const KEYWORD: &str = "authorizedkeysfile";
+    let is_it = line.get(..KEYWORD.len()).is_some_and(|word| word.eq_ignore_ascii_case(KEYWORD));
+    let (mut quote, mut escaped) = (None, false);
+    is_it
+        && line.chars().any(|c| {
+            let inside = c.is_whitespace() && (quote.is_some() || escaped);
+            match (c, quote) {
+                _ if escaped => escaped = false,
+                ('\\', _) => escaped = true,
+                ('"' | '\'', None) => quote = Some(c),
+                (_, Some(open)) if c == open => quote = None,
+                _ => {}
+            }
+            inside
+        })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_with_a_blank_is_told_from_two() {
+        for (line, expected) in [
+            ("AuthorizedKeysFile .ssh/a .ssh/b", false),
+            ("AuthorizedKeysFile=\".ssh/a\" '.ssh/b'", false),
+            ("authorizedkeysfile \".ssh/my keys\"", true),
+            ("AuthorizedKeysFile .ssh/my\\ keys", true),
+            ("AuthorizedKeysFile .ssh/a \"b'\" c", false),
+            ("AuthorizedKeysCommand \"/x y\"", false),
+        ] {
+            assert_eq!(has_blank(line), expected, "{line}");
+        }
+    }
 
     #[test]
     fn includes_are_followed_and_a_match_is_found_anywhere() {
