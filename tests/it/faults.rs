@@ -17,14 +17,14 @@ const ERRORS: [&str; 4] = ["ENOSPC", "EIO", "EROFS", "EDQUOT"];
 
 /// One system call of the thread that writes: its name, and which of that thread's calls of that name it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Step {
-    call: String,
-    nth: usize,
-    shown: String,
+pub struct Step {
+    pub call: String,
+    pub nth: usize,
+    pub shown: String,
 }
 
 /// Runs one half once under strace; gives the trace.
-fn traced(world: &World, half: &str, inject: Option<&str>) -> String {
+pub fn traced(world: &World, half: &str, inject: Option<&str>) -> String {
     let trace = world.path("trace");
     let _ = fs::remove_file(&trace);
     let mut command = world.command("strace");
@@ -41,8 +41,12 @@ fn traced(world: &World, half: &str, inject: Option<&str>) -> String {
 /// The steps of the write, from the first that changes something at `place`, the start of a path.
 fn steps(trace: &str, place: &Path) -> Vec<Step> {
     let place = place.display().to_string();
-    let in_place = |line: &str| line.contains(&place);
     let changes = |line: &str| line.contains("O_EXCL") || line.contains("mkdirat(");
+    steps_in(trace, |line| line.contains(&place), changes)
+}
+
+/// The steps `in_place`, from the first that `changes` something.
+pub fn steps_in(trace: &str, in_place: impl Fn(&str) -> bool, changes: impl Fn(&str) -> bool) -> Vec<Step> {
     let thread = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
     let writer =
         trace.lines().find(|line| in_place(line) && changes(line)).map(thread).expect("the pass wrote");

@@ -24,6 +24,7 @@ mod journal;
 mod key_pairs;
 mod lint;
 mod lists;
+mod other_files;
 mod outage;
 mod people;
 mod secrets;
