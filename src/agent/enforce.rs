@@ -325,17 +325,17 @@ fn watch_inputs(watches: &AgentWatches, enforcer: &Enforcer) {
 
 /// Watches for a file to be replaced or, where its directory is missing too, for the directory to appear.
 fn watch_file(watches: &AgentWatches, path: &Path) {
-    let places = [path, path.parent().unwrap_or(path)];
-    for place in places {
-        let (Some(directory), Some(name)) =
-            (place.parent(), place.file_name().and_then(|name| name.to_str()))
-        else {
-            return;
-        };
-        let Ok(opened) = File::open(directory) else { continue };
-        let Ok(meta) = opened.metadata() else { continue };
+    let watch = |place: &Path| -> Option<()> {
+        let (directory, name) = (place.parent()?, place.file_name()?.to_str()?);
+        let opened = File::open(directory).ok()?;
+        let meta = opened.metadata().ok()?;
         put(watches, &opened, &meta, name, path);
-        return;
+        Some(())
+    };
+    if watch(path).is_none() {
+        path.parent().and_then(watch);
+        // The directory may have come before that watch was on.
+        watch(path);
     }
 }
 

@@ -68,3 +68,42 @@ fn an_account_whose_disk_hangs_is_alone_with_it() {
     wait("alice in sync", || world.account("alice")["state"] == "in-sync");
     end(&world, slow);
 }
+
+/// True while a thread of this world's agent is about to put a watch on.
+fn puts_a_watch_on(world: &World) -> bool {
+    let number = if cfg!(target_arch = "x86_64") { "254 " } else { "27 " };
+    let config = world.path("config.toml").display().to_string();
+    std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
+        let line = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        let own = line.contains(&config)
+            && line.split('\0').next().is_some_and(|program| program.ends_with("-agent"));
+        let threads = || std::fs::read_dir(process.path().join("task")).into_iter().flatten().flatten();
+        let calls = |task: std::fs::DirEntry| {
+            std::fs::read_to_string(task.path().join("syscall")).unwrap_or_default()
+        };
+        own && threads().any(|task| calls(task).starts_with(number))
+    })
+}
+
+#[test]
+fn a_list_whose_directory_comes_while_it_is_looked_for_is_seen() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    let mut command = world.command("strace");
+    command.args(["-f", "-qqq", "-o", "/dev/null", "-e", "trace=inotify_add_watch"]);
+    command.args(["-e", "inject=inotify_add_watch:delay_enter=500000:when=1..2"]);
+    command
+        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .arg("--config")
+        .arg(world.config())
+        .arg("enforce");
+    let mut guarded = std::process::Command::new("setpriv");
+    guarded.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
+    let slow = Ends(guarded.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait("the watch on what is above", || puts_a_watch_on(&world));
+    std::fs::create_dir(world.path("fetch-state")).unwrap();
+    wait("the first pass", || world.path("run/status.json").exists());
+    world.run(&["fetch", "--once"]);
+    wait("the list", || world.read("alice").contains("alice"));
+    end(&world, slow);
+}
