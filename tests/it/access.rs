@@ -311,7 +311,7 @@ fn what_sshd_s_configuration_refuses_is_noticed_while_the_agent_runs() {
         format!("not taken: {}: ssh-ed25519 is not in PubkeyAcceptedAlgorithms", fingerprint(&line)).into(),
     );
     assert_out(by_key(&world, "alice", &identity));
-    assert_eq!(written_access(&world, "bob")["verdict"], "effective");
+    wait("bob's own answer", || written_access(&world, "bob")["verdict"] == "effective");
     becomes(None, "effective", Value::Null);
     assert_in(by_key(&world, "alice", &identity));
 }
