@@ -12,6 +12,7 @@ use crate::agent::events::{self, chain};
 use crate::agent::files;
 use crate::agent::pass::{Enforcer, List};
 use crate::host::accounts::{self, Directory, Lookup};
+use crate::host::instance::Identity;
 use crate::host::store;
 use crate::model::account::{Account, AccountName};
 use crate::model::config::OnStale;
@@ -162,7 +163,10 @@ impl Enforcer {
                     }
                 });
             }
-            self.belong_to(id);
+            // A machine that says itself that it is none of EC2's is no clone of one: the fetcher's word is not enough.
+            if self.identity != Identity::Other {
+                self.belong_to(id);
+            }
         }
         let desired = desired::judge(&list, self.rules(), &self.enforced.grants());
         self.decided.list = Some(Judged {

@@ -316,7 +316,7 @@ fn watch_inputs(watches: &AgentWatches, enforcer: &Enforcer) {
         watch_file(watches, &path);
     }
     for path in directories {
-        match File::open(&path).and_then(|opened| Ok((opened.metadata()?, opened))) {
+        match store::open_directory(&path).and_then(|opened| Ok((opened.metadata()?, opened))) {
             Ok((meta, opened)) => put(watches, &opened, &meta, ANY, &path),
             Err(_) => watch_file(watches, &path),
         }
@@ -327,7 +327,7 @@ fn watch_inputs(watches: &AgentWatches, enforcer: &Enforcer) {
 fn watch_file(watches: &AgentWatches, path: &Path) {
     let watch = |place: &Path| -> Option<()> {
         let (directory, name) = (place.parent()?, place.file_name()?.to_str()?);
-        let opened = File::open(directory).ok()?;
+        let opened = store::open_directory(directory).ok()?;
         let meta = opened.metadata().ok()?;
         put(watches, &opened, &meta, name, path);
         Some(())

@@ -370,12 +370,14 @@ impl Enforcer {
 
     /// Takes what sshd says that it reads.
     pub(super) fn learn_files(&mut self, answer: &Answer) {
-        self.sshd.is_mute = answer.error.is_some() && answer.path.is_some();
-        let Some(host) = answer.reads(None) else {
+        let is_silent = answer.error.is_some();
+        // Where its configuration names files, its own default would be the wrong ones to take away.
+        self.sshd.is_mute = is_silent && answer.path.is_some() && !answer.names_files;
+        if is_silent {
             self.sshd.reads_anew |= self.sshd.is_mute && self.enforced.sshd_reads.is_none();
             return;
-        };
-        if self.enforced.learn(host, |name| answer.reads(Some(name))) {
+        }
+        if self.enforced.learn(answer.reads(None), |name| answer.reads(Some(name))) {
             self.sshd.reads_anew = true;
             self.unsaved = true;
         }

@@ -23,6 +23,10 @@ use crate::model::status::{AccountState, OtherFile, SshdStatus};
 
 /// What sshd said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says a thing of its own, and none depends on another"
+)]
 pub struct Answer {
     /// The program; `None` where there is none.
     pub path: Option<PathBuf>,
@@ -36,6 +40,10 @@ pub struct Answer {
     pub unasked: usize,
     /// The paths in `AuthorizedKeysFile` cannot be told from one another.
     has_blanks: bool,
+    /// It depends on the connection which files are read.
+    by_connection: bool,
+    /// It is said somewhere which files are read.
+    pub(super) names_files: bool,
     /// Each answer once.
     settings: Vec<Settings>,
     /// Which of them is whose; without a `Match` the first is everybody's.
@@ -124,9 +132,13 @@ pub fn ask(accounts: &[Account], others: &[Account]) -> Answer {
 fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Answer {
     let Circumstances { path, started, configuration } = about;
     let (files, directories): (Vec<_>, Vec<_>) = started.files.into_iter().partition(|path| !path.is_dir());
+    let said = |what: fn(&str) -> bool| started.invocation.options.iter().any(|option| what(option));
+    let names_files = configuration.names_files || said(sshd::names_files);
     let mut answer = Answer {
         for_all: !configuration.has_match,
-        has_blanks: configuration.has_blanks || started.invocation.options.iter().any(|o| sshd::has_blank(o)),
+        has_blanks: configuration.has_blanks || said(sshd::has_blank),
+        by_connection: configuration.by_connection && names_files,
+        names_files,
         files: configuration.files.into_iter().chain(files).collect(),
         directories: configuration.directories.into_iter().chain(directories).collect(),
         ..Answer::default()
@@ -190,14 +202,14 @@ impl Answer {
         })
     }
 
-    /// `AuthorizedKeysFile` of `name`, or that of most accounts where it was not asked about; `None` where sshd has not
-    /// said. Where its paths cannot be told apart, none is meant.
+    /// `AuthorizedKeysFile` of `name`, or that of everybody where there is no `Match`; `None` where sshd has not said.
+    /// Where its paths cannot be told apart, or are others for other connections, none is meant.
     pub fn reads(&self, name: Option<&AccountName>) -> Option<&str> {
         let settings = match name {
             Some(name) => self.settings(name).ok()?,
-            None => self.settings.first().filter(|_| self.error.is_none())?,
+            None => self.settings.first().filter(|_| self.for_all && self.error.is_none())?,
         };
-        Some(if self.has_blanks { "" } else { &settings.files })
+        Some(if self.has_blanks || self.by_connection { "" } else { &settings.files })
     }
 
     /// The groups of an account, where they were asked for.

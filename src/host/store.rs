@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::libc::{O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::{O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK};
 use nix::unistd::{AccessFlags, eaccess};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -61,6 +61,11 @@ pub fn make_directory(directory: &Path, mode: u32) -> Result<(), StoreError> {
         }
         _ => sync(above),
     }
+}
+
+/// A directory, opened; anything else in its place is not waited for.
+pub fn open_directory(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(O_DIRECTORY | O_NONBLOCK).open(path)
 }
 
 /// Reads a JSON file; `None` when there is none.

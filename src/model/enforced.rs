@@ -110,14 +110,14 @@ impl Enforced {
         own.or(self.sshd_reads.as_ref()).map(String::as_str)
     }
 
-    /// Takes what sshd says that it reads: `host` for all, `of` for an account. Gives whether anything changed; for those
+    /// Takes what sshd says that it reads: `host` for all, unless there is a `Match`, and `of` for an account. Gives whether anything changed; for those
     /// whose files changed, what is there now was not looked for before.
-    pub fn learn<'a>(&mut self, host: &str, of: impl Fn(&AccountName) -> Option<&'a str>) -> bool {
+    pub fn learn<'a>(&mut self, host: Option<&str>, of: impl Fn(&AccountName) -> Option<&'a str>) -> bool {
         let mut changed = false;
-        let before = self.sshd_reads.replace(host.to_owned());
+        let before = std::mem::replace(&mut self.sshd_reads, host.map(str::to_owned));
         for (name, account) in &mut self.accounts {
-            let own = of(name).filter(|own| *own != host);
-            if account.sshd_reads.as_deref().or(before.as_deref()) != own.or(Some(host)) {
+            let own = of(name).filter(|own| Some(*own) != host);
+            if account.sshd_reads.as_deref().or(before.as_deref()) != own.or(host) {
                 account.alone = false;
                 changed = true;
             }
@@ -125,7 +125,7 @@ impl Enforced {
                 account.sshd_reads = own.map(str::to_owned);
             }
         }
-        changed || before.as_deref() != Some(host)
+        changed || before.as_deref() != host
     }
 
     /// True for the state of another instance: the disk was cloned, from a running host or through an image.

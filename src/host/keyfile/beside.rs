@@ -138,7 +138,8 @@ pub fn take_away(
         here = match enter(&here, name, target)? {
             Step::Directory(held) => held,
             Step::Obstacle(kind @ (Kind::Symlink | Kind::DirectoryOf(_))) => {
-                if is_of_root(&here, target) {
+                // What stood there before is the account's own doing, and more may hang on it than keys.
+                if is_of_root(&here, target) || !terms.clear_obstacles {
                     return Err(Refusal::Obstacle { path, kind });
                 }
                 still_wanted(terms)?;

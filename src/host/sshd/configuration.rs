@@ -1,11 +1,17 @@
 //! The files of sshd's configuration: which there are, so that a change is noticed, and whether the answer depends on
 //! who is asked about.
 
-use std::fs;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// What the text of the configuration says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says a thing of its own, and none depends on another"
+)]
 pub struct Configuration {
     /// Every file that is read.
     pub files: Vec<PathBuf>,
@@ -15,6 +21,10 @@ pub struct Configuration {
     pub has_match: bool,
     /// `AuthorizedKeysFile` has a path with a blank, which `sshd -T` prints as if it were two.
     pub has_blanks: bool,
+    /// It says `AuthorizedKeysFile`, so what sshd reads is not what it would by itself.
+    pub names_files: bool,
+    /// A `Match` goes by the connection and not only by who it is.
+    pub by_connection: bool,
 }
 
 /// Where sshd looks without `-f`: as it is packaged, as it builds by itself, and where a distribution keeps its own
@@ -31,7 +41,7 @@ const DEPTH: u32 = 16;
 const FILES: usize = 1000;
 
 /// The most that is read of one file.
-const LONGEST: usize = 1 << 20;
+const LONGEST: u64 = 1 << 20;
 
 /// Reads the configuration that starts with `config`, or with the file of this host.
 pub fn configuration(config: Option<&Path>) -> Configuration {
@@ -50,15 +60,17 @@ impl Configuration {
         }
         self.files.push(path.to_owned());
         // What cannot be read here cannot be read by sshd either, which then says so.
-        let bytes = fs::read(path).unwrap_or_default();
-        let text = String::from_utf8_lossy(&bytes[..bytes.len().min(LONGEST)]);
+        let bytes = read_some(path).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         for line in text.lines() {
             let line = line.trim();
             let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
             let (keyword, rest) = line.split_at(end);
             self.has_blanks |= has_blank(line);
+            self.names_files |= names_files(line);
             if keyword.eq_ignore_ascii_case("match") {
                 self.has_match = true;
+                self.by_connection |= goes_by_connection(rest);
             } else if keyword.eq_ignore_ascii_case("include") {
                 let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
                 rest.split_whitespace().for_each(|pattern| self.include(pattern, depth));
@@ -79,10 +91,34 @@ impl Configuration {
     }
 }
 
+/// True where the criteria of a `Match` (`sshd_config(5)`) are more than an account can answer for. A user of such a name
+/// is taken for one: what is not sure is left alone.
+fn goes_by_connection(criteria: &str) -> bool {
+    let words = criteria.split(|c: char| c.is_whitespace() || c == '=');
+    let of_connection =
+        ["host", "address", "localaddress", "localport", "rdomain", "version", "invalid-user"];
+    words.into_iter().any(|word| of_connection.iter().any(|known| word.eq_ignore_ascii_case(known)))
+}
+
+/// A part of a file. A FIFO in its place is not waited for, and what never ends is cut.
+fn read_some(path: &Path) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    let mut bytes = Vec::new();
+    if file.metadata()?.is_file() {
+        file.take(LONGEST).read_to_end(&mut bytes)?;
+    }
+    Ok(bytes)
+}
+
+/// True for a line, or an `-o`, that says `AuthorizedKeysFile`.
+pub fn names_files(line: &str) -> bool {
+    const KEYWORD: &str = "authorizedkeysfile";
+    line.get(..KEYWORD.len()).is_some_and(|word| word.eq_ignore_ascii_case(KEYWORD))
+}
+
 /// True for an `AuthorizedKeysFile` with a blank inside of one of its paths (`misc.c: argv_split`).
 pub fn has_blank(line: &str) -> bool {
-    const KEYWORD: &str = "authorizedkeysfile";
-    let is_it = line.get(..KEYWORD.len()).is_some_and(|word| word.eq_ignore_ascii_case(KEYWORD));
+    let is_it = names_files(line);
     let (mut quote, mut escaped) = (None, false);
     is_it
         && line.chars().any(|c| {
@@ -101,6 +137,7 @@ pub fn has_blank(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     #[test]
     fn a_path_with_a_blank_is_told_from_two() {
@@ -136,5 +173,33 @@ mod tests {
         check("Include DIR/d/b.*\nInclude /nonexistent/*", &["main", "d/b.conf"], false);
         check("include \"DIR/d/*.conf\"", &["main", "d/a.conf", "d/b.conf"], true);
         check("Include=DIR/main", &["main"], false);
+    }
+
+    #[test]
+    fn a_match_by_connection_and_named_files_are_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let main = directory.path().join("sshd_config");
+        for (text, named, by_connection) in [
+            ("Match User bob\nPasswordAuthentication no\n", false, false),
+            ("authorizedkeysfile .ssh/a\nMatch Group legacy\n", true, false),
+            ("Match all\n AuthorizedKeysFile=.ssh/a\n", true, false),
+            ("Match User bob Address 10.0.0.0/8\n", false, true),
+            ("Match LocalPort=2222\n", false, true),
+            ("# AuthorizedKeysFile x\n#Match Host y\n", false, false),
+        ] {
+            fs::write(&main, text).unwrap();
+            let found = configuration(Some(&main));
+            assert_eq!((found.names_files, found.by_connection), (named, by_connection), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_waited_for_and_nothing_read_without_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [fifo.as_path(), Path::new("/dev/zero")] {
+            assert!(!configuration(Some(path)).has_match);
+        }
     }
 }

@@ -11,7 +11,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-pub use configuration::{Configuration, configuration, has_blank};
+pub use configuration::{Configuration, configuration, has_blank, names_files};
 pub use started::{Started, started};
 
 use crate::model::account::AccountName;

@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use crate::host::sshd::PLACES;
 use crate::model::invocation::{Invocation, Unit, of_process};
 
 /// What was found.
@@ -37,6 +38,30 @@ pub fn started(root: &Path) -> Started {
     Started { invocation: Invocation::read(words.iter().skip(1).map(String::as_str)), files }
 }
 
+/// True for a process that is sshd and not what somebody made look like it: `comm` and the command line are anybody's to
+/// choose, and a program that is set-user-ID root, started as a link called `sshd`, belongs to root as well.
+///
+/// So all of its uids are root's, and it is the very file `sshd` or, where this process may not ask for that
+/// (`ptrace(2)`, access mode checking), the one in sshd's own pid file and in the cgroup of its system unit.
+fn is_sshd(root: &Path, process: &Path, status: &str, cgroup: &str) -> bool {
+    let all_root = |line: &str| line.split_whitespace().all(|uid| uid == "0");
+    if !status.lines().find_map(|line| line.strip_prefix("Uid:")).is_some_and(all_root) {
+        return false;
+    }
+    let same =
+        |meta: &fs::Metadata, other: &fs::Metadata| (meta.dev(), meta.ino()) == (other.dev(), other.ino());
+    if let Ok(program) = fs::metadata(process.join("exe")) {
+        let known =
+            PLACES.iter().filter_map(|place| fs::metadata(root.join(place.trim_start_matches('/'))).ok());
+        return known.into_iter().any(|sshd| same(&sshd, &program));
+    }
+    let path = cgroup.lines().filter_map(|line| line.rsplit_once(':'));
+    let units = NAMES.map(|name| format!("/system.slice/{name}.service"));
+    let service = path.map(|(_, path)| path).any(|path| units.iter().any(|unit| unit == path));
+    let pid = fs::read_to_string(root.join("run/sshd.pid")).unwrap_or_default();
+    service && process.file_name().and_then(|name| name.to_str()) == Some(pid.trim())
+}
+
 /// The words of the sshd that listens. One of a container is not this host's: it has a pid there besides.
 fn listener(root: &Path, unit: Option<&[String]>) -> Option<Vec<String>> {
     let mut found: Option<(bool, Vec<String>)> = None;
@@ -56,10 +81,13 @@ fn listener(root: &Path, unit: Option<&[String]>) -> Option<Vec<String>> {
         if field("PPid:") != Some("1") || foreign {
             continue;
         }
+        let cgroup = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
+        if !is_sshd(root, &process, &status, &cgroup) {
+            continue;
+        }
         let Ok(line) = fs::read(process.join("cmdline")) else { continue };
         let Some(words) = of_process(&line, unit) else { continue };
         // Beside one that an admin started by hand, the service counts.
-        let cgroup = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
         let service = NAMES.iter().any(|name| cgroup.trim_end().ends_with(&format!("/{name}.service")));
         if found.is_none() || service {
             found = Some((service, words));
@@ -117,7 +145,10 @@ mod tests {
     fn put(root: &Path, path: &str, text: &str) {
         let path = root.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        match text.strip_prefix("-> ") {
+            Some(same) => fs::hard_link(root.join(same), path).unwrap(),
+            None => fs::write(path, text).unwrap(),
+        }
     }
 
     fn check(files: &[(&str, &str)], expected: &[&str]) {
@@ -179,27 +210,40 @@ mod tests {
                 (format!("proc/{pid}/cgroup"), cgroup.to_owned()),
             ]
         };
-        let own = "PPid:\t1\nNSpid:\t7\n";
+        let own = "Uid:\t0\t0\t0\t0\nPPid:\t1\nNSpid:\t7\n";
         let title =
             |option: &str| format!("sshd: /usr/sbin/sshd -D -o {option} [listener] 0 of 10-100 startups\0");
         let check = |processes: &[Vec<(String, String)>], expected: &[&str]| {
             let files: Vec<(&str, &str)> =
                 processes.iter().flatten().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-            check(
-                &[&[UNIT, ("etc/default/ssh", "SSHD_OPTS=-oUnit=x\n")], files.as_slice()].concat(),
-                expected,
-            );
+            let known = [UNIT, ("etc/default/ssh", "SSHD_OPTS=-oUnit=x\n"), ("run/sshd.pid", "7\n")];
+            check(&[known.as_slice(), &files].concat(), expected);
         };
         let service = "0::/system.slice/ssh.service\n";
         check(&[], &["Unit=x"]);
         check(&[process("7", "sshd", own, &title("A=b"), service)], &["A=b"]);
         check(&[process("7", "bash", own, &title("A=b"), service)], &["Unit=x"]);
-        check(&[process("7", "sshd", "PPid:\t9\nNSpid:\t7\n", &title("A=b"), service)], &["Unit=x"]);
-        check(&[process("7", "sshd", "PPid:\t1\nNSpid:\t7\t1\n", &title("A=b"), service)], &["Unit=x"]);
+        check(
+            &[process("7", "sshd", "Uid:\t0\t0\t0\t0\nPPid:\t9\nNSpid:\t7\n", &title("A=b"), service)],
+            &["Unit=x"],
+        );
+        check(
+            &[process("7", "sshd", "Uid:\t0\t0\t0\t0\nPPid:\t1\nNSpid:\t7\t1\n", &title("A=b"), service)],
+            &["Unit=x"],
+        );
         check(&[process("7", "sshd", own, "sshd: alice [priv]\0", service)], &["Unit=x"]);
-        let by_hand = process("8", "sshd", own, &title("Hand=x"), "0::/user.slice\n");
+        let mut by_hand = process("8", "sshd", own, &title("Hand=x"), "0::/user.slice\n");
+        // Called so, and of root: what a user can bring about with a set-user-ID program.
+        check(std::slice::from_ref(&by_hand), &["Unit=x"]);
+        let posing = "Uid:\t1000\t0\t0\t0\nPPid:\t1\nNSpid:\t7\n";
+        check(&[process("7", "sshd", posing, &title("A=b"), service)], &["Unit=x"]);
+        let nested = "0::/user.slice/user-1000.slice/user@1000.service/ssh.service\n";
+        check(&[process("7", "sshd", own, &title("A=b"), nested)], &["Unit=x"]);
+        check(&[process("9", "sshd", own, &title("A=b"), service)], &["Unit=x"]);
+        // The program itself, whoever started it.
+        let program = ("usr/sbin/sshd".to_owned(), "sshd".to_owned());
+        by_hand.extend([program, ("proc/8/exe".to_owned(), "-> usr/sbin/sshd".to_owned())]);
         check(std::slice::from_ref(&by_hand), &["Hand=x"]);
         check(&[by_hand.clone(), process("7", "sshd", own, &title("A=b"), service)], &["A=b"]);
-        check(&[by_hand, process("9", "sshd", own, &title("A=b"), service)], &["A=b"]);
     }
 }
