@@ -297,7 +297,7 @@ fn before_sshd_runs_what_it_read_last_counts() {
 
 #[test]
 fn where_sshd_never_said_what_it_reads_its_default_counts() {
-    let world = world(PLAIN);
+    let world = world("UsePAM no\n");
     world.approve("alice", "laptop", &key("alice"));
     let (second, third) = (second(&world, "alice"), world.ssh("alice").join("other"));
     plant(&second, ALICE, &format!("{}\n", key("rogue")));
@@ -305,12 +305,39 @@ fn where_sshd_never_said_what_it_reads_its_default_counts() {
     let _agent = Ends(before_sshd(&world, &["run"]).spawn().unwrap());
     wait("the second file to go", || is_gone(&second));
     assert!(!is_gone(&third) && world.path("state/backups/alice.authorized_keys2").exists());
-    // As soon as it says so, it is another thing.
+}
+
+/// The second file could be the only one that sshd will read: without it nobody would get in.
+#[test]
+fn where_the_configuration_names_files_nothing_goes_before_sshd_says_which() {
+    let world = world(PLAIN);
+    world.approve("alice", "laptop", &key("alice"));
+    let second = second(&world, "alice");
+    plant(&second, ALICE, &format!("{}\n", key("rogue")));
+    let _agent = Ends(before_sshd(&world, &["run"]).spawn().unwrap());
+    wait("the list", || world.keys("alice") == 1);
+    world.approve("alice", "phone", &key("phone"));
+    wait("the next list", || world.read("alice").contains("phone"));
+    assert!(!is_gone(&second));
     fs::create_dir(world.path("own-run/sshd")).unwrap();
     wait("the answer", || written_access(&world, "alice")["verdict"] == "effective");
-    plant(&second, ALICE, &format!("{}\n", key("rogue")));
+    assert!(!is_gone(&second), "sshd does not read it");
+    configure(&world, &PLAIN.replace("authorized_keys\n", "authorized_keys .ssh/authorized_keys2\n"));
+    wait("the second file to go", || is_gone(&second));
+}
+
+/// Who was not asked about may be told apart by a `Match`, and what a connection decides nobody can say beforehand.
+#[test]
+fn what_a_match_by_connection_decides_takes_nothing_away() {
+    let world =
+        world(&format!("{PLAIN}\nMatch Address 192.0.2.0/24\nAuthorizedKeysFile .ssh/authorized_keys2\n"));
+    world.approve("alice", "laptop", &key("alice"));
+    let second = second(&world, "alice");
+    plant(&second, ALICE, &format!("{}\n", key("somebody")));
+    let _agent = world.start();
+    wait("the answer", || written_access(&world, "alice")["verdict"] == "effective");
     world.approve("alice", "phone", &key("phone"));
-    wait("the list", || world.read("alice").contains("phone"));
+    wait("the next list", || world.read("alice").contains("phone"));
     assert!(!is_gone(&second));
 }
 
