@@ -346,8 +346,9 @@ fn a_store_that_cannot_be_written_keeps_no_repair_from_happening() {
     let agent = world.start();
     for number in 0..3 {
         append(&world, "alice", ALICE, &numbered(number, "rogue"));
+        // Two that come at once are one.
+        wait("its repair", || world.status()["drift"]["repaired"].as_u64() > u64::try_from(number).ok());
     }
-    wait("all three counted", || world.status()["drift"]["repaired"].as_u64().unwrap() >= 3);
     let (status, log) = agent.stop();
     assert!(status.success());
     let complaints = log.matches("incident not kept").count();
