@@ -45,6 +45,7 @@ impl FetchError {
         match self {
             Self::Ssm(failure) => failure.hint(),
             Self::Metadata(failure) => failure.hint(),
+            Self::Directory(failure) => failure.hint(),
             _ => None,
         }
     }

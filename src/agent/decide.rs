@@ -13,7 +13,7 @@ use crate::agent::files;
 use crate::agent::pass::{Enforcer, List};
 use crate::host::accounts::{self, Directory, Lookup};
 use crate::host::instance::Identity;
-use crate::host::store;
+use crate::host::{process, store};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::OnStale;
 use crate::model::desired::{self, Desired, Rejected};
@@ -195,11 +195,20 @@ impl Enforcer {
     /// A break-glass file that is gone for good was removed on purpose; one that cannot be read changes nothing.
     fn read_break_glass(&mut self, now: Timestamp) {
         let path = &self.config.accounts.break_glass;
+        let keep = |problem: String| format!("{problem}; the break-glass keys stay as they were");
+        match store::owner(path) {
+            Ok(Some(owner)) if is_open_to_others(owner) => {
+                let hint = format!("chown root:root {0}; chmod 0600 {0}", path.display());
+                let problem = format!("`{}` can be changed by others than root: {hint}", path.display());
+                return self.problems.push(keep(problem));
+            }
+            // What cannot be looked at cannot be read.
+            _ => {}
+        }
         let text = match store::read(path) {
             Ok(bytes) => String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned(),
             Err(error) => {
-                self.problems.push(format!("{}; the break-glass keys stay as they were", chain(&error)));
-                return;
+                return self.problems.push(keep(chain(&error)));
             }
         };
         let name = path.display().to_string();
@@ -211,8 +220,7 @@ impl Enforcer {
         self.enforced.break_glass_gone = gone.then(|| since.unwrap_or(now));
         match (grants, self.enforced.break_glass_gone) {
             (None, _) => {
-                self.problems
-                    .push(format!("no line of `{name}` can be read; the break-glass keys stay as they were"));
+                self.problems.push(keep(format!("no line of `{name}` can be read")));
             }
             (Some(_), Some(since)) if now.duration_since(since) < BREAK_GLASS_SETTLES => {
                 self.look_again_at(since + BREAK_GLASS_SETTLES);
@@ -350,7 +358,7 @@ impl Enforcer {
         format!("sha256:{:x}", hash.finalize())
     }
 
-    fn fetch_report(&self) -> Option<FetchReport> {
+    pub(super) fn fetch_report(&self) -> Option<FetchReport> {
         // Damaged or missing, it confirms nothing.
         store::read_json(&files::fetch_report(&self.config.paths)).ok().flatten()
     }
@@ -397,4 +405,9 @@ impl Enforcer {
         }
         self.decided.logged = rejected;
     }
+}
+
+/// Somebody else than root, or whoever this process is, owns a file, as [`store::owner`] gives it, or may write to it.
+pub fn is_open_to_others((uid, mode): (u32, u32)) -> bool {
+    !(uid == 0 || uid == process::user()) || mode & 0o022 != 0
 }

@@ -71,10 +71,13 @@ struct Pending {
 }
 
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a bell of its own")]
 struct Changed {
     /// The stored list, or what goes with it.
     list: bool,
     accounts: BTreeSet<AccountName>,
+    /// The fetcher has tried again.
+    fetched: bool,
     /// Events were lost: anything may have changed.
     lost: bool,
     /// sshd has answered.
@@ -86,6 +89,7 @@ impl Pending {
         let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
         match change {
             Change::At(Subject::List) => changed.list = true,
+            Change::At(Subject::Fetched) => changed.fetched = true,
             Change::At(Subject::Account(name)) => drop(changed.accounts.insert(name)),
             Change::Everything => changed.lost = true,
         }
@@ -136,11 +140,8 @@ pub async fn run(
             watch_inputs(watches, &enforcer);
         }
         let report = pass(&mut enforcer, trigger, only, watching, &pending, service, now()).await;
-        if let Some(watches) = watching.filter(|_| full && enforcer.holds_a_list()) {
-            // The next confirmation is to be seen when it comes.
-            watch_file(watches, &files::fetch_report(&enforcer.config().paths));
-        }
         if full {
+            enforcer.relay_fetch();
             full_check = full_check.min(at(report.next_look, now()));
         }
         watches = fresh.or(watches);
@@ -180,7 +181,7 @@ pub async fn run(
                         (Trigger::Reload, None)
                     }
                 },
-                () = pending.bell.notified() => match pending.take() {
+                () = pending.bell.notified() => match relay(&mut enforcer, pending.take()) {
                     // Events were lost. An account can bring that about on purpose, again and again: the rest of
                     // what is known is looked at now, everything a moment later.
                     Changed { lost: true, accounts, .. } if last_full.elapsed() < STORM_PAUSE => {
@@ -215,6 +216,14 @@ pub async fn run(
     }
     service.stopping();
     Ok(())
+}
+
+/// Passes on what the fetcher says; while a list is held, that may be the confirmation it waits for.
+fn relay(enforcer: &mut Enforcer, changed: Changed) -> Changed {
+    if changed.fetched || changed.lost {
+        enforcer.relay_fetch();
+    }
+    Changed { list: changed.list || changed.fetched && enforcer.holds_a_list(), ..changed }
 }
 
 /// Those of `accounts` that are looked at now; the others wait, each from its first change on.
@@ -306,30 +315,28 @@ fn watch(pending: &Arc<Pending>) -> Option<Arc<AgentWatches>> {
 /// Watches what a full pass reads. A directory that was missing may be there by now.
 fn watch_inputs(watches: &AgentWatches, enforcer: &Enforcer) {
     watches.recount();
-    watch_file(watches, &files::approved(&enforcer.config().paths));
-    watch_file(watches, &enforcer.config().accounts.break_glass);
-    if enforcer.holds_a_list() {
-        watch_file(watches, &files::fetch_report(&enforcer.config().paths));
-    }
+    watch_file(watches, &files::approved(&enforcer.config().paths), &Subject::List);
+    watch_file(watches, &enforcer.config().accounts.break_glass, &Subject::List);
+    watch_file(watches, &files::fetch_report(&enforcer.config().paths), &Subject::Fetched);
     let (files, directories) = enforcer.sshd_inputs();
     for path in files {
-        watch_file(watches, &path);
+        watch_file(watches, &path, &Subject::List);
     }
     for path in directories {
         match store::open_directory(&path).and_then(|opened| Ok((opened.metadata()?, opened))) {
-            Ok((meta, opened)) => put(watches, &opened, &meta, ANY, &path),
-            Err(_) => watch_file(watches, &path),
+            Ok((meta, opened)) => put(watches, &opened, &meta, (ANY, &Subject::List), &path),
+            Err(_) => watch_file(watches, &path, &Subject::List),
         }
     }
 }
 
 /// Watches for a file to be replaced or, where its directory is missing too, for the directory to appear.
-fn watch_file(watches: &AgentWatches, path: &Path) {
+fn watch_file(watches: &AgentWatches, path: &Path, subject: &Subject) {
     let watch = |place: &Path| -> Option<()> {
         let (directory, name) = (place.parent()?, place.file_name()?.to_str()?);
         let opened = store::open_directory(directory).ok()?;
         let meta = opened.metadata().ok()?;
-        put(watches, &opened, &meta, name, path);
+        put(watches, &opened, &meta, (name, subject), path);
         Some(())
     };
     if watch(path).is_none() {
@@ -339,9 +346,15 @@ fn watch_file(watches: &AgentWatches, path: &Path) {
     }
 }
 
-fn put(watches: &AgentWatches, directory: &File, meta: &Metadata, name: &str, path: &Path) {
+fn put(
+    watches: &AgentWatches,
+    directory: &File,
+    meta: &Metadata,
+    (name, subject): (&str, &Subject),
+    path: &Path,
+) {
     let inode = (meta.dev(), meta.ino());
-    if let Err(error) = watches.put(directory.as_fd(), inode, Some(name), &Subject::List) {
+    if let Err(error) = watches.put(directory.as_fd(), inode, Some(name), subject) {
         tracing::warn!(path = %path.display(), error = chain(&error), "not watched");
     }
 }

@@ -163,15 +163,13 @@ pub(super) fn other_file(account: &AccountName, other: &OtherFile) {
     );
 }
 
-pub(super) fn fetch_failed(source: &str, error: &str, hint: Option<&str>) {
-    let hint = hint.unwrap_or_default();
-    tracing::warn!(
-        message_id = id::FETCH_FAILED,
-        source,
-        error,
-        hint,
-        "fetch failed, the last list stays in force"
-    );
+pub(super) fn fetch_failed(source: &str, error: &str, hint: Option<&str>, has_list: bool) {
+    let message_id = id::FETCH_FAILED;
+    if has_list {
+        tracing::warn!(message_id, source, error, hint, "fetch failed, the last list stays in force");
+    } else {
+        tracing::warn!(message_id, source, error, hint, "fetch failed, and there is no list yet");
+    }
 }
 
 pub(super) fn fetch_recovered(source: &str) {

@@ -42,6 +42,8 @@ pub struct Fetcher {
     stored: Option<ApprovedList>,
     clients: Clients,
     may_ask: bool,
+    /// The failure that was said last.
+    said: Option<String>,
 }
 
 impl Fetcher {
@@ -52,7 +54,7 @@ impl Fetcher {
         let report = store::read_json(&files::fetch_report(&config.paths)).ok().flatten().unwrap_or_default();
         let stored = store::read_json(&files::approved(&config.paths)).ok().flatten();
         let clients = Clients::new(&config.source, may_ask);
-        Self { config, report, stored, clients, may_ask }
+        Self { config, report, stored, clients, may_ask, said: None }
     }
 
     /// Takes a configuration that was read again.
@@ -74,16 +76,19 @@ impl Fetcher {
         });
         match outcome {
             Ok(digest) => {
+                self.said = None;
                 if self.report.error.is_some() {
                     events::fetch_recovered(&source);
                 }
-                self.report = self.report.succeeded(&source, digest, now());
+                self.report = self.report.succeeded(&source, digest, self.config.source.every, now());
                 self.keep_alive(now());
             }
             Err(error) => {
                 let (text, hint) = (chain(&error), error.hint());
-                if self.report.error.as_ref() != Some(&text) {
-                    events::fetch_failed(&source, &text, hint.as_deref());
+                // Once for each outage, by each process: who has just started says what it sees.
+                if self.said.as_ref() != Some(&text) {
+                    events::fetch_failed(&source, &text, hint.as_deref(), self.stored.is_some());
+                    self.said = Some(text.clone());
                 }
                 self.report = self.report.failed(&source, text, hint, now());
                 return Err(error);
@@ -111,7 +116,10 @@ impl Fetcher {
         let OnStale::RevokeAfter(limit) = self.config.source.on_stale else { return };
         let path = files::approved(&self.config.paths);
         let now = UNIX_EPOCH + Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
-        if let Err(error) = store::refresh(&path, now, limit / 10) {
+        let Err(error) = store::refresh(&path, now, limit / 10) else { return };
+        // Written by root's `sync`, it is root's: a new file is this user's.
+        let rewritten = self.stored.as_ref().map(|list| store::write_json(&path, list, 0o644));
+        if let Err(error) = rewritten.unwrap_or(Err(error)) {
             tracing::warn!(error = chain(&error), "the age of the list is not kept across a reboot");
         }
     }

@@ -1,7 +1,7 @@
 //! Time: the loops, and one pass of each.
 
 pub mod clients;
-mod decide;
+pub mod decide;
 pub mod enforce;
 pub mod events;
 pub mod fetch;
@@ -50,6 +50,11 @@ pub mod files {
         paths.fetch_runtime_dir.join("fetch.json")
     }
 
+    /// The enforcer's copy of it, for users whom the fetcher's directory is closed to.
+    pub fn fetch_report_copy(paths: &Paths) -> PathBuf {
+        paths.runtime_dir.join("fetch-report.json")
+    }
+
     /// Held by the one fetcher.
     pub fn fetch_lock(paths: &Paths) -> PathBuf {
         paths.fetch_runtime_dir.join("fetch.lock")
@@ -90,6 +95,7 @@ pub mod files {
         let files = [
             approved(paths),
             fetch_report(paths),
+            fetch_report_copy(paths),
             enforced(paths),
             damaged(paths),
             accepted(paths),

@@ -31,7 +31,7 @@ use crate::model::config::{Accounts, Config, Mode, Owner};
 use crate::model::desired::{Grant, Grants, content, with_break_glass};
 use crate::model::enforced::{Enforced, Synced};
 use crate::model::incident::Undone;
-use crate::model::list::ApprovedList;
+use crate::model::list::{ApprovedList, FetchReport};
 use crate::model::plan::{Difference, Wanted};
 use crate::model::recent::Recent;
 use crate::model::status::{AccountState, Status};
@@ -72,6 +72,8 @@ pub struct Enforcer {
     pub(super) recent: Recent,
     /// Where incidents go.
     pub(super) recorder: Recorder,
+    /// What of the fetcher was last passed on.
+    pub(super) relayed: Option<FetchReport>,
     /// What is being asked about live sessions.
     pub(super) asking: Asking,
 }
@@ -177,6 +179,7 @@ impl Enforcer {
             standing: HashMap::new(),
             recent: Recent::default(),
             recorder: Recorder::new(),
+            relayed: None,
             asking: Asking::default(),
         };
         if let Some(id) = enforcer.identity.id().map(ToOwned::to_owned) {

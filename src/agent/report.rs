@@ -218,6 +218,21 @@ impl Enforcer {
         all
     }
 
+    /// Copies the fetcher's report to where everybody may read it: with `DynamicUser=`, the fetcher's directory is for root.
+    pub(super) fn relay_fetch(&mut self) {
+        let report = self.fetch_report();
+        if report.is_none() || report == self.relayed {
+            return;
+        }
+        let paths = &self.config.paths;
+        let written = store::make_directory(&paths.runtime_dir, 0o755)
+            .and_then(|()| store::write_json(&files::fetch_report_copy(paths), &report, 0o644));
+        match written {
+            Ok(()) => self.relayed = report,
+            Err(error) => tracing::warn!(error = chain(&error), "how the last fetch went is not passed on"),
+        }
+    }
+
     /// Writes the status, if it says something new.
     pub(super) fn publish(&mut self, now: Timestamp) {
         if self.written.as_ref().is_some_and(|written| *written == self.status) {

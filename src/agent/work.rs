@@ -25,8 +25,10 @@ use crate::model::plan::{self, Action, Difference, Found, Wanted};
 /// What a watch is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// The stored list, or the report of the fetcher.
+    /// The stored list, or what goes with it.
     List,
+    /// The report of the fetcher.
+    Fetched,
     /// An account's file.
     Account(AccountName),
 }

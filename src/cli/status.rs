@@ -7,9 +7,10 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::pass::Enforcer;
-use crate::agent::work::Outcome as Seen;
+use crate::agent::work::Outcome as Found;
 use crate::agent::{events, files, sessions, sshd, unmanaged};
 use crate::cli::Outcome;
+use crate::host::store::StoreError;
 use crate::host::{accounts, process, store};
 use crate::model::access::Verdict;
 use crate::model::account::AccountName;
@@ -17,7 +18,9 @@ use crate::model::config::Config;
 use crate::model::enforced::Enforced;
 use crate::model::escape::escaped;
 use crate::model::list::FetchReport;
-use crate::model::status::{AccountState, AccountStatus, Health, SshdStatus, Status, UnmanagedFile};
+use crate::model::status::{
+    AccountState, AccountStatus, Health, ListStatus, SshdStatus, Status, UnmanagedFile,
+};
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -38,6 +41,9 @@ const STOPPED: u8 = 3;
 
 /// A fetched list is looked at by the enforcer long before this.
 const ENFORCED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// When an attempt is due it has begun by then, and ended.
+const FETCHED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 
 pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     let now = super::now();
@@ -103,22 +109,22 @@ async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<S
         account.other_files.retain(|other| other.error.is_some() && !others.is_empty());
         account.other_files.extend(left);
         let seen = match (seen, refused) {
-            (Seen::InSync, Some(reason)) => Seen::Refused { reason, differences: others, began: false },
-            (Seen::InSync, None) if !others.is_empty() => Seen::Differs(others),
-            (Seen::Differs(differences), _) => Seen::Differs([differences, others].concat()),
+            (Found::InSync, Some(reason)) => Found::Refused { reason, differences: others, began: false },
+            (Found::InSync, None) if !others.is_empty() => Found::Differs(others),
+            (Found::Differs(differences), _) => Found::Differs([differences, others].concat()),
             (seen, _) => seen,
         };
         let (state, reason) = match seen {
-            Seen::InSync => (AccountState::InSync, None),
-            Seen::Differs(differences) | Seen::Replaced { differences, .. } => {
+            Found::InSync => (AccountState::InSync, None),
+            Found::Differs(differences) | Found::Replaced { differences, .. } => {
                 (AccountState::Drifted, Some(events::changes(&differences).join(", ")))
             }
-            Seen::Refused { reason, .. } if !process::is_root() => {
+            Found::Refused { reason, .. } if !process::is_root() => {
                 unverified = Some(reason);
                 continue;
             }
-            Seen::Refused { reason, .. } => (AccountState::Refused, Some(reason)),
-            Seen::Hanging => (AccountState::Refused, Some("its file system does not answer".to_owned())),
+            Found::Refused { reason, .. } => (AccountState::Refused, Some(reason)),
+            Found::Hanging => (AccountState::Refused, Some("its file system does not answer".to_owned())),
         };
         account.verified = true;
         // Why it is held, or could not be brought in line, only the enforcer knows.
@@ -178,45 +184,39 @@ fn look_at_sessions(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
     status.sessions = sessions;
 }
 
-/// What the fetcher says, which the enforcer does not repeat; and why that could not be read. With `DynamicUser=` its
-/// directories are for root alone.
+/// What the fetcher says; and why that is not known. Its own directory may be for root alone (`DynamicUser=`): then what the
+/// enforcer has passed on.
 fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) -> Option<String> {
-    let list = &mut status.list;
-    let mut confirmed = None;
-    match store::read_json::<FetchReport>(&files::fetch_report(&config.paths)) {
-        Ok(Some(report)) => {
-            list.source = Some(report.source);
-            confirmed = report.last_success;
-            // The stored list was found so at the last good fetch.
-            if report.digest == list.digest {
-                list.fetched_at = report.last_success.or(list.fetched_at);
-            }
-            let found =
-                report.last_success.filter(|_| report.digest.is_some() && report.digest != list.digest);
-            if found.is_some_and(|at| now.duration_since(at) > ENFORCED_WITHIN) {
-                status
-                    .problems
-                    .push("the list that was fetched is not the one the enforcer speaks of".to_owned());
-            }
-            list.error.clone_from(&report.error);
-            list.next_fetch_at = report.next_attempt;
-            if let Some(error) = report.error {
-                let hint = report.hint.map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-                status.problems.push(format!("the last fetch failed: {error}{hint}"));
-            }
-        }
-        Ok(None) => {}
+    let (report, seen) = match read_report(config) {
+        Ok(read) => read,
         Err(error) if error.is_denied() => {
-            list.age_seconds = list.fetched_at.map(|at| now.duration_since(at).as_secs().max(0));
+            add_age(&mut status.list, now);
             return Some(events::chain(&error));
         }
-        Err(error) => status.problems.push(events::chain(&error)),
+        Err(error) => {
+            status.problems.push(events::chain(&error));
+            (None, Seen::Here)
+        }
+    };
+    let next = report.as_ref().and_then(|report| report.next_attempt);
+    let confirmed = report.and_then(|report| {
+        let confirmed = report.last_success;
+        add_report(status, report, now);
+        confirmed
+    });
+    let running = match seen {
+        Seen::Here => process::holder(&files::fetch_lock(&config.paths)).is_some(),
+        Seen::PassedOn => next.is_none_or(|at| now.duration_since(at) < FETCHED_WITHIN),
+    };
+    if !running {
+        let problem = match seen {
+            Seen::Here => "no fetcher is running, so no change of the list arrives".to_owned(),
+            Seen::PassedOn => "the fetcher has not tried when it was to: is it running?".to_owned(),
+        };
+        status.problems.push(problem);
     }
-    if process::holder(&files::fetch_lock(&config.paths)).is_none() {
-        status.problems.push("no fetcher is running, so no change of the list arrives".to_owned());
-    }
-    list.age_seconds = list.fetched_at.map(|at| now.duration_since(at).as_secs().max(0));
-    let age = confirmed.or(list.fetched_at).map(|at| now.duration_since(at));
+    add_age(&mut status.list, now);
+    let age = confirmed.or(status.list.fetched_at).map(|at| now.duration_since(at));
     if let Some(age) = age.filter(|age| age.unsigned_abs() > config.source.stale_after && age.is_positive()) {
         let limit = i64::try_from(config.source.stale_after.as_secs()).unwrap_or(i64::MAX);
         status.problems.push(format!(
@@ -226,6 +226,47 @@ fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) -> Option<Str
         ));
     }
     None
+}
+
+/// By whom a report was read.
+#[derive(Clone, Copy)]
+enum Seen {
+    Here,
+    PassedOn,
+}
+
+fn read_report(config: &Config) -> Result<(Option<FetchReport>, Seen), StoreError> {
+    match store::read_json(&files::fetch_report(&config.paths)) {
+        Err(error) if error.is_denied() => {
+            let copy = store::read_json(&files::fetch_report_copy(&config.paths))?;
+            copy.map(|report| (Some(report), Seen::PassedOn)).ok_or(error)
+        }
+        read => read.map(|report| (report, Seen::Here)),
+    }
+}
+
+fn add_report(status: &mut Status, report: FetchReport, now: Timestamp) {
+    let list = &mut status.list;
+    list.source = Some(report.source);
+    // The stored list was found so at the last good fetch.
+    if report.digest == list.digest {
+        list.fetched_at = report.last_success.or(list.fetched_at);
+    }
+    let found = report.last_success.filter(|_| report.digest.is_some() && report.digest != list.digest);
+    if found.is_some_and(|at| now.duration_since(at) > ENFORCED_WITHIN) {
+        let problem = "the list that was fetched is not the one the enforcer speaks of";
+        status.problems.push(problem.to_owned());
+    }
+    list.error.clone_from(&report.error);
+    list.next_fetch_at = report.next_attempt;
+    if let Some(error) = report.error {
+        let hint = report.hint.map(|hint| format!("; hint: {hint}")).unwrap_or_default();
+        status.problems.push(format!("the last fetch failed: {error}{hint}"));
+    }
+}
+
+fn add_age(list: &mut ListStatus, now: Timestamp) {
+    list.age_seconds = list.fetched_at.map(|at| now.duration_since(at).as_secs().max(0));
 }
 
 /// For people.

@@ -51,11 +51,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
         None => enforce_here(config, accepted).await?,
     };
     if let Some(error) = fetched.error {
-        tracing::error!(
-            error,
-            hint = fetched.hint.unwrap_or_default(),
-            "not fetched, the last list stays in force"
-        );
+        tracing::error!(error, hint = fetched.hint, "not fetched, the last list, if any, stays in force");
         return Ok(1);
     }
     Ok(u8::from(!in_sync))

@@ -24,7 +24,7 @@ pub enum DirectoryError {
         source: io::Error,
     },
     /// The first name below the directory is to be an account.
-    #[error("`{}`: {source}", .path.display())]
+    #[error("`{}` is named after no account", .path.display())]
     Name {
         /// Where.
         path: PathBuf,
@@ -43,6 +43,27 @@ pub enum DirectoryError {
     /// A loop of links, or a mistake.
     #[error("`{}` is more than {MAX_DEPTH} directories deep", .0.display())]
     TooDeep(PathBuf),
+}
+
+impl DirectoryError {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                "name the source in `[source]`: `paths` for Parameter Store, or make this directory, with a file of keys for \
+                 each account"
+            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "the fetcher, which is not root and sees no home, must be able to read all of it: chmod -R a+rX"
+            }
+            Self::Name { .. } | Self::NotAFile(_) => {
+                "move it out of the directory, or let its name begin with a dot"
+            }
+            Self::Changed(_) => "it is read again at the next fetch",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
 }
 
 const MAX_VALUE: u64 = 8 << 20;

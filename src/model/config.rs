@@ -470,6 +470,10 @@ impl<'de> Deserialize<'de> for Algorithm {
         if matches!(name.as_str(), "rsa-sha2-256" | "rsa-sha2-512") {
             return Err(de::Error::custom("a signature algorithm; the key type is `ssh-rsa`"));
         }
+        let known = Policy::default().algorithms;
+        if !known.contains(&name) {
+            return Err(de::Error::custom(format!("not a key type: {}", known.join(", "))));
+        }
         Ok(Self(name))
     }
 }
@@ -486,6 +490,9 @@ impl<'de> Deserialize<'de> for OptionName {
 
 fn read_policy<'de, D: Deserializer<'de>>(from: D) -> Result<Policy, D::Error> {
     let written = WrittenPolicy::deserialize(from)?;
+    if written.algorithms.as_ref().is_some_and(Vec::is_empty) {
+        return Err(de::Error::custom("`algorithms` names no key type, so no key could ever be listed"));
+    }
     let default = Policy::default();
     Ok(Policy {
         algorithms: written

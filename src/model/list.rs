@@ -1,5 +1,7 @@
 //! The approved list as it was fetched: raw values with where each came from. Judging is `desired`'s.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -109,8 +111,11 @@ pub struct FetchReport {
     pub hint: Option<String>,
     /// Digest of the last good list.
     pub digest: Option<String>,
-    /// How many good attempts in a row gave that list.
+    /// How many good attempts in a row gave that list, those that came early not counted.
     pub confirmations: u32,
+    /// When the last of them was counted.
+    #[serde(default)]
+    pub counted_at: Option<Timestamp>,
     /// When the next attempt is due.
     pub next_attempt: Option<Timestamp>,
 }
@@ -122,12 +127,22 @@ impl FetchReport {
         Self { began: Some(at), ..self.clone() }
     }
 
-    /// This report after an attempt that gave a list with `digest`.
+    /// This report after an attempt that gave a list with `digest`. An attempt that somebody asked for comes before `every`
+    /// is over and confirms nothing: a source that answers wrongly for a moment does so however often it is asked.
     #[must_use]
-    pub fn succeeded(&self, source: &str, digest: String, at: Timestamp) -> Self {
+    pub fn succeeded(&self, source: &str, digest: String, every: Duration, at: Timestamp) -> Self {
         let same = self.digest.as_ref() == Some(&digest);
+        // Polls are up to a tenth early; a clock that was set back is no reason to wait.
+        let since = self.counted_at.and_then(|counted| Duration::try_from(at.duration_since(counted)).ok());
+        let early = since.is_some_and(|since| since < every / 2);
+        let (confirmations, counted_at) = match (same, early) {
+            (true, true) => (self.confirmations, self.counted_at),
+            (true, false) => (self.confirmations.saturating_add(1), Some(at)),
+            (false, _) => (1, Some(at)),
+        };
         Self {
-            confirmations: if same { self.confirmations.saturating_add(1) } else { 1 },
+            confirmations,
+            counted_at,
             digest: Some(digest),
             last_success: Some(at),
             ..self.attempted(source, at)
@@ -181,17 +196,17 @@ mod tests {
 
     #[test]
     fn confirmations_count_equal_lists_in_a_row() {
-        let at = Timestamp::UNIX_EPOCH;
-        let report = FetchReport::default().succeeded("s", "d1".into(), at);
-        let report = report.succeeded("s", "d1".into(), at).failed("s", "down".into(), None, at);
+        let at = |minute: i64| Timestamp::from_second(60 * minute).unwrap();
+        let ok = |report: &FetchReport, digest: &str, minute| {
+            report.succeeded("s", digest.into(), Duration::from_mins(1), at(minute))
+        };
+        let report = ok(&ok(&FetchReport::default(), "d1", 0), "d1", 1);
+        let report = report.failed("s", "down".into(), None, at(2));
         assert_eq!((report.confirmations, report.error.is_some()), (2, true));
-        let report = report.succeeded("s", "d1".into(), at);
-        assert_eq!((report.confirmations, report.error, report.attempts), (3, None, 4));
-        assert_eq!(report_after(&FetchReport::default(), &["a", "b", "a"]), 1);
-    }
-
-    fn report_after(report: &FetchReport, digests: &[&str]) -> u32 {
-        let next = |r: FetchReport, d: &&str| r.succeeded("s", (*d).to_owned(), Timestamp::UNIX_EPOCH);
-        digests.iter().fold(report.clone(), next).confirmations
+        let report = ok(&report, "d1", 3);
+        assert_eq!((report.confirmations, report.error.clone(), report.attempts), (3, None, 4));
+        assert_eq!(ok(&ok(&report, "d2", 4), "d1", 5).confirmations, 1);
+        assert_eq!(ok(&ok(&report, "d1", 3), "d1", 3).confirmations, 3, "asked again at once");
+        assert_eq!(ok(&report, "d1", 1).confirmations, 4, "the clock was set back");
     }
 }

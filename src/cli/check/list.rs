@@ -195,11 +195,7 @@ fn readable(name: &str, wanted: &Wanted, found: &[Entry], misplaced: &[Rejected]
 }
 
 fn unreadable(name: &str, error: &FetchError) -> Finding {
-    let hint = error.hint().unwrap_or_else(|| match error {
-        FetchError::Directory(_) => {
-            "the fetcher must be able to read all of it, or it takes nothing".to_owned()
-        }
-        _ => "`authorized-keys-agent fetch --once --log debug` says more".to_owned(),
-    });
+    let more = || "`authorized-keys-agent fetch --once --log debug` says more".to_owned();
+    let hint = error.hint().unwrap_or_else(more);
     Finding::fail("source", format!("{name}: {}", chain(error)), hint)
 }

@@ -1,5 +1,6 @@
 //! What is the agent's own: its directories, the break-glass file, the daemons.
 
+use crate::agent::decide::is_open_to_others;
 use crate::agent::events::chain;
 use crate::agent::files;
 use crate::host::process;
@@ -65,8 +66,7 @@ pub(super) fn break_glass(config: &Config, rules: Rules<'_>, findings: &mut Vec<
         }
     };
     let (uid, mode) = owner;
-    let trusted = uid == 0 || uid == process::user();
-    if !trusted || mode & 0o022 != 0 {
+    if is_open_to_others(owner) {
         let message = format!("`{shown}` can be changed by others than root (owner {uid}, mode {mode:04o})");
         findings.push(Finding::fail(
             "break-glass",
