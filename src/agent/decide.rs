@@ -16,7 +16,7 @@ use crate::host::instance::Identity;
 use crate::host::{process, store};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::OnStale;
-use crate::model::desired::{self, Desired, Rejected};
+use crate::model::desired::{self, Desired, Grant, Rejected};
 use crate::model::enforced::Holding;
 use crate::model::guard::{self, Circumstances, Held, Verdict};
 use crate::model::list::{ApprovedList, FetchReport, SCHEMA};
@@ -226,6 +226,9 @@ impl Enforcer {
                 self.look_again_at(since + BREAK_GLASS_SETTLES);
             }
             (Some(grants), _) => {
+                if grants != self.enforced.break_glass {
+                    self.note_former(|_, _| true);
+                }
                 self.enforced.break_glass = grants;
                 self.enforced.break_glass_gone = None;
             }
@@ -337,11 +340,29 @@ impl Enforcer {
                     .filter(|name| self.manages(name))
                     .cloned()
                     .collect();
+                let next =
+                    |name: &AccountName| list.desired.grants.get(name).map(Vec::as_slice).unwrap_or_default();
+                self.keys_left |= self.enforced.managed().any(|(name, account)| {
+                    let stays = |grant: &Grant| next(name).iter().any(|n| n.fingerprint == grant.fingerprint);
+                    account.grants.as_slice() != next(name) && !account.grants.iter().all(stays)
+                });
+                self.note_former(|name, grants| grants != next(name));
                 let may_empty = |name: &AccountName| is_accepted || list.desired.tombstones.contains(name);
                 self.enforced.apply(&list.digest, &list.desired, |name| managed.contains(name), may_empty);
             }
         }
         self.decided.list = Some(list);
+    }
+
+    /// Remembers the keys of each account whose keys are about to change, until its file says what it is to say.
+    fn note_former(&mut self, changes: impl Fn(&AccountName, &[Grant]) -> bool) {
+        for (name, account) in
+            self.enforced.managed().filter(|(name, account)| changes(name, &account.grants))
+        {
+            let all = account.grants.iter().chain(&self.enforced.break_glass);
+            let all = all.map(|grant| grant.fingerprint.clone()).collect();
+            self.former.entry(name.clone()).or_insert(all);
+        }
     }
 
     /// Digest of the keys that a list would leave in force on this host.

@@ -139,7 +139,9 @@ pub async fn run(
         if let Some(watches) = watching.filter(|_| full || heard) {
             watch_inputs(watches, &enforcer);
         }
-        let report = pass(&mut enforcer, trigger, only, watching, &pending, service, now()).await;
+        let working = pass(&mut enforcer, trigger, only, watching, &pending, service, now());
+        let (report, stopping) = in_time(working, &mut signals, trigger, service).await;
+        let Some(report) = report else { break };
         if full {
             enforcer.relay_fetch();
             full_check = full_check.min(at(report.next_look, now()));
@@ -162,12 +164,15 @@ pub async fn run(
             let told = Arc::clone(&pending);
             enforcer.ask_sshd(now(), move || told.sshd_answered());
         }
-        let retries = enforcer.retries();
-        let retry = retries.as_ref().map_or(full_check, |(wait, _)| Instant::now() + *wait);
+        if stopping {
+            break;
+        }
+        let retry = enforcer.next_retry();
         // Every arm is cancel-safe: signals and the bell keep what arrives while nobody waits, sleeping keeps
         // nothing.
         (trigger, only) = loop {
             let next = waiting.values().min().copied();
+            let question = enforcer.next_question();
             break tokio::select! {
                 () = service.heartbeat() => {
                     service.alive();
@@ -181,35 +186,33 @@ pub async fn run(
                         (Trigger::Reload, None)
                     }
                 },
-                () = pending.bell.notified() => match relay(&mut enforcer, pending.take()) {
-                    // Events were lost. An account can bring that about on purpose, again and again: the rest of
-                    // what is known is looked at now, everything a moment later.
-                    Changed { lost: true, accounts, .. } if last_full.elapsed() < STORM_PAUSE => {
+                () = pending.bell.notified() => {
+                    let changed = pending.take();
+                    // An account can bring that about on purpose, again and again: the rest of what is known is looked
+                    // at now, everything a moment later.
+                    let soon = changed.lost && last_full.elapsed() < STORM_PAUSE;
+                    if soon {
                         full_check = full_check.min(last_full + STORM_PAUSE);
-                        (Trigger::Drift, Some(accounts))
                     }
-                    Changed { lost: true, .. } => (Trigger::Timer, None),
-                    Changed { list: true, .. } => (Trigger::ListChanged, None),
-                    Changed { sshd: true, accounts, .. } => {
-                        let accounts = hold_back(&mut enforcer, accounts, &mut waiting, now());
-                        (Trigger::SshdAnswered, Some(accounts))
+                    match after(&mut enforcer, changed, soon, &mut waiting, now()) {
+                        Some(next) => next,
+                        None => continue,
                     }
-                    Changed { accounts, .. } => match hold_back(&mut enforcer, accounts, &mut waiting, now()) {
-                        accounts if accounts.is_empty() => continue,
-                        accounts => (Trigger::Drift, Some(accounts)),
-                    },
-                },
+                }
                 () = tokio::time::sleep_until(next.unwrap_or(full_check)), if next.is_some() => {
-                    let due = waiting.iter().filter(|(_, at)| **at <= Instant::now());
-                    (Trigger::Drift, Some(due.map(|(name, _)| name.clone()).collect()))
+                    (Trigger::Drift, Some(due(&waiting)))
+                }
+                () = tokio::time::sleep_until(question.unwrap_or(full_check)), if question.is_some() => {
+                    enforcer.ask_now();
+                    continue;
                 }
                 answer = enforcer.session_answer() => {
                     enforcer.take_sessions(answer, now());
                     continue;
                 }
                 () = tokio::time::sleep_until(full_check) => (Trigger::Timer, None),
-                () = tokio::time::sleep_until(retry), if retries.is_some() => {
-                    (Trigger::Timer, retries.clone().map(|(_, accounts)| accounts))
+                () = tokio::time::sleep_until(retry.unwrap_or(full_check)), if retry.is_some() => {
+                    (Trigger::Timer, Some(enforcer.due_retries()))
                 }
             };
         };
@@ -218,12 +221,68 @@ pub async fn run(
     Ok(())
 }
 
-/// Passes on what the fetcher says; while a list is held, that may be the confirmation it waits for.
-fn relay(enforcer: &mut Enforcer, changed: Changed) -> Changed {
+/// sshd waits for the first pass no longer than this: what hangs by then may hang for ever.
+const READY_WITHIN: Duration = Duration::from_secs(8);
+
+/// A pass that goes on for so long after SIGTERM hangs; what it leaves is swept up at the next start.
+const LAST_WORK: Duration = Duration::from_secs(2);
+
+/// Waits for a pass, but neither keeps a start or a reload waiting for what hangs, nor a stop; gives its report, `None` when it was
+/// left, and whether to stop.
+async fn in_time(
+    working: impl Future<Output = Report>,
+    signals: &mut Signals,
+    trigger: Trigger,
+    service: Service,
+) -> (Option<Report>, bool) {
+    let mut working = std::pin::pin!(working);
+    let mut awaited = matches!(trigger, Trigger::Startup | Trigger::Reload);
+    let ready_at = Instant::now() + READY_WITHIN;
+    let mut stop_at = None;
+    loop {
+        // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
+        tokio::select! {
+            report = &mut working => return (Some(report), stop_at.is_some()),
+            () = signals.stopped(), if stop_at.is_none() => stop_at = Some(Instant::now() + LAST_WORK),
+            () = tokio::time::sleep_until(ready_at), if awaited => {
+                awaited = false;
+                service.ready("the first look at all files is not over: something does not answer");
+            }
+            () = tokio::time::sleep_until(stop_at.unwrap_or(ready_at)), if stop_at.is_some() => return (None, true),
+        }
+    }
+}
+
+/// Those of whom the wait is over.
+fn due(waiting: &BTreeMap<AccountName, Instant>) -> BTreeSet<AccountName> {
+    let now = Instant::now();
+    waiting.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect()
+}
+
+/// Why, and for whom, to make a pass after a change, if at all; when events were lost, and all is looked at `soon`, only for
+/// those that are known.
+fn after(
+    enforcer: &mut Enforcer,
+    changed: Changed,
+    soon: bool,
+    waiting: &mut BTreeMap<AccountName, Instant>,
+    now: Timestamp,
+) -> Option<(Trigger, Option<BTreeSet<AccountName>>)> {
     if changed.fetched || changed.lost {
         enforcer.relay_fetch();
     }
-    Changed { list: changed.list || changed.fetched && enforcer.holds_a_list(), ..changed }
+    // While a list is held, what the fetcher says may be the confirmation it waits for.
+    let list = changed.list || changed.fetched && enforcer.holds_a_list();
+    match changed {
+        Changed { lost: true, accounts, .. } if soon => Some((Trigger::Drift, Some(accounts))),
+        Changed { lost: true, .. } => Some((Trigger::Timer, None)),
+        _ if list => Some((Trigger::ListChanged, None)),
+        Changed { sshd, accounts, .. } => {
+            let accounts = hold_back(enforcer, accounts, waiting, now);
+            let trigger = if sshd { Trigger::SshdAnswered } else { Trigger::Drift };
+            (sshd || !accounts.is_empty()).then_some((trigger, Some(accounts)))
+        }
+    }
 }
 
 /// Those of `accounts` that are looked at now; the others wait, each from its first change on.

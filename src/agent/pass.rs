@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use tokio::time::Instant;
 
 use crate::agent::decide::Decided;
 use crate::agent::events::{self, chain};
@@ -32,7 +33,7 @@ use crate::model::desired::{Grant, Grants, content, with_break_glass};
 use crate::model::enforced::{Enforced, Synced};
 use crate::model::incident::Undone;
 use crate::model::list::{ApprovedList, FetchReport};
-use crate::model::plan::{Difference, Wanted};
+use crate::model::plan::{Difference, KeyName, Wanted};
 use crate::model::recent::Recent;
 use crate::model::status::{AccountState, Status};
 
@@ -65,11 +66,15 @@ pub struct Enforcer {
     /// Files whose last replacement did not end well.
     unsettled: HashSet<AccountName>,
     /// Accounts to look at again before the next full check.
-    retries: HashMap<AccountName, Retry>,
+    retries: HashMap<AccountName, (Retry, Instant)>,
     /// Since when a change is seen that could not be undone yet.
     pub(super) standing: HashMap<AccountName, Timestamp>,
     /// Changes of the last minute.
     pub(super) recent: Recent,
+    /// The keys of each account whose keys a list changed, as they were when its file was last in sync.
+    pub(super) former: HashMap<AccountName, HashSet<String>>,
+    /// A list took keys away.
+    pub(super) keys_left: bool,
     /// Where incidents go.
     pub(super) recorder: Recorder,
     /// What of the fetcher was last passed on.
@@ -178,6 +183,8 @@ impl Enforcer {
             retries: HashMap::new(),
             standing: HashMap::new(),
             recent: Recent::default(),
+            former: HashMap::new(),
+            keys_left: false,
             recorder: Recorder::new(),
             relayed: None,
             asking: Asking::default(),
@@ -211,10 +218,17 @@ impl Enforcer {
         )
     }
 
-    /// Accounts to look at again before the next full check, and how soon.
-    pub fn retries(&self) -> Option<(Duration, BTreeSet<AccountName>)> {
-        let soonest = self.retries.values().map(|retry| retry.wait()).min()?;
-        Some((soonest, self.retries.keys().cloned().collect()))
+    /// When some accounts are to be looked at again, before the next full check. Each keeps its time, whatever other accounts do
+    /// meanwhile.
+    pub fn next_retry(&self) -> Option<Instant> {
+        self.retries.values().map(|(_, due)| *due).min()
+    }
+
+    /// Those that are to be looked at by now.
+    pub fn due_retries(&self) -> BTreeSet<AccountName> {
+        let now = Instant::now();
+        let due = self.retries.iter().filter(|(_, (_, due))| *due <= now);
+        due.map(|(name, _)| name.clone()).collect()
     }
 
     fn plan_retry(
@@ -225,7 +239,7 @@ impl Enforcer {
         wanted: Option<&Wanted>,
         trigger: Trigger,
     ) {
-        let before = self.retries.remove(name);
+        let before = self.retries.remove(name).map(|(retry, _)| retry);
         let refused = match before {
             Some(Retry::Refused(times)) => times,
             _ => 0,
@@ -241,7 +255,7 @@ impl Enforcer {
         };
         let next =
             next.filter(|next| next.wait() < self.config.verify.every || matches!(next, Retry::Refused(_)));
-        self.retries.extend(next.map(|next| (name.clone(), next)));
+        self.retries.extend(next.map(|next| (name.clone(), (next, Instant::now() + next.wait()))));
     }
 
     /// True when the file was in sync with just this content before: then what differs now is not the list's doing.
@@ -250,6 +264,42 @@ impl Enforcer {
         synced.is_some_and(|synced| {
             wanted.is_some_and(|wanted| synced.digest == crate::agent::report::digest(&wanted.content))
         })
+    }
+
+    /// What of `differences` is somebody else's doing, in a file that was ours; `None` if nothing is. When the list has changed
+    /// besides, a key that came or went by the list is not.
+    fn foreign(
+        &self,
+        name: &AccountName,
+        wanted: &Wanted,
+        seen: &Seen,
+        differences: &[Difference],
+    ) -> Option<Vec<Difference>> {
+        if self.is_drift(name, Some(wanted)) {
+            return Some(differences.to_vec());
+        }
+        let account = self.enforced.accounts.get(name)?;
+        let synced = account.synced.as_ref()?;
+        if seen.evidence.as_ref().is_some_and(|evidence| evidence.sha256 == synced.digest) {
+            return None;
+        }
+        let in_force: Vec<&str> =
+            account.grants.iter().chain(&self.enforced.break_glass).map(|g| &*g.fingerprint).collect();
+        let former = self.former.get(name);
+        let stood = |key: &KeyName| {
+            let now = || in_force.contains(&&*key.fingerprint);
+            former.map_or_else(now, |former| former.contains(&key.fingerprint))
+        };
+        let mut foreign = differences.to_vec();
+        foreign.retain(|difference| match difference {
+            Difference::Added(key) => !stood(key),
+            Difference::Removed(key) | Difference::Altered(key) => stood(key),
+            _ => true,
+        });
+        if foreign.is_empty() {
+            foreign.push(Difference::Bytes);
+        }
+        Some(foreign)
     }
 
     /// The keys in force, break-glass keys included for every account.
@@ -328,6 +378,10 @@ impl Enforcer {
             }
             differences.extend(changed);
         }
+        // Who was to be looked at and is not there any more is not to be looked at for ever.
+        self.retries.retain(|name, _| {
+            wanted.contains_key(name) || only.as_ref().is_some_and(|only| !only.contains(name))
+        });
         self.forget_rivals(now);
         let key_left = |(_, differences): &(_, Vec<Difference>)| {
             let left = |difference: &_| matches!(difference, Difference::Added(_) | Difference::OtherFile(_));
@@ -335,8 +389,12 @@ impl Enforcer {
         };
         let known = full && !self.status.sessions.is_empty();
         let asked = matches!(trigger, Trigger::Startup | Trigger::Reload);
-        if publish && (known || asked || differences.iter().any(key_left)) {
+        let left = std::mem::take(&mut self.keys_left) || differences.iter().any(key_left);
+        if publish && (known || asked || left) {
             self.ask_for_sessions();
+        }
+        if publish && left {
+            self.ask_again_later();
         }
         self.unwatched = watches.as_ref().map_or(0, |watches| watches.refused());
         self.save();
@@ -489,8 +547,7 @@ impl Enforcer {
     ) -> Option<(AccountName, Vec<Difference>)> {
         let digest = wanted.map(|wanted| crate::agent::report::digest(&wanted.content));
         let listed = self.enforced.accounts.contains_key(name);
-        // What differs now is somebody else's doing.
-        let drift = wanted.zip(seen).filter(|_| self.is_drift(name, wanted));
+        let drift = wanted.zip(seen);
         let file = self
             .decided
             .account(name)
@@ -513,10 +570,11 @@ impl Enforcer {
             Outcome::Differs(differences) => {
                 let reason = events::changes(&differences).join(", ");
                 if self.said(name, AccountState::Drifted, &reason) {
-                    let recorded = drift.map(|(wanted, seen)| {
+                    let recorded = drift.and_then(|(wanted, seen)| {
+                        let foreign = self.foreign(name, wanted, &seen, &differences)?;
                         let undone = Undone::SeenOnly;
-                        let (account, file, differences) = (name, path.as_path(), differences.as_slice());
-                        self.incident(Found { account, file, differences, wanted, seen, undone }, now)
+                        let (account, file, differences) = (name, path.as_path(), foreign.as_slice());
+                        Some(self.incident(Found { account, file, differences, wanted, seen, undone }, now))
                     });
                     events::differs(name, &path, &differences, recorded.as_ref());
                 }
@@ -531,16 +589,19 @@ impl Enforcer {
                         }
                     }
                 }
-                if let Some((wanted, seen)) = drift {
+                let foreign =
+                    drift.as_ref().and_then(|(wanted, seen)| self.foreign(name, wanted, seen, &differences));
+                if !self.is_drift(name, wanted) {
+                    events::applied(name, &path, &differences);
+                }
+                if let Some(((wanted, seen), foreign)) = drift.zip(foreign) {
                     let undone = Undone::Replaced;
-                    let (account, file, differences) = (name, path.as_path(), differences.as_slice());
+                    let (account, file, differences) = (name, path.as_path(), foreign.as_slice());
                     let recorded =
                         self.incident(Found { account, file, differences, wanted, seen, undone }, now);
                     events::repaired(name, &path, differences, &recorded);
                     self.drifted(name, differences, now);
                     self.name_rival(name);
-                } else {
-                    events::applied(name, &path, &differences);
                 }
                 (AccountState::InSync, None, differences)
             }
@@ -566,6 +627,7 @@ impl Enforcer {
         };
         if state == AccountState::InSync {
             self.standing.remove(name);
+            self.former.remove(name);
         }
         if state == AccountState::InSync
             && let (Some(account), Some(digest)) = (self.enforced.accounts.get_mut(name), &digest)

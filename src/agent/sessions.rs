@@ -1,10 +1,14 @@
 //! Live SSH sessions that were opened with a key that is not approved: named, and ended where that is asked for.
 //!
-//! logind and the journal are asked on a thread of its own, after a pass in which a key left a file, at start, and at
-//! each full check while such a session is known; never while nobody is logged in.
+//! logind and the journal are asked on a thread of its own: after a pass in which a key left a file or the list, for some
+//! time from then, at start, and at each full check while such a session is known; never while nobody is logged in.
+
+use std::collections::VecDeque;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::agent::events::{self, chain};
 use crate::agent::pass::Enforcer;
@@ -21,6 +25,8 @@ pub(super) struct Asking {
     answer: Option<oneshot::Receiver<Answer>>,
     /// Ask again when this is answered: keys have left since.
     again: bool,
+    /// When to ask once more.
+    later: VecDeque<Instant>,
     /// Some were just ended, and are not ended again if logind still shows them.
     ended: bool,
 }
@@ -40,6 +46,11 @@ pub struct Keyed {
     /// older one of the same pid.
     sure: bool,
 }
+
+/// sshd may have taken a key a moment before it left, and logind hears of the session once its user is logged in: at the
+/// latest after `LoginGraceTime`, which is two minutes.
+const LATER: [Duration; 4] =
+    [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(40), Duration::from_secs(130)];
 
 /// How a login and the beginning of its session lie: logind notes whole seconds, PAM modules may take their time.
 const BEFORE: SignedDuration = SignedDuration::from_mins(2);
@@ -117,6 +128,23 @@ impl Enforcer {
         } else if logind::anybody() || !self.status.sessions.is_empty() {
             self.ask(|| Answer::Looked(look()));
         }
+    }
+
+    /// A key has left: asks again, later and later.
+    pub(super) fn ask_again_later(&mut self) {
+        let now = Instant::now();
+        self.asking.later = LATER.map(|wait| now + wait).into();
+    }
+
+    /// When to ask again, if ever.
+    pub(super) fn next_question(&self) -> Option<Instant> {
+        self.asking.later.front().copied()
+    }
+
+    /// Asks again.
+    pub(super) fn ask_now(&mut self) {
+        self.asking.later.pop_front();
+        self.ask_for_sessions();
     }
 
     fn ask(&mut self, question: impl FnOnce() -> Answer + Send + 'static) {

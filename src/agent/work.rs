@@ -84,8 +84,18 @@ pub enum Outcome {
     Hanging,
 }
 
-/// How long one account may take before the others go on without it.
+/// How long one account may take before the others go on without it. Half as long after each that does not come back in
+/// the same pass: a dead server may have the homes of hundreds, and the others are not to wait for each of them.
 const PATIENCE: Duration = Duration::from_secs(2);
+const LEAST_PATIENCE: Duration = Duration::from_millis(50);
+
+/// Threads that may hang; below the unit's `TasksMax=`.
+const MOST_HANGING: usize = 128;
+
+/// Results that come while others are still far from done are taken together: to wake up for each costs more than many of
+/// them take.
+const TOGETHER: Duration = Duration::from_millis(5);
+const FAR_FROM_DONE: usize = 64;
 
 /// Replacements of one file in one pass. Somebody who changes it faster than that is found by the next event.
 pub(super) const ATTEMPTS: u32 = 3;
@@ -102,37 +112,57 @@ struct Worker {
     abandoned: AtomicBool,
     /// Set when the thread ends, however it ends.
     done: AtomicBool,
+    /// What came of it, once the pass no longer waited.
+    late: Mutex<Option<Settled>>,
 }
 
 /// Both under one lock: a thread that is released has an account, and tells nobody else of it.
 #[derive(Default)]
 struct State {
-    current: Option<(AccountName, Target, Wanted)>,
+    /// What it is, or was last, at.
+    task: Option<(AccountName, Target, Wanted)>,
+    /// It is at it.
+    busy: bool,
     /// The pass no longer waits for this thread: it finishes its account, then ends.
     released: bool,
 }
 
 type Queue = Arc<Mutex<VecDeque<Job>>>;
 
+/// Whether a thread of an earlier pass has a job's account.
+enum Earlier {
+    /// None has.
+    No,
+    /// One is still at it.
+    Hangs,
+    /// One has come back meanwhile, with this.
+    Settled(Box<Settled>),
+}
+
 impl Hanging {
-    /// True while a thread is still at `job`'s account. One that slowly does what is wanted goes on; one that
-    /// would write something else is told to change nothing.
-    fn has(&mut self, job: &Job) -> bool {
+    fn at_work(&self) -> usize {
+        self.0.values().filter(|worker| !worker.done.load(Ordering::Acquire)).count()
+    }
+
+    /// A thread that slowly does what is wanted goes on; one that would write something else is told to change nothing.
+    fn has(&mut self, job: &Job) -> Earlier {
         let name = &job.target.account.name;
-        let Some(worker) = self.0.get(name) else { return false };
+        let Some(worker) = self.0.get(name) else { return Earlier::No };
+        let same = {
+            let state = locked(&worker.state);
+            let task = state.task.as_ref();
+            task.is_some_and(|(_, target, wanted)| (target, wanted) == (&job.target, &job.wanted))
+        };
         if worker.done.load(Ordering::Acquire) {
+            // What was done for another list is not this one's doing; looking again shows what there is.
+            let late = locked(&worker.late).take().filter(|_| same);
             self.0.remove(name);
-            return false;
+            return late.map_or(Earlier::No, |late| Earlier::Settled(Box::new(late)));
         }
-        let state = locked(&worker.state);
-        if state
-            .current
-            .as_ref()
-            .is_none_or(|(_, target, wanted)| (target, wanted) != (&job.target, &job.wanted))
-        {
+        if !same {
             worker.abandoned.store(true, Ordering::Release);
         }
-        true
+        Earlier::Hangs
     }
 }
 
@@ -151,6 +181,7 @@ pub struct Done {
 }
 
 /// One account that was looked at.
+#[derive(Debug)]
 struct Settled {
     name: AccountName,
     outcome: Outcome,
@@ -172,35 +203,57 @@ pub async fn work(
 ) -> Done {
     let mut newly_hanging = false;
     let mut seen = Gathered::default();
-    let (stuck, jobs): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| hanging.has(job));
-    let mut outcomes: Vec<_> =
-        stuck.into_iter().map(|job| (job.target.account.name, Outcome::Hanging)).collect();
-    let (mut loose, mut others) = (Vec::new(), HashMap::new());
-    let total = outcomes.len() + jobs.len();
-    let queue: Queue = Arc::new(Mutex::new(jobs.into()));
     let (sender, mut results) = mpsc::unbounded_channel();
+    let (mut outcomes, mut queued) = (Vec::new(), VecDeque::new());
+    let total = jobs.len();
+    for job in jobs {
+        match hanging.has(&job) {
+            Earlier::No => queued.push_back(job),
+            Earlier::Hangs => outcomes.push((job.target.account.name, Outcome::Hanging)),
+            Earlier::Settled(settled) => {
+                // It was so when the thread came back.
+                look_again(settled.name.clone());
+                let _ = sender.send(*settled);
+            }
+        }
+    }
+    let (mut loose, mut others) = (Vec::new(), HashMap::new());
+    let queue: Queue = Arc::new(Mutex::new(queued));
     let start = || spawn(Arc::clone(&queue), watches.cloned(), sender.clone(), look_again.clone());
+    let mut patience = PATIENCE;
     let mut worker = start();
+    let mut batch = Vec::new();
     while outcomes.len() < total {
         alive();
-        if let Ok(Some(mut settled)) = tokio::time::timeout(PATIENCE, results.recv()).await {
-            loose.push((settled.name.clone(), settled.loose));
-            seen.add(&settled.name, settled.seen);
-            settled.others.evidence().for_each(|one| seen.hold(one));
-            others.insert(settled.name.clone(), settled.others);
-            outcomes.push((settled.name, settled.outcome));
+        let taken = tokio::time::timeout(patience, results.recv_many(&mut batch, FAR_FROM_DONE));
+        if taken.await.is_ok_and(|taken| taken > 0) {
+            for mut settled in batch.drain(..) {
+                loose.push((settled.name.clone(), settled.loose));
+                seen.add(&settled.name, settled.seen);
+                settled.others.evidence().for_each(|one| seen.hold(one));
+                others.insert(settled.name.clone(), settled.others);
+                outcomes.push((settled.name, settled.outcome));
+            }
+            if total - outcomes.len() > FAR_FROM_DONE {
+                tokio::time::sleep(TOGETHER).await;
+            }
             continue;
         }
-        {
-            let mut state = locked(&worker.state);
+        if let Some(running) = &worker {
+            let mut state = locked(&running.state);
             // Between two accounts: its result is on the way.
-            let Some((name, ..)) = state.current.clone() else { continue };
+            let Some((name, ..)) = state.task.clone().filter(|_| state.busy) else { continue };
             state.released = true;
-            hanging.0.insert(name.clone(), Arc::clone(&worker));
+            hanging.0.insert(name.clone(), Arc::clone(running));
             outcomes.push((name, Outcome::Hanging));
         }
         newly_hanging = true;
-        worker = start();
+        patience = (patience / 2).max(LEAST_PATIENCE);
+        worker = if hanging.at_work() < MOST_HANGING { start() } else { None };
+        if worker.is_none() {
+            let left = std::mem::take(&mut *locked(&queue));
+            outcomes.extend(left.into_iter().map(|job| (job.target.account.name, Outcome::Hanging)));
+        }
     }
     Done { outcomes, loose, seen: seen.all, others, newly_hanging }
 }
@@ -210,10 +263,10 @@ fn spawn(
     watches: Option<Arc<AgentWatches>>,
     results: mpsc::UnboundedSender<Settled>,
     look_again: impl Fn(AccountName) + Send + 'static,
-) -> Arc<Worker> {
+) -> Option<Arc<Worker>> {
     let worker = Arc::new(Worker::default());
     let own = Ends(Arc::clone(&worker));
-    std::thread::spawn(move || {
+    let work = move || {
         while let Some(job) = next(&queue, &own.0) {
             let mut loose = None;
             let (outcome, seen) = settle(&job, watches.as_deref(), &own.0.abandoned, &mut loose);
@@ -224,20 +277,28 @@ fn spawn(
             let name = job.target.account.name;
             let released = {
                 let mut state = locked(&own.0.state);
-                state.current = None;
+                state.busy = false;
                 state.released
             };
+            let settled = Settled { name: name.clone(), outcome, loose, seen, others };
             if released {
+                *locked(&own.0.late) = Some(settled);
                 drop(own);
                 look_again(name);
                 return;
             }
-            if results.send(Settled { name, outcome, loose, seen, others }).is_err() {
+            if results.send(settled).is_err() {
                 return;
             }
         }
-    });
-    worker
+    };
+    match std::thread::Builder::new().spawn(work) {
+        Ok(_) => Some(worker),
+        Err(error) => {
+            tracing::error!(error = crate::agent::events::chain(&error), "no thread to work with");
+            None
+        }
+    }
 }
 
 /// Takes a job, and says so before anybody can wonder where it is.
@@ -245,7 +306,8 @@ fn next(queue: &Queue, worker: &Worker) -> Option<Job> {
     let mut jobs = locked(queue);
     let job = jobs.pop_front()?;
     let (target, wanted) = (job.target.clone(), job.wanted.clone());
-    locked(&worker.state).current = Some((target.account.name.clone(), target, wanted));
+    let mut state = locked(&worker.state);
+    (state.task, state.busy) = (Some((target.account.name.clone(), target, wanted)), true);
     Some(job)
 }
 

@@ -5,7 +5,7 @@
 //! So every watch is put on through the descriptor of what was looked at, `/proc/self/fd/N`. The descriptor is
 //! closed again, so as not to keep a file system busy; the name stays the watch's alone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::hash::Hash;
 use std::os::fd::{BorrowedFd, RawFd};
@@ -52,6 +52,8 @@ struct Shared<S> {
     names: HashMap<Name, Inode>,
     /// Every name before it was given out; freed ones are not looked for, a full pass starts anew.
     next: Name,
+    /// What each subject is told of, the one that was put on least lately first.
+    lately: HashMap<S, VecDeque<Inode>>,
 }
 
 /// What a watch is called: how many detours its path takes, and the number of its descriptor. There are fewer
@@ -78,6 +80,10 @@ pub enum Change<S> {
 /// As a name in [`Watches::put`]: any entry of the directory.
 pub const ANY: &str = "*";
 
+/// Watches of one subject. An account that puts a new file in the place of its old one and keeps both open would otherwise
+/// use up the watches of the whole host, and nobody's files would be watched any more.
+const MOST: usize = 100;
+
 /// How long somebody else's watch is waited for: it takes microseconds.
 const BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
@@ -92,6 +98,7 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
             slots: HashMap::new(),
             names: HashMap::new(),
             next: (0, FIRST_NUMBER),
+            lately: HashMap::new(),
         }));
         let seen = Arc::clone(&shared);
         let handler = move |event: notify::Result<Event>| match event {
@@ -143,8 +150,9 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
         // Held throughout, so that one thread at a time adds a watch and notes it. The watcher's thread can
         // hang in a hostile file system; whoever waits for it then must not hang too.
         let mut watcher = self.idle_watcher().ok_or(WatchError::Busy)?;
-        let watch = {
+        let (watch, dropped) = {
             let mut shared = locked(&self.shared);
+            let dropped = shared.remember(subject, inode);
             if let Some(slot) = shared.slots.get_mut(&inode) {
                 slot.tell(subject, name);
                 return Ok(());
@@ -156,8 +164,12 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
             // Before the watch is on: its first event must find the slot.
             shared.names.insert(watch, inode);
             shared.slots.insert(inode, slot);
-            watch
+            (watch, dropped)
         };
+        if let Some(dropped) = dropped {
+            // Whatever it was on may be gone by itself.
+            let _ = watcher.unwatch(&magic_path(dropped));
+        }
         let added = watcher.watch(&magic_path(watch), RecursiveMode::NonRecursive);
         // The watch is on the inode; the descriptor has done its work, and must not keep a file system busy.
         let _ = close(watch.1);
@@ -185,6 +197,30 @@ impl<S: Clone + Eq + Hash> Slot<S> {
         if let Some(name) = name {
             self.entries.entry(name.to_owned()).or_default().insert(subject.clone());
         }
+    }
+}
+
+impl<S: Clone + Eq + Hash> Shared<S> {
+    /// Notes that `subject` was told of `inode` last of all; gives the watch that is nobody's any more for that.
+    fn remember(&mut self, subject: &S, inode: Inode) -> Option<Name> {
+        if !self.lately.contains_key(subject) {
+            self.lately.insert(subject.clone(), VecDeque::new());
+        }
+        let lately = self.lately.get_mut(subject)?;
+        if lately.back() == Some(&inode) {
+            return None;
+        }
+        lately.retain(|known| *known != inode);
+        lately.push_back(inode);
+        let oldest = if lately.len() > MOST { lately.pop_front() } else { None }?;
+        let slot = self.slots.get_mut(&oldest)?;
+        slot.itself.remove(subject);
+        for told in slot.entries.values_mut() {
+            told.remove(subject);
+        }
+        let name = slot.itself.is_empty().then_some(slot.name)?;
+        self.forget(oldest);
+        Some(name)
     }
 }
 

@@ -10,7 +10,7 @@ use authorized_keys_agent::model::account::Account;
 use authorized_keys_agent::model::config::{Location, Owner};
 use authorized_keys_agent::model::plan::{Found, Wanted, differences};
 
-use crate::world::{ALICE, BOB, Ends, MALLORY, World, key, litter, mode, shell_as};
+use crate::world::{ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, wait};
 
 const CONTENT: &str = "# ours\n";
 
@@ -309,6 +309,32 @@ fn homes_that_are_no_homes_are_refused() {
         assert_eq!(alice["state"], "refused", "{home}: {alice}");
         assert!(alice["reason"].as_str().unwrap().contains(expected), "{home}: {alice}");
     }
+}
+
+/// Each file that stood there for a moment was watched; who keeps it open keeps the watch, and there are only so many.
+#[test]
+fn an_account_does_not_use_up_the_watches_of_the_host() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    let agent = world.start();
+    let content = world.read("alice");
+    let watches = || {
+        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap().flatten();
+        let texts = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
+        texts.map(|text| text.lines().filter(|line| line.starts_with("inotify wd:")).count()).sum::<usize>()
+    };
+    let mut kept = Vec::new();
+    for number in 0..300 {
+        let planted = world.home("alice").join("planted");
+        fs::write(&planted, numbered(number, "rogue")).unwrap();
+        std::os::unix::fs::chown(&planted, Some(ALICE), Some(ALICE)).unwrap();
+        kept.push(fs::File::open(&planted).unwrap());
+        fs::rename(&planted, world.file("alice")).unwrap();
+        wait("the repair", || world.read("alice") == content);
+    }
+    assert!(watches() < 200, "{} watches", watches());
+    world.put("alice", ALICE, &key("rogue"));
+    wait("a repair after all that", || world.read("alice") == content);
 }
 
 #[test]

@@ -73,6 +73,35 @@ fn an_incident_tells_what_it_was_and_keeps_what_stood_there() {
     assert!(sealed.contains("nothing is removed"), "{sealed}");
 }
 
+/// Whoever plants a key just before the list changes, or while the host is off, is not let off for that.
+#[test]
+fn a_list_that_changes_meanwhile_hides_no_planted_key() {
+    let mut world = World::new();
+    world.every = "1h".to_owned();
+    let (gone, new, rogue) = (key("gone"), key("new"), key("rogue"));
+    world.approve("alice", "stays", &key("stays"));
+    world.approve("alice", "gone", &gone);
+    assert_eq!(world.pass(), 0);
+    let content = world.read("alice");
+    world.revoke("alice", "gone");
+    world.approve("alice", "new", &new);
+    world.put("alice", ALICE, &format!("{content}{rogue}\n"));
+    assert_eq!(world.pass(), 0);
+    assert!(world.read("alice").contains("new") && !world.read("alice").contains("rogue"));
+    let incident = one(&world);
+    let changes = incident["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), 1, "what came and went by the list is no incident: {incident:#}");
+    assert_eq!(changes[0]["fingerprint"], fingerprint(&rogue));
+    assert!(fs::read_to_string(incident["content_file"].as_str().unwrap()).unwrap().contains("rogue"));
+    // By itself, a list that changes is none; neither are break-glass keys that come and go.
+    for (label, glass) in [("second", key("glass")), ("third", "# none\n".to_owned())] {
+        world.approve("alice", label, &key(label));
+        fs::write(world.path("break-glass"), glass).unwrap();
+        assert_eq!(world.pass(), 0, "{}", world.problems());
+        assert_eq!(world.incidents().len(), 1);
+    }
+}
+
 #[test]
 fn incidents_are_for_root_alone() {
     let world = World::new();

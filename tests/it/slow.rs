@@ -41,6 +41,58 @@ fn a_replacement_that_takes_longer_than_anybody_waits_is_finished() {
     world.put("alice", ALICE, &key("rogue"));
     wait("the repair", || world.read("alice") == content);
     wait("a status that knows", || world.account("alice")["state"] == "in-sync");
+    // Nobody waited for it, and it is known all the same.
+    wait("the incident", || {
+        world.incidents().iter().any(|incident| incident.to_string().contains("\"rogue\""))
+    });
+    assert_eq!(world.status()["drift"]["repaired"], 1);
+    end(&world, slow);
+}
+
+/// A server with many homes dies: each of them would be waited for, one after the other, at every start.
+#[test]
+fn homes_that_hang_keep_the_others_waiting_for_a_moment_only() {
+    use std::fmt::Write;
+    const HANGING: u32 = 40;
+    let mut world = World::new();
+    world.accounts = "manage = [\"bob\", \"a*\"]".to_owned();
+    let mut passwd = std::fs::read_to_string(world.path("passwd")).unwrap();
+    let names: Vec<String> = (0..HANGING).map(|number| format!("aaa{number}")).collect();
+    for (name, uid) in names.iter().zip(41_000..) {
+        let home = world.home(name);
+        writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
+        std::fs::create_dir_all(&home).unwrap();
+        std::os::unix::fs::chown(&home, Some(uid), Some(uid)).unwrap();
+        world.approve(name, "laptop", &key(name));
+    }
+    std::fs::write(world.path("passwd"), passwd).unwrap();
+    world.approve("bob", "laptop", &key("bob"));
+    world.run(&["fetch", "--once"]);
+    let mut command = world.command("strace");
+    command.args([
+        "-f",
+        "-qqq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=mkdirat",
+        "-e",
+        "inject=mkdirat:delay_enter=120000000",
+    ]);
+    for name in &names {
+        command.arg("-P").arg(world.home(name));
+    }
+    command
+        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .arg("--config")
+        .arg(world.config())
+        .arg("enforce");
+    let mut guarded = std::process::Command::new("setpriv");
+    guarded.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
+    let slow = Ends(guarded.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait("bob's file", || world.read("bob").contains("bob"));
+    wait("the others to be reported", || names.iter().all(|name| world.account(name)["state"] == "refused"));
+    // Who waits for a pass that hangs waits for ever; a stop does not.
     end(&world, slow);
 }
 

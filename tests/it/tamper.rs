@@ -240,10 +240,13 @@ fn flags_that_lock_a_planted_key_in_are_cleared() {
     let agent = world.start();
     let content = world.read("alice");
     let (file, ssh) = (world.file("alice"), world.ssh("alice"));
-    for (flag, on) in [("i", &file), ("a", &file), ("i", &ssh), ("a", &ssh)] {
-        let what = format!("chattr +{flag} {}", on.display());
+    // A directory that its owner cannot list is no shelter.
+    let all = [("i", &file), ("a", &file), ("i", &ssh), ("a", &ssh)].map(|(flag, on)| (flag, on, 0o700));
+    for (flag, on, mode) in all.into_iter().chain([("i", &ssh, 0o300), ("a", &ssh, 0o300)]) {
+        let what = format!("chattr +{flag} {} of mode {mode:o}", on.display());
         signal("STOP", agent.pid());
         fs::write(&file, format!("{}\n", key("rogue"))).unwrap();
+        fs::set_permissions(&ssh, fs::Permissions::from_mode(mode)).unwrap();
         let set = Command::new("chattr").arg(format!("+{flag}")).arg(on).status().unwrap();
         assert!(set.success(), "{what}");
         signal("CONT", agent.pid());

@@ -141,12 +141,19 @@ fn descend(
 pub(super) fn tidy(held: &Held, terms: Terms<'_>, unlocked: &mut Vec<Lock>) -> Result<(), Refusal> {
     still_wanted(terms)?;
     let _identity = if held.stat.st_uid == 0 { Some(Identity::own()?) } else { None };
-    if permissions(&held.stat) & 0o400 != 0 {
-        let opened = reopen(held)?;
-        if flags::is_locked(&opened) {
+    // Its owner may have closed it to itself, and locked it so.
+    let closed = permissions(&held.stat) & 0o400 == 0;
+    let root = if closed { Some(Identity::own()?) } else { None };
+    let opened = reopen(held);
+    drop(root);
+    match opened {
+        Ok(opened) if flags::is_locked(&opened) => {
             unlock(&opened, &held.path, terms)?;
             unlocked.push(Lock::Directory);
         }
+        // Where nobody may list it, its mode is restored without that.
+        Err(refusal) if !closed => return Err(refusal),
+        _ => {}
     }
     let mode = Mode::from_bits_truncate((permissions(&held.stat) & !0o022) | 0o700);
     fchmodat(AT_FDCWD, &magic_path(&held.descriptor), mode, FchmodatFlags::FollowSymlink)
