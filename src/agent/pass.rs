@@ -35,7 +35,7 @@ use crate::model::incident::Undone;
 use crate::model::list::{ApprovedList, FetchReport};
 use crate::model::plan::{Difference, KeyName, Wanted};
 use crate::model::recent::Recent;
-use crate::model::status::{AccountState, Status};
+use crate::model::status::{AccountState, REMOVED, Status};
 
 /// What the enforcer knows between two passes. All of it can be lost: a new one reads it from disk.
 pub struct Enforcer {
@@ -417,10 +417,25 @@ impl Enforcer {
         Report { differences, next_look, newly_hanging: done.newly_hanging }
     }
 
+    /// True before there is anything in force: no list yet, or nothing is to be written (`mode = "observe"`).
+    pub fn is_new(&self) -> bool {
+        self.enforced.list.is_none()
+    }
+
+    /// True when the file of an account is what this program says that it is to be.
+    pub fn enforces(&self, name: &AccountName) -> bool {
+        self.enforced.accounts.get(name).is_some_and(|account| account.managed)
+    }
+
+    /// True for an account of this uid whose file is, or will be, this program's business.
+    pub fn claims(&self, name: &AccountName, uid: u32) -> bool {
+        self.config.accounts.manages(name, Some(uid), self.decided.directory.uid_min)
+    }
+
     /// Looks at every managed file and writes nothing; for `status`.
     pub async fn verify(&mut self, now: Timestamp) -> Vec<(AccountName, Outcome, others::Seen)> {
-        let names = self.enforced.accounts.keys().cloned().collect();
-        self.look_up(names, now).await;
+        let names = self.enforced.accounts.keys().chain(self.config.accounts.named());
+        self.look_up(names.cloned().collect(), now).await;
         self.check_age(now);
         let mut rows = self.rows();
         rows.retain(|row| row.listed);
@@ -638,6 +653,13 @@ impl Enforcer {
         }
         let changed = (!differences.is_empty() && state == AccountState::InSync).then_some(now);
         self.note(name, state, reason, digest, changed);
+        if let Some(row) = self.status.accounts.get_mut(name).filter(|_| changed.is_some()) {
+            let removed = differences.iter().filter_map(|difference| match difference {
+                Difference::Added(key) => Some(key.clone()),
+                _ => None,
+            });
+            row.removed_keys = removed.take(REMOVED).collect();
+        }
         (!differences.is_empty()).then(|| (name.clone(), differences))
     }
 

@@ -56,6 +56,7 @@ impl Enforcer {
             state,
             reason,
             changed_at: changed,
+            removed_keys: Vec::new(),
             verified: false,
             content_digest,
             keys: Vec::new(),
@@ -66,8 +67,9 @@ impl Enforcer {
         let other_files = before.as_ref().map(|before| before.other_files.clone()).unwrap_or_default();
         let access = self.judge_one(name, state, &other_files);
         let fresh = AccountStatus { access, other_files, ..fresh };
-        let changed_at = changed.or(before.and_then(|before| before.changed_at));
-        self.status.accounts.insert(name.clone(), AccountStatus { changed_at, ..fresh });
+        let last = before.map(|before| (before.changed_at, before.removed_keys));
+        let (changed_at, removed_keys) = last.filter(|_| changed.is_none()).unwrap_or((changed, Vec::new()));
+        self.status.accounts.insert(name.clone(), AccountStatus { changed_at, removed_keys, ..fresh });
     }
 
     /// Brings the status up to date.

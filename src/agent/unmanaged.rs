@@ -82,6 +82,7 @@ fn named(account: &Account, path: &std::path::Path) -> UnmanagedFile {
         keys: Vec::new(),
         more: 0,
         error: None,
+        awaits_list: false,
     }
 }
 

@@ -3,10 +3,11 @@
 use anyhow::Context;
 
 use crate::agent::clients::Clients;
-use crate::agent::pass::{Enforcer, List, Terms};
+use crate::agent::events::chain;
+use crate::agent::pass::{Enforcer, List, Report, Terms};
 use crate::agent::{Trigger, files};
 use crate::cli::Outcome;
-use crate::host::store;
+use crate::host::store::{self, StoreError};
 use crate::model::config::{Config, Mode};
 use crate::model::list::ApprovedList;
 use crate::model::status::AccountState;
@@ -26,34 +27,28 @@ pub(super) async fn run(mut config: Config) -> Outcome {
     {
         Ok(list) => list,
         Err(error) => {
-            let stored: Option<ApprovedList> = store::read_json(&files::approved(&config.paths))?;
-            let list = stored.with_context(|| format!("no list: {}", crate::agent::events::chain(&error)))?;
-            tracing::warn!(error = crate::agent::events::chain(&error), fetched_at = %list.fetched_at, "not fetched, the stored list is compared");
+            let error = chain(&error);
+            let stored: Option<ApprovedList> = store::read_json(&files::approved(&config.paths))
+                .map_err(hinted)
+                .with_context(|| format!("no list: {error}"))?;
+            let list = stored.with_context(|| format!("no list: {error}"))?;
+            tracing::warn!(error, fetched_at = %list.fetched_at, "not fetched, the stored list is compared");
             list
         }
     };
     config.mode = Mode::Observe;
-    let mut enforcer = Enforcer::new(config, super::zone(), super::now())?;
-    let terms = Terms {
-        trigger: Trigger::Startup,
-        only: None,
-        list: List::Given(&list),
-        accepted: None,
-        watches: None,
-        consults: true,
-        publish: false,
-        alive: &|| (),
-        now: super::now(),
-    };
-    let report = enforcer.pass(terms, |_| {}).await;
+    let (mut enforcer, mut report) = compare(&config, &list, None).await?;
+    if let Some(held) = enforcer.status().list.held.clone() {
+        tracing::warn!("{held}; this is what it would change then");
+        (enforcer, report) = compare(&config, &list, Some(list.digest())).await?;
+    }
     let changes = !report.differences.is_empty();
     super::print(&super::describe_report(report, &enforcer.grants()))?;
     let status = enforcer.status();
     for rejected in &status.rejected {
-        tracing::warn!("{}:{}: {}", rejected.parameter, rejected.line, rejected.reason);
-    }
-    if let Some(held) = &status.list.held {
-        tracing::warn!("{held}");
+        // The value as a whole has no line.
+        let line = if rejected.line == 0 { String::new() } else { format!("{}: ", rejected.line) };
+        tracing::warn!("{}: {line}{}", rejected.parameter, rejected.reason);
     }
     let refused = status.accounts.values().filter(|account| account.state == AccountState::Refused);
     let mut blind = false;
@@ -62,4 +57,32 @@ pub(super) async fn run(mut config: Config) -> Outcome {
         tracing::error!("{}: {}", account.name, account.reason.as_deref().unwrap_or_default());
     }
     Ok(if blind { super::USAGE } else { u8::from(changes) })
+}
+
+/// What enforcing `list` would change; with its removals, if its digest is `accepted`.
+async fn compare(
+    config: &Config,
+    list: &ApprovedList,
+    accepted: Option<String>,
+) -> anyhow::Result<(Enforcer, Report)> {
+    let mut enforcer = Enforcer::new(config.clone(), super::zone(), super::now()).map_err(hinted)?;
+    let terms = Terms {
+        trigger: Trigger::Startup,
+        only: None,
+        list: List::Given(list),
+        accepted,
+        watches: None,
+        consults: true,
+        publish: false,
+        alive: &|| (),
+        now: super::now(),
+    };
+    let report = enforcer.pass(terms, |_| {}).await;
+    Ok((enforcer, report))
+}
+
+fn hinted(error: StoreError) -> anyhow::Error {
+    let denied = error.is_denied();
+    let error = anyhow::Error::from(error);
+    if denied { error.context("only root can compare; run this as root") } else { error }
 }

@@ -305,6 +305,7 @@ fn describe_changes(account: &AccountName, differences: &[Difference], grants: &
                 let from = grant.map(|grant| format!("  ({})", provenance(&grant.into())));
                 format!("+ {} {}{}", key.fingerprint, key.comment, from.unwrap_or_default())
             }
+            Difference::Missing => "~ the file is made".to_owned(),
             other => format!("~ {other}"),
         };
         let _ = writeln!(text, "  {}", line.trim_end());

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::agent::files;
+use crate::agent::{files, sshd, unmanaged};
 use crate::cli::Outcome;
-use crate::host::{process, store};
+use crate::host::accounts;
+use crate::host::process::{self, LockError};
 use crate::model::config::Config;
-use crate::model::enforced::Enforced;
+use crate::model::escape::escaped;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -20,38 +21,68 @@ Exit status:
   2  wrong usage or configuration";
 
 /// Removes the list, what is in force, evidence and backups. The config, the break-glass keys and the authorized_keys
-/// files stay.
+/// files stay; those with keys are named, since whoever has the key gets into every instance of the image.
 pub(super) fn run(config: &Config) -> Outcome {
-    let locks =
-        [("enforcer", files::enforce_lock(&config.paths)), ("fetcher", files::fetch_lock(&config.paths))];
-    for (who, lock) in locks {
-        if process::holder(&lock).is_some() {
-            tracing::error!(
-                hint = "systemctl stop authorized-keys-agent authorized-keys-fetch",
-                "the {who} is running and would write it all again; nothing is removed"
-            );
-            return Ok(1);
+    let mut locks = Vec::new();
+    for (who, path) in
+        [("enforcer", files::enforce_lock(&config.paths)), ("fetcher", files::fetch_lock(&config.paths))]
+    {
+        // One that root made would keep out the fetcher, which is not root.
+        if !path.exists() {
+            continue;
+        }
+        // Held until all is gone: neither a service nor a `sync` may begin meanwhile.
+        match process::lock(&path) {
+            Ok(lock) => locks.push(lock),
+            Err(LockError::Held { .. }) => {
+                tracing::error!(
+                    hint = "systemctl stop authorized-keys-agent authorized-keys-fetch",
+                    "the {who} is running and would write it all again; nothing is removed"
+                );
+                return Ok(1);
+            }
+            Err(error) => return Err(error.into()),
         }
     }
-    // Damaged or not, it goes.
-    let enforced: Option<Enforced> = store::read_json(&files::enforced(&config.paths)).ok().flatten();
     let mut text = String::new();
     for path in files::of_this_instance(&config.paths) {
         if remove(&path).with_context(|| format!("cannot remove `{}`", path.display()))? {
             let _ = writeln!(text, "removed {}", path.display());
         }
     }
-    for (name, account) in enforced.iter().flat_map(Enforced::managed) {
-        if let Some(synced) = account.synced.as_ref().filter(|_| !account.grants.is_empty()) {
-            let (keys, file) = (account.grants.len(), synced.file.display());
-            let _ = writeln!(text, "kept    {file}: {keys} keys of {name} go into the image");
-        }
-    }
     if text.is_empty() {
         text.push_str("nothing to remove\n");
     }
+    describe_kept(&mut text);
     super::print(&text)?;
     Ok(0)
+}
+
+/// The keys of all local accounts, wherever sshd reads them.
+fn describe_kept(text: &mut String) {
+    let local = accounts::local();
+    let answer = sshd::ask(&[], &local);
+    if let Some(error) = &answer.error {
+        let _ = writeln!(text, "which files sshd reads is not known ({}), so look yourself", escaped(error));
+        return;
+    }
+    let kept = unmanaged::look(&answer, local, |_| false);
+    for file in kept.files {
+        let _ = writeln!(text, "kept    {}, into the image with", escaped(&file.file));
+        for key in &file.keys {
+            let (algorithm, comment) = (escaped(&key.algorithm), escaped(&key.comment));
+            let _ = writeln!(text, "        {} {algorithm} {comment}", key.fingerprint);
+        }
+        if file.more > 0 {
+            let _ = writeln!(text, "        and {} more", file.more);
+        }
+        if let Some(error) = &file.error {
+            let _ = writeln!(text, "        what nobody could look at: {}", escaped(error));
+        }
+    }
+    if kept.cut {
+        text.push_str("and more, which are not listed\n");
+    }
 }
 
 /// Removes a file, or a directory with all that is in it; false when there is none.

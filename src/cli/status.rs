@@ -6,16 +6,15 @@ use std::sync::Arc;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 
-use crate::agent::pass::Enforcer;
+use crate::agent::pass::{Enforcer, List, Terms};
 use crate::agent::work::Outcome as Found;
-use crate::agent::{events, files, sessions, sshd, unmanaged};
+use crate::agent::{Trigger, events, files, sessions, sshd, unmanaged};
 use crate::cli::Outcome;
 use crate::host::store::StoreError;
 use crate::host::{accounts, process, store};
 use crate::model::access::Verdict;
 use crate::model::account::AccountName;
-use crate::model::config::Config;
-use crate::model::enforced::Enforced;
+use crate::model::config::{Config, Mode};
 use crate::model::escape::escaped;
 use crate::model::list::FetchReport;
 use crate::model::status::{
@@ -79,10 +78,21 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
             status.problems.push(format!("{}; what the enforcer says is not known", events::chain(&error)));
         }
     }
-    let unverified = match store::read_json::<Enforced>(&files::enforced(&paths)) {
-        Ok(Some(_)) => verify(&mut status, config.clone(), now).await,
-        Ok(None) if status.accounts.is_empty() => None,
-        Ok(None) => Some("nothing was enforced here yet".to_owned()),
+    let unverified = match Enforcer::new(Config { mode: Mode::Observe, ..config.clone() }, super::zone(), now)
+    {
+        Ok(mut enforcer) => {
+            let unverified = if enforcer.is_new() {
+                compare(&mut status, &mut enforcer, now).await
+            } else {
+                verify(&mut status, &mut enforcer, now).await
+            };
+            if process::is_root() {
+                look_at_sessions(&mut status, &enforcer, now);
+                ask_sshd(&mut status, &enforcer, now).await;
+            }
+            status.weigh_access();
+            unverified
+        }
         Err(error) => Some(events::chain(&error)),
     };
     let unseen = add_fetch(&mut status, &config, now);
@@ -95,12 +105,42 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
     (status, unverified)
 }
 
-/// Looks at the files now. What differs this very moment is said, whatever the enforcer said before.
-async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<String> {
-    let mut enforcer = match Enforcer::new(config, super::zone(), now) {
-        Ok(enforcer) => enforcer,
-        Err(error) => return Some(events::chain(&error)),
+/// Where nothing is in force, compares the files with the stored list, as the enforcer does in observe mode.
+async fn compare(status: &mut Status, enforcer: &mut Enforcer, now: Timestamp) -> Option<String> {
+    let terms = Terms {
+        trigger: Trigger::Timer,
+        only: None,
+        list: List::Stored,
+        accepted: None,
+        watches: None,
+        consults: false,
+        publish: false,
+        alive: &|| (),
+        now,
     };
+    enforcer.pass(terms, |_| {}).await;
+    let mut unverified = None;
+    let mut grants = enforcer.grants();
+    for (name, row) in &enforcer.status().accounts {
+        if row.state == AccountState::Refused && !process::is_root() {
+            unverified.clone_from(&row.reason);
+            continue;
+        }
+        let keys = grants.remove(name).unwrap_or_default().iter().map(Into::into).collect();
+        let wrong = match row.state {
+            AccountState::Refused | AccountState::Drifted => true,
+            AccountState::Held => !enforcer.enforces(name),
+            AccountState::InSync | AccountState::NoAccount | AccountState::Unmanaged => false,
+        };
+        status.take_problem(name, row.state, row.reason.as_deref().filter(|_| wrong));
+        status.accounts.insert(name.clone(), AccountStatus { verified: true, keys, ..row.clone() });
+    }
+    let unseen = status.accounts.values().any(|account| !account.verified);
+    unverified.or_else(|| unseen.then(|| "what is stored cannot be read".to_owned()))
+}
+
+/// Looks at the files now. What differs this very moment is said, whatever the enforcer said before.
+async fn verify(status: &mut Status, enforcer: &mut Enforcer, now: Timestamp) -> Option<String> {
     let mut unverified = None;
     let seen = enforcer.verify(now).await;
     for (name, seen, others) in seen {
@@ -136,18 +176,10 @@ async fn verify(status: &mut Status, config: Config, now: Timestamp) -> Option<S
         if known {
             continue;
         }
-        let before = format!("{name} is {}: ", account.state.as_str());
-        status.problems.retain(|problem| !problem.starts_with(&before));
-        if let Some(reason) = &reason {
-            status.problems.push(format!("{name} is {}: {reason}", state.as_str()));
-        }
+        let verdict = (state, reason.clone());
         (account.state, account.reason) = (state, reason);
+        status.take_problem(&name, verdict.0, verdict.1.as_deref());
     }
-    if process::is_root() {
-        look_at_sessions(status, &enforcer, now);
-        ask_sshd(status, &enforcer, now).await;
-    }
-    status.weigh_access();
     unverified
 }
 
@@ -161,18 +193,22 @@ async fn ask_sshd(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
         return;
     };
     status.sshd = Some(answer.describe(now));
-    let ours = |row: &AccountStatus| {
-        matches!(
-            row.state,
-            AccountState::InSync | AccountState::Drifted | AccountState::Held | AccountState::Refused
-        )
+    let ours = |row: &AccountStatus| match row.state {
+        AccountState::InSync | AccountState::Drifted | AccountState::Refused => true,
+        AccountState::Held => enforcer.enforces(&row.name),
+        AccountState::NoAccount | AccountState::Unmanaged => false,
     };
     for row in status.accounts.values_mut() {
         row.access = enforcer.access(&answer, &row.name, row.state, &row.other_files).map(Arc::new);
     }
     let managed = |name: &AccountName| status.accounts.get(name).is_some_and(ours);
     let found = unmanaged::look(&answer, others, managed);
-    (status.unmanaged, status.unmanaged_cut) = (Some(found.files), found.cut);
+    let mut files = found.files;
+    for file in &mut files {
+        let name = AccountName::try_from(file.name.as_str());
+        file.awaits_list = name.is_ok_and(|name| enforcer.claims(&name, file.uid));
+    }
+    (status.unmanaged, status.unmanaged_cut) = (Some(files), found.cut);
 }
 
 /// Asks for live sessions again; where the host does not say, the enforcer's word stays.
@@ -300,7 +336,9 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
         let _ = writeln!(t, "\nrejected");
         for rejected in &status.rejected {
             let version = rejected.parameter_version.map(|v| format!(" version {v}")).unwrap_or_default();
-            let _ = writeln!(t, "  {}{version} line {}", escaped(&rejected.parameter), rejected.line);
+            // The value as a whole has no line.
+            let line = if rejected.line == 0 { String::new() } else { format!(" line {}", rejected.line) };
+            let _ = writeln!(t, "  {}{version}{line}", escaped(&rejected.parameter));
             let _ = writeln!(t, "    {}", escaped(&rejected.reason));
         }
     }
@@ -331,10 +369,9 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
         let age = duration(now.duration_since(status.enforcer.written_at).as_secs().max(0));
         let _ = writeln!(
             t,
-            "\nnot looked at now ({}): what stands above of the files not marked so",
-            escaped(why)
+            "\nfiles without `looked at just now` are as the enforcer last said, {age} ago and unchanged since:"
         );
-        let _ = writeln!(t, "is the enforcer's word, unchanged for {age}; run this as root to look");
+        let _ = writeln!(t, "{}; run this as root to look now", escaped(why));
     }
     text
 }
@@ -389,19 +426,32 @@ fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
 }
 
 fn describe_unmanaged(t: &mut String, status: &Status) {
-    let Some(files) = status.unmanaged.as_ref().filter(|files| !files.is_empty()) else { return };
-    let _ = writeln!(t, "\nnot managed, so never touched (local accounts, looked at just now)");
-    for UnmanagedFile { name, uid, file, keys, more, error } in files {
-        let _ = writeln!(t, "{name}  uid {uid}  {}", escaped(file));
-        for key in keys {
-            let _ =
-                writeln!(t, "  {} {} {}", key.fingerprint, escaped(&key.algorithm), escaped(&key.comment));
+    let files = status.unmanaged.as_deref().unwrap_or_default();
+    let (awaiting, others): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.awaits_list);
+    for (title, files) in [
+        ("managed, but no list has spoken of them yet, so their keys stay", awaiting),
+        ("not managed, so never touched", others),
+    ] {
+        if !files.is_empty() {
+            let _ = writeln!(t, "\n{title} (local accounts, looked at just now)");
         }
-        if *more > 0 {
-            let _ = writeln!(t, "  and {}", count(*more, "more key"));
-        }
-        if let Some(error) = error {
-            let _ = writeln!(t, "  {}", escaped(error));
+        for UnmanagedFile { name, uid, file, keys, more, error, .. } in files {
+            let _ = writeln!(t, "{name}  uid {uid}  {}", escaped(file));
+            for key in keys {
+                let _ = writeln!(
+                    t,
+                    "  {} {} {}",
+                    key.fingerprint,
+                    escaped(&key.algorithm),
+                    escaped(&key.comment)
+                );
+            }
+            if *more > 0 {
+                let _ = writeln!(t, "  and {}", count(*more, "more key"));
+            }
+            if let Some(error) = error {
+                let _ = writeln!(t, "  {}", escaped(error));
+            }
         }
     }
     if status.unmanaged_cut {

@@ -138,14 +138,20 @@ fn changes(before: Option<&Status>, after: &Status) -> String {
                     format!("  + {} {}  ({})", key.fingerprint, key.comment, super::provenance(key))
                 }))
                 .collect();
-        let others = before.and_then(|status| status.accounts.get(&account.name));
-        let others = others.map(|account| account.other_files.as_slice()).unwrap_or_default();
+        let known = before.and_then(|status| status.accounts.get(&account.name));
+        // What was there before this program came, or was put there since, no status ever named as in force.
+        let changed = account.changed_at > known.and_then(|known| known.changed_at);
+        let taken = account.removed_keys.iter().filter(|key| {
+            changed && old.iter().chain(&account.keys).all(|known| known.fingerprint != key.fingerprint)
+        });
+        let taken = taken.map(|key| format!("  - {} {}", key.fingerprint, key.comment));
+        let others = known.map(|account| account.other_files.as_slice()).unwrap_or_default();
         let gone = others.iter().filter(|other| account.other_files.iter().all(|o| o.file != other.file));
         let gone = gone.flat_map(|other| other.keys.iter().map(|key| (other.file.as_str(), key)));
         let line = |(file, PlainKey { fingerprint, comment, .. }): (&str, &PlainKey)| {
             format!("  - {fingerprint} {comment}  ({})", escaped(file))
         };
-        let lines: Vec<String> = lines.into_iter().chain(gone.map(line)).collect();
+        let lines: Vec<String> = lines.into_iter().chain(taken).chain(gone.map(line)).collect();
         if !lines.is_empty() {
             let _ = writeln!(text, "{}\n{}", account.name, lines.join("\n"));
         }

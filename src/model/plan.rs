@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::config::Mode;
 use crate::model::escape::escaped;
 use crate::model::line::{KeyLine, Line};
@@ -129,7 +131,7 @@ fn lacking(why: Difference, wanted: &Wanted) -> Vec<Difference> {
 }
 
 /// A key, as people know it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyName {
     /// `SHA256:…`.
     pub fingerprint: String,

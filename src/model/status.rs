@@ -14,6 +14,7 @@ use crate::model::account::AccountName;
 use crate::model::config::Config;
 use crate::model::desired::{Grant, Rejected};
 use crate::model::line::{KeyLine, Line};
+use crate::model::plan::KeyName;
 use crate::model::session::Session;
 
 /// The version of this schema.
@@ -109,6 +110,9 @@ pub struct AccountStatus {
     pub reason: Option<String>,
     /// When this program last changed the file.
     pub changed_at: Option<Timestamp>,
+    /// Keys that it took out of the file then, the first [`REMOVED`] of them.
+    #[serde(default)]
+    pub removed_keys: Vec<KeyName>,
     /// True when the command that prints this has looked at the file itself.
     #[serde(default)]
     pub verified: bool,
@@ -124,6 +128,9 @@ pub struct AccountStatus {
     #[serde(default)]
     pub other_files: Vec<OtherFile>,
 }
+
+/// Removed keys that are listed of an account.
+pub const REMOVED: usize = 20;
 
 /// A file that sshd reads besides the managed one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +180,9 @@ pub struct UnmanagedFile {
     /// Why it could not be looked at.
     #[serde(default)]
     pub error: Option<String>,
+    /// The config manages the account, and no list has spoken of it: the first one that does takes the file over.
+    #[serde(default)]
+    pub awaits_list: bool,
 }
 
 /// One key of a file that nobody manages.
@@ -352,6 +362,15 @@ mod rows {
 }
 
 impl Status {
+    /// Says of an account what is wrong with it now, in the place of what was said before.
+    pub fn take_problem(&mut self, name: &AccountName, state: AccountState, reason: Option<&str>) {
+        let before = format!("{name} is ");
+        self.problems.retain(|problem| !problem.starts_with(&before));
+        if let Some(reason) = reason {
+            self.problems.push(format!("{name} is {}: {reason}", state.as_str()));
+        }
+    }
+
     /// Nothing is known yet.
     pub fn unknown(config: &Config, now: Timestamp) -> Self {
         Self {

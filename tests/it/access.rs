@@ -462,7 +462,7 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     world.put("svc", DAEMON, &format!("# mine\n{svc}\nnonsense\n"));
     fs::create_dir(world.ssh("root")).unwrap();
     world.put("root", 0, &format!("command=\"x\" {root}\n"));
-    // Managed by name, and the list says nothing of it: that is its row's business. A pipe holds nobody up.
+    // Managed by name, and the list says nothing of it, so its keys stay. A pipe holds nobody up.
     world.make_ssh("bob", BOB);
     world.put("bob", BOB, &key("bob"));
     let stamps = |account: &str| {
@@ -474,13 +474,14 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     let status = world.status();
     let files = status["unmanaged"].as_array().unwrap();
     let names: Vec<&Value> = files.iter().map(|file| &file["name"]).collect();
-    assert_eq!(names, ["root", "svc"], "{files:?}");
+    assert_eq!(names, ["root", "bob", "svc"], "{files:?}");
+    assert_eq!((&files[1]["awaits_list"], &files[2]["awaits_list"]), (&true.into(), &false.into()));
     assert_eq!(files[0]["keys"][0]["fingerprint"], fingerprint(&root).as_str());
     let own = serde_json::json!({
-        "name": "svc", "uid": DAEMON, "file": world.file("svc").display().to_string(), "more": 0, "error": null,
+        "name": "svc", "uid": DAEMON, "file": world.file("svc").display().to_string(), "more": 0, "error": null, "awaits_list": false,
         "keys": [{"fingerprint": fingerprint(&svc), "type": "ssh-ed25519", "comment": "svc@host"}],
     });
-    assert_eq!(files[1], own);
+    assert_eq!(files[2], own);
     let text = shown(&world.run(&["status"]).stdout);
     assert!(text.contains("not managed, so never touched") && text.contains(&fingerprint(&svc)), "{text}");
     assert!(!text.contains('\u{1b}'));
@@ -497,8 +498,8 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     run(Command::new("mkfifo").arg(world.file("svc")));
     let status = world.status();
     let files = status["unmanaged"].as_array().unwrap();
-    assert_eq!((&files[1]["file"], &files[1]["more"]), (&"/etc/ssh/keys/svc".into(), &10.into()));
-    assert_eq!((files.len(), files[1]["keys"].as_array().unwrap().len()), (2, 50));
+    assert_eq!((&files[2]["file"], &files[2]["more"]), (&"/etc/ssh/keys/svc".into(), &10.into()));
+    assert_eq!((files.len(), files[2]["keys"].as_array().unwrap().len()), (3, 50));
 }
 
 #[test]

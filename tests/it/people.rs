@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{ALICE, Ends, World, fingerprint, key, shell_as, shown, wait};
+use crate::world::{ALICE, BOB, Ends, World, fingerprint, key, shell_as, shown, wait};
 
 #[test]
 fn status_tells_the_truth_at_every_stage() {
@@ -57,7 +57,7 @@ fn any_user_may_ask_and_is_told_what_was_not_looked_at() {
     let text = shown(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{text}{}", shown(&output.stderr));
     assert!(
-        text.contains("in-sync") && text.contains("not looked at now") && text.contains("as root"),
+        text.contains("in-sync") && text.contains("as the enforcer last said") && text.contains("as root"),
         "{text}"
     );
 }
@@ -72,9 +72,40 @@ fn what_a_user_may_not_see_is_not_denied() {
     fs::set_permissions(world.path("fetch-run"), closed).unwrap();
     fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), world.path("agent")).unwrap();
     let script = format!("{} --config {} status", world.path("agent").display(), world.config().display());
-    let text = shown(&shell_as(ALICE, &script).stdout);
-    assert!(text.starts_with("healthy") && text.contains("not looked at now"), "{text}");
+    let told = || shown(&shell_as(ALICE, &script).stdout);
+    let text = told();
+    assert!(text.starts_with("healthy") && text.contains("as the enforcer last said"), "{text}");
     assert!(!text.contains("no fetcher"), "{text}");
+    // The enforcer passes on what it sees there.
+    fs::rename(world.path("approved"), world.path("away")).unwrap();
+    wait("the outage", || told().contains("! the last fetch failed: cannot list"));
+    assert_eq!(shell_as(ALICE, &script).status.code(), Some(1));
+    fs::rename(world.path("away"), world.path("approved")).unwrap();
+    wait("its end", || told().starts_with("healthy"));
+}
+
+/// Where nothing is in force yet, or ever, it is looked at all the same.
+#[test]
+fn status_looks_before_anything_is_enforced() {
+    let mut world = World::new();
+    world.top = "mode = \"observe\"".to_owned();
+    let (rogue, approved) = (key("rogue"), key("approved"));
+    world.make_ssh("alice", ALICE);
+    world.put("alice", ALICE, &rogue);
+    world.make_ssh("bob", BOB);
+    world.put("bob", BOB, &key("bob"));
+    let text = shown(&world.run(&["status"]).stdout);
+    assert!(text.contains("no list has spoken of them yet") && text.contains(&fingerprint(&rogue)), "{text}");
+    world.approve("alice", "laptop", &approved);
+    let _agent = world.start();
+    let status = world.status();
+    let alice = world.account("alice");
+    assert_eq!((&alice["state"], &alice["verified"]), (&"drifted".into(), &true.into()), "{alice:#}");
+    assert_eq!(alice["keys"][0]["fingerprint"], fingerprint(&approved));
+    assert!(alice["reason"].as_str().unwrap().contains(&fingerprint(&rogue)), "{alice:#}");
+    assert!(status["problems"].to_string().contains("alice is drifted"), "{status:#}");
+    assert!(status["unmanaged"].is_array() && status["sshd"]["version"].is_string(), "{status:#}");
+    assert_eq!(world.read("alice"), rogue, "nothing is written");
 }
 
 #[test]
@@ -111,6 +142,40 @@ fn diff_says_what_sync_then_does() {
     assert!(shown(&stored.stderr).contains("the stored list is compared"), "{}", shown(&stored.stderr));
 }
 
+/// Whoever is to accept removals sees first what they are.
+#[test]
+fn diff_shows_what_a_held_list_would_take_away() {
+    let world = World::new();
+    let keys: Vec<String> = (0..3).map(|number| key(&format!("key{number}"))).collect();
+    for (number, line) in keys.iter().enumerate() {
+        world.approve("alice", &number.to_string(), line);
+    }
+    assert_eq!(world.pass(), 0);
+    let before = (world.read("alice"), fs::read(world.path("state/enforced.json")).unwrap());
+    for number in [0, 1] {
+        world.revoke("alice", &number.to_string());
+    }
+    let diff = world.run(&["diff"]);
+    let (text, said) = (shown(&diff.stdout), shown(&diff.stderr));
+    assert_eq!(diff.status.code(), Some(1), "{text}{said}");
+    let gone: Vec<String> = keys[..2]
+        .iter()
+        .map(|line| format!("- {}", fingerprint(line)))
+        .filter(|line| !text.contains(line))
+        .collect();
+    assert!(gone.is_empty() && said.contains("what it would change then"), "{text}{said}");
+    assert_eq!((world.read("alice"), fs::read(world.path("state/enforced.json")).unwrap()), before);
+    let closed: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(world.path("state"), closed).unwrap();
+    fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), world.path("agent")).unwrap();
+    let script = format!("{} --config {} diff", world.path("agent").display(), world.config().display());
+    let denied = shell_as(ALICE, &script);
+    assert!(
+        denied.status.code() == Some(2) && shown(&denied.stderr).contains("run this as root"),
+        "{denied:?}"
+    );
+}
+
 #[test]
 fn sync_asks_the_running_services_and_waits() {
     let mut world = World::new();
@@ -125,6 +190,14 @@ fn sync_asks_the_running_services_and_waits() {
     let mut agent = Ends(command.spawn().unwrap());
     wait("the first file", || world.read("alice").contains("alice"));
     wait("the first status", || world.path("run/status.json").exists());
+    // An account that the list begins to speak of loses what was there before.
+    let launch = key("launch");
+    world.make_ssh("bob", BOB);
+    world.put("bob", BOB, &launch);
+    world.approve("bob", "laptop", &key("bob"));
+    let said = shown(&world.run(&["sync"]).stdout);
+    assert!(said.contains(&format!("- {} launch", fingerprint(&launch))), "{said}");
+    assert_eq!(shown(&world.run(&["sync"]).stdout), "", "said once");
     let second = key("second");
     world.approve("alice", "second", &second);
     let sync = world.run(&["sync"]);
