@@ -105,6 +105,12 @@ fn systemd_has_nothing_to_say_about_the_units() {
     // systemd makes openat2 fail with it, and every account would be refused.
     let refuses = |line: &str| line.trim_start().starts_with("RestrictSUIDSGID=");
     assert!(!read("systemd/authorized-keys-agent.service").lines().any(refuses));
+    // A restart of the enforcer, which may be one of many, is none of the fetcher; a reload, which the config names, is both's.
+    let (enforcer, fetcher) =
+        ["agent", "fetch"].map(|half| read(&format!("systemd/authorized-keys-{half}.service"))).into();
+    assert!(!fetcher.contains("\nPartOf="));
+    assert!(enforcer.contains("\nPropagatesReloadTo=authorized-keys-fetch.service\n"));
+    assert!(read("packaging/config.toml").contains("`systemctl reload authorized-keys-agent`"));
     for line in read("systemd/90-authorized-keys-agent.preset").lines() {
         let unit = line.strip_prefix("enable ").unwrap();
         assert!(read(&format!("systemd/{unit}")).contains("[Install]"));
