@@ -213,6 +213,11 @@ fn the_document_asks_the_agent_and_keeps_its_exit_code() {
 
     let world = World::new();
     let bin = agent_in_path(&world);
+    // Whether the enforcer's unit is active is a file of this test.
+    let active = world.path("active");
+    let unit = "is-active --quiet authorized-keys-agent.service";
+    let text = format!("#!/bin/sh\n[ \"$*\" = \"{unit}\" ] && [ -e {} ]\n", active.display());
+    program(&bin, "systemctl", &text);
     let run = |action: &str| {
         let done = run_in(&world, &bin, &script(content, &[("action", action)]));
         (done.status.code().unwrap(), shown(&done.stdout), shown(&done.stderr))
@@ -222,6 +227,14 @@ fn the_document_asks_the_agent_and_keeps_its_exit_code() {
     assert_eq!((code, &status["schema"]), (3, &json!(1)), "no enforcer");
     world.approve("alice", "laptop", &key("alice@laptop"));
     assert_eq!(run("Diff").0, 1, "a key to add");
+    // Somebody stopped it, and what they do by hand is not undone.
+    let (code, _, error) = run("Sync");
+    assert_eq!((code, error.as_str()), (3, "authorized-keys-agent.service is not active: nothing done\n"));
+    let (code, said, _) = run("Nudge");
+    assert_eq!((code, said.as_str()), (0, "authorized-keys-agent.service is not active: nothing done\n"));
+    assert_eq!(world.keys("alice"), 0);
+    assert!(!world.path("fetch-state/approved.json").exists(), "nothing is left for an image");
+    fs::write(&active, "").unwrap();
     let (code, said, error) = run("Sync");
     assert_eq!(code, 0, "{error}");
     assert!(said.contains("alice"), "{said}");
