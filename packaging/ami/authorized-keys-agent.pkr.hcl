@@ -53,8 +53,10 @@ locals {
     if command -v apt-get >/dev/null; then
       export DEBIAN_FRONTEND=noninteractive
       cloud-init status --wait >/dev/null || true
-      apt-get update -q
-      apt-get install -q -y /tmp/authorized-keys-agent.deb
+      # Its lock has no time limit that could be raised, and at a first boot apt's own timers hold it.
+      tries=30
+      until apt-get update -q; do tries=$((tries - 1)); [ $tries -gt 0 ]; sleep 10; done
+      apt-get install -q -y -o DPkg::Lock::Timeout=300 /tmp/authorized-keys-agent.deb
     else
       dnf install -q -y /tmp/authorized-keys-agent.rpm
     fi
@@ -65,11 +67,12 @@ locals {
 
   verify = <<-EOT
     authorized-keys-agent --version
+    # One by one: of several it is enough that one is.
+    for unit in $units; do systemctl is-enabled $unit; done
     code=0
     authorized-keys-agent status >/dev/null || code=$?
     # 3 says that the config is good and that nothing runs; 2 that the config is refused.
     if [ "$code" != 3 ]; then echo "agent status: exit $code, not 3" >&2; exit 1; fi
-    systemctl is-enabled authorized-keys-agent.service authorized-keys-fetch.service
   EOT
 
   # The last thing before the image: nothing starts the services again until an instance of it boots.

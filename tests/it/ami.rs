@@ -6,17 +6,31 @@ use crate::cloudformation::assert_parses;
 use crate::deployed::Deployed;
 
 /// What every image must have been through, in this order.
-fn assert_order(script: &str, steps: &[&str]) {
+const STEPS: [&str; 12] = [
+    "systemctl mask --runtime $units",
+    "until apt-get update",
+    "apt-get install -q -y -o DPkg::Lock::Timeout=300",
+    "dnf install",
+    "/etc/authorized-keys-agent/config.toml",
+    "systemctl unmask --runtime $units",
+    "systemctl enable $units",
+    "authorized-keys-agent --version",
+    "systemctl is-enabled $unit;",
+    "authorized-keys-agent status",
+    "systemctl stop authorized-keys-agent.service authorized-keys-fetch.service",
+    "agent seal",
+];
+
+fn assert_makes_an_image(script: &str) {
     let mut rest = script;
-    for step in steps {
+    for step in STEPS {
         let at = rest.find(step).unwrap_or_else(|| panic!("no `{step}` (any more) in {script}"));
         rest = &rest[at + step.len()..];
     }
     // After it nothing may start the services before the image is made.
     assert_eq!(rest.trim(), "", "after the last step");
+    assert!(!script.contains("enable --now") && !script.contains("systemctl start"), "{script}");
 }
-
-const STOP: &str = "systemctl stop authorized-keys-agent.service authorized-keys-fetch.service";
 
 #[test]
 fn packer_installs_verifies_and_seals() {
@@ -47,22 +61,7 @@ fn packer_installs_verifies_and_seals() {
         .map(|part| locals[part].as_str().unwrap().to_owned() + "\n")
         .collect();
     assert_parses(&script);
-    assert_order(
-        &script,
-        &[
-            "systemctl mask --runtime $units",
-            "apt-get install",
-            "dnf install",
-            "/etc/authorized-keys-agent/config.toml",
-            "systemctl unmask --runtime $units",
-            "systemctl enable $units",
-            "authorized-keys-agent status",
-            "systemctl is-enabled",
-            STOP,
-            "agent seal",
-        ],
-    );
-    assert!(!script.contains("enable --now") && !script.contains("systemctl start"), "{script}");
+    assert_makes_an_image(&script);
     // Each file that the script reads is uploaded, to the systems that take it.
     let uploads: Vec<_> = provisioners.iter().filter_map(|one| one["file"]["destination"].as_str()).collect();
     assert_eq!(uploads.len(), 3);
@@ -110,21 +109,10 @@ fn image_builder_installs_verifies_seals_and_tests() {
     let names: Vec<_> = phases.iter().map(|phase| phase["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["build", "validate", "test"]);
     // The validate phase is the last on the instance that the image is made of.
-    assert_order(
-        &(shell(&phases[0]) + &shell(&phases[1])),
-        &[
-            "sha256sum --check",
-            "systemctl mask --runtime $units",
-            "apt-get install",
-            "dnf install",
-            "/etc/authorized-keys-agent/config.toml",
-            "systemctl unmask --runtime $units",
-            "systemctl enable $units",
-            "systemctl is-enabled",
-            "authorized-keys-agent status",
-            STOP,
-            "agent seal",
-        ],
-    );
-    assert!(shell(&phases[2]).contains("systemctl is-active"));
+    let script = shell(&phases[0]) + &shell(&phases[1]);
+    let (before, _) = script.split_once("systemctl mask").unwrap();
+    assert!(before.contains("sha256sum --check"), "{before}");
+    assert_makes_an_image(&script);
+    let test = shell(&phases[2]);
+    assert!(test.contains("systemctl is-active $unit"), "{test}");
 }
