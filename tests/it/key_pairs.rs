@@ -326,7 +326,12 @@ fn the_stack_hears_of_key_pairs_and_may_do_no_more_than_it_must() {
                     let tag = json!({"ssm:resourceTag/authorized-keys-managed-by": "key-pairs"});
                     assert_eq!((on, only), (own, &tag));
                 }
-                "ssm:AddTagsToResource" => assert_eq!(on, own),
+                "ssm:AddTagsToResource" => {
+                    let tag = json!({"aws:RequestTag/authorized-keys-managed-by": "key-pairs"});
+                    assert_eq!((on, only), (own, &tag));
+                    let keys = json!({"aws:TagKeys": ["authorized-keys-managed-by"]});
+                    assert_eq!(statement["Condition"]["ForAllValues:StringEquals"], keys);
+                }
                 "logs:CreateLogStream" | "logs:PutLogEvents" => assert!(on.contains(":log-group:"), "{on}"),
                 other => panic!("not needed: {other}"),
             }
