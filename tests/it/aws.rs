@@ -1,7 +1,7 @@
 //! The real client against moto, which the real `aws` CLI administers: the protocol as others speak it.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,20 +26,29 @@ pub struct Moto {
 
 impl Moto {
     pub fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // It takes a port itself and says which once it listens: one that was free before may be another's by then.
+        let said = tempfile::NamedTempFile::new().unwrap();
         let child = Command::new("moto_server")
-            .args(["-H", "127.0.0.1", "-p", &free.port().to_string()])
+            .args(["-H", "127.0.0.1", "-p", "0"])
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(said.reopen().unwrap())
             .spawn()
             .expect("moto_server of the PyPI package moto[server,ssm]");
-        let moto = Self { child, address: free };
+        let mut moto = Self { child, address: ([127, 0, 0, 1], 0).into() };
         let start = Instant::now();
-        while TcpStream::connect_timeout(&free, Duration::from_millis(200)).is_err() {
-            assert!(start.elapsed() < Duration::from_mins(1), "moto does not start");
+        loop {
+            let ended = moto.child.try_wait().unwrap();
+            let said = std::fs::read_to_string(said.path()).unwrap();
+            let running =
+                said.split_once("Running on http://127.0.0.1:").and_then(|(_, rest)| rest.split_once('\n'));
+            if let Some((port, _)) = running {
+                moto.address.set_port(port.trim().parse().unwrap());
+                return moto;
+            }
+            assert!(ended.is_none(), "moto ended with {ended:?}: {said}");
+            assert!(start.elapsed() < PATIENCE, "moto does not start: {said}");
             std::thread::sleep(Duration::from_millis(20));
         }
-        moto
     }
 
     pub fn endpoint(&self) -> String {

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use tokio::net::TcpSocket;
 
 /// One request as it came.
 #[derive(Clone, Debug)]
@@ -232,10 +234,15 @@ fn bind(address: SocketAddr) -> TcpListener {
     }
 }
 
-/// An endpoint where connections are refused.
+/// An endpoint where connections are refused: its port is bound, so that nobody else gets it, and nobody listens.
 pub fn refusing() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    format!("http://{}", listener.local_addr().unwrap())
+    static BOUND: OnceLock<TcpSocket> = OnceLock::new();
+    let bound = BOUND.get_or_init(|| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        socket
+    });
+    format!("http://{}", bound.local_addr().unwrap())
 }
 
 /// A listener at `address` with more connections than it takes, so that one more hangs; all end with the result.
