@@ -82,6 +82,30 @@ pub fn read(directory: &Path) -> Result<Vec<Entry>, DirectoryError> {
     Ok(entries)
 }
 
+/// The first thing on the way to a value that others than its owner and group may not read, or that is in a home, which services
+/// are kept from; `None` when all is open. Blocks.
+pub fn closed_to_others(directory: &Path) -> Option<PathBuf> {
+    const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+    if HOMES.iter().any(|homes| directory.starts_with(homes)) {
+        return Some(directory.to_owned());
+    }
+    let mode = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.mode());
+    let above = directory.ancestors().skip(1).find(|path| mode(path) & 0o001 == 0);
+    above.map(Path::to_owned).or_else(|| closed_below(directory, 0))
+}
+
+fn closed_below(path: &Path, depth: usize) -> Option<PathBuf> {
+    let meta = fs::metadata(path).ok()?;
+    let needed = if meta.is_dir() { 0o005 } else { 0o004 };
+    if meta.mode() & needed != needed {
+        return Some(path.to_owned());
+    }
+    if !meta.is_dir() || depth > MAX_DEPTH {
+        return None;
+    }
+    names(path).ok()?.into_iter().find_map(|(_, path)| closed_below(&path, depth + 1))
+}
+
 fn read_below(
     account: &AccountName,
     path: &Path,

@@ -82,7 +82,7 @@ pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
         }
     }
     for name in &judged.tombstones {
-        let text = "tombstone: removes all keys, since it holds only comments";
+        let text = "holds only comments: leaves its account without keys, unless another value gives it some";
         lint.notes.push(remark(name, None, text.to_owned()));
     }
     let kept: HashMap<&str, &Grant> = judged.grants.iter().map(|g| (g.fingerprint.as_str(), g)).collect();

@@ -541,3 +541,16 @@ fn a_config_that_cannot_be_used_ends_it() {
     assert_eq!((output.status.code(), shown(&output.stdout)), (Some(2), String::new()));
     assert!(shown(&output.stderr).contains("unknown field `mod`"));
 }
+
+/// As root all of it can be read; the service is another user.
+#[test]
+fn what_the_fetcher_cannot_read_is_said_to_root() {
+    let world = world();
+    let file = fs::read_dir(world.path("approved/alice")).unwrap().next().unwrap().unwrap().path();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
+    let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+    let expected = format!(
+        "warn  source       directory:TMP/approved: the fetcher, which is not root, cannot read `TMP/approved/alice/{name}`"
+    );
+    check(&world, &[&expected, "      hint: chmod -R a+rX, or a place that is in no home"], 0);
+}

@@ -70,7 +70,12 @@ fn every_problem_has_its_place_and_its_reason() {
     check(key_of("rsa", "old"), &[], "1 key, 0 problems", 0);
     check("", &["keys:1: the value is empty"], "0 keys, 1 problem", 1);
     check("\n \n", &["keys:1: the value is empty"], "0 keys, 1 problem", 1);
-    check("# left in May\n", &["keys:1: note: tombstone: removes all keys"], "0 keys, 0 problems", 0);
+    check(
+        "# left in May\n",
+        &["keys:1: note: holds only comments: leaves its account without keys"],
+        "0 keys, 0 problems",
+        0,
+    );
     check(format!("{a} \x1b[2J\u{202e}"), &[], "1 key, 0 problems", 0);
     check(
         format!("evil\x1b[2J=\"\" {a}"),

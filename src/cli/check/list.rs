@@ -1,6 +1,7 @@
 //! The half of `check` with the network: facts of the instance, region, credentials, and the list itself.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use jiff::Timestamp;
 
@@ -8,6 +9,7 @@ use crate::agent::clients::{Clients, FetchError};
 use crate::agent::events::chain;
 use crate::host::imds::{self, Metadata};
 use crate::host::ssm::{CredentialSource, Failure};
+use crate::host::{directory, process};
 use crate::model::config::Source;
 use crate::model::desired::{self, Grants, GrantsOf, Rejected, Rules};
 use crate::model::list::{ApprovedList, Entry};
@@ -56,6 +58,7 @@ pub(super) async fn look(source: &Source, now: fn() -> Timestamp, findings: &mut
         match clients.entries(&wanted).await {
             Ok((found, misplaced)) => {
                 findings.push(readable(&name, &wanted, &found, &misplaced));
+                findings.extend(wanted.directory.as_deref().and_then(|path| closed(&name, path)));
                 read += 1;
                 entries.extend(found);
                 unusable.extend(misplaced);
@@ -192,6 +195,16 @@ fn readable(name: &str, wanted: &Wanted, found: &[Entry], misplaced: &[Rejected]
         return Finding::warn("source", format!("{name}: readable, and nothing in it"), hint);
     }
     Finding::ok("source", format!("{name}: {values}"))
+}
+
+/// Root reads everything; the fetcher's service has a user of its own and sees no home.
+fn closed(name: &str, directory: &Path) -> Option<Finding> {
+    let closed = directory::closed_to_others(directory).filter(|_| process::is_root())?;
+    Some(Finding::warn(
+        "source",
+        format!("{name}: the fetcher, which is not root, cannot read `{}`", closed.display()),
+        "chmod -R a+rX, or a place that is in no home",
+    ))
 }
 
 fn unreadable(name: &str, error: &FetchError) -> Finding {
