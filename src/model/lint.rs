@@ -192,7 +192,7 @@ mod tests {
             &[("a", String::new()), ("b", "# gone".to_owned())],
             0,
             &["a:0 the value is empty"],
-            &["b:0 tombstone"],
+            &["b:0 holds only comments"],
         );
     }
 }
