@@ -132,6 +132,7 @@ pub fn ask(accounts: &[Account], others: &[Account]) -> Answer {
 fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Answer {
     let Circumstances { path, started, configuration } = about;
     let (files, directories): (Vec<_>, Vec<_>) = started.files.into_iter().partition(|path| !path.is_dir());
+    let port = started.invocation.port.or(configuration.port);
     let said = |what: fn(&str) -> bool| started.invocation.options.iter().any(|option| what(option));
     let names_files = configuration.names_files || said(sshd::names_files);
     let mut answer = Answer {
@@ -157,7 +158,7 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
         if answer.error.is_some() {
             break;
         }
-        match sshd::settings(&path, &started.invocation, &account.name) {
+        match sshd::settings(&path, &started.invocation, port, &account.name) {
             Ok(text) => {
                 let settings = Settings::read(&text);
                 let known = answer.settings.iter().position(|known| *known == settings);

@@ -17,4 +17,4 @@ pub mod ssm;
 pub mod store;
 pub mod watch;
 
-pub use program::{Bounds, Program, ProgramError};
+pub use program::{Bounds, Program, ProgramError, Said};

@@ -5,11 +5,22 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A program.
 #[derive(Clone, Debug)]
 pub struct Program(PathBuf);
+
+/// What it had to say.
+#[derive(Clone, Debug)]
+pub struct Said {
+    /// What it printed.
+    pub text: String,
+    /// What it complained of.
+    pub complaint: String,
+    /// It ended well, or was ended as it had said enough.
+    pub is_well: bool,
+}
 
 /// Why it gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -44,13 +55,18 @@ pub struct Bounds {
     pub bytes: u64,
 }
 
-/// What is kept of a complaint.
-const COMPLAINT: u64 = 4096;
+/// What is kept of a complaint. The last line says why, after warnings of any number.
+const COMPLAINT: u64 = 64 << 10;
 
 impl Program {
     /// The first of `places` that is a file. Never by `PATH`: root runs it.
     pub fn find(places: &[&str]) -> Option<Self> {
         places.iter().map(Path::new).find(|path| path.is_file()).map(|path| Self(path.to_owned()))
+    }
+
+    /// The one at `path`.
+    pub fn at(path: &Path) -> Self {
+        Self(path.to_owned())
     }
 
     /// Runs it and gives what it printed. Blocks.
@@ -59,6 +75,20 @@ impl Program {
         arguments: impl IntoIterator<Item = &'a str>,
         bounds: Bounds,
     ) -> Result<String, ProgramError> {
+        let Said { text, complaint, is_well } = self.hear(arguments, bounds)?;
+        if is_well {
+            return Ok(text);
+        }
+        let said = complaint.lines().last().map(|line| line.trim().to_owned());
+        Err(ProgramError::Failed { path: self.0.clone(), said })
+    }
+
+    /// Runs it and gives all that it said, however it ended. Blocks.
+    pub fn hear<'a>(
+        &self,
+        arguments: impl IntoIterator<Item = &'a str>,
+        bounds: Bounds,
+    ) -> Result<Said, ProgramError> {
         let start = |source| ProgramError::Start { path: self.0.clone(), source };
         let mut child = Command::new(&self.0)
             .args(arguments)
@@ -71,6 +101,7 @@ impl Program {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(start)?;
+        let begun = Instant::now();
         let complained = collect(child.stderr.take(), COMPLAINT);
         let said = collect(child.stdout.take(), bounds.bytes).recv_timeout(bounds.time);
         let Ok((text, whole)) = said else {
@@ -82,14 +113,16 @@ impl Program {
             // Enough was said.
             let _ = child.kill();
             let _ = child.wait();
-            return Ok(text);
+            return Ok(Said { text, complaint: String::new(), is_well: true });
         }
-        let complaint = complained.recv_timeout(bounds.time).map(|(text, _)| text).unwrap_or_default();
-        if end(&mut child).map_err(start)?.success() {
-            return Ok(text);
-        }
-        let said = complaint.lines().last().map(|line| line.trim().to_owned());
-        Err(ProgramError::Failed { path: self.0.clone(), said })
+        let left = bounds.time.saturating_sub(begun.elapsed());
+        let Ok((complaint, _)) = complained.recv_timeout(left) else {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(ProgramError::Late(self.0.clone(), bounds.time));
+        };
+        let is_well = end(&mut child).map_err(start)?.success();
+        Ok(Said { text, complaint, is_well })
     }
 }
 
@@ -138,12 +171,28 @@ mod tests {
         assert_eq!(most.len(), 1000, "and what goes on for ever is ended");
         let short = Bounds { time: Duration::from_millis(100), ..BOUNDS };
         assert!(matches!(sh("exec sleep 1000", short), Err(ProgramError::Late(..))));
+        assert!(matches!(sh("exec >&-; exec sleep 1000", short), Err(ProgramError::Late(..))));
+    }
+
+    #[test]
+    fn a_program_that_closes_its_output_and_goes_on_is_ended() {
+        let begun = Instant::now();
+        let said = Program::at(Path::new("/bin/sh"))
+            .hear(["-c", "echo x; echo y >&2; exec >&- 2>&-; exec sleep 1000"], BOUNDS)
+            .unwrap();
+        assert_eq!((said.text.as_str(), said.complaint.as_str(), said.is_well), ("x\n", "y\n", false));
+        assert!(begun.elapsed() < BOUNDS.time);
     }
 
     #[test]
     fn a_failure_says_what_was_said_last() {
         let error = sh("echo x; echo why >&2; exit 3", BOUNDS).unwrap_err();
         assert_eq!(error.to_string(), "`/bin/sh` failed: why");
+        let many = sh(
+            "for n in $(seq 500); do echo a warning of some length $n >&2; done; echo why >&2; exit 3",
+            BOUNDS,
+        );
+        assert_eq!(many.unwrap_err().to_string(), "`/bin/sh` failed: why");
         assert!(matches!(sh("exit 1", BOUNDS), Err(ProgramError::Failed { said: None, .. })));
         assert!(Program::find(&["/nowhere/sh", "/"]).is_none());
     }

@@ -11,6 +11,8 @@ pub struct Invocation {
     pub config: Option<PathBuf>,
     /// Each `-o`, in order: `Keyword=value` or `Keyword value`.
     pub options: Vec<String>,
+    /// The first port that it names, by `-p` or `-o Port`.
+    pub port: Option<u16>,
 }
 
 /// Options of sshd that take a value, and those that take none (`sshd.c: main`, getopt).
@@ -32,7 +34,11 @@ impl Invocation {
                 let value = if attached.is_empty() { words.next() } else { Some(attached) };
                 match (letter, value) {
                     ('f', Some(value)) => invocation.config = Some(value.into()),
-                    ('o', Some(value)) => invocation.options.push(value.trim().to_owned()),
+                    ('o', Some(value)) => {
+                        invocation.port = invocation.port.or_else(|| port(value));
+                        invocation.options.push(value.trim().to_owned());
+                    }
+                    ('p', Some(value)) => invocation.port = invocation.port.or_else(|| value.parse().ok()),
                     _ => {}
                 }
                 break;
@@ -47,6 +53,13 @@ impl Invocation {
         let options = self.options.iter().flat_map(|option| ["-o".to_owned(), option.clone()]);
         config.chain(options).collect()
     }
+}
+
+/// The number in a line, or an `-o`, that says `Port`.
+pub fn port(line: &str) -> Option<u16> {
+    let mut words = line.split(|c: char| c.is_whitespace() || c == '=').filter(|word| !word.is_empty());
+    words.next().filter(|word| word.eq_ignore_ascii_case("port"))?;
+    words.next()?.trim_matches('"').parse().ok()
 }
 
 /// The words of a listener, from what it has as its command line. A recent one writes its arguments there with blanks
@@ -274,5 +287,12 @@ mod tests {
         let words = ["-D", "-h", "/key", "-4oPort=1", "-E-f", "-p", "-o", "-of", "/conf", "-f", "/c"];
         let invocation = Invocation::read(words);
         assert_eq!(invocation.words(), ["-f", "/c", "-o", "Port=1", "-o", "f"]);
+        assert_eq!(invocation.port, Some(1));
+        assert_eq!(Invocation::read(["-D", "-p2222", "-p", "23"]).port, Some(2222));
+        for (line, expected) in
+            [("Port 23", Some(23)), ("port=\"23\"", Some(23)), ("Portable 23", None), ("Port", None)]
+        {
+            assert_eq!(port(line), expected, "{line}");
+        }
     }
 }

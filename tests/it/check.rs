@@ -313,6 +313,15 @@ fn doors_that_sshd_opens_are_named() {
         0,
     );
     row(&format!("{MANAGED}\nMatch Address 10.0.0.0/8\nPasswordAuthentication no"), &["ok    sshd "], 0);
+    for criterion in ["LocalPort 2222", "LocalAddress 192.0.2.1", "RDomain x"] {
+        row(&format!("{MANAGED}\nMatch {criterion}\nX11Forwarding no"), &["ok    sshd         reads "], 0);
+    }
+    // The port it listens at.
+    row(
+        &format!("{MANAGED}\nPort 2222\nMatch LocalPort 2222\nTrustedUserCAKeys /etc/ca.pub"),
+        &["warn  sshd         sshd also takes certificates"],
+        0,
+    );
     row("Nonsense yes", &["warn  sshd         `/usr/sbin/sshd -T` failed: "], 0);
 }
 
@@ -373,8 +382,9 @@ fn what_keeps_sshd_from_taking_a_file_fails() {
 #[test]
 fn an_sshd_that_does_not_answer_is_left_behind() {
     let name = "alice".try_into().unwrap();
-    let ask =
-        |path: &Path| sshd::settings(path, &Invocation::default(), &name).map_err(|error| error.to_string());
+    let ask = |path: &Path| {
+        sshd::settings(path, &Invocation::default(), None, &name).map_err(|error| error.to_string())
+    };
     assert_eq!(ask(Path::new("/bin/true")), Ok(String::new()));
     assert_eq!(ask(Path::new("/bin/false")), Err("`/bin/false -T` failed: nothing was said".to_owned()));
     assert_eq!(ask(Path::new("/nonexistent")), Err("cannot run `/nonexistent`".to_owned()));

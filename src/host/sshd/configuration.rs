@@ -6,6 +6,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::model::invocation::port;
+
 /// What the text of the configuration says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[expect(
@@ -25,6 +27,8 @@ pub struct Configuration {
     pub names_files: bool,
     /// A `Match` goes by the connection and not only by who it is.
     pub by_connection: bool,
+    /// The first port that it names.
+    pub port: Option<u16>,
 }
 
 /// Where sshd looks without `-f`: as it is packaged, as it builds by itself, and where a distribution keeps its own
@@ -68,6 +72,7 @@ impl Configuration {
             let (keyword, rest) = line.split_at(end);
             self.has_blanks |= has_blank(line);
             self.names_files |= names_files(line);
+            self.port = self.port.or_else(|| port(line));
             if keyword.eq_ignore_ascii_case("match") {
                 self.has_match = true;
                 self.by_connection |= goes_by_connection(rest);
