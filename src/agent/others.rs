@@ -26,10 +26,16 @@ use crate::model::status::{self, AccountState};
 
 /// What is to be done about the other files of one account.
 #[derive(Debug, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says a thing of its own, and none depends on another"
+)]
 pub struct Work {
     files: Others,
     /// Those in the home are taken away.
     remove: bool,
+    /// It is known which there are.
+    is_known: bool,
     /// None was left before, so what is there now is somebody else's doing.
     alone: bool,
     /// Also look at those that are never taken away.
@@ -47,6 +53,8 @@ pub struct Seen {
     pub(super) refused: Option<String>,
     /// This host does what it takes to keep them away.
     guards: bool,
+    /// Every one of them was looked for.
+    is_whole: bool,
     /// They had been away before.
     drift: bool,
 }
@@ -94,12 +102,12 @@ pub(super) fn settle(
     witness: &mut dyn Witness,
     wanted_still: &dyn Fn() -> bool,
 ) -> Seen {
-    let Work { files, remove, alone, everywhere } = &job.others;
+    let Work { files, remove, is_known, alone, everywhere } = &job.others;
     let in_line = matches!(outcome, Outcome::InSync | Outcome::Replaced { .. });
     let observed = job.mode == Mode::Observe;
     // A managed file that cannot be written now, such as on a full disk, leaves no other one open.
     let guards = *remove && (in_line || job.adopted) && !observed;
-    let mut seen = Seen { guards, drift: *alone, ..Seen::default() };
+    let mut seen = Seen { guards, is_whole: *is_known, drift: *alone, ..Seen::default() };
     for location in &files.in_home {
         let target = Target { location: location.clone(), ..job.target.clone() };
         let (found, marks) = look(&target, witness);
@@ -241,6 +249,7 @@ impl Enforcer {
             remove: in_force
                 && (known.is_some() || self.sshd.is_mute)
                 && self.config.accounts.removes_other_files(),
+            is_known: !entries.is_empty(),
             alone: self.enforced.accounts.get(name).is_some_and(|account| account.alone),
             everywhere: false,
         }
@@ -249,7 +258,6 @@ impl Enforcer {
     /// The other files by which nobody gets in, since they are taken away when they come.
     pub(super) fn guarded(
         &self,
-        entries: &str,
         account: &Account,
         managed: &Path,
         left: &[status::OtherFile],
@@ -261,6 +269,8 @@ impl Enforcer {
         if !guards {
             return Vec::new();
         }
+        // What is looked for, whatever sshd has begun to read since.
+        let entries = self.enforced.sshd_reads(&account.name).unwrap_or_default();
         let all = Others::of(entries, account, managed).in_home.into_iter().map(|location| location.path);
         all.filter(|path| left.iter().all(|left| left.file != path.display().to_string())).collect()
     }
@@ -274,7 +284,7 @@ impl Enforcer {
         now: Timestamp,
     ) -> Vec<Difference> {
         let differences = seen.differences();
-        let Seen { taken, left, refused, guards, drift } = seen;
+        let Seen { taken, left, refused, guards, is_whole, drift } = seen;
         let Some(row) = self.status.accounts.get_mut(name) else { return differences };
         let before = (row.state, std::mem::replace(&mut row.other_files, left.clone()));
         if let Some(reason) = refused.filter(|_| row.state == AccountState::InSync) {
@@ -298,14 +308,17 @@ impl Enforcer {
                 None => events::other_file(name, other),
             }
         }
-        let alone = guards && left.is_empty();
         let mut changed = before != (state, left.clone());
+        let removes = self.config.accounts.removes_other_files();
         if let Some(account) = self.enforced.accounts.get_mut(name)
             && self.config.mode == Mode::Enforce
-            && account.alone != alone
         {
-            account.alone = alone;
-            (changed, self.unsaved) = (true, true);
+            // Once none was left, one that cannot be taken away now is still somebody else's doing.
+            let alone = removes && (account.alone || guards && is_whole && left.is_empty());
+            if account.alone != alone {
+                account.alone = alone;
+                (changed, self.unsaved) = (true, true);
+            }
         }
         if changed {
             let access = self.judge_one(name, state, &left);

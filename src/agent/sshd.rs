@@ -14,7 +14,7 @@ use crate::agent::events::chain;
 use crate::agent::pass::Enforcer;
 use crate::host::sshd::{self, Stamp};
 use crate::host::{accounts, process};
-use crate::model::access::{self, Access, Facts, Loose};
+use crate::model::access::{self, Access, Doubt, Facts, Loose};
 use crate::model::account::{Account, AccountName};
 use crate::model::desired::Rules;
 use crate::model::openssh::Version;
@@ -40,8 +40,10 @@ pub struct Answer {
     pub unasked: usize,
     /// The paths in `AuthorizedKeysFile` cannot be told from one another.
     has_blanks: bool,
-    /// It depends on the connection which files are read.
+    /// It depends on the connection who gets in.
     by_connection: bool,
+    /// It depends on the connection which files are read.
+    files_by_connection: bool,
     /// It is said somewhere which files are read.
     pub(super) names_files: bool,
     /// Each answer once.
@@ -138,7 +140,8 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
     let mut answer = Answer {
         for_all: !configuration.has_match,
         has_blanks: configuration.has_blanks || said(sshd::has_blank),
-        by_connection: configuration.by_connection && names_files,
+        by_connection: configuration.by_connection,
+        files_by_connection: configuration.files_by_connection,
         names_files,
         files: configuration.files.into_iter().chain(files).collect(),
         directories: configuration.directories.into_iter().chain(directories).collect(),
@@ -210,7 +213,13 @@ impl Answer {
             Some(name) => self.settings(name).ok()?,
             None => self.settings.first().filter(|_| self.for_all && self.error.is_none())?,
         };
-        Some(if self.has_blanks || self.by_connection { "" } else { &settings.files })
+        Some(if self.has_blanks || self.files_by_connection { "" } else { &settings.files })
+    }
+
+    /// What makes it less than the whole.
+    pub fn doubt(&self) -> Option<Doubt> {
+        let by_connection = self.by_connection.then_some(Doubt::ByConnection);
+        by_connection.or(self.has_blanks.then_some(Doubt::Blanks))
     }
 
     /// The groups of an account, where they were asked for.
@@ -231,7 +240,15 @@ impl Answer {
             asked_at: at,
             error: self.error.clone(),
             unasked: self.unasked,
+            unjudged: self.unjudged(),
         }
+    }
+
+    /// What of sshd is not judged, for a person.
+    pub fn unjudged(&self) -> Vec<String> {
+        let doubts = [(self.by_connection, Doubt::ByConnection), (self.has_blanks, Doubt::Blanks)];
+        let doubts = doubts.into_iter().filter(|(is_here, _)| *is_here);
+        doubts.map(|(_, doubt)| doubt.describe().to_owned()).collect()
     }
 }
 
@@ -389,7 +406,8 @@ impl Enforcer {
         let facts = Facts {
             account,
             managed: &location.path,
-            guarded: &self.guarded(&settings.files, account, &location.path, others),
+            guarded: &self.guarded(account, &location.path, others),
+            doubt: answer.doubt(),
             // Expired or not: sshd's reasons to refuse a key are others.
             keys: &grants.iter().chain(&self.enforced.break_glass).collect::<Vec<_>>(),
             groups: answer.groups(name),

@@ -33,8 +33,17 @@ pub enum Verdict {
     Bypassed,
     /// sshd does not read the file, or takes none of its keys.
     Refused,
-    /// sshd has not said.
+    /// sshd has not said, or not for every connection.
     Unknown,
+}
+
+/// Why what sshd says of one account is not all there is to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Doubt {
+    /// A `Match` goes by the connection, and what sshd says is for one from this very host.
+    ByConnection,
+    /// The paths in `AuthorizedKeysFile` cannot be told from one another.
+    Blanks,
 }
 
 /// A directory, or the file, that `StrictModes` refuses.
@@ -61,6 +70,8 @@ pub struct Facts<'a> {
     pub managed: &'a Path,
     /// What is in it.
     pub keys: &'a [&'a Grant],
+    /// What makes sshd's answer less than the whole.
+    pub doubt: Option<Doubt>,
     /// Other files that are taken away when they come.
     pub guarded: &'a [PathBuf],
     /// Groups the account is in; `None` where nobody asked.
@@ -81,6 +92,22 @@ impl Loose {
     /// Only that its group may write to it is wrong with it.
     pub fn is_group_writable(&self, account: u32) -> bool {
         (self.uid == 0 || self.uid == account) && self.mode & 0o022 == 0o020
+    }
+}
+
+impl Doubt {
+    /// What is not judged for it.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::ByConnection => {
+                "sshd's configuration has a `Match` by address, host or port, and what it opens to other connections \
+                 than one from this host is not judged"
+            }
+            Self::Blanks => {
+                "`AuthorizedKeysFile` has a path with a blank, which sshd prints as if it were two, so which files it \
+                 reads is not judged"
+            }
+        }
     }
 }
 
@@ -133,11 +160,15 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
     }
     let bad = refused_keys(settings, account, facts.keys);
     let all = !bad.is_empty() && bad.len() == facts.keys.len();
-    let reason = (!bad.is_empty()).then(|| in_short(&bad));
-    let verdict = match doors.iter().any(Door::is_open) {
-        _ if all => Verdict::Refused,
-        true => Verdict::Bypassed,
-        false => Verdict::Effective,
+    let bad = (!bad.is_empty()).then(|| in_short(&bad));
+    let (verdict, reason) = match (doors.iter().any(Door::is_open), facts.doubt) {
+        _ if all => (Verdict::Refused, bad),
+        (true, _) => (Verdict::Bypassed, bad),
+        (false, Some(doubt)) => {
+            let reasons: Vec<String> = bad.into_iter().chain([doubt.describe().to_owned()]).collect();
+            (Verdict::Unknown, Some(reasons.join("; ")))
+        }
+        (false, None) => (Verdict::Effective, bad),
     };
     Access { verdict, reason, doors }
 }
@@ -319,6 +350,7 @@ mod tests {
         uid: u32,
         keys: &'a [&'a str],
         guarded: &'a [&'a str],
+        doubt: Option<Doubt>,
         groups: Option<&'a [&'a str]>,
         loose: Option<(&'a str, u32, u32)>,
         /// The group is nobody else's, and sshd minds that.
@@ -330,6 +362,7 @@ mod tests {
         uid: 1000,
         keys: &[ED25519],
         guarded: &[],
+        doubt: None,
         groups: None,
         loose: None,
         group: None,
@@ -355,6 +388,7 @@ mod tests {
             account: &account,
             managed: Path::new(FILE),
             keys: &grants.iter().collect::<Vec<_>>(),
+            doubt: row.doubt,
             guarded: &row.guarded.iter().map(PathBuf::from).collect::<Vec<_>>(),
             groups: groups.as_deref(),
             loose: loose.as_ref().filter(|loose| loose.is_loose(row.uid)),
@@ -374,6 +408,17 @@ mod tests {
         check(&two, "bypassed", 1);
         check(&Row { guarded: &["/home/bob/.ssh/authorized_keys2"], ..two }, "effective", 1);
         check(&Row { guarded: &["/home/bob/.ssh/authorized_keys3"], ..two }, "bypassed", 1);
+    }
+
+    #[test]
+    fn what_depends_on_the_connection_is_never_effective() {
+        for doubt in [Doubt::ByConnection, Doubt::Blanks] {
+            let row = Row { doubt: Some(doubt), ..PLAIN };
+            let expected = format!("unknown: {}", doubt.describe());
+            check(&row, &expected, 0);
+            check(&Row { settings: "trustedusercakeys /ca", ..row }, "bypassed", 1);
+            check(&Row { settings: "pubkeyauthentication no", ..row }, "refused: PubkeyAuthentication no", 0);
+        }
     }
 
     #[test]

@@ -161,6 +161,9 @@ pub struct SshdStatus {
     /// Accounts that were not asked about, since a `Match` may treat each apart.
     #[serde(default)]
     pub unasked: usize,
+    /// What of it is not judged, for a person.
+    #[serde(default)]
+    pub unjudged: Vec<String>,
 }
 
 /// A file that sshd reads for an account nobody manages.
@@ -417,6 +420,7 @@ impl Status {
         }
         let unheard = self.sshd.iter().filter_map(|sshd| sshd.error.as_ref());
         warnings.extend(unheard.map(|error| format!("what sshd makes of the files is not known: {error}")));
+        warnings.extend(self.sshd.iter().flat_map(|sshd| sshd.unjudged.iter().cloned()));
         self.warnings = warnings;
         self.problems.extend(refused);
     }

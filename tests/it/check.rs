@@ -312,9 +312,23 @@ fn doors_that_sshd_opens_are_named() {
         ],
         0,
     );
-    row(&format!("{MANAGED}\nMatch Address 10.0.0.0/8\nPasswordAuthentication no"), &["ok    sshd "], 0);
+    row(&format!("{MANAGED}\nMatch Address 10.0.0.0/8\nX11Forwarding no\nMatch all"), &["ok    sshd "], 0);
+    // For a connection from here it says so; for the others it does not.
+    row(
+        &format!(
+            "PasswordAuthentication yes\n{MANAGED}\nMatch Address 127.0.0.0/8\nPasswordAuthentication no"
+        ),
+        &[&format!(
+            "warn  sshd         what sshd makes of the managed file of {all} is not known: sshd's configuration has a `Match`"
+        )],
+        0,
+    );
     for criterion in ["LocalPort 2222", "LocalAddress 192.0.2.1", "RDomain x"] {
-        row(&format!("{MANAGED}\nMatch {criterion}\nX11Forwarding no"), &["ok    sshd         reads "], 0);
+        row(
+            &format!("{MANAGED}\nMatch {criterion}\nX11Forwarding no\nMatch all"),
+            &["ok    sshd         reads "],
+            0,
+        );
     }
     // The port it listens at.
     row(

@@ -334,11 +334,75 @@ fn what_a_match_by_connection_decides_takes_nothing_away() {
     world.approve("alice", "laptop", &key("alice"));
     let second = second(&world, "alice");
     plant(&second, ALICE, &format!("{}\n", key("somebody")));
-    let _agent = world.start();
-    wait("the answer", || written_access(&world, "alice")["verdict"] == "effective");
+    let agent = world.start();
+    wait("the answer", || written_access(&world, "alice")["verdict"] == "unknown");
+    let reason = written_access(&world, "alice")["reason"].clone();
+    assert!(reason.as_str().unwrap().contains("a `Match` by address, host or port"), "{reason}");
     world.approve("alice", "phone", &key("phone"));
     wait("the next list", || world.read("alice").contains("phone"));
     assert!(!is_gone(&second));
+    let status = world.status();
+    assert_eq!((&status["health"], &status["warnings"][0]), (&"healthy".into(), &reason));
+    // Nor is it said to be taken away, whether or not it was before.
+    configure(&world, TWO);
+    wait("the second file to go", || is_gone(&second));
+    wait("the answer", || written_access(&world, "alice")["verdict"] == "effective");
+    let (rogue, planted) = pair("rogue");
+    for config in [
+        format!("{TWO}\nMatch LocalPort 2222\nAuthorizedKeysFile .ssh/authorized_keys\n"),
+        TWO.replace("keys2", "keys2 \"/etc/ssh/my keys\""),
+    ] {
+        configure(&world, &config);
+        wait("the answer", || written_access(&world, "alice")["verdict"] == "bypassed");
+        plant(&second, ALICE, &format!("{planted}\n"));
+        signal("HUP", agent.pid());
+        assert!(!comes_true(Duration::from_millis(300), || is_gone(&second)));
+        assert_in(by_key(&world, "alice", &rogue));
+        let door = &world.account("alice")["access"]["doors"][0];
+        assert_eq!((&door["detail"], &door["guarded"]), (&".ssh/authorized_keys2".into(), &false.into()));
+        assert!(!shown(&world.run(&["status"]).stdout).contains("guarded"));
+        let check = shown(&world.run(&["check"]).stdout);
+        assert!(!check.contains("taken away when it comes") && check.contains("is not judged"), "{check}");
+    }
+}
+
+/// What a `Match` by connection says of other things than files leaves these what they are for everybody.
+#[test]
+fn a_match_by_connection_that_names_no_file_keeps_none() {
+    let world = world(&format!("{TWO}\nMatch Address 10.0.0.0/8\nX11Forwarding no\n"));
+    let agent = guarded(&world);
+    let (second, planted) = (second(&world, "alice"), format!("{}\n", key("rogue")));
+    plant(&second, ALICE, &planted);
+    wait("the file to go", || is_gone(&second));
+    wait("the drift to be counted", || repaired(&world) == 1);
+    assert_eq!(world.account("alice")["access"]["verdict"], "effective");
+    configure(&world, &format!("{TWO}\nMatch Address 10.0.0.0/8\nPasswordAuthentication yes\n"));
+    wait("the answer", || written_access(&world, "alice")["verdict"] == "unknown");
+    plant(&second, ALICE, &planted);
+    wait("the file to go again", || is_gone(&second));
+    assert!(agent.log().contains("drift undone"), "{}", agent.log());
+}
+
+/// Whoever puts it back so fast that it stands for a while does not come off as the first of them.
+#[test]
+fn what_could_not_be_taken_away_for_a_while_is_no_first_run() {
+    let world = world(TWO);
+    let agent = guarded(&world);
+    let (rogue, planted) = pair("rogue");
+    let file = second(&world, "alice");
+    let script = format!(
+        "open(F, '>', 'x'); print F \"{}\\n\"; close(F); rename('x', '.ssh/authorized_keys2')",
+        planted.replace('@', "\\@")
+    );
+    let looping = exchanging(&world, &script);
+    wait("a refusal", || agent.log().contains("was changed by somebody else while it was replaced"));
+    drop(looping);
+    wait("the last one", || is_gone(&file) && written(&world)["accounts"][0]["state"] == "in-sync");
+    let before = repaired(&world);
+    plant(&file, ALICE, &format!("{planted}\n"));
+    wait("the drift to be counted", || repaired(&world) > before);
+    assert!(!agent.log().contains("key removed that is not on the list"), "{}", agent.log());
+    assert_out(by_key(&world, "alice", &rogue));
 }
 
 #[test]

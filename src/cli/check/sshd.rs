@@ -74,6 +74,7 @@ pub(super) fn look(
         let guarded = guarded(config, answer, target);
         let facts = Facts {
             guarded: &guarded,
+            doubt: answer.doubt(),
             account,
             managed: &target.location.path,
             keys: &keys,
@@ -116,6 +117,7 @@ pub(super) fn look(
             }
         });
     }
+    findings.extend(unjudged(answer, &rows));
     let mut kept_away: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, access) in &rows {
         for door in access.doors.iter().filter(|door| door.guarded && !door.accepted) {
@@ -134,6 +136,14 @@ pub(super) fn look(
         open.into_iter()
             .map(|(door, names)| Finding::warn("sshd", door.describe(&several(&names)), door.hint())),
     );
+}
+
+/// What nobody was told of yet that is not judged.
+fn unjudged(answer: &Answer, rows: &[(&str, Access)]) -> Vec<Finding> {
+    let reasons = || rows.iter().filter_map(|(_, access)| access.reason.as_ref());
+    let news = answer.unjudged().into_iter().filter(|what| !reasons().any(|reason| reason.contains(what)));
+    let hint = "look at sshd_config(5), and at how sshd is started, for who else gets in";
+    news.map(|what| Finding::warn("sshd", what, hint)).collect()
 }
 
 /// The other files that are taken away, once the enforcer runs.

@@ -25,10 +25,14 @@ pub struct Configuration {
     pub has_blanks: bool,
     /// It says `AuthorizedKeysFile`, so what sshd reads is not what it would by itself.
     pub names_files: bool,
-    /// A `Match` goes by the connection and not only by who it is.
+    /// A `Match` goes by the connection, and not only by who it is, and says something of who gets in.
     pub by_connection: bool,
+    /// It says which files are read.
+    pub files_by_connection: bool,
     /// The first port that it names.
     pub port: Option<u16>,
+    /// The files of it that count for some connections only.
+    inside: Vec<PathBuf>,
 }
 
 /// Where sshd looks without `-f`: as it is packaged, as it builds by itself, and where a distribution keeps its own
@@ -44,25 +48,69 @@ const DEPTH: u32 = 16;
 /// Far more than anybody has.
 const FILES: usize = 1000;
 
+const KEYWORD: &str = "authorizedkeysfile";
+
+/// What a `Match` may say (`sshd_config(5)`) that changes nothing about who gets in, nor by what. Whatever is not here
+/// counts.
+const HARMLESS: [&str; 31] = [
+    "acceptenv",
+    "allowagentforwarding",
+    "allowstreamlocalforwarding",
+    "allowtcpforwarding",
+    "banner",
+    "channeltimeout",
+    "chrootdirectory",
+    "clientalivecountmax",
+    "clientaliveinterval",
+    "disableforwarding",
+    "exposeauthinfo",
+    "forcecommand",
+    "gatewayports",
+    "include",
+    "ipqos",
+    "loglevel",
+    "match",
+    "maxsessions",
+    "permitlisten",
+    "permitopen",
+    "permittty",
+    "permittunnel",
+    "permituserrc",
+    "rekeylimit",
+    "setenv",
+    "streamlocalbindmask",
+    "streamlocalbindunlink",
+    "subsystem",
+    "unusedconnectiontimeout",
+    "x11displayoffset",
+    "x11forwarding",
+];
+
 /// The most that is read of one file.
 const LONGEST: u64 = 1 << 20;
 
 /// Reads the configuration that starts with `config`, or with the file of this host.
 pub fn configuration(config: Option<&Path>) -> Configuration {
     let mut all = Configuration::default();
-    match config {
-        Some(path) => all.read(path, 0),
-        None => CONFIGS.iter().map(Path::new).filter(|path| path.exists()).for_each(|path| all.read(path, 0)),
-    }
+    let usual = CONFIGS.iter().map(Path::new).filter(|path| config.is_none() && path.exists());
+    config.into_iter().chain(usual).for_each(|path| all.read(path, false, 0));
     all
 }
 
 impl Configuration {
-    fn read(&mut self, path: &Path, depth: u32) {
-        if depth > DEPTH || self.files.len() >= FILES || self.files.iter().any(|known| known == path) {
+    /// Where `inside`, an `Include` below a `Match` that goes by the connection brought this up.
+    fn read(&mut self, path: &Path, mut inside: bool, depth: u32) {
+        let known = self.files.iter().any(|known| known == path);
+        let known_inside = inside && self.inside.iter().any(|known| known == path);
+        if depth > DEPTH || self.files.len() >= FILES || known_inside || known && !inside {
             return;
         }
-        self.files.push(path.to_owned());
+        if !known {
+            self.files.push(path.to_owned());
+        }
+        if inside {
+            self.inside.push(path.to_owned());
+        }
         // What cannot be read here cannot be read by sshd either, which then says so.
         let bytes = read_some(path).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
@@ -70,20 +118,24 @@ impl Configuration {
             let line = line.trim();
             let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
             let (keyword, rest) = line.split_at(end);
+            if inside && !keyword.is_empty() && !keyword.starts_with('#') {
+                self.by_connection |= !HARMLESS.iter().any(|word| keyword.eq_ignore_ascii_case(word));
+                self.files_by_connection |= line.to_ascii_lowercase().contains(KEYWORD);
+            }
             self.has_blanks |= has_blank(line);
             self.names_files |= names_files(line);
             self.port = self.port.or_else(|| port(line));
             if keyword.eq_ignore_ascii_case("match") {
                 self.has_match = true;
-                self.by_connection |= goes_by_connection(rest);
+                inside = goes_by_connection(rest);
             } else if keyword.eq_ignore_ascii_case("include") {
                 let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
-                rest.split_whitespace().for_each(|pattern| self.include(pattern, depth));
+                rest.split_whitespace().for_each(|pattern| self.include(pattern, inside, depth));
             }
         }
     }
 
-    fn include(&mut self, pattern: &str, depth: u32) {
+    fn include(&mut self, pattern: &str, inside: bool, depth: u32) {
         let pattern = Path::new(INCLUDES).join(pattern.trim_matches('"'));
         let directory = pattern.parent().unwrap_or(Path::new(INCLUDES)).to_owned();
         if !self.directories.contains(&directory) {
@@ -91,7 +143,7 @@ impl Configuration {
         }
         let found = pattern.to_str().and_then(|pattern| glob::glob(pattern).ok());
         for path in found.into_iter().flatten().flatten() {
-            self.read(&path, depth + 1);
+            self.read(&path, inside, depth + 1);
         }
     }
 }
@@ -117,7 +169,6 @@ fn read_some(path: &Path) -> io::Result<Vec<u8>> {
 
 /// True for a line, or an `-o`, that says `AuthorizedKeysFile`.
 pub fn names_files(line: &str) -> bool {
-    const KEYWORD: &str = "authorizedkeysfile";
     line.get(..KEYWORD.len()).is_some_and(|word| word.eq_ignore_ascii_case(KEYWORD))
 }
 
@@ -184,17 +235,33 @@ mod tests {
     fn a_match_by_connection_and_named_files_are_noticed() {
         let directory = tempfile::tempdir().unwrap();
         let main = directory.path().join("sshd_config");
-        for (text, named, by_connection) in [
-            ("Match User bob\nPasswordAuthentication no\n", false, false),
-            ("authorizedkeysfile .ssh/a\nMatch Group legacy\n", true, false),
-            ("Match all\n AuthorizedKeysFile=.ssh/a\n", true, false),
-            ("Match User bob Address 10.0.0.0/8\n", false, true),
-            ("Match LocalPort=2222\n", false, true),
-            ("# AuthorizedKeysFile x\n#Match Host y\n", false, false),
+        let more = directory.path().join("more");
+        fs::write(&more, "AuthorizedKeysFile x\nMatch Host y\n").unwrap();
+        for (text, named, by_connection, files) in [
+            ("Match User bob\nPasswordAuthentication no\n", false, false, false),
+            ("authorizedkeysfile .ssh/a\nMatch Group legacy\n", true, false, false),
+            ("Match all\n AuthorizedKeysFile=.ssh/a\n", true, false, false),
+            ("Match User bob Address 10.0.0.0/8\nPasswordAuthentication yes\n", false, true, false),
+            ("Match LocalPort=2222\nauthorizedkeysfile=x\n", true, true, true),
+            (
+                "Match Address 10.0.0.0/8\n\n # nothing\nX11Forwarding no\nforcecommand=/x\n",
+                false,
+                false,
+                false,
+            ),
+            ("AuthorizedKeysFile x\nMatch Address 10.0.0.0/8\nX11Forwarding no\n", true, false, false),
+            ("Match Host x\nX11Forwarding no\nMatch all\nAuthorizedKeysFile x\n", true, false, false),
+            ("Match Host x\nWhatever yes\n", false, true, false),
+            ("Include MORE\nPasswordAuthentication no\n", true, false, false),
+            ("Include MORE\nMatch Host x\nInclude MORE\n", true, true, true),
+            ("Match Host x\nInclude MORE\nInclude MORE\nInclude MAIN\n", true, true, true),
+            ("# AuthorizedKeysFile x\n#Match Host y\n", false, false, false),
         ] {
-            fs::write(&main, text).unwrap();
+            let text = text.replace("MORE", more.to_str().unwrap()).replace("MAIN", main.to_str().unwrap());
+            fs::write(&main, &text).unwrap();
             let found = configuration(Some(&main));
-            assert_eq!((found.names_files, found.by_connection), (named, by_connection), "{text}");
+            let said = (found.names_files, found.by_connection, found.files_by_connection);
+            assert_eq!(said, (named, by_connection, files), "{text}");
         }
     }
 
