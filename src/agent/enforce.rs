@@ -115,6 +115,8 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let mut signals = Signals::listen("enforcer")?;
     let pending = Arc::new(Pending::default());
+    let told = Arc::clone(&pending);
+    enforcer.when_version_comes(move || told.sshd_answered());
     let (mut trigger, mut only) = (Trigger::Startup, None::<BTreeSet<AccountName>>);
     let mut watches: Option<Arc<AgentWatches>> = None;
     let mut said = String::new();

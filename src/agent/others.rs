@@ -408,8 +408,9 @@ impl Enforcer {
         }
     }
 
-    /// `only` these accounts, or all of them where sshd reads other files than it did.
+    /// `only` these accounts, or all of them where sshd reads other files than it did; everything where it is another sshd.
     pub(super) fn widen(&mut self, only: Option<BTreeSet<AccountName>>) -> Option<BTreeSet<AccountName>> {
+        let only = only.filter(|_| !self.is_version_anew());
         let anew = std::mem::take(&mut self.sshd.reads_anew);
         only.map(|mut only| {
             only.extend(self.enforced.managed().filter(|_| anew).map(|(name, _)| name.clone()));

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,7 +18,7 @@ use crate::host::{accounts, process};
 use crate::model::access::{self, Access, Doubt, Facts, Loose};
 use crate::model::account::{Account, AccountName};
 use crate::model::desired::Rules;
-use crate::model::openssh::Version;
+use crate::model::openssh::{UNTOLD, Version};
 use crate::model::settings::Settings;
 use crate::model::status::{AccountState, OtherFile, SshdStatus};
 
@@ -72,13 +73,21 @@ const PRIVSEP: &str = "/run/sshd";
 
 /// What an enforcer knows of sshd between two passes.
 #[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says a thing of its own, and none depends on another"
+)]
 pub(super) struct Knowledge {
     /// The program that was last asked for its version.
     binary: Option<(PathBuf, Stamp)>,
     /// It was asked for its version and has not answered.
-    version_asked: Option<oneshot::Receiver<Option<Version>>>,
-    /// What lines are written for.
-    pub(super) version: Option<Version>,
+    version_asked: Option<Asked>,
+    /// It was asked for its version and did not say it.
+    is_silent: bool,
+    /// It said another version than lines were written for.
+    version_anew: bool,
+    /// Called when a version comes that no pass waits for any more.
+    bell: Option<Arc<dyn Fn() + Send + Sync>>,
     pub(super) answer: Option<Box<Answer>>,
     at: Option<Timestamp>,
     /// The answer is not judged yet.
@@ -96,6 +105,13 @@ pub(super) struct Knowledge {
     pub(super) observed: BTreeMap<AccountName, String>,
     /// It reads other files than it did: every account is to be looked at.
     pub(super) reads_anew: bool,
+}
+
+/// A version that will be told.
+struct Asked {
+    version: oneshot::Receiver<Option<Version>>,
+    /// Nobody waits for it any more.
+    is_late: Arc<AtomicBool>,
 }
 
 /// What the answer will depend on.
@@ -255,32 +271,77 @@ impl Answer {
 impl Enforcer {
     /// By what lines are judged and written here.
     pub(super) fn rules(&self) -> Rules<'_> {
-        Rules { policy: &self.config.policy, zone: &self.zone, openssh: self.sshd.version }
+        let openssh = Some(self.enforced.openssh.unwrap_or(UNTOLD));
+        Rules { policy: &self.config.policy, zone: &self.zone, openssh }
     }
 
-    /// Asks the sshd that is installed for its version, when it is not the one that was asked. The answer is waited for
-    /// once; if it comes later, it counts for the next full pass.
+    /// `tell` is called when sshd says its version after a pass has gone on without.
+    pub(super) fn when_version_comes(&mut self, tell: impl Fn() + Send + Sync + 'static) {
+        self.sshd.bell = Some(Arc::new(tell));
+    }
+
+    /// Asks the sshd that is installed for its version, when it is not the one that was asked or has not said. The answer
+    /// of a new one is waited for; if it comes later, it counts when it does. Until then, and where it says none, the last
+    /// one counts.
     pub(super) async fn know_openssh(&mut self) {
-        let found = sshd::find().map(|path| (sshd::stamp(&path), path)).map(|(stamp, path)| (path, stamp));
-        let mut patience = Duration::ZERO;
-        if found != self.sshd.binary {
-            let (told, asked) = oneshot::channel();
-            let path = found.clone().map(|(path, _)| path);
+        let found = self.sshd.answer.as_ref().and_then(|answer| answer.path.clone()).or_else(sshd::find);
+        let found = found.map(|path| (sshd::stamp(&path), path)).map(|(stamp, path)| (path, stamp));
+        let is_new = found != self.sshd.binary;
+        let again = self.sshd.is_silent && self.sshd.version_asked.is_none();
+        if let Some((path, _)) = found.clone().filter(|_| is_new || again) {
+            let (told, version) = oneshot::channel();
+            let is_late = Arc::new(AtomicBool::new(!is_new));
+            self.sshd.version_asked = Some(Asked { version, is_late: Arc::clone(&is_late) });
+            let bell = self.sshd.bell.clone();
             std::thread::spawn(move || {
-                told.send(path.and_then(|path| sshd::version(&path).ok().flatten())).ok()
+                let version = sshd::version(&path).ok().flatten();
+                let is_news = told.send(version).is_ok() && version.is_some();
+                if let Some(bell) = bell.filter(|_| is_news && is_late.load(Ordering::SeqCst)) {
+                    bell();
+                }
             });
-            (self.sshd.binary, self.sshd.version_asked) = (found, Some(asked));
-            patience = VERSION_PATIENCE;
         }
+        self.sshd.binary = found;
+        if let Some(Asked { version, is_late }) = self.sshd.version_asked.as_mut().filter(|_| is_new) {
+            if let Ok(told) = tokio::time::timeout(VERSION_PATIENCE, version).await {
+                self.sshd.version_asked = None;
+                self.take_version(told.ok().flatten());
+            } else {
+                // One that is told this very moment is there below.
+                is_late.store(true, Ordering::SeqCst);
+            }
+        }
+        self.hear_version();
+        // It counts in this very pass.
+        self.sshd.version_anew = false;
+    }
+
+    /// Takes the version, if it has come.
+    fn hear_version(&mut self) {
         let Some(asked) = &mut self.sshd.version_asked else { return };
-        let Ok(answer) = tokio::time::timeout(patience, asked).await else { return };
-        self.sshd.version_asked = None;
-        let version = answer.ok().flatten();
-        if version != self.sshd.version {
-            tracing::debug!(version = version.map(|version| version.to_string()), "sshd");
-            self.sshd.version = version;
-            self.decided.forget();
+        let told = asked.version.try_recv();
+        if told != Err(oneshot::error::TryRecvError::Empty) {
+            self.sshd.version_asked = None;
+            self.take_version(told.ok().flatten());
         }
+    }
+
+    fn take_version(&mut self, told: Option<Version>) {
+        self.sshd.is_silent = told.is_none();
+        if told.is_none() || told == self.enforced.openssh {
+            return;
+        }
+        tracing::debug!(version = told.map(|version| version.to_string()), "sshd");
+        self.enforced.openssh = told;
+        self.unsaved = true;
+        self.sshd.version_anew = true;
+        self.decided.forget();
+    }
+
+    /// True when lines are to be written for another version than they were.
+    pub(super) fn is_version_anew(&mut self) -> bool {
+        self.hear_version();
+        std::mem::take(&mut self.sshd.version_anew)
     }
 
     /// The managed accounts that exist.
@@ -325,6 +386,9 @@ impl Enforcer {
                 self.sshd.circumstances = Some(fingerprint);
                 if let Some(answer) = news {
                     self.learn_files(&answer);
+                    if answer.version.is_some() {
+                        self.take_version(answer.version);
+                    }
                     self.sshd.answer = Some(Box::new(answer));
                     self.sshd.at = Some(now);
                     self.sshd.news = true;
@@ -408,6 +472,7 @@ impl Enforcer {
             managed: &location.path,
             guarded: &self.guarded(account, &location.path, others),
             doubt: answer.doubt(),
+            openssh: answer.version.or(self.enforced.openssh),
             // Expired or not: sshd's reasons to refuse a key are others.
             keys: &grants.iter().chain(&self.enforced.break_glass).collect::<Vec<_>>(),
             groups: answer.groups(name),

@@ -10,6 +10,7 @@ use crate::model::config::expand;
 use crate::model::desired::Grant;
 use crate::model::doors::{self, Accepted, Door};
 use crate::model::line::{KeyLine, Line};
+use crate::model::openssh::{UTC_EXPIRY, Version};
 use crate::model::settings::{Settings, listed, matches};
 
 /// The judgement of one account.
@@ -70,6 +71,8 @@ pub struct Facts<'a> {
     pub managed: &'a Path,
     /// What is in it.
     pub keys: &'a [&'a Grant],
+    /// The release of sshd, where it is known.
+    pub openssh: Option<Version>,
     /// What makes sshd's answer less than the whole.
     pub doubt: Option<Doubt>,
     /// Other files that are taken away when they come.
@@ -158,7 +161,7 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
     if let Some(loose) = facts.loose.filter(|loose| settings.strict_modes && !taken(loose)) {
         return refused(format!("StrictModes: {}", loose.describe(account.uid)), doors);
     }
-    let bad = refused_keys(settings, account, facts.keys);
+    let bad = refused_keys(settings, facts);
     let all = !bad.is_empty() && bad.len() == facts.keys.len();
     let bad = (!bad.is_empty()).then(|| in_short(&bad));
     let (verdict, reason) = match (doors.iter().any(Door::is_open), facts.doubt) {
@@ -228,11 +231,11 @@ impl Loose {
 }
 
 /// The keys that sshd does not take, though it reads the file, each with why.
-fn refused_keys(settings: &Settings, account: &Account, keys: &[&Grant]) -> Vec<String> {
+fn refused_keys(settings: &Settings, facts: Facts<'_>) -> Vec<String> {
     // Thousands of keys have a handful of types.
     let mut types: Vec<(&str, bool)> = Vec::new();
     let mut bad = Vec::new();
-    for key in keys {
+    for key in facts.keys {
         let Grant { fingerprint, algorithm, .. } = *key;
         let known = types.iter().find(|(known, _)| known == algorithm).map(|(_, taken)| *taken);
         let taken = known.unwrap_or_else(|| takes_type(settings, algorithm));
@@ -240,7 +243,7 @@ fn refused_keys(settings: &Settings, account: &Account, keys: &[&Grant]) -> Vec<
             types.push((algorithm, taken));
         }
         if taken {
-            bad.extend(refused_key(settings, account, key));
+            bad.extend(refused_key(settings, facts, key));
         } else {
             bad.push(format!("{fingerprint}: {algorithm} is not in PubkeyAcceptedAlgorithms"));
         }
@@ -259,15 +262,22 @@ fn takes_type(settings: &Settings, algorithm: &str) -> bool {
 }
 
 /// Why sshd does not take this key, though it takes keys of its type.
-fn refused_key(settings: &Settings, account: &Account, key: &Grant) -> Option<String> {
+fn refused_key(settings: &Settings, facts: Facts<'_>, key: &Grant) -> Option<String> {
     let Grant { fingerprint, algorithm, line, .. } = key;
-    let root_by_command = account.uid == 0 && settings.root_login == "forced-commands-only";
-    if !root_by_command && (algorithm != "ssh-rsa" || settings.rsa_bits <= 1024) {
+    let root_by_command = facts.account.uid == 0 && settings.root_login == "forced-commands-only";
+    let bits_matter = algorithm == "ssh-rsa" && settings.rsa_bits > 1024;
+    // Everything else is older than times in UTC.
+    let old = facts.openssh.filter(|version| *version < UTC_EXPIRY);
+    if !root_by_command && !bits_matter && old.is_none() {
         return None;
     }
-    let Ok(Line::Key(KeyLine { key, options, .. })) = Line::read(line.as_bytes()) else { return None };
+    let Ok(Line::Key(line)) = Line::read(line.as_bytes()) else { return None };
+    if let Some(Err(error)) = old.map(|version| line.taken_by(version)) {
+        return Some(format!("{fingerprint}: {error}"));
+    }
+    let KeyLine { key, options, .. } = line;
     match key.rsa_bits() {
-        Some(bits) if bits < settings.rsa_bits => Some(format!(
+        Some(bits) if bits_matter && bits < settings.rsa_bits => Some(format!(
             "{fingerprint}: an RSA key of {bits} bits, RequiredRSASize is {}",
             settings.rsa_bits
         )),
@@ -351,6 +361,7 @@ mod tests {
         keys: &'a [&'a str],
         guarded: &'a [&'a str],
         doubt: Option<Doubt>,
+        openssh: Option<&'a str>,
         groups: Option<&'a [&'a str]>,
         loose: Option<(&'a str, u32, u32)>,
         /// The group is nobody else's, and sshd minds that.
@@ -363,6 +374,7 @@ mod tests {
         keys: &[ED25519],
         guarded: &[],
         doubt: None,
+        openssh: None,
         groups: None,
         loose: None,
         group: None,
@@ -389,6 +401,7 @@ mod tests {
             managed: Path::new(FILE),
             keys: &grants.iter().collect::<Vec<_>>(),
             doubt: row.doubt,
+            openssh: row.openssh.map(|version| version.parse().unwrap()),
             guarded: &row.guarded.iter().map(PathBuf::from).collect::<Vec<_>>(),
             groups: groups.as_deref(),
             loose: loose.as_ref().filter(|loose| loose.is_loose(row.uid)),
@@ -502,6 +515,21 @@ mod tests {
         let small = "not taken: SHA256:x: an RSA key of 2048 bits, RequiredRSASize is 3072";
         row("requiredrsasize 3072", &[RSA], &format!("refused: {small}"));
         row("requiredrsasize 3072", &[RSA, ED25519], &format!("effective: {small}"));
+        let (utc, touch) =
+            (format!("expiry-time=\"20990101Z\" {ED25519}"), format!("verify-required {ED25519}"));
+        let local = format!("expiry-time=\"20990101\" {ED25519}");
+        let old = |openssh: &str, keys: &[&str], expected: &str| {
+            check(&Row { openssh: Some(openssh), keys, ..PLAIN }, expected, 0);
+        };
+        let why = "which would drop the whole line";
+        let reason =
+            format!("not taken: SHA256:x: `expiry-time` in UTC needs OpenSSH 9.1, and here it is 8.7, {why}");
+        old("8.7", &[&utc], &format!("refused: {reason}"));
+        old("8.7", &[&utc, ED25519, &touch, &local], &format!("effective: {reason}"));
+        old("9.1", &[&utc], "effective");
+        let reason =
+            "not taken: SHA256:x: the option `verify-required` needs OpenSSH 8.4, and here it is 8.3";
+        old("8.3", &[&touch], &format!("refused: {reason}, {why}"));
         row("pubkeyacceptedalgorithms rsa-sha2-512", &[RSA], "effective");
         row(
             "pubkeyacceptedalgorithms rsa-sha2-*",

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::account::AccountName;
 use crate::model::config::Accounts;
 use crate::model::desired::{Desired, Grant, GrantsOf};
+use crate::model::openssh::Version;
 
 /// The version of `enforced.json`.
 pub const SCHEMA: u32 = 1;
@@ -34,6 +35,9 @@ pub struct Enforced {
     /// `AuthorizedKeysFile` of sshd when it last said it: at boot it says nothing before it runs.
     #[serde(default)]
     pub sshd_reads: Option<String>,
+    /// The release of sshd when it last said it: lines are written for it.
+    #[serde(default)]
+    pub openssh: Option<Version>,
 }
 
 /// One account.
@@ -133,12 +137,12 @@ impl Enforced {
         self.instance.as_deref().zip(instance).is_some_and(|(one, other)| one != other)
     }
 
-    /// What a clone keeps of it: whose files the keys of the other instance are in, so that its own first list takes
-    /// them away there too. Until then nothing of it is managed.
+    /// What a clone keeps of it: the sshd that is on its disk, and whose files the keys of the other instance are in, so
+    /// that its own first list takes them away there too. Until then nothing of it is managed.
     #[must_use]
     pub fn inherited(self) -> Self {
         let accounts = self.accounts.into_keys().map(|name| (name, Account::default())).collect();
-        Self { schema: SCHEMA, accounts, ..Self::default() }
+        Self { schema: SCHEMA, accounts, openssh: self.openssh, ..Self::default() }
     }
 
     /// Before the first list of its own a clone manages what it inherited only to put the break-glass keys there; gives

@@ -104,11 +104,22 @@ impl Line {
 impl KeyLine {
     /// The same grant as an sshd of `version` in `zone` reads it.
     pub fn for_openssh(&self, version: Version, zone: &TimeZone) -> Result<Self, TooOld> {
-        let algorithm = self.key.algorithm();
-        if let Some(needs) = Version::of_key_type(algorithm).filter(|needs| version < *needs) {
-            return Err(TooOld { what: format!("the key type `{algorithm}`"), needs, has: version });
-        }
+        self.type_known_to(version)?;
         Ok(Self { options: self.options.for_openssh(version, zone)?, ..self.clone() })
+    }
+
+    /// That an sshd of `version` takes the line as it is, or why it drops it.
+    pub fn taken_by(&self, version: Version) -> Result<(), TooOld> {
+        self.type_known_to(version)?;
+        self.options.taken_by(version)
+    }
+
+    fn type_known_to(&self, version: Version) -> Result<(), TooOld> {
+        let algorithm = self.key.algorithm();
+        match Version::of_key_type(algorithm).filter(|needs| version < *needs) {
+            Some(needs) => Err(TooOld { what: format!("the key type `{algorithm}`"), needs, has: version }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -5,8 +5,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 /// A release of OpenSSH; the `p1` of the portable ones says nothing about what is understood.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Version(u16, u16);
 
 /// Why a text is no version.
@@ -28,6 +31,10 @@ pub struct TooOld {
 
 /// `expiry-time="…Z"`, a time in UTC.
 pub const UTC_EXPIRY: Version = Version(9, 1);
+
+/// What lines are written for where sshd never said its version: this one has every option there is, and a line for it is
+/// one that every release takes which has the line's options.
+pub const UNTOLD: Version = Version(9, 0);
 
 impl Version {
     /// The release in what `sshd -V` or `ssh -V` says. An sshd before 9.2 takes `-V` for a mistake, and names its
@@ -71,6 +78,20 @@ impl FromStr for Version {
     }
 }
 
+impl TryFrom<String> for Version {
+    type Error = NoVersion;
+
+    fn try_from(text: String) -> Result<Self, NoVersion> {
+        text.parse()
+    }
+}
+
+impl From<Version> for String {
+    fn from(version: Version) -> Self {
+        version.to_string()
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.0, self.1)
@@ -98,5 +119,13 @@ mod tests {
         check("OpenSSH_for_Windows_9.5p1", None);
         check("", None);
         assert!(Version(8, 10) > Version(8, 9) && Version(10, 0) > Version(9, 9));
+    }
+
+    #[test]
+    fn where_no_version_is_known_no_option_is_refused_for_it() {
+        let names = ["restrict", "expiry-time", "permitlisten", "no-touch-required", "verify-required"];
+        let needed = names.into_iter().map(|name| Version::of_option(name).unwrap());
+        let types = ["sk-ssh-ed25519@openssh.com"].map(|name| Version::of_key_type(name).unwrap());
+        assert!(needed.chain(types).all(|needs| needs <= UNTOLD) && UNTOLD < UTC_EXPIRY);
     }
 }

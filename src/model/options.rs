@@ -136,15 +136,27 @@ impl Options {
     pub fn for_openssh(&self, version: Version, zone: &TimeZone) -> Result<Self, TooOld> {
         let mut options = self.clone();
         for option in &mut options.0 {
-            if let Some(needs) = Version::of_option(option.name).filter(|needs| version < *needs) {
-                return Err(TooOld { what: format!("the option `{}`", option.name), needs, has: version });
-            }
+            option.known_to(version)?;
             if option.name == "expiry-time" && version < UTC_EXPIRY {
                 let local = option.value.as_deref().and_then(|value| local_expiry(value, zone));
                 option.value = local.or(option.value.take());
             }
         }
         Ok(options)
+    }
+
+    /// That an sshd of `version` takes them as they are, or why it drops the line.
+    pub fn taken_by(&self, version: Version) -> Result<(), TooOld> {
+        for option in &self.0 {
+            option.known_to(version)?;
+            let utc = option.name == "expiry-time"
+                && option.value.as_deref().and_then(read_expiry).is_some_and(|(_, utc)| utc);
+            if utc && version < UTC_EXPIRY {
+                let what = "`expiry-time` in UTC".to_owned();
+                return Err(TooOld { what, needs: UTC_EXPIRY, has: version });
+            }
+        }
+        Ok(())
     }
 
     /// True for a line that can only run its own command.
@@ -160,6 +172,15 @@ impl Options {
         let (at, utc) = read_expiry(written.value.as_deref()?)?;
         let zone = if utc { &TimeZone::UTC } else { zone };
         zone.to_ambiguous_zoned_datetime(at).compatible().ok().map(|zoned| zoned.timestamp())
+    }
+}
+
+impl KeyOption {
+    fn known_to(&self, version: Version) -> Result<(), TooOld> {
+        match Version::of_option(self.name).filter(|needs| version < *needs) {
+            Some(needs) => Err(TooOld { what: format!("the option `{}`", self.name), needs, has: version }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -416,9 +416,17 @@ fn lines_are_written_for_the_sshd_that_is_installed() {
     let rejected = world.status()["rejected"].to_string();
     let reason = "the option `verify-required` needs OpenSSH 8.4, and here it is 8.3";
     assert!(rejected.contains(reason), "{rejected}");
-    // It says nothing, nor does the client: as before there were versions to tell apart.
-    let silent = enforce("[ \"$1\" = -V ] || exec REAL \"$@\"; mount --bind /bin/true /usr/bin/ssh");
-    assert!(silent.contains(&utc) && silent.contains(touch), "{silent}");
+    // It says nothing, nor does the client, or fails: what it said last counts.
+    let silent = "[ \"$1\" = -V ] || exec REAL \"$@\"; mount --bind /bin/true /usr/bin/ssh";
+    for script in [silent, "[ \"$1\" = -V ] || exec REAL \"$@\"; exec sleep 100"] {
+        assert_eq!(enforce(script), older, "{script}");
+    }
+    // If it never said it, what every one understands is written.
+    let path = world.path("state/enforced.json");
+    let state = fs::read_to_string(&path).unwrap();
+    fs::write(&path, state.replace("\"openssh\":\"8.3\"", "\"openssh\":null")).unwrap();
+    let untold = enforce(silent);
+    assert!(untold.contains(&local) && untold.contains(touch), "{untold}");
     fs::write(world.path("draft"), format!("verify-required {line}\n")).unwrap();
     let draft = world.path("draft").display().to_string();
     let lint = |version: &str| world.run(&["lint", "--openssh", version, &draft]);
@@ -426,6 +434,32 @@ fn lines_are_written_for_the_sshd_that_is_installed() {
     let found = lint("8.3");
     assert_eq!(found.status.code(), Some(1));
     assert!(shown(&found.stdout).contains(reason), "{}", shown(&found.stdout));
+}
+
+/// Nothing else happens in this world that would have the agent look again.
+#[test]
+fn a_version_that_is_said_late_counts_when_it_is() {
+    let mut world = world(PLAIN);
+    world.tables = "[verify]\nevery = \"1h\"".to_owned();
+    world.approve("alice", "utc", &format!("expiry-time=\"20990101Z\" {}", key("alice")));
+    world.run(&["fetch", "--once"]);
+    let script = format!("[ \"$1\" != -V ] || sleep 3\n{}", old("8.7"));
+    let now = world.path("now");
+    let script = format!("if [ -e {} ]; then exec REAL \"$@\"; fi\n{script}", now.display());
+    let mut command = with_sshd(&world, &script, &["enforce"]);
+    let agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    wait("the first pass", || written_access(&world, "alice")["verdict"] == "effective");
+    wait("the version", || {
+        fs::read_to_string(world.path("state/enforced.json")).unwrap_or_default().contains("\"8.7\"")
+    });
+    assert!(!world.read("alice").contains("Z\""), "{}", world.read("alice"));
+    drop(agent);
+    // Where it is another one by then, every line is written anew.
+    fs::write(now, "").unwrap();
+    let script = script.replacen("exec REAL", "[ \"$1\" != -V ] || sleep 3; exec REAL", 1);
+    let mut command = with_sshd(&world, &script, &["enforce"]);
+    let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    wait("the time in UTC", || world.read("alice").contains("20990101Z\""));
 }
 
 /// sshd itself, in a zone that has summer now and in one that has winter: a line rewritten for an older one opens and

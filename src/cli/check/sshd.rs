@@ -75,6 +75,7 @@ pub(super) fn look(
         let facts = Facts {
             guarded: &guarded,
             doubt: answer.doubt(),
+            openssh: answer.version,
             account,
             managed: &target.location.path,
             keys: &keys,
