@@ -18,6 +18,7 @@ use crate::host::{accounts, process};
 use crate::model::access::{self, Access, Doubt, Facts, Loose};
 use crate::model::account::{Account, AccountName};
 use crate::model::desired::Rules;
+use crate::model::invocation::Invocation;
 use crate::model::openssh::{UNTOLD, Version};
 use crate::model::settings::Settings;
 use crate::model::status::{AccountState, OtherFile, SshdStatus};
@@ -45,6 +46,8 @@ pub struct Answer {
     by_connection: bool,
     /// It depends on the connection which files are read.
     files_by_connection: bool,
+    /// Others that listen too, by their command lines.
+    others: Vec<String>,
     /// It is said somewhere which files are read.
     pub(super) names_files: bool,
     /// Each answer once.
@@ -116,7 +119,6 @@ struct Asked {
 
 /// What the answer will depend on.
 struct Circumstances {
-    path: Option<PathBuf>,
     started: sshd::Started,
     configuration: sshd::Configuration,
 }
@@ -125,16 +127,17 @@ impl Circumstances {
     fn look() -> Self {
         let started = sshd::started(Path::new("/"));
         let configuration = sshd::configuration(started.invocation.config.as_deref());
-        Self { path: sshd::find(), started, configuration }
+        Self { started, configuration }
     }
 
     fn fingerprint(&self, accounts: &[Account]) -> u64 {
         let mut hasher = DefaultHasher::new();
-        let paths = self.path.iter().chain(&self.started.files).chain(&self.configuration.files);
+        let paths = self.started.program.iter().chain(&self.started.files).chain(&self.configuration.files);
         for path in paths.chain(&self.configuration.directories) {
             (path, sshd::stamp(path)).hash(&mut hasher);
         }
-        (&self.started.invocation.config, &self.started.invocation.options).hash(&mut hasher);
+        let Invocation { config, options, port } = &self.started.invocation;
+        (config, options, port, &self.started.others).hash(&mut hasher);
         for account in accounts {
             (account.name.as_str(), account.uid, &account.home).hash(&mut hasher);
         }
@@ -148,7 +151,8 @@ pub fn ask(accounts: &[Account], others: &[Account]) -> Answer {
 }
 
 fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Answer {
-    let Circumstances { path, started, configuration } = about;
+    let Circumstances { started, configuration } = about;
+    let path = started.program;
     let (files, directories): (Vec<_>, Vec<_>) = started.files.into_iter().partition(|path| !path.is_dir());
     let port = started.invocation.port.or(configuration.port);
     let said = |what: fn(&str) -> bool| started.invocation.options.iter().any(|option| what(option));
@@ -159,6 +163,7 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
         by_connection: configuration.by_connection,
         files_by_connection: configuration.files_by_connection,
         names_files,
+        others: started.others,
         files: configuration.files.into_iter().chain(files).collect(),
         directories: configuration.directories.into_iter().chain(directories).collect(),
         ..Answer::default()
@@ -264,7 +269,11 @@ impl Answer {
     pub fn unjudged(&self) -> Vec<String> {
         let doubts = [(self.by_connection, Doubt::ByConnection), (self.has_blanks, Doubt::Blanks)];
         let doubts = doubts.into_iter().filter(|(is_here, _)| *is_here);
-        doubts.map(|(_, doubt)| doubt.describe().to_owned()).collect()
+        let others = self
+            .others
+            .iter()
+            .map(|words| format!("another sshd listens, and whom it lets in is not judged: `{words}`"));
+        doubts.map(|(_, doubt)| doubt.describe().to_owned()).chain(others).collect()
     }
 }
 

@@ -354,6 +354,16 @@ fn what_the_command_line_of_sshd_adds_is_seen() {
     assert!(text.contains(&warning), "{text}");
     let text = alone(&world, &listening(""));
     assert!(!text.contains(&warning) && text.contains("reads the managed file of alice"), "{text}");
+    // Beside it, one that reads something else.
+    fs::write(world.path("etc/ssh/second"), "HostKey /etc/ssh/host_key\nPidFile none\n").unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let other = format!("/usr/sbin/sshd -f /etc/ssh/second -o ListenAddress=127.0.0.1 -p {other}");
+    let text = alone(&world, &format!("{other} && {}", listening("")));
+    assert_eq!(
+        text.matches("another sshd listens, and whom it lets in is not judged: `").count(),
+        1,
+        "{text}"
+    );
     // Another file altogether.
     fs::write(world.path("etc/ssh/other"), "HostKey /etc/ssh/host_key\nAuthorizedKeysFile none\n").unwrap();
     let text = alone(&world, &listening("-f /etc/ssh/other"));

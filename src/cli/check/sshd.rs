@@ -40,7 +40,7 @@ pub(super) fn look(
     findings: &mut Vec<Finding>,
 ) {
     let accepted = &config.accounts.accepted_doors;
-    let Some(path) = find() else {
+    let Some(path) = answer.and_then(|answer| answer.path.clone()).or_else(find) else {
         let hint = "install openssh-server, or expect nobody to log in by these files";
         findings.push(Finding::warn("sshd", "no sshd on this host", hint));
         return;

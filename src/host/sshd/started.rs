@@ -12,8 +12,13 @@ use crate::model::invocation::{Invocation, Unit, of_process};
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Started {
+    /// The program: that of the listener, else what the unit starts, else what stands where it usually does.
+    pub program: Option<PathBuf>,
     /// What changes the configuration.
     pub invocation: Invocation,
+    /// The command lines of others that listen too, started in another way: whatever they read is not asked for. Not all,
+    /// where there are many.
+    pub others: Vec<String>,
     /// The unit's files, its drop-ins and the directories these stand in.
     pub files: Vec<PathBuf>,
 }
@@ -30,31 +35,83 @@ const UNIT_PLACES: [&str; 5] = [
 /// Debian and Ubuntu, then everybody else.
 const NAMES: [&str; 2] = ["ssh", "sshd"];
 
+/// Others that listen which are named, and how much of the command line of one.
+const OTHERS: usize = 5;
+const LONGEST: usize = 200;
+
 /// Looks at the processes and units below `root`, which is `/`.
 pub fn started(root: &Path) -> Started {
     let (unit, files) = unit(root).unwrap_or_default();
-    let listening = listener(root, (!unit.is_empty()).then_some(unit.as_slice()));
-    let words = listening.unwrap_or(unit);
-    Started { invocation: Invocation::read(words.iter().skip(1).map(String::as_str)), files }
+    let listeners = listeners(root, &unit);
+    // Beside one that an admin started by hand, the service counts.
+    let sure = || listeners.iter().filter(|listener| listener.is_sshd);
+    let main = sure().find(|listener| listener.is_service).or_else(|| sure().next());
+    let invocation = |words: &[String]| Invocation::read(words.iter().skip(1).map(String::as_str));
+    let program = main.and_then(|main| main.program.clone()).or_else(|| installed_by(root, &unit));
+    let found = invocation(main.map_or(&unit, |main| &main.words));
+    let mut others: Vec<String> = Vec::new();
+    for other in &listeners {
+        let own = other.program.as_ref().is_none_or(|path| Some(path) == program.as_ref());
+        let same = own && invocation(&other.words) == found;
+        let shown: String = other.words.join(" ").chars().take(LONGEST).collect();
+        if !same && !others.contains(&shown) {
+            others.push(shown);
+        }
+    }
+    others.sort();
+    others.truncate(OTHERS);
+    Started { program, invocation: found, others, files }
 }
 
-/// True for a process that is sshd and not what somebody made look like it: `comm` and the command line are anybody's to
-/// choose, and a program that is set-user-ID root, started as a link called `sshd`, belongs to root as well.
-///
-/// So all of its uids are root's, and it is the very file `sshd` or, where this process may not ask for that
-/// (`ptrace(2)`, access mode checking), the one in sshd's own pid file and in the cgroup of its system unit.
-fn is_sshd(root: &Path, process: &Path, status: &str, cgroup: &str) -> bool {
-    let all_root = |line: &str| line.split_whitespace().all(|uid| uid == "0");
-    if !status.lines().find_map(|line| line.strip_prefix("Uid:")).is_some_and(all_root) {
-        return false;
-    }
-    let same =
-        |meta: &fs::Metadata, other: &fs::Metadata| (meta.dev(), meta.ino()) == (other.dev(), other.ino());
-    if let Ok(program) = fs::metadata(process.join("exe")) {
-        let known =
-            PLACES.iter().filter_map(|place| fs::metadata(root.join(place.trim_start_matches('/'))).ok());
-        return known.into_iter().any(|sshd| same(&sshd, &program));
-    }
+/// The sshd that is installed below `root`.
+pub fn installed(root: &Path) -> Option<PathBuf> {
+    installed_by(root, &unit(root).unwrap_or_default().0)
+}
+
+fn installed_by(root: &Path, unit: &[String]) -> Option<PathBuf> {
+    places(unit).find(|path| below(root, path).is_file())
+}
+
+/// Where sshd may be: what root has its `unit` start, then where it usually is.
+fn places(unit: &[String]) -> impl Iterator<Item = PathBuf> {
+    let named = unit.first().map(PathBuf::from);
+    // Not by a shell that goes on to start it.
+    let named =
+        named.filter(|path| path.is_absolute() && path.file_name().is_some_and(|name| name == "sshd"));
+    named.into_iter().chain(PLACES.map(PathBuf::from))
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// A process that looks like an sshd that listens.
+struct Listener {
+    words: Vec<String>,
+    /// Nobody can have made it look so.
+    is_sshd: bool,
+    /// It is the service's.
+    is_service: bool,
+    /// Which of the places it was started from, where that can be told.
+    program: Option<PathBuf>,
+}
+
+/// What a process runs, where this process may ask for that (`ptrace(2)`, access mode checking).
+enum Runs {
+    Known(Option<PathBuf>),
+    Unknown,
+}
+
+fn runs(root: &Path, process: &Path, unit: &[String]) -> Runs {
+    let id = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let Ok(program) = fs::metadata(process.join("exe")).map(id) else { return Runs::Unknown };
+    Runs::Known(
+        places(unit).find(|place| fs::metadata(below(root, place)).is_ok_and(|meta| id(meta) == program)),
+    )
+}
+
+/// True for a process that is sshd's service, by its own pid file and the cgroup of its system unit.
+fn is_service(root: &Path, process: &Path, cgroup: &str) -> bool {
     let path = cgroup.lines().filter_map(|line| line.rsplit_once(':'));
     let units = NAMES.map(|name| format!("/system.slice/{name}.service"));
     let service = path.map(|(_, path)| path).any(|path| units.iter().any(|unit| unit == path));
@@ -62,14 +119,19 @@ fn is_sshd(root: &Path, process: &Path, status: &str, cgroup: &str) -> bool {
     service && process.file_name().and_then(|name| name.to_str()) == Some(pid.trim())
 }
 
-/// The words of the sshd that listens. One of a container is not this host's: it has a pid there besides.
-fn listener(root: &Path, unit: Option<&[String]>) -> Option<Vec<String>> {
-    let mut found: Option<(bool, Vec<String>)> = None;
-    for entry in fs::read_dir(root.join("proc")).ok()?.flatten() {
+/// Every process that looks like an sshd that listens. One of a container is not this host's: it has a pid there besides.
+///
+/// `comm` and the command line are anybody's to choose, and a program that is set-user-ID root, started as a link called
+/// `sshd`, belongs to root as well. So one is believed whose uids are all root's and which is the very file `sshd` or,
+/// where that cannot be asked for, the service. The others may be what they look like.
+fn listeners(root: &Path, unit: &[String]) -> Vec<Listener> {
+    let mut found: Vec<(String, String, Listener)> = Vec::new();
+    for entry in fs::read_dir(root.join("proc")).into_iter().flatten().flatten() {
         let process = entry.path();
-        let is_number =
-            entry.file_name().to_str().is_some_and(|name| name.bytes().all(|b| b.is_ascii_digit()));
-        if !is_number || fs::read(process.join("comm")).ok().as_deref() != Some(b"sshd\n") {
+        let Ok(pid) = entry.file_name().into_string() else { continue };
+        if !pid.bytes().all(|b| b.is_ascii_digit())
+            || fs::read(process.join("comm")).ok().as_deref() != Some(b"sshd\n")
+        {
             continue;
         }
         if fs::metadata(&process).map_or(true, |meta| meta.uid() != 0) {
@@ -78,25 +140,26 @@ fn listener(root: &Path, unit: Option<&[String]>) -> Option<Vec<String>> {
         let status = fs::read_to_string(process.join("status")).unwrap_or_default();
         let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
         let foreign = field("NSpid:").is_some_and(|pids| pids.split_whitespace().count() > 1);
-        if field("PPid:") != Some("1") || foreign {
+        if foreign || !field("Uid:").is_some_and(|uids| uids.split_whitespace().all(|uid| uid == "0")) {
             continue;
         }
         let cgroup = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
-        if !is_sshd(root, &process, &status, &cgroup) {
-            continue;
-        }
         let Ok(line) = fs::read(process.join("cmdline")) else { continue };
-        let Some(words) = of_process(&line, unit) else { continue };
-        // Beside one that an admin started by hand, the service counts.
-        let service = NAMES.iter().any(|name| cgroup.trim_end().ends_with(&format!("/{name}.service")));
-        if found.is_none() || service {
-            found = Some((service, words));
-        }
-        if service {
-            break;
-        }
+        let Some(words) = of_process(&line, Some(unit).filter(|unit| !unit.is_empty())) else { continue };
+        let parent = field("PPid:").unwrap_or_default().to_owned();
+        let (is_sshd, program) = match runs(root, &process, unit) {
+            Runs::Known(program) => (program.is_some(), program),
+            Runs::Unknown => (is_service(root, &process, &cgroup), None),
+        };
+        let is_service = NAMES.iter().any(|name| cgroup.trim_end().ends_with(&format!("/{name}.service")));
+        // Elsewhere it may be one of a test, or a child of another that has not said so yet.
+        let is_sshd = is_sshd && parent == "1";
+        found.push((pid, parent, Listener { words, is_sshd, is_service, program }));
     }
-    found.map(|(_, words)| words)
+    let pids: Vec<String> = found.iter().map(|(pid, ..)| pid.clone()).collect();
+    // A child for one connection looks like the one that listens until it says whose it is.
+    found.retain(|(_, parent, _)| !pids.contains(parent));
+    found.into_iter().map(|(.., listener)| listener).collect()
 }
 
 /// The words of sshd's unit, and its files. A socket that takes each connection itself starts the template.
@@ -127,8 +190,7 @@ fn unit(root: &Path) -> Option<(Vec<String>, Vec<PathBuf>)> {
         let texts: Vec<String> =
             [path].iter().chain(&drop_ins).map(|path| fs::read_to_string(path).unwrap_or_default()).collect();
         let unit = Unit::read(texts.iter().map(String::as_str));
-        let below_root = |path: &PathBuf| root.join(path.strip_prefix("/").unwrap_or(path));
-        let environment: Vec<PathBuf> = unit.environment_files.iter().map(below_root).collect();
+        let environment: Vec<PathBuf> = unit.environment_files.iter().map(|path| below(root, path)).collect();
         let values: Vec<String> =
             environment.iter().map(|path| fs::read_to_string(path).unwrap_or_default()).collect();
         files.extend(drop_ins);
@@ -157,6 +219,35 @@ mod tests {
             put(root.path(), path, text);
         }
         assert_eq!(started(root.path()).invocation.options, expected, "{files:?}");
+    }
+
+    #[test]
+    fn the_program_is_what_the_unit_starts_or_where_it_usually_is() {
+        let check = |files: &[(&str, &str)], expected: Option<&str>| {
+            let root = tempfile::tempdir().unwrap();
+            for (path, text) in files {
+                put(root.path(), path, text);
+            }
+            let expected = expected.map(PathBuf::from);
+            assert_eq!(started(root.path()).program, expected, "{files:?}");
+            assert_eq!(installed(root.path()), expected, "{files:?}");
+        };
+        let usual = ("usr/sbin/sshd", "");
+        let own = ("opt/openssh/sbin/sshd", "");
+        let unit = |start| ("lib/systemd/system/sshd.service", start);
+        check(&[], None);
+        check(&[usual], Some("/usr/sbin/sshd"));
+        check(&[("usr/local/sbin/sshd", "")], Some("/usr/local/sbin/sshd"));
+        check(
+            &[usual, own, unit("[Service]\nExecStart=-/opt/openssh/sbin/sshd -D\n")],
+            Some("/opt/openssh/sbin/sshd"),
+        );
+        check(&[usual, unit("[Service]\nExecStart=/opt/openssh/sbin/sshd -D\n")], Some("/usr/sbin/sshd"));
+        check(
+            &[usual, ("bin/sh", ""), unit("[Service]\nExecStart=/bin/sh -c sshd\n")],
+            Some("/usr/sbin/sshd"),
+        );
+        check(&[usual, ("sshd", ""), unit("[Service]\nExecStart=sshd -D\n")], Some("/usr/sbin/sshd"));
     }
 
     const UNIT: (&str, &str) = (
@@ -245,5 +336,46 @@ mod tests {
         by_hand.extend([program, ("proc/8/exe".to_owned(), "-> usr/sbin/sshd".to_owned())]);
         check(std::slice::from_ref(&by_hand), &["Hand=x"]);
         check(&[by_hand.clone(), process("7", "sshd", own, &title("A=b"), service)], &["A=b"]);
+
+        let others = |processes: &[Vec<(String, String)>], program: &str, expected: &[&str]| {
+            let root = tempfile::tempdir().unwrap();
+            let known = [("run/sshd.pid".to_owned(), "7\n".to_owned())];
+            for (path, text) in known.iter().chain(processes.iter().flatten()) {
+                put(root.path(), path, text);
+            }
+            let found = started(root.path());
+            assert_eq!(
+                (found.program.as_deref(), found.others),
+                (Some(Path::new(program)), expected.iter().map(|o| (*o).to_owned()).collect())
+            );
+        };
+        let usual = vec![("usr/sbin/sshd".to_owned(), "sshd".to_owned())];
+        let listens = process("7", "sshd", own, &title("A=b"), service);
+        let second = "sshd: /usr/sbin/sshd -f /root/x -p 2222 [listener] 0 of 10-100 startups\0";
+        let second = |parent: &str, nested: &str| {
+            let status = format!("Uid:\t0\t0\t0\t0\nPPid:\t{parent}\nNSpid:\t8{nested}\n");
+            process("8", "sshd", &status, second, "0::/user.slice\n")
+        };
+        let named = "/usr/sbin/sshd -f /root/x -p 2222";
+        others(&[usual.clone(), listens.clone()], "/usr/sbin/sshd", &[]);
+        others(&[usual.clone(), listens.clone(), second("1", "")], "/usr/sbin/sshd", &[named]);
+        others(&[usual.clone(), listens.clone(), second("3", "")], "/usr/sbin/sshd", &[named]);
+        others(&[usual.clone(), second("1", "")], "/usr/sbin/sshd", &[named]);
+        // A child of the other, and one of a container.
+        others(&[usual.clone(), listens.clone(), second("7", "")], "/usr/sbin/sshd", &[]);
+        others(&[usual.clone(), listens.clone(), second("1", "\t1")], "/usr/sbin/sshd", &[]);
+        // The same twice, and the same words of another program.
+        let again = process("9", "sshd", own, &title("A=b"), "0::/user.slice\n");
+        others(&[usual.clone(), listens.clone(), again.clone()], "/usr/sbin/sshd", &[]);
+        let elsewhere = vec![
+            ("usr/local/sbin/sshd".to_owned(), "other".to_owned()),
+            ("proc/9/exe".to_owned(), "-> usr/local/sbin/sshd".to_owned()),
+        ];
+        others(
+            &[usual.clone(), elsewhere.clone(), listens, again.clone()],
+            "/usr/sbin/sshd",
+            &["/usr/sbin/sshd -D -o A=b"],
+        );
+        others(&[usual, elsewhere, again], "/usr/local/sbin/sshd", &[]);
     }
 }
