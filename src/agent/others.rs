@@ -135,9 +135,17 @@ pub(super) fn settle(
     }
     if *everywhere {
         for path in &files.elsewhere {
-            if let Ok(Some(content)) = keyfile::survey(&job.target.account, path) {
-                let file = status::OtherFile::new(path, &content);
-                seen.left.extend(Some(file).filter(|file| !file.keys.is_empty()));
+            match keyfile::survey(&job.target.account, path) {
+                Ok(content) => {
+                    let file = content.map(|content| status::OtherFile::new(path, &content));
+                    seen.left.extend(file.filter(|file| !file.keys.is_empty()));
+                }
+                Err(refusal @ Refusal::Io { .. }) => {
+                    let error = Some(refusal.explained());
+                    seen.left.push(status::OtherFile { error, ..status::OtherFile::new(path, &[]) });
+                }
+                // Who may not look at the managed file either is told so.
+                Err(_) => {}
             }
         }
     }
@@ -273,6 +281,21 @@ impl Enforcer {
         let entries = self.enforced.sshd_reads(&account.name).unwrap_or_default();
         let all = Others::of(entries, account, managed).in_home.into_iter().map(|location| location.path);
         all.filter(|path| left.iter().all(|left| left.file != path.display().to_string())).collect()
+    }
+
+    /// True where an account is refused for the sake of one of its other files, which should not be there, and not for its
+    /// own.
+    pub(super) fn is_in_the_way(
+        &self,
+        account: &Account,
+        managed: &Path,
+        others: &[status::OtherFile],
+    ) -> bool {
+        let entries = self.enforced.sshd_reads(&account.name).unwrap_or_default();
+        let in_home = Others::of(entries, account, managed).in_home;
+        let is_there =
+            |file: &str| in_home.iter().any(|location| location.path.display().to_string() == file);
+        others.iter().any(|other| other.error.is_some() && is_there(&other.file))
     }
 
     /// Takes what was seen into the status; gives what was taken away or, in observe mode, would be.

@@ -1,7 +1,7 @@
 //! What sshd makes of the files: it is asked after a full pass, on a thread of its own, and only when something of it
 //! or of its configuration changed since. Nothing here holds up a pass, and none of it changes a file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -62,7 +62,8 @@ pub struct Answer {
     directories: Vec<PathBuf>,
 }
 
-/// Each takes some milliseconds. More accounts than this behind a `Match` are not asked about one by one.
+/// Each takes some milliseconds. More accounts than this behind a `Match` are not asked about one by one, nor more than
+/// this that are not managed.
 const ASKED: usize = 50;
 
 /// How long sshd may take to say its version before a pass goes on without.
@@ -176,9 +177,15 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
         Ok(version) => answer.version = version,
         Err(error) => answer.error = Some(chain(&error)),
     }
-    let asked = if answer.for_all { 1 } else { ASKED };
-    answer.unasked = if answer.for_all { 0 } else { accounts.len().saturating_sub(asked) };
-    for account in accounts.iter().chain(others).take(asked) {
+    let managed: BTreeSet<&AccountName> = accounts.iter().map(|account| &account.name).collect();
+    let mut others: Vec<&Account> = others.iter().filter(|other| !managed.contains(&other.name)).collect();
+    // Whoever else is left out, root is not.
+    others.sort_by_key(|other| other.uid != 0);
+    let all = accounts.len() + others.len();
+    let asked = accounts.iter().take(ASKED).chain(others.into_iter().take(ASKED));
+    let asked: Vec<&Account> = asked.take(if answer.for_all { 1 } else { all }).collect();
+    answer.unasked = if answer.for_all { 0 } else { all - asked.len() };
+    for account in asked {
         if answer.error.is_some() {
             break;
         }
@@ -466,7 +473,7 @@ impl Enforcer {
         match state {
             AccountState::NoAccount | AccountState::Unmanaged => return None,
             // For the sake of another file, its own is as it is to be.
-            AccountState::Refused if others.iter().any(|other| other.error.is_some()) => {}
+            AccountState::Refused if self.is_in_the_way(account, &location.path, others) => {}
             AccountState::Refused => return Some(Access::unknown("its file is not as it is to be")),
             AccountState::InSync | AccountState::Drifted | AccountState::Held => {}
         }

@@ -544,6 +544,20 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     let files = status["unmanaged"].as_array().unwrap();
     assert_eq!((&files[2]["file"], &files[2]["more"]), (&"/etc/ssh/keys/svc".into(), &10.into()));
     assert_eq!((files.len(), files[2]["keys"].as_array().unwrap().len()), (3, 50));
+    // What the account can read only as a member of a further group is no file without keys.
+    let central = world.path("etc/ssh/keys");
+    fs::write(central.join("alice"), key("extra")).unwrap();
+    for name in ["svc", "alice"] {
+        fs::set_permissions(central.join(name), fs::Permissions::from_mode(0o640)).unwrap();
+    }
+    let status = world.status();
+    let unread = |name: &str| format!("cannot read `/etc/ssh/keys/{name}`: permission denied");
+    assert_eq!(status["unmanaged"][2]["error"], unread("svc"));
+    let alice = world.account("alice");
+    assert_eq!(
+        (&alice["other_files"][0]["error"], &alice["state"]),
+        (&unread("alice").into(), &"in-sync".into())
+    );
 }
 
 #[test]
@@ -638,6 +652,17 @@ fn of_very_many_accounts_behind_a_match_not_all_are_asked_about() {
         text.contains("u07 is refused by sshd: sshd reads `none` (AuthorizedKeysFile) and not this file"),
         "{text}"
     );
+    // Nor is root left out, whose keys are somewhere else.
+    configure(
+        &world,
+        &format!(
+            "{PLAIN}\nMatch User root\nAuthorizedKeysFile /etc/ssh/of_root\nMatch User u07\nAuthorizedKeysFile none\n"
+        ),
+    );
+    fs::write(world.path("etc/ssh/of_root"), key("root")).unwrap();
+    let status = world.status();
+    let files = status["unmanaged"].as_array().unwrap();
+    assert!(files.iter().any(|file| file["file"] == "/etc/ssh/of_root"), "{files:?}");
     // Without it, one answer is everybody's.
     configure(&world, PLAIN);
     wait("one answer for all", || verdict("u50") == "effective" && verdict("u07") == "effective");

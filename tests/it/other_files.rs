@@ -597,7 +597,15 @@ fn what_leads_to_the_file_is_taken_where_it_lets_somebody_in() {
         !comes_true(Duration::from_millis(300), || is_gone(&keys)),
         "it leads to nothing, and may be of use"
     );
-    shell_as(ALICE, &format!("rm {k}; echo '{line}' > {hd}/hidden/extra; ln -s hidden {k}"));
+    // It leads to what only a further group of hers may read.
+    let group = world.path("group-only");
+    fs::create_dir(&group).unwrap();
+    fs::set_permissions(&group, fs::Permissions::from_mode(0o750)).unwrap();
+    fs::write(group.join("extra"), &line).unwrap();
+    shell_as(ALICE, &format!("rm {k}; ln -s {} {k}", group.display()));
+    wait("the link into the dark to go", || is_gone(&keys));
+    assert!(group.join("extra").exists());
+    shell_as(ALICE, &format!("echo '{line}' > {hd}/hidden/extra; ln -s hidden {k}"));
     wait("the link to go", || is_gone(&keys));
     assert!(h.join("hidden/extra").exists(), "what it led to is hers");
     // A directory of root's that she moved there.

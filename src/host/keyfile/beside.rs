@@ -47,7 +47,9 @@ pub fn look_beside(target: &Target, witness: &mut dyn Witness) -> Result<Option<
         here = match enter(&here, name, target) {
             Ok(Step::Directory(held)) => held,
             Ok(Step::Obstacle(kind @ (Kind::Symlink | Kind::DirectoryOf(_)))) => {
-                return Ok(behind(target, kind, of_root)?.filter(|beside| beside.content.is_some()));
+                let beside = behind(target, kind, of_root)?;
+                // What leads to nothing may be of use.
+                return Ok(Some(beside).filter(|beside| beside.content.is_some() || !beside.whole));
             }
             // Where the account cannot go, sshd cannot either.
             Ok(Step::Missing | Step::Obstacle(_)) | Err(Refusal::Io { source: Errno::EACCES, .. }) => {
@@ -76,7 +78,7 @@ fn look(here: &Held, target: &Target, witness: &mut dyn Witness) -> Result<Optio
     match kind(&stat) {
         Kind::File => {}
         // What it leads to can change without anybody being told.
-        Kind::Symlink => return behind(target, Kind::Symlink, of_root),
+        Kind::Symlink => return behind(target, Kind::Symlink, of_root).map(Some),
         _ => return Ok(None),
     }
     // Not blocking, or a FIFO put here since, or a lease on the file, would hold us.
@@ -105,16 +107,22 @@ fn look(here: &Held, target: &Target, witness: &mut dyn Witness) -> Result<Optio
     Ok((!harmless).then_some(Beside { content: Some(content), whole, ..unreadable }))
 }
 
-/// What sshd would read through something that is no directory or file of the account.
-fn behind(target: &Target, kind: Kind, of_root: bool) -> Result<Option<Beside>, Refusal> {
-    let content = survey(&target.account, &target.location.path)?.filter(|content| !holds_nothing(content));
-    Ok(Some(Beside { kind, whole: content.is_some(), content, of_root }))
+/// What sshd would read through something that is no directory or file of the account. It may reach further than is seen
+/// from here.
+fn behind(target: &Target, kind: Kind, of_root: bool) -> Result<Beside, Refusal> {
+    let (content, whole) = match survey(&target.account, &target.location.path) {
+        Err(Refusal::Io { .. }) => (None, false),
+        read => (read?.filter(|content| !holds_nothing(content)), true),
+    };
+    Ok(Beside { kind, content, whole, of_root })
 }
 
 /// A mount can be taken away by root alone; one that lets nobody in may stay.
 fn mounted(target: &Target, refusal: Refusal) -> Result<Option<Beside>, Refusal> {
-    let content = survey(&target.account, &target.location.path)?;
-    if content.is_none_or(|content| holds_nothing(&content)) { Ok(None) } else { Err(refusal) }
+    match survey(&target.account, &target.location.path) {
+        Ok(content) if content.as_deref().is_none_or(holds_nothing) => Ok(None),
+        _ => Err(refusal),
+    }
 }
 
 fn is_of_root(here: &Held, target: &Target) -> bool {

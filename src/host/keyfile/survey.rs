@@ -1,13 +1,15 @@
 //! A file that may grant keys and is none of ours, looked at as sshd looks at it and never touched.
 //!
 //! sshd opens it as the account and follows links (`auth2-pubkeyfile.c`, `auth.c: auth_openkeyfile`), so that is done
-//! here too: what the account could not read itself stays unread.
+//! here too: what the account could not read itself stays unread. sshd has the account's further groups as well
+//! (`initgroups(3)`), which belong to a whole process and so are not taken on: what these would open is said to be unread.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
 
 use crate::host::keyfile::Refusal;
@@ -17,8 +19,8 @@ use crate::model::account::Account;
 /// The most that is read of it: hundreds of keys.
 const LIMIT: u64 = 256 << 10;
 
-/// The first bytes of the file at `path` as `account` sees it; `None` where it sees no regular file. Blocks for as long
-/// as the file system does.
+/// The first bytes of the file at `path` as `account` sees it; `None` where there is no regular file. What cannot be read
+/// is an error. Blocks for as long as the file system does.
 pub fn survey(account: &Account, path: &Path) -> Result<Option<Vec<u8>>, Refusal> {
     let _identity = Identity::of(account.uid, account.gid)?;
     // Neither waits for a FIFO nor takes a terminal; sshd reads regular files only.
@@ -31,5 +33,9 @@ pub fn survey(account: &Account, path: &Path) -> Result<Option<Vec<u8>>, Refusal
         file.take(LIMIT).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
     };
-    Ok(open().and_then(read).unwrap_or(None))
+    open().and_then(read).or_else(|error| match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+        // No file, a name that none can have, a link to itself, a socket.
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP | Errno::ENXIO => Ok(None),
+        source => Err(Refusal::Io { what: "read", path: path.to_owned(), source }),
+    })
 }
