@@ -128,6 +128,10 @@ impl Access {
 }
 
 /// Judges one account by what sshd said.
+///
+/// Not judged, though sshd lets nobody in for it: a login shell that is missing or cannot be run and, without PAM, a locked
+/// password (`auth.c: allowed_user`); PAM's own account rules; keys that `RevokedKeys` names, and a list of these that
+/// cannot be read, which counts for every key (`auth.c: auth_key_is_revoked`).
 pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Access {
     let refused = |reason: String, doors| Access { verdict: Verdict::Refused, reason: Some(reason), doors };
     let Facts { account, managed, .. } = facts;
