@@ -18,7 +18,6 @@ use crate::host::{accounts, process};
 use crate::model::access::{self, Access, Doubt, Facts, Loose};
 use crate::model::account::{Account, AccountName};
 use crate::model::desired::Rules;
-use crate::model::invocation::Invocation;
 use crate::model::openssh::{UNTOLD, Version};
 use crate::model::settings::Settings;
 use crate::model::status::{AccountState, OtherFile, SshdStatus};
@@ -137,8 +136,7 @@ impl Circumstances {
         for path in paths.chain(&self.configuration.directories) {
             (path, sshd::stamp(path)).hash(&mut hasher);
         }
-        let Invocation { config, options, port } = &self.started.invocation;
-        (config, options, port, &self.started.others).hash(&mut hasher);
+        (&self.started.invocation, &self.started.others).hash(&mut hasher);
         for account in accounts {
             (account.name.as_str(), account.uid, &account.home).hash(&mut hasher);
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// The part of a command line that changes the configuration.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Invocation {
     /// `-f`.
     pub config: Option<PathBuf>,
@@ -13,11 +13,16 @@ pub struct Invocation {
     pub options: Vec<String>,
     /// The first port that it names, by `-p` or `-o Port`.
     pub port: Option<u16>,
+    /// It does not listen: it is for one connection, or only says something.
+    pub is_brief: bool,
 }
 
 /// Options of sshd that take a value, and those that take none (`sshd.c: main`, getopt).
 const VALUED: &str = "CEbcfghkopu";
 const FLAGS: &str = "46DQRTtVdeiqrGI";
+
+/// Those of one that does not listen.
+const BRIEF: &str = "iRTtGV";
 
 impl Invocation {
     /// Reads the words after the program's name.
@@ -28,6 +33,7 @@ impl Invocation {
             let Some(letters) = word.strip_prefix('-') else { continue };
             for (at, letter) in letters.char_indices() {
                 if !VALUED.contains(letter) {
+                    invocation.is_brief |= BRIEF.contains(letter);
                     continue;
                 }
                 let attached = &letters[at + letter.len_utf8()..];
@@ -289,6 +295,14 @@ mod tests {
         assert_eq!(invocation.words(), ["-f", "/c", "-o", "Port=1", "-o", "f"]);
         assert_eq!(invocation.port, Some(1));
         assert_eq!(Invocation::read(["-D", "-p2222", "-p", "23"]).port, Some(2222));
+        for (words, expected) in [
+            (["-D", "-f", "-i"], false),
+            (["-i", "-E", "x"], true),
+            (["-De", "-o", "A=T"], false),
+            (["-4T", "-C", "x"], true),
+        ] {
+            assert_eq!(Invocation::read(words).is_brief, expected, "{words:?}");
+        }
         for (line, expected) in
             [("Port 23", Some(23)), ("port=\"23\"", Some(23)), ("Portable 23", None), ("Port", None)]
         {

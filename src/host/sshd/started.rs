@@ -46,13 +46,12 @@ pub fn started(root: &Path) -> Started {
     // Beside one that an admin started by hand, the service counts.
     let sure = || listeners.iter().filter(|listener| listener.is_sshd);
     let main = sure().find(|listener| listener.is_service).or_else(|| sure().next());
-    let invocation = |words: &[String]| Invocation::read(words.iter().skip(1).map(String::as_str));
     let program = main.and_then(|main| main.program.clone()).or_else(|| installed_by(root, &unit));
-    let found = invocation(main.map_or(&unit, |main| &main.words));
+    let invocation = read(main.map_or(&unit, |main| &main.words));
     let mut others: Vec<String> = Vec::new();
     for other in &listeners {
         let own = other.program.as_ref().is_none_or(|path| Some(path) == program.as_ref());
-        let same = own && invocation(&other.words) == found;
+        let same = own && read(&other.words) == invocation;
         let shown: String = other.words.join(" ").chars().take(LONGEST).collect();
         if !same && !others.contains(&shown) {
             others.push(shown);
@@ -60,7 +59,11 @@ pub fn started(root: &Path) -> Started {
     }
     others.sort();
     others.truncate(OTHERS);
-    Started { program, invocation: found, others, files }
+    Started { program, invocation, others, files }
+}
+
+fn read(words: &[String]) -> Invocation {
+    Invocation::read(words.iter().skip(1).map(String::as_str))
 }
 
 /// The sshd that is installed below `root`.
@@ -146,6 +149,9 @@ fn listeners(root: &Path, unit: &[String]) -> Vec<Listener> {
         let cgroup = fs::read_to_string(process.join("cgroup")).unwrap_or_default();
         let Ok(line) = fs::read(process.join("cmdline")) else { continue };
         let Some(words) = of_process(&line, Some(unit).filter(|unit| !unit.is_empty())) else { continue };
+        if read(&words).is_brief {
+            continue;
+        }
         let parent = field("PPid:").unwrap_or_default().to_owned();
         let (is_sshd, program) = match runs(root, &process, unit) {
             Runs::Known(program) => (program.is_some(), program),
@@ -361,6 +367,9 @@ mod tests {
         others(&[usual.clone(), listens.clone(), second("1", "")], "/usr/sbin/sshd", &[named]);
         others(&[usual.clone(), listens.clone(), second("3", "")], "/usr/sbin/sshd", &[named]);
         others(&[usual.clone(), second("1", "")], "/usr/sbin/sshd", &[named]);
+        // One for a single connection, or that is asked something.
+        let brief = process("8", "sshd", own, "/usr/sbin/sshd\0-i\0-f\0/root/x\0", "0::/user.slice\n");
+        others(&[usual.clone(), listens.clone(), brief], "/usr/sbin/sshd", &[]);
         // A child of the other, and one of a container.
         others(&[usual.clone(), listens.clone(), second("7", "")], "/usr/sbin/sshd", &[]);
         others(&[usual.clone(), listens.clone(), second("1", "\t1")], "/usr/sbin/sshd", &[]);
