@@ -69,6 +69,18 @@ fn others(world: &World, account: &str) -> Value {
     world.account(account)["other_files"].clone()
 }
 
+/// SIGSTOP, until it is: one thread takes the signal, and the others go on until it does.
+fn halt(pid: u32) {
+    signal("STOP", pid);
+    let is_halted = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
+    };
+    wait("every thread to stop", || {
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(is_halted)
+    });
+}
+
 /// In a world whose sshd reads both files, after the first passes.
 fn guarded(world: &World) -> crate::world::Running {
     world.approve("alice", "laptop", &key("alice"));
@@ -653,7 +665,7 @@ fn a_flag_that_was_there_first_is_reported_and_one_set_since_is_cleared() {
     assert_eq!(agent.log().matches("file not brought in line").count(), 1, "{}", agent.log());
 
     for how in ["+i", "+a"] {
-        signal("STOP", agent.pid());
+        halt(agent.pid());
         plant(&file, ALICE, &format!("{planted}\n"));
         flag(how);
         signal("CONT", agent.pid());
