@@ -138,7 +138,7 @@ pub(super) fn settle(
             match keyfile::survey(&job.target.account, path) {
                 Ok(content) => {
                     let file = content.map(|content| status::OtherFile::new(path, &content));
-                    seen.left.extend(file.filter(|file| !file.keys.is_empty()));
+                    seen.left.extend(file.filter(|file| !file.is_idle()));
                 }
                 Err(refusal @ Refusal::Io { .. }) => {
                     let error = Some(refusal.explained());
@@ -203,8 +203,8 @@ fn keep(job: &Job, target: &Target, found: &Beside) -> Result<Option<PathBuf>, S
 }
 
 fn named(location: &Location, found: &Beside) -> OtherFile {
-    let keys = found.content.as_deref().map(keys_in).unwrap_or_default();
-    OtherFile { path: location.path.clone(), kind: found.kind, keys }
+    let (keys, unclear) = found.content.as_deref().map(keys_in).unwrap_or_default();
+    OtherFile { path: location.path.clone(), kind: found.kind, keys, unclear }
 }
 
 impl Seen {

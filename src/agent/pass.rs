@@ -384,7 +384,9 @@ impl Enforcer {
         });
         self.forget_rivals(now);
         let key_left = |(_, differences): &(_, Vec<Difference>)| {
-            let left = |difference: &_| matches!(difference, Difference::Added(_) | Difference::OtherFile(_));
+            let left = |difference: &_| {
+                matches!(difference, Difference::Added(_) | Difference::Unclear(_) | Difference::OtherFile(_))
+            };
             differences.iter().any(left)
         };
         let known = full && !self.status.sessions.is_empty();
@@ -576,7 +578,8 @@ impl Enforcer {
         let (state, reason, differences) = match outcome {
             Outcome::InSync => (AccountState::InSync, None, Vec::new()),
             Outcome::Differs(differences) if !listed => {
-                let keys = differences.iter().any(|d| matches!(d, Difference::Added(_)));
+                let keys =
+                    differences.iter().any(|d| matches!(d, Difference::Added(_) | Difference::Unclear(_)));
                 let reason = "the list says nothing about it and never did, so its keys stay; \
                     publish keys for it, or a comment-only value to leave it without";
                 let state = if keys { AccountState::Held } else { AccountState::Unmanaged };

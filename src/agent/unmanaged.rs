@@ -81,6 +81,7 @@ fn named(account: &Account, path: &std::path::Path) -> UnmanagedFile {
         file: path.display().to_string(),
         keys: Vec::new(),
         more: 0,
+        unclear: 0,
         error: None,
         awaits_list: false,
     }
@@ -93,8 +94,8 @@ fn read(account: &Account, path: &std::path::Path) -> Option<UnmanagedFile> {
             return Some(UnmanagedFile { error: Some(refusal.explained()), ..named(account, path) });
         }
     };
-    let mut keys = PlainKey::all(&content);
+    let (mut keys, unclear) = PlainKey::all(&content);
     let more = keys.len().saturating_sub(KEYS);
     keys.truncate(KEYS);
-    (!keys.is_empty()).then(|| UnmanagedFile { keys, more, ..named(account, path) })
+    (!keys.is_empty() || unclear > 0).then(|| UnmanagedFile { keys, more, unclear, ..named(account, path) })
 }

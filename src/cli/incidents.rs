@@ -15,6 +15,7 @@ use crate::cli::Outcome;
 use crate::host::store;
 use crate::model::config::Config;
 use crate::model::escape::escaped;
+use crate::model::found::unclear;
 use crate::model::incident::{Change, Incident, Kept, OtherKey, SCHEMA, Since, Undone};
 
 /// What its exit status means, for `--help` and the man page.
@@ -175,6 +176,7 @@ fn said(change: &Change) -> String {
         Change::Removed { fingerprint, comment } => format!("- {fingerprint} {comment}"),
         Change::Altered { fingerprint, comment } => format!("~ {fingerprint} {comment}"),
         Change::Bytes => "other bytes, same keys".to_owned(),
+        Change::Unclear { lines } => unclear(*lines),
         Change::Unreadable => "could not be read".to_owned(),
         Change::Owner { from, to } => format!("owner {from} to {to}"),
         Change::Mode { from, to } => format!("mode {from} to {to}"),
@@ -182,10 +184,11 @@ fn said(change: &Change) -> String {
         Change::AccessList => "access control list".to_owned(),
         Change::Locked { on } => format!("immutable or append-only flag on the {on}"),
         Change::DirectoryMode { to } => format!("directory mode {to}"),
-        Change::OtherFile { kind, keys, more } => {
+        Change::OtherFile { kind, keys, more, unclear: lines } => {
             let key = |OtherKey { fingerprint, comment }: &OtherKey| format!("+ {fingerprint} {comment}");
             let more = (*more > 0).then(|| format!("and {more} more"));
-            let keys: Vec<String> = keys.iter().map(key).chain(more).collect();
+            let lines = (*lines > 0).then(|| unclear(*lines));
+            let keys: Vec<String> = keys.iter().map(key).chain(more).chain(lines).collect();
             format!("another file that sshd reads ({kind}) {}", keys.join(", "))
         }
     }

@@ -27,6 +27,7 @@ use crate::model::account::AccountName;
 use crate::model::config::Config;
 use crate::model::desired::Grants;
 use crate::model::escape::escaped;
+use crate::model::found::unclear;
 use crate::model::plan::{Difference, Kind, OtherFile};
 use crate::model::status::KeyStatus;
 
@@ -284,6 +285,9 @@ fn describe_other(text: &mut String, other: &OtherFile) {
     let path = escaped(&other.path.to_string_lossy());
     for key in &other.keys {
         let _ = writeln!(text, "  - {} {}  ({path})", key.fingerprint, key.comment);
+    }
+    if other.unclear > 0 {
+        let _ = writeln!(text, "  - {}  ({path})", unclear(other.unclear));
     }
     let what = if other.kind == Kind::File { String::new() } else { format!(", {}", other.kind) };
     let _ = writeln!(text, "  - {path}{what}");

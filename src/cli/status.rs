@@ -16,6 +16,7 @@ use crate::model::access::Verdict;
 use crate::model::account::AccountName;
 use crate::model::config::{Config, Mode};
 use crate::model::escape::escaped;
+use crate::model::found::unclear;
 use crate::model::list::FetchReport;
 use crate::model::status::{
     AccountState, AccountStatus, Health, ListStatus, SshdStatus, Status, UnmanagedFile,
@@ -411,6 +412,9 @@ fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
         if other.more > 0 {
             let _ = writeln!(t, "    and {}", count(other.more, "more key"));
         }
+        if other.unclear > 0 {
+            let _ = writeln!(t, "    {}", unclear(other.unclear));
+        }
         if let Some(error) = &other.error {
             let _ = writeln!(t, "    {}", escaped(error));
         }
@@ -435,7 +439,7 @@ fn describe_unmanaged(t: &mut String, status: &Status) {
         if !files.is_empty() {
             let _ = writeln!(t, "\n{title} (local accounts, looked at just now)");
         }
-        for UnmanagedFile { name, uid, file, keys, more, error, .. } in files {
+        for UnmanagedFile { name, uid, file, keys, more, unclear: lines, error, .. } in files {
             let _ = writeln!(t, "{name}  uid {uid}  {}", escaped(file));
             for key in keys {
                 let _ = writeln!(
@@ -448,6 +452,9 @@ fn describe_unmanaged(t: &mut String, status: &Status) {
             }
             if *more > 0 {
                 let _ = writeln!(t, "  and {}", count(*more, "more key"));
+            }
+            if *lines > 0 {
+                let _ = writeln!(t, "  {}", unclear(*lines));
             }
             if let Some(error) = error {
                 let _ = writeln!(t, "  {}", escaped(error));

@@ -14,6 +14,15 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
+/// `text` in at most `most` bytes; what is cut ends in `...`.
+pub fn shortened(text: &str, most: usize) -> String {
+    if text.len() <= most {
+        return text.to_owned();
+    }
+    let end = (0..=most.saturating_sub(3)).rev().find(|end| text.is_char_boundary(*end));
+    format!("{}...", &text[..end.unwrap_or_default()])
+}
+
 /// Format and separator characters that change how the text around them is shown.
 pub fn is_invisible(c: char) -> bool {
     matches!(c,
@@ -23,12 +32,19 @@ pub fn is_invisible(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::escaped;
+    use super::{escaped, shortened};
 
     #[test]
     fn nothing_that_a_terminal_acts_on_survives() {
         assert_eq!(escaped("alice@laptop grüße"), "alice@laptop grüße");
         assert_eq!(escaped("a\x1b[2Jb\n\t\u{7f}"), "a\\u{1b}[2Jb\\n\\t\\u{7f}");
         assert_eq!(escaped("a\u{202e}b\u{2028}"), "a\\u{202e}b\\u{2028}");
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_between_characters() {
+        assert_eq!(shortened("grüße", 7), "grüße");
+        assert_eq!(shortened("grüße", 6), "gr...");
+        assert_eq!(shortened("alice@laptop", 8), "alice...");
     }
 }

@@ -82,6 +82,11 @@ pub enum Change {
     },
     /// Its bytes differed, its keys did not.
     Bytes,
+    /// Lines of it were no keys that this program understands; sshd may.
+    Unclear {
+        /// How many.
+        lines: usize,
+    },
     /// It could not be read, or was far too large.
     Unreadable,
     /// Owner and group.
@@ -118,6 +123,9 @@ pub enum Change {
         keys: Vec<OtherKey>,
         /// Keys that are left out above.
         more: usize,
+        /// Lines that may be keys.
+        #[serde(default)]
+        unclear: usize,
     },
     /// Its directory let others write, or kept its owner out.
     DirectoryMode {
@@ -320,6 +328,7 @@ impl Change {
                 Self::Altered { fingerprint, comment }
             }
             Difference::Bytes => Self::Bytes,
+            Difference::Unclear(lines) => Self::Unclear { lines: *lines },
             Difference::Unreadable => Self::Unreadable,
             Difference::Owner(uid, gid) => {
                 Self::Owner { from: format!("{}:{}", wanted.uid, wanted.gid), to: format!("{uid}:{gid}") }
@@ -330,10 +339,11 @@ impl Change {
             Difference::Locked(Lock::File) => Self::Locked { on: "file".to_owned() },
             Difference::Locked(Lock::Directory) => Self::Locked { on: "directory".to_owned() },
             Difference::DirectoryMode(mode) => Self::DirectoryMode { to: octal(*mode) },
-            Difference::OtherFile(OtherFile { kind, keys, .. }) => Self::OtherFile {
+            Difference::OtherFile(OtherFile { kind, keys, unclear, .. }) => Self::OtherFile {
                 kind: spelled(*kind),
                 keys: keys.iter().take(CHANGES).map(key).map(OtherKey::from).collect(),
                 more: keys.len().saturating_sub(CHANGES),
+                unclear: *unclear,
             },
         }
     }

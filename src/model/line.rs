@@ -138,7 +138,7 @@ impl fmt::Display for KeyLine {
 }
 
 /// Without blanks at both ends and the `\r` of a DOS line end.
-fn trim(line: &[u8]) -> &[u8] {
+pub(super) fn trim(line: &[u8]) -> &[u8] {
     let blank = |b: &u8| BLANKS.contains(b);
     let start = line.iter().position(|b| !blank(b)).unwrap_or(line.len());
     let end = line.iter().rposition(|b| !blank(b) && *b != b'\r').map_or(start, |last| last + 1);
@@ -146,29 +146,33 @@ fn trim(line: &[u8]) -> &[u8] {
 }
 
 /// The first word, when it can be a key type: OpenSSH's names are ASCII words with at most one `@domain`.
-fn key_type(line: &[u8]) -> Option<&str> {
-    let end = line.iter().position(|b| BLANKS.contains(b)).unwrap_or(line.len());
-    let word = std::str::from_utf8(&line[..end]).ok()?;
+pub(super) fn key_type(line: &[u8]) -> Option<&str> {
+    let word = std::str::from_utf8(&line[..word(line)]).ok()?;
     let named = |c: char| c.is_ascii_alphanumeric() || "-.@_+".contains(c);
     (word.contains('-') && !word.is_empty() && word.chars().all(named)).then_some(word)
+}
+
+/// The length of the first word.
+pub(super) fn word(line: &[u8]) -> usize {
+    line.iter().position(|b| BLANKS.contains(b)).unwrap_or(line.len())
 }
 
 /// The key after `word`, which starts `line`, and the comment after that.
 fn read_key(word: &str, line: &[u8]) -> Result<(PublicKey, String), KeyError> {
     let rest = trim(&line[word.len()..]);
-    let end = rest.iter().position(|b| BLANKS.contains(b)).unwrap_or(rest.len());
+    let end = self::word(rest);
     let key = PublicKey::read(word, &rest[..end])?;
     Ok((key, sanitized(trim(&rest[end..]))))
 }
 
 /// A comment is for people; what is not printable ASCII could be read as something else by another program.
-fn sanitized(comment: &[u8]) -> String {
+pub(super) fn sanitized(comment: &[u8]) -> String {
     let kept = |b: &u8| if matches!(b, 0x20..=0x7e) { char::from(*b) } else { '?' };
     comment.iter().map(kept).collect()
 }
 
 /// Splits at the first blank outside quotes, as `sshkey_advance_past_options` does; `None` for an open quote.
-fn split_options(line: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn split_options(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut quoted = false;
     let mut at = 0;
     while at < line.len() && (quoted || !BLANKS.contains(&line[at])) {

@@ -9,6 +9,7 @@ pub mod desired;
 pub mod doors;
 pub mod enforced;
 pub mod escape;
+pub mod found;
 pub mod guard;
 pub mod incident;
 pub mod invocation;

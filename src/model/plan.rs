@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::config::Mode;
 use crate::model::escape::escaped;
-use crate::model::line::{KeyLine, Line};
+use crate::model::found::{FoundKey, FoundKeys, unclear};
 
 /// What a managed file is to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,8 @@ pub enum Difference {
     Altered(KeyName),
     /// Its bytes differ, its keys do not.
     Bytes,
+    /// So many of its lines are no keys that this program understands; sshd may.
+    Unclear(usize),
     /// It cannot be read, or is far too large.
     Unreadable,
     /// Owner and group.
@@ -112,6 +114,8 @@ pub struct OtherFile {
     pub kind: Kind,
     /// The keys in it, as far as it could be read.
     pub keys: Vec<KeyName>,
+    /// Lines that may be keys.
+    pub unclear: usize,
 }
 
 /// What a flag was set on (`chattr(1)`).
@@ -135,7 +139,7 @@ fn lacking(why: Difference, wanted: &Wanted) -> Vec<Difference> {
 pub struct KeyName {
     /// `SHA256:…`.
     pub fingerprint: String,
-    /// Printable ASCII.
+    /// Printable ASCII, no more of it than a person reads.
     pub comment: String,
 }
 
@@ -186,32 +190,31 @@ pub fn differences(wanted: &Wanted, found: &Found) -> Vec<Difference> {
     all
 }
 
-/// The keys of a file: fingerprint to the lines that have it. Lines that are no keys are left out; sshd does not
-/// use them either.
-fn keys_of(content: &[u8]) -> BTreeMap<String, Vec<KeyLine>> {
-    let mut keys: BTreeMap<String, Vec<KeyLine>> = BTreeMap::new();
-    for line in content.split(|b| *b == b'\n') {
-        if let Ok(Line::Key(line)) = Line::read(line) {
-            keys.entry(line.key.fingerprint().to_owned()).or_default().push(line);
-        }
+/// The keys of a file, fingerprint to the lines that have it, and how many lines may be keys besides.
+fn keys_of(content: &[u8]) -> (BTreeMap<String, Vec<FoundKey>>, usize) {
+    let mut keys: BTreeMap<String, Vec<FoundKey>> = BTreeMap::new();
+    let found = FoundKeys::read(content);
+    for line in found.keys {
+        keys.entry(line.fingerprint.clone()).or_default().push(line);
     }
-    keys
+    (keys, found.unclear)
 }
 
-/// The keys in a file, each once.
-pub fn keys_in(content: &[u8]) -> Vec<KeyName> {
-    keys_of(content).iter().map(|(fingerprint, lines)| name(fingerprint, lines)).collect()
+/// The keys in a file, each once, and how many lines may be keys besides.
+pub fn keys_in(content: &[u8]) -> (Vec<KeyName>, usize) {
+    let (keys, unclear) = keys_of(content);
+    (keys.iter().map(|(fingerprint, lines)| name(fingerprint, lines)).collect(), unclear)
 }
 
-fn name(fingerprint: &str, lines: &[KeyLine]) -> KeyName {
+fn name(fingerprint: &str, lines: &[FoundKey]) -> KeyName {
     KeyName {
         fingerprint: fingerprint.to_owned(),
-        comment: lines.first().map(|line| line.comment.clone()).unwrap_or_default(),
+        comment: lines.first().map(FoundKey::comment).unwrap_or_default(),
     }
 }
 
 fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
-    let (wanted, found) = (keys_of(wanted), keys_of(found));
+    let ((wanted, _), (found, unclear)) = (keys_of(wanted), keys_of(found));
     let mut all: Vec<Difference> = Vec::new();
     for (key, lines) in &found {
         match wanted.get(key) {
@@ -222,6 +225,9 @@ fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
     }
     let missing = wanted.iter().filter(|(key, _)| !found.contains_key(*key));
     all.extend(missing.map(|(key, lines)| Difference::Removed(name(key, lines))));
+    if unclear > 0 {
+        all.push(Difference::Unclear(unclear));
+    }
     if all.is_empty() {
         all.push(Difference::Bytes);
     }
@@ -243,6 +249,7 @@ impl fmt::Display for Difference {
             Self::Removed(key) => write!(f, "removed {key}"),
             Self::Altered(key) => write!(f, "altered {key}"),
             Self::Bytes => write!(f, "other bytes, same keys"),
+            Self::Unclear(lines) => write!(f, "{}", unclear(*lines)),
             Self::Unreadable => write!(f, "cannot be read"),
             Self::Owner(uid, gid) => write!(f, "owner {uid}:{gid}"),
             Self::Mode(mode) => write!(f, "mode {mode:04o}"),
@@ -267,8 +274,12 @@ impl fmt::Display for OtherFile {
             write!(f, "{} {key}", if number == 0 { " with" } else { "," })?;
         }
         match self.keys.len().saturating_sub(SHOWN) {
+            0 => {}
+            more => write!(f, " and {more} more")?,
+        }
+        match self.unclear {
             0 => Ok(()),
-            more => write!(f, " and {more} more"),
+            lines => write!(f, "{} {}", if self.keys.is_empty() { " with" } else { " and" }, unclear(lines)),
         }
     }
 }
@@ -284,5 +295,35 @@ impl fmt::Display for Kind {
             Self::Socket => "a socket",
             Self::Device => "a device",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    const OTHER: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIaDx5TTkaWJ8Qra3i8J59dHlibub2Qiv69l7JVqY6ql";
+
+    #[test]
+    fn a_key_that_sshd_takes_is_named_however_it_is_spelled() {
+        let wanted = format!("# header\nno-pty {KEY} alice\n");
+        let check = |found: &str, expected: &[&str]| {
+            let said: Vec<_> =
+                compare_keys(wanted.as_bytes(), found.as_bytes()).iter().map(ToString::to_string).collect();
+            let said: Vec<_> = said.iter().map(|said| said.split(" SHA256").next().unwrap()).collect();
+            assert_eq!(said, expected, "{found:?}");
+        };
+        check(&format!("{wanted}{OTHER}\0\n"), &["added"]);
+        check(&format!("{wanted}no-pty,no-pty {OTHER} mallory\n"), &["added"]);
+        check(&format!("\tNO-PTY {KEY} alice\0\n"), &["other bytes, same keys"]);
+        check(&format!("no-pty, {KEY} alice\n"), &["altered"]);
+        check(&format!("{wanted}hello\n"), &["1 line that is not understood"]);
+        check(&format!("{OTHER}\na\nb\n"), &["added", "removed", "2 lines that are not understood"]);
+        // No comment is so long that a change in it goes unseen.
+        let long = |end: &str| format!("{KEY} {}{end}\n", "a".repeat(1000));
+        let differences = compare_keys(long("b").as_bytes(), long("c").as_bytes());
+        let [Difference::Altered(name)] = differences.as_slice() else { panic!("{differences:?}") };
+        assert!(name.comment.len() <= 200 && name.comment.ends_with("aaa..."), "{name:?}");
     }
 }

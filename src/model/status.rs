@@ -13,7 +13,7 @@ use crate::model::access::{Access, Verdict, open_doors, several};
 use crate::model::account::AccountName;
 use crate::model::config::Config;
 use crate::model::desired::{Grant, Rejected};
-use crate::model::line::{KeyLine, Line};
+use crate::model::found::{FoundKey, FoundKeys, unclear};
 use crate::model::plan::KeyName;
 use crate::model::session::Session;
 
@@ -142,6 +142,9 @@ pub struct OtherFile {
     /// Keys that are not listed, as there are too many.
     #[serde(default)]
     pub more: usize,
+    /// Lines that may be keys: this program does not understand them, and sshd may.
+    #[serde(default)]
+    pub unclear: usize,
     /// Why it is still there, or could not be looked at, where that is not by intent.
     #[serde(default)]
     pub error: Option<String>,
@@ -180,6 +183,9 @@ pub struct UnmanagedFile {
     /// Keys that are not listed, as there are too many.
     #[serde(default)]
     pub more: usize,
+    /// Lines that may be keys: this program does not understand them, and sshd may.
+    #[serde(default)]
+    pub unclear: usize,
     /// Why it could not be looked at.
     #[serde(default)]
     pub error: Option<String>,
@@ -196,7 +202,7 @@ pub struct PlainKey {
     /// Key type.
     #[serde(rename = "type")]
     pub algorithm: String,
-    /// Printable ASCII.
+    /// Printable ASCII, no more of it than a person reads.
     pub comment: String,
 }
 
@@ -305,17 +311,17 @@ mod shared {
 }
 
 impl PlainKey {
-    /// The keys in the bytes of an authorized_keys file. Lines that are none are left out; sshd does not use them either.
-    pub fn all(content: &[u8]) -> Vec<Self> {
-        let key = |line| match Line::read(line) {
-            Ok(Line::Key(KeyLine { key, comment, .. })) => Some(Self {
-                fingerprint: key.fingerprint().to_owned(),
-                algorithm: key.algorithm().to_owned(),
-                comment,
-            }),
-            _ => None,
-        };
-        content.split(|b| *b == b'\n').filter_map(key).collect()
+    /// The keys in the bytes of an authorized_keys file, and how many lines may be keys besides.
+    pub fn all(content: &[u8]) -> (Vec<Self>, usize) {
+        let found = FoundKeys::read(content);
+        (found.keys.into_iter().map(Self::from).collect(), found.unclear)
+    }
+}
+
+impl From<FoundKey> for PlainKey {
+    fn from(key: FoundKey) -> Self {
+        let comment = key.comment();
+        Self { fingerprint: key.fingerprint, algorithm: key.algorithm, comment }
     }
 }
 
@@ -323,21 +329,29 @@ impl OtherFile {
     /// `content` is what stands in `file`; of very many keys only so many are listed.
     pub fn new(file: &Path, content: &[u8]) -> Self {
         const KEYS: usize = 50;
-        let mut keys = PlainKey::all(content);
+        let (mut keys, unclear) = PlainKey::all(content);
         let more = keys.len().saturating_sub(KEYS);
         keys.truncate(KEYS);
-        Self { file: file.display().to_string(), keys, more, error: None }
+        Self { file: file.display().to_string(), keys, more, unclear, error: None }
+    }
+
+    /// True when nobody gets in by it.
+    pub fn is_idle(&self) -> bool {
+        self.keys.is_empty() && self.unclear == 0
     }
 
     /// In one line.
     pub fn describe(&self) -> String {
         const SHOWN: usize = 5;
         let shown: Vec<&str> = self.keys.iter().take(SHOWN).map(|key| key.fingerprint.as_str()).collect();
+        let shown = Some(shown.join(", ")).filter(|shown| !shown.is_empty());
         let more = match self.keys.len().saturating_sub(SHOWN) + self.more {
-            0 => String::new(),
-            more => format!(" and {more} more"),
+            0 => None,
+            more => Some(format!("{more} more")),
         };
-        format!("sshd also reads `{}` with {}{more}", self.file, shown.join(", "))
+        let unclear = (self.unclear > 0).then(|| unclear(self.unclear));
+        let with: Vec<String> = [shown, more, unclear].into_iter().flatten().collect();
+        format!("sshd also reads `{}` with {}", self.file, with.join(" and "))
     }
 }
 
@@ -415,7 +429,7 @@ impl Status {
         warnings
             .extend(partly.filter_map(|(name, access)| Some(format!("{name}: {}", access.reason.as_ref()?))));
         for row in self.accounts.values() {
-            let others = row.other_files.iter().filter(|other| !other.keys.is_empty());
+            let others = row.other_files.iter().filter(|other| !other.is_idle());
             warnings.extend(others.map(|other| format!("{}: {}", row.name, other.describe())));
         }
         let unheard = self.sshd.iter().filter_map(|sshd| sshd.error.as_ref());

@@ -505,7 +505,7 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     world.make_ssh("svc", DAEMON);
     world.put("svc", DAEMON, &format!("# mine\n{svc}\nnonsense\n"));
     fs::create_dir(world.ssh("root")).unwrap();
-    world.put("root", 0, &format!("command=\"x\" {root}\n"));
+    world.put("root", 0, &format!("no-pty,no-pty {root}\n"));
     // Managed by name, and the list says nothing of it, so its keys stay. A pipe holds nobody up.
     world.make_ssh("bob", BOB);
     world.put("bob", BOB, &key("bob"));
@@ -522,7 +522,8 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     assert_eq!((&files[1]["awaits_list"], &files[2]["awaits_list"]), (&true.into(), &false.into()));
     assert_eq!(files[0]["keys"][0]["fingerprint"], fingerprint(&root).as_str());
     let own = serde_json::json!({
-        "name": "svc", "uid": DAEMON, "file": world.file("svc").display().to_string(), "more": 0, "error": null, "awaits_list": false,
+        "name": "svc", "uid": DAEMON, "file": world.file("svc").display().to_string(), "more": 0, "unclear": 1,
+        "error": null, "awaits_list": false,
         "keys": [{"fingerprint": fingerprint(&svc), "type": "ssh-ed25519", "comment": "svc@host"}],
     });
     assert_eq!(files[2], own);

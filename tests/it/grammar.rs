@@ -3,11 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use authorized_keys_agent::model::found::FoundLine;
 use authorized_keys_agent::model::line::{Line, LineError};
 use authorized_keys_agent::model::policy::Policy;
 use tempfile::TempDir;
 
-use crate::sshd::{Admission, Sshd};
+use crate::sshd::{Admission, Sshd, fingerprint};
 use Expect::{Both, Dormant, Neither, Nothing, Ours, Stricter};
 
 mod keys;
@@ -435,6 +436,14 @@ fn special(sshd: &Sshd) -> Vec<Row> {
             Stricter(DAMAGED, "OpenSSL verifies no signature of it: rsa_ossl.c, OPENSSL_RSA_MAX_PUBEXP_BITS"),
         ),
         read(key("ssh-rsa", "ssh-rsa", &[&modulus(2048)]), Neither(DAMAGED)),
+        // The type in the blob may be a short name in any case, and have a NUL at its end.
+        read(key("ssh-ed25519", "ed25519", &[&[9; 32]]), Stricter(OTHER_TYPE, SECOND)),
+        read(key("ssh-ed25519", "ssh-ed25519\0", &[&[9; 32]]), Stricter(OTHER_TYPE, SECOND)),
+        read(key("ssh-rsa", "Rsa", &[&[1, 0, 1], &modulus(2048)]), Stricter(OTHER_TYPE, SECOND)),
+        read(key("rsa-sha2-512", "RSA\0", &[&[0, 1, 0, 1], &modulus(2048)]), Stricter(OTHER_TYPE, SECOND)),
+        read(key(SK_ED25519, "ed25519-sk", &[&[9; 32], b"ssh:\0"]), Stricter(OTHER_TYPE, SECOND)),
+        read(key("ED25519", "ED25519", &[&[9; 32]]), Neither(NOT_A_KEY)),
+        read(key(SK_ECDSA, "ECDSA-SK", &[b"nistp256", &point(P256, false), b"ssh:"]), Neither(OTHER_TYPE)),
         read(
             key("ssh-dss", "ssh-dss", &[&modulus(1024), &modulus(160), &[2], &modulus(1020)]),
             Ours("a DSA key"),
@@ -552,6 +561,33 @@ fn every_row_is_as_sshd_has_it() {
             wrong.push(format!(
                 "{line}\n  {expect:?}\n  we: {ours:?}\n  sshd: {written:?}, rendered: {rendered:?}"
             ));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+}
+
+/// What is found is named in whatever spelling sshd takes, by the fingerprint that sshd logs.
+#[test]
+fn every_key_that_sshd_takes_is_seen() {
+    let sshd = Sshd::new();
+    let mut rows: Vec<Row> = LINES.iter().enumerate().map(|(number, line)| row(number, line)).collect();
+    rows.extend(special(&sshd));
+    let mut wrong = Vec::new();
+    for row in &rows {
+        let found = FoundLine::read(&row.line);
+        let shown = row.line.split(|b| *b == 0).next().unwrap();
+        let good = match (row.expect, &found) {
+            (Both | Dormant | Stricter(..), FoundLine::Key(key)) => {
+                let offered = row.offered.as_deref().map(fingerprint);
+                Some(&key.fingerprint) == offered.or_else(|| sshd.fingerprint(shown)).as_ref()
+            }
+            (Both | Dormant | Stricter(..), _) => false,
+            (Nothing, found) => *found == FoundLine::Nothing,
+            // An sshd of another version may take it: it is named or counted.
+            (Neither(_) | Ours(_), found) => *found != FoundLine::Nothing || shown.is_empty(),
+        };
+        if !good {
+            wrong.push(format!("{}\n  {:?}\n  {found:?}", row.line.escape_ascii(), row.expect));
         }
     }
     assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));

@@ -103,6 +103,26 @@ fn a_list_that_changes_meanwhile_hides_no_planted_key() {
 }
 
 #[test]
+fn a_key_that_only_sshd_would_read_is_named_and_a_line_that_nobody_reads_is_counted() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    assert_eq!(world.pass(), 0);
+    let content = world.read("alice");
+    let rogue = key("rogue");
+    world.put("alice", ALICE, &format!("{content}no-pty,no-pty {rogue}\0hidden\nhello\n"));
+    assert_eq!(shown(&world.run(&["diff"]).stdout).matches(&fingerprint(&rogue)).count(), 1);
+    assert_eq!(world.pass(), 0);
+    let changes = &one(&world)["changes"];
+    let expected = serde_json::json!([
+        {"change": "added", "fingerprint": fingerprint(&rogue), "comment": "rogue"},
+        {"change": "unclear", "lines": 1},
+    ]);
+    assert_eq!(changes, &expected);
+    let text = shown(&world.run(&["incidents"]).stdout);
+    assert!(text.contains("\n  1 line that is not understood\n"), "{text}");
+}
+
+#[test]
 fn incidents_are_for_root_alone() {
     let world = World::new();
     world.approve("alice", "laptop", &key("alice@laptop"));

@@ -129,6 +129,15 @@ impl Sshd {
         refused
     }
 
+    /// What OpenSSH calls the key of a line, options and all; `None` where it finds none.
+    pub fn fingerprint(&self, line: &[u8]) -> Option<String> {
+        let path = self.path("line.pub");
+        fs::write(&path, [line, b"\n"].concat()).unwrap();
+        let output = limited("ssh-keygen").arg("-lf").arg(&path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said.split(' ').nth(1).filter(|_| output.status.success()).map(str::to_owned)
+    }
+
     /// A user certificate that nobody trusts; the key in it is beside it as `probe.pub`.
     pub fn certificate(&self) -> PathBuf {
         let certificate = self.path("probe-cert.pub");
@@ -218,7 +227,7 @@ fn read_admissions(log: &str, authorized_keys: &Path) -> HashMap<String, Admissi
 }
 
 /// `SHA256:…` of a line `type base64`, as sshd's log has it.
-fn fingerprint(public_key: &str) -> String {
+pub fn fingerprint(public_key: &str) -> String {
     let blob = Base64::decode_vec(public_key.split(' ').nth(1).unwrap()).unwrap();
     format!("SHA256:{}", Base64Unpadded::encode_string(Sha256::digest(blob).as_slice()))
 }

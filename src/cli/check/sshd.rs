@@ -170,7 +170,7 @@ pub(super) async fn others(
         let look = move || -> Vec<OtherFile> {
             let read = |path: &PathBuf| {
                 let content = keyfile::survey(&account, path).ok().flatten()?;
-                Some(OtherFile::new(path, &content)).filter(|other| !other.keys.is_empty())
+                Some(OtherFile::new(path, &content)).filter(|other| !other.is_idle())
             };
             files.iter().filter_map(read).collect()
         };
