@@ -17,6 +17,8 @@ pub mod id {
     pub const APPLIED: &str = "29eecd86d83640a28791c063a41ad406";
     /// A change by somebody else was undone.
     pub const REPAIRED: &str = "1e086f77428f49c0a8c7dafeab42ec30";
+    /// So many changes, undone or seen, were not said each.
+    pub const UNSAID: &str = "fa301c58b76e41f69bb79b674ebad140";
     /// Observe mode: a file differs.
     pub const DIFFERS: &str = "2c8212e9de284b8e9aab7e5cb425b1e6";
     /// A file could not be brought in line.
@@ -75,9 +77,11 @@ pub(super) fn applied(account: &AccountName, file: &Path, differences: &[Differe
 }
 
 pub(super) fn repaired(account: &AccountName, file: &Path, differences: &[Difference], recorded: &Recorded) {
+    let Some(before) = recorded.said else { return };
+    let not_said = Some(before).filter(|before| *before > 0);
     let undone = changes(differences).join(", ");
     let (incident, stood_ms) = (&recorded.id, recorded.stood_milliseconds);
-    tracing::warn!(message_id = id::REPAIRED, %account, file = %file.display(), undone, incident, stood_ms, "drift undone");
+    tracing::warn!(message_id = id::REPAIRED, %account, file = %file.display(), undone, incident, stood_ms, not_said, "drift undone");
 }
 
 pub(super) fn differs(
@@ -86,9 +90,20 @@ pub(super) fn differs(
     differences: &[Difference],
     recorded: Option<&Recorded>,
 ) {
+    let before = recorded.map_or(Some(0), |recorded| recorded.said);
+    let Some(before) = before else { return };
+    let not_said = Some(before).filter(|before| *before > 0);
     let seen = changes(differences).join(", ");
     let incident = recorded.map(|recorded| recorded.id.as_str());
-    tracing::warn!(message_id = id::DIFFERS, %account, file = %file.display(), seen, incident, "file differs, not written (mode = \"observe\")");
+    tracing::warn!(message_id = id::DIFFERS, %account, file = %file.display(), seen, incident, not_said, "file differs, not written (mode = \"observe\")");
+}
+
+pub(super) fn unsaid(account: &AccountName, not_said: u64) {
+    tracing::warn!(
+        message_id = id::UNSAID, %account, not_said,
+        hint = "agent incidents",
+        "more changes of this account came than were said each; none for a minute now"
+    );
 }
 
 pub(super) fn attributed(account: &AccountName, incident: &str, who: &Who) {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use crate::agent::pass::Enforcer;
 use crate::agent::seen::Seen;
-use crate::agent::{events, files};
+use crate::agent::{events, files, recorder};
 use crate::host::audit;
 use crate::model::account::AccountName;
 use crate::model::audit::Sought;
@@ -19,6 +19,8 @@ use crate::model::recent::News;
 pub(super) struct Recorded {
     pub(super) id: String,
     pub(super) stood_milliseconds: Option<u64>,
+    /// How many before it were not said; `None` when it is not said itself.
+    pub(super) said: Option<u64>,
 }
 
 /// One difference, with all that is known of it.
@@ -68,7 +70,7 @@ impl Enforcer {
                     own_pid: std::process::id(),
                 };
                 let (changes, more_changes) = Incident::changes(differences, wanted);
-                let incident = Incident {
+                let mut incident = Incident {
                     schema: SCHEMA,
                     id: id.clone(),
                     at,
@@ -85,15 +87,16 @@ impl Enforcer {
                     repeated: 0,
                     uncounted: 0,
                 };
-                let may_keep = |content: &Vec<u8>| {
-                    self.recent.may_keep(account, content.len().try_into().unwrap_or(u64::MAX))
-                };
-                let content = seen.content.filter(may_keep);
+                if !self.recent.may_keep(account, recorder::size(&incident)) {
+                    incident.shorten();
+                }
+                let content =
+                    seen.content.filter(|content| self.recent.may_keep(account, recorder::length(content)));
                 self.recorder.add(&directory, incident, content, sought);
                 id
             }
         };
-        Recorded { id, stood_milliseconds: stood }
+        Recorded { id, stood_milliseconds: stood, said: self.recent.may_say(account, now) }
     }
 
     /// Says once that an account has a rival; with its name, if that is still to come.
@@ -125,14 +128,20 @@ impl Enforcer {
 
     /// How long the next repair of an account waits for a rival's sake, if there is one.
     pub(super) fn back_off(&mut self, account: &AccountName, now: Timestamp) -> Option<Duration> {
-        self.recent.forget(now);
+        self.forget_changes(now);
         self.recent.rival(account).map(|rival| rival.wait).filter(|wait| !wait.is_zero())
     }
 
     /// Forgets what has been quiet for a minute.
     pub(super) fn forget_rivals(&mut self, now: Timestamp) {
-        self.recent.forget(now);
+        self.forget_changes(now);
         let recent = &self.recent;
         self.recorder.forget(|account| recent.knows(account));
+    }
+
+    fn forget_changes(&mut self, now: Timestamp) {
+        for (account, changes) in self.recent.forget(now) {
+            events::unsaid(&account, changes);
+        }
     }
 }

@@ -35,8 +35,10 @@ struct Shared {
 #[derive(Default)]
 struct State {
     queue: BTreeMap<String, Task>,
-    /// Bytes of content in the queue.
+    /// Bytes of what is to be written, in the queue and on the way to the disk.
     held: u64,
+    /// Incidents that there was no room for since the last one that was taken in.
+    lost: u64,
     /// A thread is there to see to the queue.
     at_work: bool,
     ending: bool,
@@ -49,10 +51,13 @@ struct State {
 /// What is to be done about one incident.
 enum Task {
     /// Write it, and look for who did it.
-    New(Box<Incident>, Option<Vec<u8>>, Sought),
+    New(Box<Incident>, Option<Vec<u8>>, Sought, Held),
     /// It came again.
     Again(More),
 }
+
+/// Bytes that it is counted with.
+type Held = u64;
 
 /// Incidents that wait to be written; only a disk that stands still makes so many.
 const QUEUE: usize = 1000;
@@ -85,18 +90,29 @@ impl Recorder {
     ) {
         {
             let mut state = locked(&self.shared);
-            if state.queue.len() >= QUEUE {
-                tracing::warn!(incident = incident.id, "incident not kept: too many at once");
+            let mut size = size(&incident);
+            if state.queue.len() >= QUEUE || state.held.saturating_add(size) > MOST_BYTES {
+                // A disk that stands still lets thousands go; the first says so.
+                if state.lost == 0 {
+                    tracing::warn!(incident = incident.id, "incident not kept: too many at once");
+                }
+                state.lost += 1;
                 return;
             }
-            let size = content.as_ref().map_or(0, |content| length(content));
-            let content = content.filter(|_| state.held.saturating_add(size) <= MOST_BYTES);
+            let more = content.as_ref().map_or(0, |content| length(content));
+            let content =
+                content.filter(|_| state.held.saturating_add(size).saturating_add(more) <= MOST_BYTES);
             match &content {
-                Some(_) => state.held += size,
+                Some(_) => size += more,
                 None => incident.lose_content(),
             }
+            let lost = std::mem::take(&mut state.lost);
+            if lost > 1 {
+                tracing::warn!(incidents = lost, "incidents not kept: too many at once");
+            }
+            state.held += size;
             let id = incident.id.clone();
-            state.queue.insert(id, Task::New(Box::new(incident), content, sought));
+            state.queue.insert(id, Task::New(Box::new(incident), content, sought, size));
         }
         self.wake(directory);
     }
@@ -144,6 +160,15 @@ impl Drop for Recorder {
     }
 }
 
+impl Task {
+    fn size(&self) -> u64 {
+        match self {
+            Self::New(.., size) => *size,
+            Self::Again(_) => 0,
+        }
+    }
+}
+
 /// One life of the thread.
 struct Burst<'a> {
     shared: &'a Shared,
@@ -178,12 +203,15 @@ impl<'a> Burst<'a> {
         loop {
             let (tasks, ending) = {
                 let mut state = locked(self.shared);
-                state.held = 0;
                 (std::mem::take(&mut state.queue), state.ending)
             };
             let idle = tasks.is_empty();
             for (id, task) in tasks {
+                let size = task.size();
                 self.take(&id, task, audited);
+                // Until now the memory was in use.
+                let mut state = locked(self.shared);
+                state.held = state.held.saturating_sub(size);
             }
             if !self.unknown.is_empty() && ask_at.is_none() {
                 let next = locked(self.shared).asked.map(|at| at + PAUSE);
@@ -233,7 +261,7 @@ impl<'a> Burst<'a> {
 
     fn take(&mut self, id: &str, task: Task, audited: bool) {
         match task {
-            Task::New(mut incident, content, sought) => {
+            Task::New(mut incident, content, sought, _) => {
                 if let Some(content) = &content
                     && let Err(error) = self.put(id, "content", content)
                 {
@@ -262,8 +290,7 @@ impl<'a> Burst<'a> {
     }
 
     fn save(&mut self, incident: &Incident) {
-        let mut bytes = serde_json::to_vec(incident).unwrap_or_default();
-        bytes.push(b'\n');
+        let bytes = written(incident);
         let saved = self.put(&incident.id, "json", &bytes);
         self.note(saved);
     }
@@ -351,15 +378,100 @@ struct Ends<'a>(&'a Shared);
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            locked(self.0).at_work = false;
+            let mut state = locked(self.0);
+            state.at_work = false;
+            state.held = state.queue.values().map(Task::size).sum();
         }
     }
 }
 
-fn length(bytes: &[u8]) -> u64 {
+/// The bytes of its file.
+fn written(incident: &Incident) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(incident).unwrap_or_default();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// The length of its file.
+pub(super) fn size(incident: &Incident) -> u64 {
+    length(&written(incident))
+}
+
+pub(super) fn length(bytes: &[u8]) -> u64 {
     u64::try_from(bytes.len()).unwrap_or(u64::MAX)
 }
 
 fn locked(shared: &Shared) -> MutexGuard<'_, State> {
     shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::model::incident::{Change, Evidence, Kept, SCHEMA, Undone};
+
+    fn incident(number: i64, comment: &str) -> (Incident, Sought) {
+        let account = AccountName::try_from("alice").unwrap();
+        let at = Timestamp::from_second(number).unwrap();
+        let added = Change::Added { fingerprint: "SHA256:x".to_owned(), comment: comment.to_owned() };
+        let incident = Incident {
+            schema: SCHEMA,
+            id: Incident::name(&account, at),
+            at,
+            last_at: at,
+            account,
+            file: String::new(),
+            changes: vec![added],
+            more_changes: 0,
+            stood_milliseconds: None,
+            stood_since: None,
+            undone: Undone::Replaced,
+            evidence: Some(Evidence { sha256: String::new(), bytes: 1, kept: Kept::Whole }),
+            who: None,
+            repeated: 0,
+            uncounted: 0,
+        };
+        let sought =
+            Sought { file: PathBuf::new(), inode: None, changed_at: None, undone_at: at, own_pid: 1 };
+        (incident, sought)
+    }
+
+    #[test]
+    fn a_disk_that_stands_still_costs_no_more_memory_than_is_kept() {
+        let mut recorder = Recorder::new();
+        // There is a thread, and it waits for the disk.
+        locked(&recorder.shared).at_work = true;
+        for number in 0..i64::try_from(QUEUE).unwrap() {
+            let (incident, sought) = incident(number, &"c".repeat(100_000));
+            recorder.add(Path::new(""), incident, Some(vec![0; 1 << 20]), sought);
+        }
+        let state = locked(&recorder.shared);
+        let mut sum = 0;
+        for task in state.queue.values() {
+            let Task::New(incident, content, ..) = task else { panic!("none came again") };
+            let kept = incident.evidence.as_ref().unwrap().kept;
+            assert_eq!(content.is_some(), kept == Kept::Whole);
+            sum += size(incident) + content.as_ref().map_or(0, |content| length(content));
+        }
+        assert!((MOST_BYTES / 2..=MOST_BYTES).contains(&sum), "{sum}");
+        assert!((sum..=MOST_BYTES).contains(&state.held), "{} held", state.held);
+        assert_eq!(state.lost, u64::try_from(QUEUE - state.queue.len()).unwrap());
+    }
+
+    #[test]
+    fn what_is_written_is_no_longer_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut recorder = Recorder::new();
+        for number in 0..10 {
+            let (incident, sought) = incident(number, "");
+            recorder.add(directory.path(), incident, Some(vec![0; 1000]), sought);
+        }
+        let shared = Arc::clone(&recorder.shared);
+        drop(recorder);
+        assert_eq!(locked(&shared).held, 0);
+        assert!(locked(&shared).queue.is_empty());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 20);
+    }
 }

@@ -248,8 +248,12 @@ pub fn surplus(kept: &[(String, u64)]) -> Vec<String> {
     gone
 }
 
-/// Changes of one incident that are kept; the account chooses how many there are.
-const CHANGES: usize = 200;
+/// Changes of one incident that are kept, and keys of each other file; the account chooses how many there are.
+const CHANGES: usize = 100;
+const KEYS: usize = 50;
+
+/// As many of both are kept of an incident for which there is little room.
+const FEW: usize = 5;
 
 /// What is added to an incident when it comes again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -289,6 +293,18 @@ impl Incident {
     pub fn lose_content(&mut self) {
         if let Some(evidence) = &mut self.evidence {
             evidence.kept = Kept::No;
+        }
+    }
+
+    /// There is little room for it: the first changes say what it was.
+    pub fn shorten(&mut self) {
+        self.more_changes += self.changes.len().saturating_sub(FEW);
+        self.changes.truncate(FEW);
+        for change in &mut self.changes {
+            if let Change::OtherFile { keys, more, .. } = change {
+                *more += keys.len().saturating_sub(FEW);
+                keys.truncate(FEW);
+            }
         }
     }
 
@@ -341,8 +357,8 @@ impl Change {
             Difference::DirectoryMode(mode) => Self::DirectoryMode { to: octal(*mode) },
             Difference::OtherFile(OtherFile { kind, keys, unclear, .. }) => Self::OtherFile {
                 kind: spelled(*kind),
-                keys: keys.iter().take(CHANGES).map(key).map(OtherKey::from).collect(),
-                more: keys.len().saturating_sub(CHANGES),
+                keys: keys.iter().take(KEYS).map(key).map(OtherKey::from).collect(),
+                more: keys.len().saturating_sub(KEYS),
                 unclear: *unclear,
             },
         }
@@ -398,5 +414,49 @@ mod tests {
         check(&[of("alice", 30, 1), of("bob", 16, 1 << 20)], &["0000-bob"]);
         check(&[of("alice", 3, 9 << 20)], &["0000-alice", "0001-alice"]);
         check(&[], &[]);
+    }
+
+    #[test]
+    fn what_an_account_chooses_is_bounded() {
+        let name =
+            |number: usize| KeyName { fingerprint: format!("SHA256:{number:043}"), comment: "c".repeat(200) };
+        let other = OtherFile {
+            path: "/home/alice/.ssh/authorized_keys2".into(),
+            kind: Kind::File,
+            keys: (0..10_000).map(name).collect(),
+            unclear: 7,
+        };
+        let mut differences = vec![Difference::OtherFile(other)];
+        differences.extend((0..10_000).map(|number| Difference::Added(name(number))));
+        let wanted = Wanted { content: Vec::new(), uid: 0, gid: 0, mode: 0o600 };
+        let (changes, more_changes) = Incident::changes(&differences, &wanted);
+        let listed = |change: &Change| match change {
+            Change::OtherFile { keys, more, unclear, .. } => (keys.len(), *more, *unclear),
+            _ => (0, 0, 0),
+        };
+        assert_eq!((changes.len(), more_changes, listed(&changes[0])), (100, 9_901, (50, 9_950, 7)));
+        let id = Incident::name(&AccountName::try_from("alice").unwrap(), Timestamp::UNIX_EPOCH);
+        let mut incident = Incident {
+            schema: SCHEMA,
+            id,
+            at: Timestamp::UNIX_EPOCH,
+            last_at: Timestamp::UNIX_EPOCH,
+            account: AccountName::try_from("alice").unwrap(),
+            file: String::new(),
+            changes,
+            more_changes,
+            stood_milliseconds: None,
+            stood_since: None,
+            undone: Undone::Replaced,
+            evidence: None,
+            who: None,
+            repeated: 0,
+            uncounted: 0,
+        };
+        assert!(serde_json::to_vec(&incident).unwrap().len() < 64 << 10);
+        incident.shorten();
+        let first = listed(&incident.changes[0]);
+        assert_eq!((incident.changes.len(), incident.more_changes, first), (5, 9_996, (5, 9_995, 7)));
+        assert!(serde_json::to_vec(&incident).unwrap().len() < 4 << 10);
     }
 }

@@ -289,7 +289,7 @@ fn a_thousand_drifts_stay_within_bounds_and_cost_nobody_else_anything() {
     let world = World::new();
     world.approve("alice", "laptop", &key("alice@laptop"));
     world.approve("bob", "laptop", &key("bob@laptop"));
-    let _agent = world.start();
+    let agent = world.start();
     let rogue = key("rogue of bob");
     append(&world, "bob", BOB, &rogue);
     let right = world.read("alice");
@@ -321,6 +321,38 @@ fn a_thousand_drifts_stay_within_bounds_and_cost_nobody_else_anything() {
     let bob = of("bob");
     assert_eq!(bob.len(), 1);
     assert!(content(&bob[0]).contains(&rogue));
+    // Bob's line, ten of alice's a minute, and then one a second.
+    let (lines, seconds) = (agent.log().matches("drift undone").count(), began.elapsed().as_secs());
+    let most = usize::try_from(1 + 10 * minutes + seconds).unwrap();
+    assert!((11..=most).contains(&lines), "{lines} lines in {seconds} s");
+    assert!(agent.log().contains("not_said="), "{}", agent.log());
+}
+
+/// Every account may write a megabyte, all of it one comment.
+#[test]
+fn long_comments_push_nothing_out_of_the_store() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    let _agent = world.start();
+    let first = key("the first");
+    append(&world, "alice", ALICE, &first);
+    one(&world);
+    let right = world.read("alice");
+    for number in 0..20 {
+        let long = format!("{} {}\n", numbered(number, "rogue"), "c".repeat(1_000_000));
+        fs::write(world.path("long"), long).unwrap();
+        let (long, file) = (world.path("long"), world.file("alice"));
+        shell_as(ALICE, &format!("cat {} >> {}", long.display(), file.display()));
+        wait("the repair", || world.read("alice") == right);
+    }
+    wait("the last incidents", || world.incidents().len() > 10);
+    let all = world.incidents();
+    assert_eq!(all[0]["changes"][0]["fingerprint"], fingerprint(&first));
+    let cut = |change: &Value| change["comment"].as_str().is_some_and(|comment| comment.ends_with("ccc..."));
+    assert!(all.iter().any(|incident| incident["changes"].as_array().unwrap().iter().any(cut)), "{all:#?}");
+    let files = fs::read_dir(world.path("state/incidents")).unwrap();
+    let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    assert!(bytes < 4 << 20, "{bytes}");
 }
 
 #[test]
