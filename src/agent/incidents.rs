@@ -65,6 +65,7 @@ impl Enforcer {
                 let sought = Sought {
                     file: file.to_owned(),
                     inode: seen.inode,
+                    directory: seen.directory,
                     changed_at: seen.since.map(|(at, _)| at),
                     undone_at: at,
                     own_pid: std::process::id(),

@@ -433,8 +433,14 @@ mod tests {
             repeated: 0,
             uncounted: 0,
         };
-        let sought =
-            Sought { file: PathBuf::new(), inode: None, changed_at: None, undone_at: at, own_pid: 1 };
+        let sought = Sought {
+            file: PathBuf::new(),
+            inode: None,
+            directory: None,
+            changed_at: None,
+            undone_at: at,
+            own_pid: 1,
+        };
         (incident, sought)
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::report::digest;
-use crate::host::keyfile::{Mark, Marked};
+use crate::host::keyfile::{Inode, Mark, Marked};
 use crate::model::account::AccountName;
 use crate::model::incident::{Evidence, Kept, MOST_BYTES, MOST_CONTENT, Since};
 use crate::model::plan::Found;
@@ -28,7 +28,9 @@ pub struct Seen {
     /// Since when it stood, at least.
     pub since: Option<(Timestamp, Since)>,
     /// Its inode, if it was a file.
-    pub inode: Option<u64>,
+    pub inode: Option<Inode>,
+    /// Inode number of its directory.
+    pub directory: Option<u64>,
     /// When the right file was in place again.
     pub undone_at: Option<Timestamp>,
 }
@@ -64,8 +66,9 @@ impl Seen {
         };
         let (evidence, content) = bytes.map(taken_down).unzip();
         let inode = before.file.map(|mark| mark.inode);
+        let directory = before.directory.map(|mark| mark.inode.1);
         let undone_at = after.and_then(|after| after.file.as_ref()).and_then(at);
-        Self { evidence, content, since, inode, undone_at }
+        Self { evidence, content, since, inode, directory, undone_at }
     }
 
     /// Another file with the marks `before` held `content`; once it was gone the marks were `after`.
@@ -73,8 +76,9 @@ impl Seen {
         let (evidence, content) = content.map(taken_down).unzip();
         let since = before.file.as_ref().and_then(at).map(|at| (at, Since::File));
         let inode = before.file.map(|mark| mark.inode);
+        let directory = before.directory.map(|mark| mark.inode.1);
         let undone_at = after.and_then(|after| after.directory.as_ref()).and_then(at);
-        Self { evidence, content, since, inode, undone_at }
+        Self { evidence, content, since, inode, directory, undone_at }
     }
 
     /// How long it stood until `now`, or until it was undone.

@@ -11,13 +11,19 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::incident::Who;
 
+/// Device, as `stat(2)` numbers it, and inode number. Where a file system gives its parts devices of their own, such as
+/// btrfs, the audit log has another one, and only the path tells.
+pub type Inode = (u64, u64);
+
 /// What is looked for.
 #[derive(Clone, Debug)]
 pub struct Sought {
     /// The file that was changed.
     pub file: PathBuf,
     /// The inode that stood there, where there was one.
-    pub inode: Option<u64>,
+    pub inode: Option<Inode>,
+    /// Inode number of its directory. This process names what it changes by descriptor, so that its calls have no path.
+    pub directory: Option<u64>,
     /// When it was changed, as far as is known.
     pub changed_at: Option<Timestamp>,
     /// When the change was undone.
@@ -41,12 +47,14 @@ struct Call {
 /// One thing that a call worked on.
 struct Item {
     path: PathBuf,
+    device: Option<u64>,
     inode: Option<u64>,
     is_parent: bool,
 }
 
 /// The last call in `records` that may have made the change: it succeeded, touched the file, its directory or its inode,
-/// and came before the change was complete.
+/// and came before the change was complete. What had stood there before this process put the right file in its place
+/// is gone by then, so who did that is not it; only what is still open can be written to later.
 pub fn find(records: &str, sought: &Sought) -> Option<Who> {
     let mut calls: BTreeMap<(Timestamp, u64), Call> = BTreeMap::new();
     for line in records.lines() {
@@ -59,12 +67,22 @@ pub fn find(records: &str, sought: &Sought) -> Option<Who> {
     // What was opened before the change time, and written to a moment later, has the time of its opening.
     let end = sought.changed_at.map_or(sought.undone_at, |at| at.min(sought.undone_at));
     let end = end.checked_add(TICK).unwrap_or(end);
-    let made = |call: &Call| {
-        let who = call.who.as_ref().filter(|who| who.pid != sought.own_pid)?;
-        let touched = call.touches(sought);
-        (touched && call.at.is_some_and(|at| at <= end)).then(|| who.clone())
+    // The log has milliseconds; a repair of this very change comes after it.
+    let repaired_before = |at: Timestamp| {
+        sought.changed_at.is_some_and(|changed| at.as_millisecond() < changed.as_millisecond())
     };
-    calls.values().rev().find_map(made)
+    let mut undone = false;
+    for call in calls.values().rev() {
+        let (Some(at), Some(who)) = (call.at.filter(|at| *at <= end), &call.who) else { continue };
+        if who.pid == sought.own_pid {
+            // By its number alone: to name nobody is better than to name the wrong one.
+            let is_here = |item: &Item| item.inode.is_some() && item.inode == sought.directory;
+            undone |= repaired_before(at) && (call.touches(sought) || call.items.iter().any(is_here));
+        } else if call.has(sought.inode) || (!undone && call.touches(sought)) {
+            return Some(who.clone());
+        }
+    }
+    None
 }
 
 impl Call {
@@ -90,23 +108,35 @@ impl Call {
             "PATH" => {
                 let name = text(get("name").unwrap_or_default());
                 let inode = get("inode").and_then(|inode| inode.parse().ok());
+                let device = get("dev").and_then(device);
                 let is_parent = get("nametype") == Some("PARENT");
-                self.items.push(Item { path: name.into(), inode, is_parent });
+                self.items.push(Item { path: name.into(), device, inode, is_parent });
             }
             _ => {}
         }
     }
 
+    fn has(&self, inode: Option<Inode>) -> bool {
+        inode.is_some() && self.items.iter().any(|item| item.device.zip(item.inode) == inode)
+    }
+
     fn touches(&self, sought: &Sought) -> bool {
         let directory = sought.file.parent().unwrap_or(Path::new("/"));
-        self.items.iter().any(|item| {
-            let path = tidy(&self.cwd.join(&item.path));
-            // The directory is an item of each call that makes or removes a name in it, whichever name.
-            (item.inode.is_some() && item.inode == sought.inode)
-                || path == sought.file
-                || (path == directory && !item.is_parent)
-        })
+        self.has(sought.inode)
+            || self.items.iter().any(|item| {
+                let path = tidy(&self.cwd.join(&item.path));
+                // The directory is an item of each call that makes or removes a name in it, whichever name.
+                path == sought.file || (path == directory && !item.is_parent)
+            })
     }
+}
+
+/// `major:minor`, hexadecimal, as the C library makes one number of them (`gnu_dev_makedev`).
+fn device(text: &str) -> Option<u64> {
+    let (major, minor) = text.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, 16).ok().map(u64::from);
+    let (major, minor) = (number(major)?, number(minor)?);
+    Some((major & !0xfff) << 32 | (major & 0xfff) << 8 | (minor & !0xff) << 12 | minor & 0xff)
 }
 
 /// A path without `.` and `..`, by its text alone.
@@ -168,12 +198,12 @@ mod tests {
         "type=PROCTITLE msg=audit(1800000000.100:41): proctitle=746565\n",
         "type=SYSCALL msg=audit(1800000000.110:40): arch=c000003e syscall=257 success=yes exit=3 items=2 pid=10 auid=1000 uid=1000 comm=\"ssh\" exe=\"/usr/bin/ssh\" key=\"authorized_keys\"\n",
         "type=CWD msg=audit(1800000000.110:40): cwd=\"/home/alice/.ssh\"\n",
-        "type=PATH msg=audit(1800000000.110:40): item=0 name=\"/home/alice/.ssh/\" inode=70 nametype=PARENT\n",
-        "type=PATH msg=audit(1800000000.110:40): item=1 name=\"known_hosts\" inode=72 nametype=CREATE\n",
+        "type=PATH msg=audit(1800000000.110:40): item=0 name=\"/home/alice/.ssh/\" inode=70 dev=fd:01 nametype=PARENT\n",
+        "type=PATH msg=audit(1800000000.110:40): item=1 name=\"known_hosts\" inode=72 dev=fd:01 nametype=CREATE\n",
         "----\n",
         "type=SYSCALL msg=audit(1800000000.140:42): arch=c000003e syscall=82 success=yes exit=0 items=4 ppid=1 pid=99 auid=4294967295 uid=0 gid=0 comm=\"agent\" exe=\"/usr/bin/authorized-keys-agent\" key=\"authorized_keys\"\n",
         "type=CWD msg=audit(1800000000.140:42): cwd=\"/\"\n",
-        "type=PATH msg=audit(1800000000.140:42): item=0 name=\"/home/alice/.ssh\" inode=70 nametype=PARENT\n",
+        "type=PATH msg=audit(1800000000.140:42): item=0 name=\"/\" inode=70 dev=fd:01 nametype=PARENT\n",
         "node=web1 type=SYSCALL msg=audit(1800000001.000:43): syscall=263 success=yes items=2 pid=12 auid=4294967295 uid=1001 comm=6120622F63 exe=2F7573722F62696E2F6D79207064 key=\"authorized_keys\"\n",
         "node=web1 type=CWD msg=audit(1800000001.000:43): cwd=\"/home/bob/.ssh\"\n",
         "node=web1 type=PATH msg=audit(1800000001.000:43): item=0 name=\"../.ssh/authorized_keys\" inode=81 nametype=DELETE\n",
@@ -182,13 +212,21 @@ mod tests {
         "type=SYSCALL msg=audit(broken): pid=\ntype=\n\u{0}\n",
     );
 
+    /// `fd:01`.
+    const DISK: u64 = 0xfd01;
+
     fn find(file: &str, inode: Option<u64>, changed: Option<i64>, undone: i64) -> Option<Who> {
+        find_on(DISK, file, inode, changed, undone)
+    }
+
+    fn find_on(disk: u64, file: &str, inode: Option<u64>, changed: Option<i64>, undone: i64) -> Option<Who> {
         let at = |millis| Timestamp::from_millisecond(1_800_000_000_000 + millis).unwrap();
         super::find(
             RECORDS,
             &Sought {
                 file: file.into(),
-                inode,
+                inode: inode.map(|inode| (disk, inode)),
+                directory: Some(70),
                 changed_at: changed.map(at),
                 undone_at: at(undone),
                 own_pid: 99,
@@ -213,14 +251,21 @@ mod tests {
     fn nobody_is_named_for_what_another_call_did() {
         assert_eq!(find("/home/alice/.ssh/authorized_keys", Some(71), Some(20), 30), None, "it came later");
         assert_eq!(find("/home/carol/.ssh/authorized_keys", Some(9), None, 5000), None, "another file");
-        let own = find("/home/alice/.ssh/authorized_keys", None, Some(2000), 3000).unwrap();
-        assert_eq!(own.pid, 11, "the agent's own repair is not it");
+        let file = "/home/alice/.ssh/authorized_keys";
+        assert_eq!(find(file, Some(71), Some(100), 200).unwrap().pid, 11, "its own repair does not hide it");
+        assert_eq!(find(file, None, Some(2000), 3000), None, "what was done before had been undone");
+        assert_eq!(find(file, Some(5), Some(2000), 3000), None);
+        let open = find(file, Some(71), Some(2000), 3000).unwrap();
+        assert_eq!(open.pid, 11, "a file that was opened before the repair, and moved there after it");
+        assert_eq!(find("/home/carol/x", Some(71), None, 3000).unwrap().pid, 11);
+        assert_eq!(find_on(0xfd02, "/home/carol/x", Some(71), None, 3000), None, "another disk");
         assert_eq!(
             super::find(
                 "",
                 &Sought {
                     file: "/".into(),
                     inode: None,
+                    directory: None,
                     changed_at: None,
                     undone_at: Timestamp::UNIX_EPOCH,
                     own_pid: 1
@@ -228,5 +273,15 @@ mod tests {
             ),
             None
         );
+    }
+
+    #[test]
+    fn a_device_is_numbered_as_stat_has_it() {
+        let check = |text: &str, expected: Option<u64>| assert_eq!(device(text), expected, "{text}");
+        check("fd:01", Some(0xfd01));
+        check("00:2f", Some(0x2f));
+        check("103:12345", Some(0x1231_0345));
+        check("none", None);
+        check("fd:x", None);
     }
 }

@@ -73,8 +73,8 @@ pub struct Mark {
     pub of: Marked,
     /// Seconds and nanoseconds since 1970, by the clock of its file system.
     pub changed_at: (i64, i64),
-    /// Its inode number.
-    pub inode: u64,
+    /// Which one it is.
+    pub inode: Inode,
 }
 
 /// What a [`Mark`] is of.

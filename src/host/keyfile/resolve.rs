@@ -277,7 +277,7 @@ fn mark_again(here: &Held, witness: &mut dyn Witness) {
 }
 
 pub(super) fn mark(of: Marked, stat: &FileStat) -> Mark {
-    Mark { of, changed_at: (stat.st_ctime, stat.st_ctime_nsec), inode: stat.st_ino }
+    Mark { of, changed_at: (stat.st_ctime, stat.st_ctime_nsec), inode: inode(stat) }
 }
 
 fn read_at_most(file: &File, limit: u64) -> nix::Result<Option<Vec<u8>>> {
