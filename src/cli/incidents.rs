@@ -130,8 +130,8 @@ fn describe(told: &Told) -> String {
         let _ = writeln!(t, "  and {} more", incident.more_changes);
     }
     let stood = match (incident.stood_milliseconds, incident.stood_since) {
-        (Some(stood), Some(Since::Seen)) => format!("stood {} after it was first seen", duration(stood)),
-        (Some(stood), _) => format!("stood {}", duration(stood)),
+        (Some(stood), Some(Since::Seen)) => format!("stood {} after it was first seen", brief(stood)),
+        (Some(stood), _) => format!("stood {}", brief(stood)),
         (None, _) => "stood for an unknown time".to_owned(),
     };
     let undone = match incident.undone {
@@ -194,15 +194,12 @@ fn said(change: &Change) -> String {
     }
 }
 
-/// In the unit that a person would take.
-fn duration(milliseconds: u64) -> String {
-    let seconds = milliseconds / 1000;
-    match seconds {
-        0 => format!("{milliseconds} ms"),
-        1..60 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+/// What is over in a moment is told in finer units.
+fn brief(milliseconds: u64) -> String {
+    match milliseconds {
+        0..1000 => format!("{milliseconds} ms"),
+        1000..60_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
+        _ => super::duration(i64::try_from(milliseconds / 1000).unwrap_or(i64::MAX)),
     }
 }
 
@@ -227,5 +224,16 @@ mod tests {
             let error = point(text, now, &zone).unwrap_err().to_string();
             assert!(error.starts_with("not a time"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn how_long_it_stood_is_told_in_the_unit_that_a_person_would_take() {
+        let check = |milliseconds, expected: &str| assert_eq!(brief(milliseconds), expected);
+        check(0, "0 ms");
+        check(999, "999 ms");
+        check(1_950, "1.9 s");
+        check(61_999, "1 min 1 s");
+        check(7_265_000, "2 h 1 min");
+        check(90_000_000, "1 d 1 h");
     }
 }

@@ -273,6 +273,16 @@ fn provenance(key: &KeyStatus) -> String {
     text
 }
 
+/// Seconds in the two largest units that matter.
+fn duration(seconds: i64) -> String {
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
 /// What a pass changed, or would change, account by account.
 fn describe_report(mut report: Report, grants: &Grants) -> String {
     report.differences.sort_by(|a, b| a.0.cmp(&b.0));

@@ -22,6 +22,8 @@ use crate::model::status::{
     AccountState, AccountStatus, Health, ListStatus, SshdStatus, Status, UnmanagedFile,
 };
 
+use super::duration;
+
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
 Exit status:
@@ -485,14 +487,4 @@ fn describe_sshd(t: &mut String, status: &Status, now: Timestamp) {
 fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
-}
-
-/// Seconds in the two largest units that matter.
-fn duration(seconds: i64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
 }
