@@ -154,13 +154,7 @@ pub async fn run(
             renew = Instant::now();
             full_check = full_check.min(last_full + STORM_PAUSE);
         }
-        if matches!(trigger, Trigger::Startup | Trigger::Reload) {
-            said = enforcer.summary();
-            service.ready(&said);
-        } else if said != enforcer.summary() {
-            said = enforcer.summary();
-            service.says(&said);
-        }
+        tell(service, trigger, &mut said, enforcer.summary());
         if full {
             // Now that everything is in force and said to be.
             let told = Arc::clone(&pending);
@@ -221,6 +215,17 @@ pub async fn run(
     }
     service.stopping();
     Ok(())
+}
+
+/// Tells the service manager how things are, when it waits for that or when it is news.
+fn tell(service: Service, trigger: Trigger, said: &mut String, summary: String) {
+    let is_news = *said != summary;
+    *said = summary;
+    if matches!(trigger, Trigger::Startup | Trigger::Reload) {
+        service.ready(said);
+    } else if is_news {
+        service.says(said);
+    }
 }
 
 /// sshd waits for the first pass no longer than this: what hangs by then may hang for ever.

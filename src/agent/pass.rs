@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -600,27 +601,7 @@ impl Enforcer {
             }
             Outcome::Replaced { differences, backup } => {
                 self.unsettled.remove(name);
-                if let Some(backup) = backup {
-                    for difference in &differences {
-                        if let Difference::Added(key) = difference {
-                            events::first_run(name, &path, &key.fingerprint, &backup);
-                        }
-                    }
-                }
-                let foreign =
-                    drift.as_ref().and_then(|(wanted, seen)| self.foreign(name, wanted, seen, &differences));
-                if !self.is_drift(name, wanted) {
-                    events::applied(name, &path, &differences);
-                }
-                if let Some(((wanted, seen), foreign)) = drift.zip(foreign) {
-                    let undone = Undone::Replaced;
-                    let (account, file, differences) = (name, path.as_path(), foreign.as_slice());
-                    let recorded =
-                        self.incident(Found { account, file, differences, wanted, seen, undone }, now);
-                    events::repaired(name, &path, differences, &recorded);
-                    self.drifted(name, differences, now);
-                    self.name_rival(name);
-                }
+                self.say_replaced(name, &path, &differences, backup, drift, now);
                 (AccountState::InSync, None, differences)
             }
             Outcome::Refused { reason, differences, began } => {
@@ -664,6 +645,35 @@ impl Enforcer {
             row.removed_keys = removed.take(REMOVED).collect();
         }
         (!differences.is_empty()).then(|| (name.clone(), differences))
+    }
+
+    /// A file was replaced: for the list, for the first time, or since somebody else had changed it.
+    fn say_replaced(
+        &mut self,
+        account: &AccountName,
+        file: &Path,
+        differences: &[Difference],
+        backup: Option<PathBuf>,
+        drift: Option<(&Wanted, Seen)>,
+        now: Timestamp,
+    ) {
+        if let Some(backup) = backup {
+            for difference in differences {
+                if let Difference::Added(key) = difference {
+                    events::first_run(account, file, &key.fingerprint, &backup);
+                }
+            }
+        }
+        if !self.is_drift(account, drift.as_ref().map(|(wanted, _)| *wanted)) {
+            events::applied(account, file, differences);
+        }
+        let Some((wanted, seen)) = drift else { return };
+        let Some(foreign) = self.foreign(account, wanted, &seen, differences) else { return };
+        let (differences, undone) = (foreign.as_slice(), Undone::Replaced);
+        let recorded = self.incident(Found { account, file, differences, wanted, seen, undone }, now);
+        events::repaired(account, file, differences, &recorded);
+        self.drifted(account, differences, now);
+        self.name_rival(account);
     }
 
     /// Writes what is in force, if it changed; in observe mode nothing is.

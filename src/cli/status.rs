@@ -81,23 +81,8 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
             status.problems.push(format!("{}; what the enforcer says is not known", events::chain(&error)));
         }
     }
-    let unverified = match Enforcer::new(Config { mode: Mode::Observe, ..config.clone() }, super::zone(), now)
-    {
-        Ok(mut enforcer) => {
-            let unverified = if enforcer.is_new() {
-                compare(&mut status, &mut enforcer, now).await
-            } else {
-                verify(&mut status, &mut enforcer, now).await
-            };
-            if process::is_root() {
-                look_at_sessions(&mut status, &enforcer, now);
-                ask_sshd(&mut status, &enforcer, now).await;
-            }
-            status.weigh_access();
-            unverified
-        }
-        Err(error) => Some(events::chain(&error)),
-    };
+    let unverified =
+        look(&mut status, config.clone(), now).await.unwrap_or_else(|error| Some(events::chain(&error)));
     let unseen = add_fetch(&mut status, &config, now);
     let unverified = unverified.or(unseen);
     status.settle_health();
@@ -106,6 +91,25 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
         status.health = Health::Stopped;
     }
     (status, unverified)
+}
+
+/// Looks at all that this user may look at; gives why that was not all.
+async fn look(status: &mut Status, config: Config, now: Timestamp) -> Result<Option<String>, StoreError> {
+    let mut enforcer = Enforcer::new(config, super::zone(), now)?;
+    let unverified = if enforcer.is_new() {
+        // Nothing is to be written.
+        let config = Config { mode: Mode::Observe, ..enforcer.config().clone() };
+        enforcer = Enforcer::new(config, super::zone(), now)?;
+        compare(status, &mut enforcer, now).await
+    } else {
+        verify(status, &mut enforcer, now).await
+    };
+    if process::is_root() {
+        look_at_sessions(status, &enforcer, now);
+        ask_sshd(status, &enforcer, now).await;
+    }
+    status.weigh_access();
+    Ok(unverified)
 }
 
 /// Where nothing is in force, compares the files with the stored list, as the enforcer does in observe mode.
