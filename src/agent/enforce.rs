@@ -123,6 +123,7 @@ pub async fn run(
     // Accounts whose repair waits, for a rival's sake.
     let mut waiting: BTreeMap<AccountName, Instant> = BTreeMap::new();
     let (mut full_check, mut last_full, mut renew) = (Instant::now(), Instant::now(), Instant::now());
+    let mut alive = Instant::now();
     'work: loop {
         let full = only.is_none();
         waiting.retain(|name, _| only.as_ref().is_some_and(|only| !only.contains(name)));
@@ -170,7 +171,8 @@ pub async fn run(
             let next = waiting.values().min().copied();
             let question = enforcer.next_question();
             break tokio::select! {
-                () = service.heartbeat() => {
+                () = service.heartbeat(alive) => {
+                    alive = Instant::now();
                     service.alive();
                     continue;
                 }

@@ -174,7 +174,7 @@ pub async fn run(
             ready = true;
             service.ready(&said);
         }
-        let due = Instant::now() + wait;
+        let (due, mut alive) = (Instant::now() + wait, Instant::now());
         loop {
             // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
             tokio::select! {
@@ -194,7 +194,10 @@ pub async fn run(
                     }
                 },
                 () = tokio::time::sleep_until(due) => break,
-                () = service.heartbeat() => service.alive(),
+                () = service.heartbeat(alive) => {
+                    alive = Instant::now();
+                    service.alive();
+                }
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio::time::Instant;
 
 /// The service that this process is, or is not.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +24,11 @@ impl Service {
         Self { watchdog: None, speaks: false }
     }
 
-    /// The next moment to say that the loop works, three times in the time that systemd allows; never without a
-    /// watchdog. Cancel-safe: it only sleeps.
-    pub async fn heartbeat(&self) {
+    /// The next moment to say that the loop works, which it last was `at`: three times in the time that systemd allows; never
+    /// without a watchdog. Cancel-safe: it only sleeps, and however often it is begun anew, it ends at the same time.
+    pub async fn heartbeat(&self, at: Instant) {
         match self.watchdog {
-            Some(allowed) => tokio::time::sleep(allowed / 3).await,
+            Some(allowed) => tokio::time::sleep_until(at + allowed / 3).await,
             None => std::future::pending().await,
         }
     }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
-use crate::world::{World, key, wait};
+use crate::world::{Ends, World, key, wait};
 
 /// Every file of the agent's and what would change if it were written.
 fn stamps(world: &World) -> BTreeMap<PathBuf, (u64, i64, i64)> {
@@ -45,4 +47,32 @@ fn many_passes_write_nothing_and_say_nothing() {
 fn attempts(world: &World) -> u64 {
     let text = fs::read_to_string(world.path("fetch-run/fetch.json")).unwrap();
     serde_json::from_str::<serde_json::Value>(&text).unwrap()["attempts"].as_u64().unwrap()
+}
+
+/// The watchdog is fed by time, not by quiet: what the fetcher does every moment is no reason to starve it.
+#[test]
+fn a_loop_that_is_woken_all_the_time_still_says_that_it_works() {
+    let mut world = World::new();
+    world.every = "100ms".to_owned();
+    world.tables = "[verify]\nevery = \"1h\"".to_owned();
+    world.approve("alice", "laptop", &key("alice"));
+    world.run(&["fetch", "--once"]);
+    let path = world.path("notify");
+    let told = UnixDatagram::bind(&path).unwrap();
+    told.set_nonblocking(true).unwrap();
+    let _fetcher = Ends(world.agent(&["fetch"]).stderr(Stdio::null()).spawn().unwrap());
+    world.environment.push(("NOTIFY_SOCKET", path.display().to_string()));
+    world.environment.push(("WATCHDOG_USEC", "900000".to_owned()));
+    let _agent = world.start_with(&["enforce"]);
+    let begun = attempts(&world);
+    let mut beats = 0;
+    let mut buffer = [0; 4096];
+    wait("the watchdog to be fed", || {
+        while let Ok(length) = told.recv(&mut buffer) {
+            // A pass says so too; there is none but the first, and what sshd's answer brings about.
+            beats += String::from_utf8_lossy(&buffer[..length]).matches("WATCHDOG=1").count();
+        }
+        beats >= 12
+    });
+    assert!(attempts(&world) > begun + 10, "it was woken meanwhile");
 }
