@@ -264,7 +264,7 @@ fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness
     }
     let access_list = flags::has_access_list(&file);
     let limit = READ_LIMIT.max(u64::try_from(expected).unwrap_or(u64::MAX));
-    let content = read_at_most(&file, limit).map_err(look_at)?;
+    let content = read_at_most(&file, limit, u64::try_from(stat.st_size).unwrap_or(0)).map_err(look_at)?;
     witness.changed(mark(Marked::File, &fstat(&file).map_err(look_at)?));
     Ok(Found::File(FoundFile { access_list, ..found_file(&stat, content) }))
 }
@@ -280,8 +280,10 @@ pub(super) fn mark(of: Marked, stat: &FileStat) -> Mark {
     Mark { of, changed_at: (stat.st_ctime, stat.st_ctime_nsec), inode: inode(stat) }
 }
 
-fn read_at_most(file: &File, limit: u64) -> nix::Result<Option<Vec<u8>>> {
-    let mut content = Vec::new();
+/// With room for `expected` bytes it takes two calls, and not one for each doubling of the room.
+fn read_at_most(file: &File, limit: u64, expected: u64) -> nix::Result<Option<Vec<u8>>> {
+    let room = usize::try_from(expected.min(limit).saturating_add(1)).unwrap_or(0);
+    let mut content = Vec::with_capacity(room);
     let read = file.take(limit.saturating_add(1)).read_to_end(&mut content);
     match read {
         Ok(_) => Ok(u64::try_from(content.len()).is_ok_and(|length| length <= limit).then_some(content)),
