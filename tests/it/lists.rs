@@ -357,7 +357,7 @@ fn an_acceptance_that_nobody_took_is_worth_nothing_later() {
     let world = World::new();
     let lines = approve_many(&world, 2);
     let agent = world.start();
-    crate::world::signal("STOP", agent.pid());
+    crate::world::halt(agent.pid());
     (0..2).for_each(|i| world.revoke("alice", &format!("k{i}")));
     assert_eq!(world.run(&["sync", "--accept-removals", "--timeout", "1"]).status.code(), Some(2));
     crate::world::signal("CONT", agent.pid());

@@ -25,8 +25,8 @@ use serde_json::Value;
 use crate::access::{assert_in, assert_out, by_key, configure, world, written, written_access};
 use crate::faults::{steps_in, traced};
 use crate::world::{
-    ALICE, BOB, Ends, MALLORY, World, comes_true, fingerprint, key, litter, pair, shell_as, shown, signal,
-    wait,
+    ALICE, BOB, Ends, MALLORY, World, comes_true, fingerprint, halt, key, litter, pair, shell_as, shown,
+    signal, wait,
 };
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
@@ -67,18 +67,6 @@ fn repaired(world: &World) -> u64 {
 
 fn others(world: &World, account: &str) -> Value {
     world.account(account)["other_files"].clone()
-}
-
-/// SIGSTOP, until it is: one thread takes the signal, and the others go on until it does.
-fn halt(pid: u32) {
-    signal("STOP", pid);
-    let is_halted = |task: fs::DirEntry| {
-        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
-    };
-    wait("every thread to stop", || {
-        fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(is_halted)
-    });
 }
 
 /// In a world whose sshd reads both files, after the first passes.

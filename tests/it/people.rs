@@ -31,7 +31,7 @@ fn status_tells_the_truth_at_every_stage() {
     }
     assert!(!text.contains('\x1b'), "no colour where it is not a terminal");
     // Frozen, the enforcer repairs nothing; the status says what is on disk, not what was said before.
-    crate::world::signal("STOP", agent.pid());
+    crate::world::halt(agent.pid());
     world.put("alice", ALICE, &key("rogue"));
     let seen = world.status();
     crate::world::signal("CONT", agent.pid());
@@ -208,7 +208,7 @@ fn sync_asks_the_running_services_and_waits() {
         shown(&sync.stdout)
     );
     assert!(world.read("alice").contains(&second));
-    crate::world::signal("STOP", agent.0.id());
+    crate::world::halt(agent.0.id());
     let late = world.run(&["sync", "--timeout", "1"]);
     crate::world::signal("CONT", agent.0.id());
     assert_eq!(late.status.code(), Some(2));

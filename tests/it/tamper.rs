@@ -10,7 +10,7 @@ use std::time::Instant;
 use serde_json::Value;
 
 use crate::sshd::Sshd;
-use crate::world::{ALICE, MALLORY, World, fingerprint, key, litter, shell_as, signal, wait};
+use crate::world::{ALICE, MALLORY, World, fingerprint, halt, key, litter, shell_as, signal, wait};
 
 /// The file is what it was, in every respect.
 fn whole(world: &World, content: &str) -> bool {
@@ -222,7 +222,7 @@ fn what_was_refused_is_tried_again_without_an_event() {
     };
     as_alice(&format!("echo '{}' >> {f}", key("rogue"), f = world.file("alice").display()));
     wait("the repair", || world.read("alice") == content);
-    signal("STOP", agent.pid());
+    halt(agent.pid());
     fs::write(world.file("alice"), key("rogue")).unwrap();
     fs::hard_link(world.file("alice"), world.home("alice").join("link")).unwrap();
     flag("+i");
@@ -244,7 +244,7 @@ fn flags_that_lock_a_planted_key_in_are_cleared() {
     let all = [("i", &file), ("a", &file), ("i", &ssh), ("a", &ssh)].map(|(flag, on)| (flag, on, 0o700));
     for (flag, on, mode) in all.into_iter().chain([("i", &ssh, 0o300), ("a", &ssh, 0o300)]) {
         let what = format!("chattr +{flag} {} of mode {mode:o}", on.display());
-        signal("STOP", agent.pid());
+        halt(agent.pid());
         fs::write(&file, format!("{}\n", key("rogue"))).unwrap();
         fs::set_permissions(&ssh, fs::Permissions::from_mode(mode)).unwrap();
         let set = Command::new("chattr").arg(format!("+{flag}")).arg(on).status().unwrap();

@@ -319,6 +319,18 @@ pub fn signal(name: &str, pid: u32) {
     assert!(sent.success());
 }
 
+/// SIGSTOP, until it is: one thread takes the signal, and the others go on until it does.
+pub fn halt(pid: u32) {
+    signal("STOP", pid);
+    let is_halted = |task: fs::DirEntry| {
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
+    };
+    wait("every thread to stop", || {
+        fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(is_halted)
+    });
+}
+
 /// Runs a shell script as another user, with only that user's rights.
 pub fn shell_as(uid: u32, script: &str) -> Output {
     let id = uid.to_string();
