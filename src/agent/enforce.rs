@@ -255,7 +255,7 @@ async fn in_time(
             () = signals.stopped(), if stop_at.is_none() => stop_at = Some(Instant::now() + LAST_WORK),
             () = tokio::time::sleep_until(ready_at), if awaited => {
                 awaited = false;
-                service.ready("the first look at all files is not over: something does not answer");
+                service.ready("the first look at all files is not over yet");
             }
             () = tokio::time::sleep_until(stop_at.unwrap_or(ready_at)), if stop_at.is_some() => return (None, true),
         }
