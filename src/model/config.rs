@@ -615,6 +615,8 @@ mod tests {
         check_error("[accounts]\nfile = \"%x/y\"", "only %h, %u, %U and %%");
         check_error("[policy]\noptions = [\"restrictive\"]", "not an option");
         check_error("[policy]\nalgorithms = [\"ssh-dss\"]", "never accepted");
+        check_error("[policy]\nalgorithms = [\"ecdsa-sha2-nistp265\"]", "not a key type: ssh-ed25519, ");
+        check_error("[policy]\nalgorithms = []", "names no key type");
         check_error("[guard]\nmax-removed = 2.0", "0.0 to 1.0");
         check_error("[guard]\nconfirmations = 0", "at least 1");
         check_error("[paths]\nstate-dir = \"x\"", "absolute path");

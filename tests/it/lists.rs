@@ -302,6 +302,32 @@ fn break_glass_keys_stay_whatever_the_list_says() {
     wait("the end of it", || !world.read("alice").contains(&glass));
 }
 
+/// Whoever can write to that file would be let in everywhere.
+#[test]
+fn a_break_glass_file_that_others_can_write_to_counts_as_it_was() {
+    let world = World::new();
+    let (glass, planted, file) = (key("break-glass"), key("planted"), world.path("break-glass"));
+    let open = |mode: u32| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    world.approve("alice", "laptop", &key("normal"));
+    fs::write(&file, &planted).unwrap();
+    open(0o666);
+    assert_eq!(world.pass(), 1);
+    assert!(!world.read("alice").contains(&planted), "it was so from the beginning");
+    fs::write(&file, &glass).unwrap();
+    open(0o600);
+    assert_eq!(world.pass(), 0);
+    assert!(world.read("alice").contains(&glass));
+    fs::write(&file, &planted).unwrap();
+    open(0o620);
+    assert_eq!(world.pass(), 1);
+    assert!(world.read("alice").contains(&glass) && !world.read("alice").contains(&planted));
+    assert!(world.problems().contains("can be changed by others than root"), "{}", world.problems());
+    open(0o600);
+    std::os::unix::fs::chown(&file, Some(ALICE), None).unwrap();
+    assert_eq!(world.pass(), 1);
+    assert!(world.read("alice").contains(&glass) && !world.read("alice").contains(&planted));
+}
+
 #[test]
 fn a_first_list_without_a_usable_key_empties_nothing() {
     let short = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7 short";
