@@ -170,7 +170,7 @@ pub(super) fn first_run(account: &AccountName, file: &Path, fingerprint: &str, b
 }
 
 pub(super) fn other_file(account: &AccountName, other: &OtherFile) {
-    let keys: Vec<&str> = other.keys.iter().take(20).map(|key| key.fingerprint.as_str()).collect();
+    let keys: Vec<&str> = other.found.keys.iter().take(20).map(|key| key.fingerprint.as_str()).collect();
     let (file, keys) = (crate::model::escape::escaped(&other.file), keys.join(", "));
     tracing::warn!(
         message_id = id::OTHER_FILE, %account, file, keys,

@@ -22,7 +22,7 @@ use crate::model::config::{Location, Mode};
 use crate::model::incident::Undone;
 use crate::model::others::{DEFAULT, Others};
 use crate::model::plan::{Difference, Kind, OtherFile, Wanted, keys_in};
-use crate::model::status::{self, AccountState};
+use crate::model::status::{self, AccountState, InFile};
 
 /// What is to be done about the other files of one account.
 #[derive(Debug, Default)]
@@ -124,7 +124,7 @@ pub(super) fn settle(
         };
         if found.of_root || !(guards || *remove && observed) {
             let content = found.content.unwrap_or_default();
-            seen.left.push(status::OtherFile::new(&location.path, &content));
+            seen.left.push(status::OtherFile::new(&location.path, InFile::read(&content)));
         } else if observed {
             let other = named(location, &found);
             let evidence = seen::Seen::beside(found.content, &marks, None);
@@ -137,12 +137,12 @@ pub(super) fn settle(
         for path in &files.elsewhere {
             match keyfile::survey(&job.target.account, path) {
                 Ok(content) => {
-                    let file = content.map(|content| status::OtherFile::new(path, &content));
-                    seen.left.extend(file.filter(|file| !file.is_idle()));
+                    let found =
+                        content.map(|content| InFile::read(&content)).filter(|found| !found.is_idle());
+                    seen.left.extend(found.map(|found| status::OtherFile::new(path, found)));
                 }
                 Err(refusal @ Refusal::Io { .. }) => {
-                    let error = Some(refusal.explained());
-                    seen.left.push(status::OtherFile { error, ..status::OtherFile::new(path, &[]) });
+                    seen.left.push(status::OtherFile::new(path, InFile::unread(refusal.explained())));
                 }
                 // Who may not look at the managed file either is told so.
                 Err(_) => {}
@@ -214,8 +214,8 @@ impl Seen {
 
     fn refuse_for(&mut self, path: &Path, found: Option<&Beside>, reason: &str) {
         let content = found.and_then(|found| found.content.as_deref()).unwrap_or_default();
-        let file =
-            status::OtherFile { error: Some(reason.to_owned()), ..status::OtherFile::new(path, content) };
+        let found = InFile { error: Some(reason.to_owned()), ..InFile::read(content) };
+        let file = status::OtherFile::new(path, found);
         self.refused
             .get_or_insert(format!("sshd also reads `{}`, which is not taken away: {reason}", file.file));
         self.left.push(file);
@@ -295,7 +295,7 @@ impl Enforcer {
         let in_home = Others::of(entries, account, managed).in_home;
         let is_there =
             |file: &str| in_home.iter().any(|location| location.path.display().to_string() == file);
-        others.iter().any(|other| other.error.is_some() && is_there(&other.file))
+        others.iter().any(|other| other.found.error.is_some() && is_there(&other.file))
     }
 
     /// Takes what was seen into the status; gives what was taken away or, in observe mode, would be.
@@ -326,7 +326,7 @@ impl Enforcer {
         let state = row.state;
         let news: Vec<_> = left.iter().filter(|other| !before.1.contains(other)).collect();
         for other in news.into_iter().filter(|_| self.publishing) {
-            match &other.error {
+            match &other.found.error {
                 Some(reason) => events::refused(name, &format!("`{}`: {reason}", other.file)),
                 None => events::other_file(name, other),
             }

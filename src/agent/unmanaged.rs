@@ -10,12 +10,11 @@ use std::time::Duration;
 use crate::agent::sshd::Answer;
 use crate::host::keyfile;
 use crate::model::account::{Account, AccountName};
-use crate::model::status::{PlainKey, UnmanagedFile};
+use crate::model::status::{InFile, UnmanagedFile};
 
-/// Accounts that are looked at, files with keys that are listed, and keys of each.
+/// Accounts that are looked at, and files with keys that are listed.
 const ACCOUNTS: usize = 2000;
 const FILES: usize = 200;
-const KEYS: usize = 50;
 
 /// How long one account may take, and how many may take that long before the rest is left alone.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -62,8 +61,8 @@ pub fn look(answer: &Answer, local: Vec<Account>, managed: impl Fn(&AccountName)
             } else {
                 let (account, files) = &work[begin];
                 let path = files.first().cloned().unwrap_or_default();
-                let error = Some("its file system does not answer".to_owned());
-                all.files.push(UnmanagedFile { error, ..named(account, &path) });
+                let found = InFile::unread("its file system does not answer".to_owned());
+                all.files.push(UnmanagedFile { found, ..named(account, &path) });
                 (begin, hanging) = (begin + 1, hanging + 1);
                 break;
             }
@@ -79,23 +78,15 @@ fn named(account: &Account, path: &std::path::Path) -> UnmanagedFile {
         name: account.name.as_str().to_owned(),
         uid: account.uid,
         file: path.display().to_string(),
-        keys: Vec::new(),
-        more: 0,
-        unclear: 0,
-        error: None,
+        found: InFile::default(),
         awaits_list: false,
     }
 }
 
 fn read(account: &Account, path: &std::path::Path) -> Option<UnmanagedFile> {
-    let content = match keyfile::survey(account, path) {
-        Ok(content) => content?,
-        Err(refusal) => {
-            return Some(UnmanagedFile { error: Some(refusal.explained()), ..named(account, path) });
-        }
+    let found = match keyfile::survey(account, path) {
+        Ok(content) => Some(InFile::read(&content?)).filter(|found| !found.is_idle())?,
+        Err(refusal) => InFile::unread(refusal.explained()),
     };
-    let (mut keys, unclear) = PlainKey::all(&content);
-    let more = keys.len().saturating_sub(KEYS);
-    keys.truncate(KEYS);
-    (!keys.is_empty() || unclear > 0).then(|| UnmanagedFile { keys, more, unclear, ..named(account, path) })
+    Some(UnmanagedFile { found, ..named(account, path) })
 }

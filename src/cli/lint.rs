@@ -15,6 +15,7 @@ use crate::model::escape::escaped;
 use crate::model::lint::{Draft, Remark, lint};
 use crate::model::openssh::Version;
 use crate::model::policy::Policy;
+use crate::model::preflight::count;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -104,9 +105,4 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
         bail!("larger than {LARGEST} bytes");
     }
     Ok(bytes)
-}
-
-fn count(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }

@@ -29,7 +29,8 @@ use crate::model::desired::Grants;
 use crate::model::escape::escaped;
 use crate::model::found::unclear;
 use crate::model::plan::{Difference, Kind, OtherFile};
-use crate::model::status::KeyStatus;
+use crate::model::preflight::count;
+use crate::model::status::{InFile, KeyStatus};
 
 /// Makes this host's authorized_keys say exactly what the approved list says.
 ///
@@ -288,6 +289,24 @@ fn describe_report(mut report: Report, grants: &Grants) -> String {
     report.differences.sort_by(|a, b| a.0.cmp(&b.0));
     let describe = |(account, differences): &(_, Vec<_>)| describe_changes(account, differences, grants);
     report.differences.iter().map(describe).collect()
+}
+
+/// What stands in a file that is not the managed one, a line each.
+fn describe_keys(text: &mut String, indent: &str, found: &InFile) {
+    let InFile { keys, more, unclear: lines, error } = found;
+    for key in keys {
+        let (algorithm, comment) = (escaped(&key.algorithm), escaped(&key.comment));
+        let _ = writeln!(text, "{indent}{} {algorithm} {comment}", key.fingerprint);
+    }
+    if *more > 0 {
+        let _ = writeln!(text, "{indent}and {}", count(*more, "more key"));
+    }
+    if *lines > 0 {
+        let _ = writeln!(text, "{indent}{}", unclear(*lines));
+    }
+    if let Some(error) = error {
+        let _ = writeln!(text, "{indent}{}", escaped(error));
+    }
 }
 
 /// What goes with another file.

@@ -69,16 +69,7 @@ fn describe_kept(text: &mut String) {
     let kept = unmanaged::look(&answer, local, |_| false);
     for file in kept.files {
         let _ = writeln!(text, "kept    {}, into the image with", escaped(&file.file));
-        for key in &file.keys {
-            let (algorithm, comment) = (escaped(&key.algorithm), escaped(&key.comment));
-            let _ = writeln!(text, "        {} {algorithm} {comment}", key.fingerprint);
-        }
-        if file.more > 0 {
-            let _ = writeln!(text, "        and {} more", file.more);
-        }
-        if let Some(error) = &file.error {
-            let _ = writeln!(text, "        what nobody could look at: {}", escaped(error));
-        }
+        super::describe_keys(text, "        ", &file.found);
     }
     if kept.cut {
         text.push_str("and more, which are not listed\n");

@@ -16,8 +16,8 @@ use crate::model::access::Verdict;
 use crate::model::account::AccountName;
 use crate::model::config::{Config, Mode};
 use crate::model::escape::escaped;
-use crate::model::found::unclear;
 use crate::model::list::FetchReport;
+use crate::model::preflight::count;
 use crate::model::status::{
     AccountState, AccountStatus, Health, ListStatus, SshdStatus, Status, UnmanagedFile,
 };
@@ -153,7 +153,7 @@ async fn verify(status: &mut Status, enforcer: &mut Enforcer, now: Timestamp) ->
     for (name, seen, others) in seen {
         let Some(account) = status.accounts.get_mut(&name) else { continue };
         let (others, left, refused) = others.describe();
-        account.other_files.retain(|other| other.error.is_some() && !others.is_empty());
+        account.other_files.retain(|other| other.found.error.is_some() && !others.is_empty());
         account.other_files.extend(left);
         let seen = match (seen, refused) {
             (Found::InSync, Some(reason)) => Found::Refused { reason, differences: others, began: false },
@@ -411,19 +411,7 @@ fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
     }
     for other in &account.other_files {
         let _ = writeln!(t, "  other file: {}", escaped(&other.file));
-        for key in &other.keys {
-            let _ =
-                writeln!(t, "    {} {} {}", key.fingerprint, escaped(&key.algorithm), escaped(&key.comment));
-        }
-        if other.more > 0 {
-            let _ = writeln!(t, "    and {}", count(other.more, "more key"));
-        }
-        if other.unclear > 0 {
-            let _ = writeln!(t, "    {}", unclear(other.unclear));
-        }
-        if let Some(error) = &other.error {
-            let _ = writeln!(t, "    {}", escaped(error));
-        }
+        super::describe_keys(t, "    ", &other.found);
     }
     for key in &account.keys {
         let expires = match key.expires_at {
@@ -445,26 +433,9 @@ fn describe_unmanaged(t: &mut String, status: &Status) {
         if !files.is_empty() {
             let _ = writeln!(t, "\n{title} (local accounts, looked at just now)");
         }
-        for UnmanagedFile { name, uid, file, keys, more, unclear: lines, error, .. } in files {
+        for UnmanagedFile { name, uid, file, found, .. } in files {
             let _ = writeln!(t, "{name}  uid {uid}  {}", escaped(file));
-            for key in keys {
-                let _ = writeln!(
-                    t,
-                    "  {} {} {}",
-                    key.fingerprint,
-                    escaped(&key.algorithm),
-                    escaped(&key.comment)
-                );
-            }
-            if *more > 0 {
-                let _ = writeln!(t, "  and {}", count(*more, "more key"));
-            }
-            if *lines > 0 {
-                let _ = writeln!(t, "  {}", unclear(*lines));
-            }
-            if let Some(error) = error {
-                let _ = writeln!(t, "  {}", escaped(error));
-            }
+            super::describe_keys(t, "  ", found);
         }
     }
     if status.unmanaged_cut {
@@ -486,9 +457,4 @@ fn describe_sshd(t: &mut String, status: &Status, now: Timestamp) {
         let accounts = count(sshd.unasked, "account");
         let _ = writeln!(t, "         not asked about {accounts}, as its configuration has a `Match`");
     }
-}
-
-fn count(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }

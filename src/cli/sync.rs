@@ -147,7 +147,7 @@ fn changes(before: Option<&Status>, after: &Status) -> String {
         let taken = taken.map(|key| format!("  - {} {}", key.fingerprint, key.comment));
         let others = known.map(|account| account.other_files.as_slice()).unwrap_or_default();
         let gone = others.iter().filter(|other| account.other_files.iter().all(|o| o.file != other.file));
-        let gone = gone.flat_map(|other| other.keys.iter().map(|key| (other.file.as_str(), key)));
+        let gone = gone.flat_map(|other| other.found.keys.iter().map(|key| (other.file.as_str(), key)));
         let line = |(file, PlainKey { fingerprint, comment, .. }): (&str, &PlainKey)| {
             format!("  - {fingerprint} {comment}  ({})", escaped(file))
         };

@@ -137,7 +137,15 @@ pub const REMOVED: usize = 20;
 pub struct OtherFile {
     /// Which.
     pub file: String,
-    /// The keys in it.
+    /// What is in it; its error also says why it is still there, where that is not by intent.
+    #[serde(flatten)]
+    pub found: InFile,
+}
+
+/// Keys in a file that is not the managed one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InFile {
+    /// The keys.
     pub keys: Vec<PlainKey>,
     /// Keys that are not listed, as there are too many.
     #[serde(default)]
@@ -145,7 +153,7 @@ pub struct OtherFile {
     /// Lines that may be keys: this program does not understand them, and sshd may.
     #[serde(default)]
     pub unclear: usize,
-    /// Why it is still there, or could not be looked at, where that is not by intent.
+    /// Why it could not be looked at.
     #[serde(default)]
     pub error: Option<String>,
 }
@@ -178,17 +186,9 @@ pub struct UnmanagedFile {
     pub uid: u32,
     /// The file.
     pub file: String,
-    /// The keys in it.
-    pub keys: Vec<PlainKey>,
-    /// Keys that are not listed, as there are too many.
-    #[serde(default)]
-    pub more: usize,
-    /// Lines that may be keys: this program does not understand them, and sshd may.
-    #[serde(default)]
-    pub unclear: usize,
-    /// Why it could not be looked at.
-    #[serde(default)]
-    pub error: Option<String>,
+    /// What is in it.
+    #[serde(flatten)]
+    pub found: InFile,
     /// The config manages the account, and no list has spoken of it: the first one that does takes the file over.
     #[serde(default)]
     pub awaits_list: bool,
@@ -310,11 +310,24 @@ mod shared {
     }
 }
 
-impl PlainKey {
-    /// The keys in the bytes of an authorized_keys file, and how many lines may be keys besides.
-    pub fn all(content: &[u8]) -> (Vec<Self>, usize) {
+impl InFile {
+    /// What the bytes of an authorized_keys file are; of very many keys only so many are listed.
+    pub fn read(content: &[u8]) -> Self {
+        const KEYS: usize = 50;
         let found = FoundKeys::read(content);
-        (found.keys.into_iter().map(Self::from).collect(), found.unclear)
+        let more = found.keys.len().saturating_sub(KEYS);
+        let keys = found.keys.into_iter().take(KEYS).map(PlainKey::from).collect();
+        Self { keys, more, unclear: found.unclear, error: None }
+    }
+
+    /// Nothing but why it could not be looked at, or is still there.
+    pub fn unread(error: String) -> Self {
+        Self { error: Some(error), ..Self::default() }
+    }
+
+    /// True when nobody gets in by it.
+    pub fn is_idle(&self) -> bool {
+        self.keys.is_empty() && self.unclear == 0
     }
 }
 
@@ -326,30 +339,22 @@ impl From<FoundKey> for PlainKey {
 }
 
 impl OtherFile {
-    /// `content` is what stands in `file`; of very many keys only so many are listed.
-    pub fn new(file: &Path, content: &[u8]) -> Self {
-        const KEYS: usize = 50;
-        let (mut keys, unclear) = PlainKey::all(content);
-        let more = keys.len().saturating_sub(KEYS);
-        keys.truncate(KEYS);
-        Self { file: file.display().to_string(), keys, more, unclear, error: None }
-    }
-
-    /// True when nobody gets in by it.
-    pub fn is_idle(&self) -> bool {
-        self.keys.is_empty() && self.unclear == 0
+    /// This was `found` in `file`.
+    pub fn new(file: &Path, found: InFile) -> Self {
+        Self { file: file.display().to_string(), found }
     }
 
     /// In one line.
     pub fn describe(&self) -> String {
         const SHOWN: usize = 5;
-        let shown: Vec<&str> = self.keys.iter().take(SHOWN).map(|key| key.fingerprint.as_str()).collect();
+        let InFile { keys, more, unclear: lines, .. } = &self.found;
+        let shown: Vec<&str> = keys.iter().take(SHOWN).map(|key| key.fingerprint.as_str()).collect();
         let shown = Some(shown.join(", ")).filter(|shown| !shown.is_empty());
-        let more = match self.keys.len().saturating_sub(SHOWN) + self.more {
+        let more = match keys.len().saturating_sub(SHOWN) + more {
             0 => None,
             more => Some(format!("{more} more")),
         };
-        let unclear = (self.unclear > 0).then(|| unclear(self.unclear));
+        let unclear = (*lines > 0).then(|| unclear(*lines));
         let with: Vec<String> = [shown, more, unclear].into_iter().flatten().collect();
         format!("sshd also reads `{}` with {}", self.file, with.join(" and "))
     }
@@ -429,7 +434,7 @@ impl Status {
         warnings
             .extend(partly.filter_map(|(name, access)| Some(format!("{name}: {}", access.reason.as_ref()?))));
         for row in self.accounts.values() {
-            let others = row.other_files.iter().filter(|other| !other.is_idle());
+            let others = row.other_files.iter().filter(|other| !other.found.is_idle());
             warnings.extend(others.map(|other| format!("{}: {}", row.name, other.describe())));
         }
         let unheard = self.sshd.iter().filter_map(|sshd| sshd.error.as_ref());

@@ -16,7 +16,7 @@ use crate::model::config::{Config, Mode};
 use crate::model::desired::Grants;
 use crate::model::others::Others;
 use crate::model::preflight::Finding;
-use crate::model::status::OtherFile;
+use crate::model::status::{InFile, OtherFile};
 
 /// How long sshd may take for all of it.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -170,7 +170,9 @@ pub(super) async fn others(
         let look = move || -> Vec<OtherFile> {
             let read = |path: &PathBuf| {
                 let content = keyfile::survey(&account, path).ok().flatten()?;
-                Some(OtherFile::new(path, &content)).filter(|other| !other.is_idle())
+                Some(InFile::read(&content))
+                    .filter(|found| !found.is_idle())
+                    .map(|found| OtherFile::new(path, found))
             };
             files.iter().filter_map(read).collect()
         };
