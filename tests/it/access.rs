@@ -602,17 +602,8 @@ fn an_sshd_that_hangs_holds_nobody_up() {
 fn a_missing_privsep_directory_is_unknown_until_it_is_there() {
     let world = world(PLAIN);
     world.approve("alice", "laptop", &key("alice"));
-    // A `/run` of the world's own, in which sshd has not started yet.
     let own_run = world.path("own-run");
-    fs::create_dir(&own_run).unwrap();
-    let mut command = world.command("sh");
-    command
-        .args(["-c", "mount --bind \"$1\" /run && shift && exec \"$@\"", "sh"])
-        .arg(&own_run)
-        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
-        .arg("--config")
-        .arg(world.config())
-        .arg("run");
+    let mut command = world.before_sshd(&["run"]);
     let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
     wait("the complaint", || {
         written(&world)["sshd"]["error"].as_str().is_some_and(|error| error.contains("privilege separation"))

@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms};
-use authorized_keys_agent::model::account::Account;
-use authorized_keys_agent::model::config::{Location, Owner};
+use authorized_keys_agent::model::config::Owner;
 use authorized_keys_agent::model::plan::{Found, Wanted, differences};
 
 use crate::world::{ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, wait};
@@ -16,17 +15,7 @@ const CONTENT: &str = "# ours\n";
 
 /// alice's file, worked on directly.
 fn target(world: &World, owner: Owner) -> Target {
-    let home = world.home("alice");
-    Target {
-        account: Account { name: "alice".try_into().unwrap(), uid: ALICE, gid: ALICE, home: home.clone() },
-        location: Location {
-            in_home: true,
-            directories: vec![".ssh".to_owned()],
-            file: "authorized_keys".to_owned(),
-            path: home.join(".ssh/authorized_keys"),
-        },
-        owner,
-    }
+    world.target("authorized_keys", owner)
 }
 
 fn wanted(owner: Owner) -> Wanted {

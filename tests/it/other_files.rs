@@ -18,8 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms};
-use authorized_keys_agent::model::account::Account;
-use authorized_keys_agent::model::config::{Location, Owner};
+use authorized_keys_agent::model::config::Owner;
 use serde_json::Value;
 
 use crate::access::{assert_in, assert_out, by_key, configure, world, written, written_access};
@@ -258,22 +257,6 @@ fn nothing_is_taken_before_the_list_says_who_gets_in() {
     assert!(is_gone(&second(&world, "alice")) && world.keys("alice") == 1);
 }
 
-/// The agent in a world whose sshd has not started since the host booted.
-fn before_sshd(world: &World, arguments: &[&str]) -> Command {
-    let own_run = world.path("own-run");
-    fs::create_dir_all(&own_run).unwrap();
-    let mut command = world.command("sh");
-    command
-        .args(["-c", "mount --bind \"$1\" /run && shift && exec \"$@\"", "sh"])
-        .arg(&own_run)
-        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
-        .arg("--config")
-        .arg(world.config())
-        .args(arguments)
-        .stderr(fs::File::create(world.path("log")).unwrap());
-    command
-}
-
 #[test]
 fn before_sshd_runs_what_it_read_last_counts() {
     let world =
@@ -283,7 +266,7 @@ fn before_sshd_runs_what_it_read_last_counts() {
     plant(&second, ALICE, &format!("{}\n", key("rogue")));
     plant(&third, ALICE, &format!("{}\n", key("rogue")));
     fs::remove_file(world.path("run/status.json")).unwrap();
-    let agent = Ends(before_sshd(&world, &["run"]).spawn().unwrap());
+    let agent = Ends(world.before_sshd(&["run"]).spawn().unwrap());
     wait("the first pass", || world.path("run/status.json").exists());
     assert!(is_gone(&third), "not even once the first pass is done");
     wait("the complaint", || written(&world)["sshd"]["error"].is_string());
@@ -291,7 +274,7 @@ fn before_sshd_runs_what_it_read_last_counts() {
     drop(agent);
     // Seen by nobody: not the configuration but its absence is what is new.
     plant(&third, ALICE, &format!("{}\n", key("rogue")));
-    before_sshd(&world, &["enforce", "--once"]).status().unwrap();
+    world.before_sshd(&["enforce", "--once"]).status().unwrap();
     assert!(is_gone(&third) && !is_gone(&second));
 }
 
@@ -302,7 +285,7 @@ fn where_sshd_never_said_what_it_reads_its_default_counts() {
     let (second, third) = (second(&world, "alice"), world.ssh("alice").join("other"));
     plant(&second, ALICE, &format!("{}\n", key("rogue")));
     plant(&third, ALICE, &format!("{}\n", key("rogue")));
-    let _agent = Ends(before_sshd(&world, &["run"]).spawn().unwrap());
+    let _agent = Ends(world.before_sshd(&["run"]).spawn().unwrap());
     wait("the second file to go", || is_gone(&second));
     assert!(!is_gone(&third) && world.path("state/backups/alice.authorized_keys2").exists());
 }
@@ -314,7 +297,7 @@ fn where_the_configuration_names_files_nothing_goes_before_sshd_says_which() {
     world.approve("alice", "laptop", &key("alice"));
     let second = second(&world, "alice");
     plant(&second, ALICE, &format!("{}\n", key("rogue")));
-    let _agent = Ends(before_sshd(&world, &["run"]).spawn().unwrap());
+    let _agent = Ends(world.before_sshd(&["run"]).spawn().unwrap());
     wait("the list", || world.keys("alice") == 1);
     world.approve("alice", "phone", &key("phone"));
     wait("the next list", || world.read("alice").contains("phone"));
@@ -703,17 +686,7 @@ fn what_cannot_be_copied_the_first_time_is_put_aside() {
 }
 
 fn target(world: &World, file: &str) -> Target {
-    let home = world.home("alice");
-    Target {
-        account: Account { name: "alice".try_into().unwrap(), uid: ALICE, gid: ALICE, home: home.clone() },
-        location: Location {
-            in_home: true,
-            directories: vec![".ssh".to_owned()],
-            file: file.to_owned(),
-            path: home.join(".ssh").join(file),
-        },
-        owner: Owner::Account,
-    }
+    world.target(file, Owner::Account)
 }
 
 const TERMS: Terms<'_> = Terms { wanted_still: &|| true, clear_obstacles: true };

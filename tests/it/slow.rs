@@ -2,23 +2,29 @@
 //!
 //! strace holds a system call for a while, as a busy journal, an exhausted volume or a dead server would.
 
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::world::{ALICE, BOB, Ends, World, key, wait};
 
-/// `run`, with every `call` on `path` (or everywhere) held for `seconds`.
-fn start_slow(world: &World, call: &str, seconds: u32, path: Option<&std::path::Path>) -> Ends {
+/// One half, or both (`run`), below strace with these arguments.
+fn start_traced(world: &World, arguments: &[&str], paths: &[PathBuf], half: &str) -> Ends {
     let mut command = world.command("strace");
-    command.args(["-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={call}")]);
-    command.args(["-e", &format!("inject={call}:delay_enter={}", u64::from(seconds) * 1_000_000)]);
-    if let Some(path) = path {
+    command.args(["-f", "-qqq", "-o", "/dev/null"]).args(arguments);
+    for path in paths {
         command.arg("-P").arg(path);
     }
-    command.arg(env!("CARGO_BIN_EXE_authorized-keys-agent")).arg("--config").arg(world.config()).arg("run");
+    command.arg(env!("CARGO_BIN_EXE_authorized-keys-agent")).arg("--config").arg(world.config()).arg(half);
     // The agent goes with strace: a tracer that is killed lets its tracee run on.
     let mut guarded = std::process::Command::new("setpriv");
     guarded.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
     Ends(guarded.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+}
+
+/// One half, or both, with every `call` on `paths` (or everywhere) held for `seconds`.
+fn start_slow(world: &World, call: &str, seconds: u32, paths: &[PathBuf], half: &str) -> Ends {
+    let inject = format!("inject={call}:delay_enter={}", u64::from(seconds) * 1_000_000);
+    start_traced(world, &["-e", &format!("trace={call}"), "-e", &inject], paths, half)
 }
 
 /// Ends the agent itself, which strace leaves running when it is killed.
@@ -35,7 +41,7 @@ fn a_replacement_that_takes_longer_than_anybody_waits_is_finished() {
     for account in ["alice", "bob"] {
         world.approve(account, "laptop", &key(account));
     }
-    let slow = start_slow(&world, "renameat", 3, None);
+    let slow = start_slow(&world, "renameat", 3, &[], "run");
     wait("both files", || world.read("alice").contains("alice") && world.read("bob").contains("bob"));
     let content = world.read("alice");
     world.put("alice", ALICE, &key("rogue"));
@@ -68,28 +74,8 @@ fn homes_that_hang_keep_the_others_waiting_for_a_moment_only() {
     std::fs::write(world.path("passwd"), passwd).unwrap();
     world.approve("bob", "laptop", &key("bob"));
     world.run(&["fetch", "--once"]);
-    let mut command = world.command("strace");
-    command.args([
-        "-f",
-        "-qqq",
-        "-o",
-        "/dev/null",
-        "-e",
-        "trace=mkdirat",
-        "-e",
-        "inject=mkdirat:delay_enter=120000000",
-    ]);
-    for name in &names {
-        command.arg("-P").arg(world.home(name));
-    }
-    command
-        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
-        .arg("--config")
-        .arg(world.config())
-        .arg("enforce");
-    let mut guarded = std::process::Command::new("setpriv");
-    guarded.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
-    let slow = Ends(guarded.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let homes: Vec<PathBuf> = names.iter().map(|name| world.home(name)).collect();
+    let slow = start_slow(&world, "mkdirat", 120, &homes, "enforce");
     wait("bob's file", || world.read("bob").contains("bob"));
     wait("the others to be reported", || names.iter().all(|name| world.account(name)["state"] == "refused"));
     // Who waits for a pass that hangs waits for ever; a stop does not.
@@ -104,7 +90,7 @@ fn an_account_whose_disk_hangs_is_alone_with_it() {
     }
     assert_eq!(world.pass(), 0);
     let (alice, bob) = (world.read("alice"), world.read("bob"));
-    let slow = start_slow(&world, "renameat", 12, Some(&world.ssh("alice")));
+    let slow = start_slow(&world, "renameat", 12, &[world.ssh("alice")], "run");
     wait("the running agent", || world.status()["health"] != "stopped");
     world.put("alice", ALICE, &key("rogue"));
     wait("alice to be reported", || world.status()["problems"].to_string().contains("alice is refused"));
@@ -141,17 +127,8 @@ fn puts_a_watch_on(world: &World) -> bool {
 fn a_list_whose_directory_comes_while_it_is_looked_for_is_seen() {
     let world = World::new();
     world.approve("alice", "laptop", &key("alice"));
-    let mut command = world.command("strace");
-    command.args(["-f", "-qqq", "-o", "/dev/null", "-e", "trace=inotify_add_watch"]);
-    command.args(["-e", "inject=inotify_add_watch:delay_enter=500000:when=1..2"]);
-    command
-        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
-        .arg("--config")
-        .arg(world.config())
-        .arg("enforce");
-    let mut guarded = std::process::Command::new("setpriv");
-    guarded.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
-    let slow = Ends(guarded.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let held = "inject=inotify_add_watch:delay_enter=500000:when=1..2";
+    let slow = start_traced(&world, &["-e", "trace=inotify_add_watch", "-e", held], &[], "enforce");
     wait("the watch on what is above", || puts_a_watch_on(&world));
     std::fs::create_dir(world.path("fetch-state")).unwrap();
     wait("the first pass", || world.path("run/status.json").exists());

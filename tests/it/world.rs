@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use authorized_keys_agent::host::keyfile::Target;
+use authorized_keys_agent::model::account::Account;
+use authorized_keys_agent::model::config::{Location, Owner};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -115,6 +118,21 @@ impl World {
         self.ssh(account).join("authorized_keys")
     }
 
+    /// A file in alice's `.ssh`, to be worked on directly.
+    pub fn target(&self, file: &str, owner: Owner) -> Target {
+        let home = self.home("alice");
+        Target {
+            location: Location {
+                in_home: true,
+                directories: vec![".ssh".to_owned()],
+                file: file.to_owned(),
+                path: home.join(".ssh").join(file),
+            },
+            account: Account { name: "alice".try_into().unwrap(), uid: ALICE, gid: ALICE, home },
+            owner,
+        }
+    }
+
     pub fn read(&self, account: &str) -> String {
         fs::read_to_string(self.file(account)).unwrap_or_default()
     }
@@ -191,6 +209,22 @@ impl World {
     pub fn agent(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(env!("CARGO_BIN_EXE_authorized-keys-agent"));
         command.arg("--config").arg(self.config()).args(arguments);
+        command
+    }
+
+    /// The agent on a host whose sshd has not started since it booted: with a `/run` of the world's own.
+    pub fn before_sshd(&self, arguments: &[&str]) -> Command {
+        let own_run = self.path("own-run");
+        fs::create_dir_all(&own_run).unwrap();
+        let mut command = self.command("sh");
+        command
+            .args(["-c", "mount --bind \"$1\" /run && shift && exec \"$@\"", "sh"])
+            .arg(&own_run)
+            .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+            .arg("--config")
+            .arg(self.config())
+            .args(arguments)
+            .stderr(fs::File::create(self.path("log")).unwrap());
         command
     }
 
