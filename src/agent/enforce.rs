@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::agent::events::chain;
-use crate::agent::pass::{Enforcer, List, Report, Terms};
+use crate::agent::pass::{Enforcer, List, Report, Terms, due};
 use crate::agent::start::{Asked, Signals, StartError};
 use crate::agent::work::{AgentWatches, Subject};
 use crate::agent::{Trigger, files};
@@ -123,7 +123,7 @@ pub async fn run(
     // Accounts whose repair waits, for a rival's sake.
     let mut waiting: BTreeMap<AccountName, Instant> = BTreeMap::new();
     let (mut full_check, mut last_full, mut renew) = (Instant::now(), Instant::now(), Instant::now());
-    let mut alive = Instant::now();
+    let mut heartbeat = service.heartbeat();
     'work: loop {
         let full = only.is_none();
         waiting.retain(|name, _| only.as_ref().is_some_and(|only| !only.contains(name)));
@@ -171,8 +171,7 @@ pub async fn run(
             let next = waiting.values().min().copied();
             let question = enforcer.next_question();
             break tokio::select! {
-                () = service.heartbeat(alive) => {
-                    alive = Instant::now();
+                () = heartbeat.next() => {
                     service.alive();
                     continue;
                 }
@@ -198,7 +197,7 @@ pub async fn run(
                     }
                 }
                 () = tokio::time::sleep_until(next.unwrap_or(full_check)), if next.is_some() => {
-                    (Trigger::Drift, Some(due(&waiting)))
+                    (Trigger::Drift, Some(due(waiting.iter().map(|(name, at)| (name, *at)))))
                 }
                 () = tokio::time::sleep_until(question.unwrap_or(full_check)), if question.is_some() => {
                     enforcer.ask_now();
@@ -260,12 +259,6 @@ async fn in_time(
             () = tokio::time::sleep_until(stop_at.unwrap_or(ready_at)), if stop_at.is_some() => return (None, true),
         }
     }
-}
-
-/// Those of whom the wait is over.
-fn due(waiting: &BTreeMap<AccountName, Instant>) -> BTreeSet<AccountName> {
-    let now = Instant::now();
-    waiting.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect()
 }
 
 /// Why, and for whom, to make a pass after a change, if at all; when events were lost, and all is looked at `soon`, only for

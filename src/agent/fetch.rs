@@ -158,6 +158,7 @@ pub async fn run(
     let mut signals = Signals::listen("fetcher")?;
     let mut cadence = Cadence::new(fetcher.config.source.every);
     let mut ready = false;
+    let mut heartbeat = service.heartbeat();
     'work: loop {
         // Cancelled only to end the process; a list that is half fetched is not stored.
         let succeeded = tokio::select! {
@@ -174,7 +175,7 @@ pub async fn run(
             ready = true;
             service.ready(&said);
         }
-        let (due, mut alive) = (Instant::now() + wait, Instant::now());
+        let due = Instant::now() + wait;
         loop {
             // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
             tokio::select! {
@@ -194,10 +195,7 @@ pub async fn run(
                     }
                 },
                 () = tokio::time::sleep_until(due) => break,
-                () = service.heartbeat(alive) => {
-                    alive = Instant::now();
-                    service.alive();
-                }
+                () = heartbeat.next() => service.alive(),
             }
         }
     }

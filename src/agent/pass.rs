@@ -227,9 +227,7 @@ impl Enforcer {
 
     /// Those that are to be looked at by now.
     pub fn due_retries(&self) -> BTreeSet<AccountName> {
-        let now = Instant::now();
-        let due = self.retries.iter().filter(|(_, (_, due))| *due <= now);
-        due.map(|(name, _)| name.clone()).collect()
+        due(self.retries.iter().map(|(name, (_, at))| (name, *at)))
     }
 
     fn plan_retry(
@@ -708,6 +706,12 @@ impl Enforcer {
             }
         }
     }
+}
+
+/// Those whose time has come.
+pub(super) fn due<'a>(times: impl Iterator<Item = (&'a AccountName, Instant)>) -> BTreeSet<AccountName> {
+    let now = Instant::now();
+    times.filter(|(_, at)| *at <= now).map(|(name, _)| name.clone()).collect()
 }
 
 /// Tells whether what is in force differs from what is on disk, without keeping it twice.

@@ -3,7 +3,21 @@
 use std::time::Duration;
 
 use sd_notify::NotifyState;
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+/// The moments at which a loop says that it works.
+#[derive(Debug)]
+pub struct Heartbeat(Option<Interval>);
+
+impl Heartbeat {
+    /// The next one; never without a watchdog. Cancel-safe: however often it is waited for anew, it comes at its time.
+    pub async fn next(&mut self) {
+        match &mut self.0 {
+            Some(beats) => drop(beats.tick().await),
+            None => std::future::pending().await,
+        }
+    }
+}
 
 /// The service that this process is, or is not.
 #[derive(Clone, Copy, Debug)]
@@ -24,13 +38,15 @@ impl Service {
         Self { watchdog: None, speaks: false }
     }
 
-    /// The next moment to say that the loop works, which it last was `at`: three times in the time that systemd allows; never
-    /// without a watchdog. Cancel-safe: it only sleeps, and however often it is begun anew, it ends at the same time.
-    pub async fn heartbeat(&self, at: Instant) {
-        match self.watchdog {
-            Some(allowed) => tokio::time::sleep_until(at + allowed / 3).await,
-            None => std::future::pending().await,
-        }
+    /// When to say that the loop works: three times in the time that systemd allows.
+    pub fn heartbeat(&self) -> Heartbeat {
+        Heartbeat(self.watchdog.map(|allowed| {
+            let every = allowed / 3;
+            let mut beats = tokio::time::interval_at(Instant::now() + every, every);
+            // After a long pass, which says so itself, one is enough.
+            beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            beats
+        }))
     }
 
     /// The loop works.
