@@ -3,7 +3,7 @@
 #![no_main]
 
 use authorized_keys_agent::model::escape::escaped;
-use authorized_keys_agent::model::line::Line;
+use authorized_keys_agent::model::key::line::Line;
 
 libfuzzer_sys::fuzz_target!(|line: &[u8]| {
     if let Ok(Line::Key(key)) = Line::read(line) {

@@ -10,11 +10,11 @@ use crate::host::instance::{self, Identity};
 use crate::host::ssm::{self, Parameter, ParameterStore};
 use crate::host::{directory, store};
 use crate::model::account::AccountName;
-use crate::model::config::Source;
-use crate::model::desired::Rejected;
-use crate::model::list::{ApprovedList, Entry};
-use crate::model::source::{Wanted, merge, place};
-use crate::model::template::{Facts, Need, Unfilled};
+use crate::model::config::source::{Wanted, merge, place};
+use crate::model::config::tables::Source;
+use crate::model::list::approved::{ApprovedList, Entry};
+use crate::model::list::rejected::Rejected;
+use crate::model::list::template::{Facts, Need, Unfilled};
 
 /// Why there is no list.
 #[derive(Debug, thiserror::Error)]
@@ -70,13 +70,26 @@ impl Clients {
     /// For a source; nothing is asked yet. `may_ask`: whether the metadata service may be asked for the
     /// instance's id.
     pub fn new(source: &Source, may_ask: bool) -> Self {
-        let settings =
-            ssm::Settings { limits: ssm::Limits::per_call(source.timeout), ..ssm::Settings::default() };
-        Self { settings, store: None, metadata: None, identity: instance::identity(), may_ask, asks_left: 3 }
+        let settings = ssm::Settings {
+            limits: ssm::Limits::per_call(source.timeout),
+            ..ssm::Settings::default()
+        };
+        Self {
+            settings,
+            store: None,
+            metadata: None,
+            identity: instance::identity(),
+            may_ask,
+            asks_left: 3,
+        }
     }
 
     /// The list, from all sources, all or nothing.
-    pub async fn list(&mut self, source: &Source, now: Timestamp) -> Result<ApprovedList, FetchError> {
+    pub async fn list(
+        &mut self,
+        source: &Source,
+        now: Timestamp,
+    ) -> Result<ApprovedList, FetchError> {
         let wanted = self.wanted(source).await?;
         let instance = self.instance(source).await;
         let outcome = self.entries(&wanted).await;
@@ -85,7 +98,10 @@ impl Clients {
             self.store = None;
         }
         let (entries, unusable) = outcome?;
-        Ok(ApprovedList { instance, ..ApprovedList::new(wanted.describe(), now, merge(entries), unusable) })
+        Ok(ApprovedList {
+            instance,
+            ..ApprovedList::new(wanted.describe(), now, merge(entries), unusable)
+        })
     }
 
     /// The id of the instance that the list is for, where it can be known. Where nobody
@@ -96,7 +112,9 @@ impl Clients {
             self.asks_left -= 1;
             let needs = BTreeSet::from([Need::InstanceId]);
             if let Ok(mut facts) = self.metadata().ok()?.look_up(&needs).await {
-                self.identity = facts.remove(&Need::InstanceId).map_or(Identity::Other, Identity::Instance);
+                self.identity = facts
+                    .remove(&Need::InstanceId)
+                    .map_or(Identity::Other, Identity::Instance);
             }
         }
         self.identity.id().map(ToOwned::to_owned)
@@ -108,13 +126,18 @@ impl Clients {
         if needs.is_empty() {
             return source.resolve(&Facts::new()).map_err(FetchError::Template);
         }
-        let facts = self.metadata()?.look_up(&needs).await.map_err(FetchError::Metadata)?;
+        let facts = self
+            .metadata()?
+            .look_up(&needs)
+            .await
+            .map_err(FetchError::Metadata)?;
         source.resolve(&facts).map_err(FetchError::Template)
     }
 
     fn metadata(&mut self) -> Result<&Metadata, FetchError> {
         if self.metadata.is_none() {
-            self.metadata = Some(Metadata::new(&imds::Settings::default()).map_err(FetchError::Metadata)?);
+            self.metadata =
+                Some(Metadata::new(&imds::Settings::default()).map_err(FetchError::Metadata)?);
         }
         self.metadata.as_ref().ok_or(FetchError::TimedOut(LIMIT))
     }
@@ -122,13 +145,20 @@ impl Clients {
     /// The client of Parameter Store.
     pub async fn store(&mut self) -> Result<&ParameterStore, FetchError> {
         if self.store.is_none() {
-            self.store = Some(ParameterStore::new(&self.settings).await.map_err(FetchError::Ssm)?);
+            self.store = Some(
+                ParameterStore::new(&self.settings)
+                    .await
+                    .map_err(FetchError::Ssm)?,
+            );
         }
         self.store.as_ref().ok_or(FetchError::TimedOut(LIMIT))
     }
 
     /// The values of what is wanted, all or nothing, and what there serves no account.
-    pub async fn entries(&mut self, wanted: &Wanted) -> Result<(Vec<Entry>, Vec<Rejected>), FetchError> {
+    pub async fn entries(
+        &mut self,
+        wanted: &Wanted,
+    ) -> Result<(Vec<Entry>, Vec<Rejected>), FetchError> {
         let (mut entries, mut unusable) = (Vec::new(), Vec::new());
         if let Some(path) = wanted.directory.clone() {
             let read = tokio::task::spawn_blocking(move || directory::read(&path));

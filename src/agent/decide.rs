@@ -15,11 +15,14 @@ use crate::host::accounts::{self, Directory, Lookup};
 use crate::host::instance::Identity;
 use crate::host::{process, store};
 use crate::model::account::{Account, AccountName};
-use crate::model::config::OnStale;
-use crate::model::desired::{self, Desired, Grant, Rejected};
-use crate::model::enforced::Holding;
-use crate::model::guard::{self, Circumstances, Held, Verdict};
-use crate::model::list::{ApprovedList, FetchReport, SCHEMA};
+use crate::model::config::tables::OnStale;
+use crate::model::desired::guard::{self, Circumstances, Held, Verdict};
+use crate::model::desired::in_force::Holding;
+use crate::model::desired::judge::{self, Desired};
+use crate::model::key::grant::Grant;
+use crate::model::list::approved::{ApprovedList, SCHEMA};
+use crate::model::list::fetch_report::FetchReport;
+use crate::model::list::rejected::Rejected;
 
 /// What the last full pass decided, and from what.
 #[derive(Default)]
@@ -74,7 +77,10 @@ const NSS_PATIENCE: Duration = Duration::from_secs(10);
 impl Decided {
     /// At start: nothing is decided, and this is saved.
     pub(super) fn after(saved: Option<u64>) -> Self {
-        Self { saved, ..Self::default() }
+        Self {
+            saved,
+            ..Self::default()
+        }
     }
 
     /// After a change of the config, everything is judged anew.
@@ -102,9 +108,17 @@ impl Enforcer {
         let same_list = matches!(listed, Ok(Listed::AsBefore));
         self.problems.extend(listed.err());
         let nothing = Desired::default();
-        let desired = self.decided.list.as_ref().map_or(&nothing, |list| &list.desired);
-        let names: Vec<AccountName> =
-            self.enforced.names(desired, &self.config.accounts).into_iter().cloned().collect();
+        let desired = self
+            .decided
+            .list
+            .as_ref()
+            .map_or(&nothing, |list| &list.desired);
+        let names: Vec<AccountName> = self
+            .enforced
+            .names(desired, &self.config.accounts)
+            .into_iter()
+            .cloned()
+            .collect();
         let before = std::mem::take(&mut self.decided.directory);
         self.decided.directory.clone_from(&before);
         self.look_up(names, now).await;
@@ -127,10 +141,20 @@ impl Enforcer {
         let (list, stamp) = match list {
             List::Given(list) => ((*list).clone(), None),
             List::Stored => {
-                let stamp = std::fs::metadata(&path)
-                    .ok()
-                    .map(|meta| (meta.dev(), meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()));
-                let known = self.decided.list.as_ref().is_some_and(|list| list.stamp == stamp);
+                let stamp = std::fs::metadata(&path).ok().map(|meta| {
+                    (
+                        meta.dev(),
+                        meta.ino(),
+                        meta.len(),
+                        meta.mtime(),
+                        meta.mtime_nsec(),
+                    )
+                });
+                let known = self
+                    .decided
+                    .list
+                    .as_ref()
+                    .is_some_and(|list| list.stamp == stamp);
                 if known && stamp.is_some() {
                     return Ok(Listed::AsBefore);
                 }
@@ -146,7 +170,10 @@ impl Enforcer {
                         ));
                     }
                     None if self.enforced.list.is_some() => {
-                        return Err(format!("`{}` is gone; the last list stays in force", path.display()));
+                        return Err(format!(
+                            "`{}` is gone; the last list stays in force",
+                            path.display()
+                        ));
                     }
                     None => return Err("no list yet, so nothing is changed".to_owned()),
                 }
@@ -156,10 +183,14 @@ impl Enforcer {
             if self.identity.id().is_some_and(|own| own != id) {
                 return Err(match self.enforced.list {
                     Some(_) => {
-                        format!("the stored list was fetched for `{id}`; the last list stays in force")
+                        format!(
+                            "the stored list was fetched for `{id}`; the last list stays in force"
+                        )
                     }
                     None => {
-                        format!("no list yet (the stored one was fetched for `{id}`), so nothing is changed")
+                        format!(
+                            "no list yet (the stored one was fetched for `{id}`), so nothing is changed"
+                        )
                     }
                 });
             }
@@ -168,7 +199,7 @@ impl Enforcer {
                 self.belong_to(id);
             }
         }
-        let desired = desired::judge(&list, self.rules(), &self.enforced.grants());
+        let desired = judge::judge(&list, self.rules(), &self.enforced.grants());
         self.decided.list = Some(Judged {
             stamp,
             digest: list.digest(),
@@ -199,7 +230,10 @@ impl Enforcer {
         match store::owner(path) {
             Ok(Some(owner)) if is_open_to_others(owner) => {
                 let hint = format!("chown root:root {0}; chmod 0600 {0}", path.display());
-                let problem = format!("`{}` can be changed by others than root: {hint}", path.display());
+                let problem = format!(
+                    "`{}` can be changed by others than root: {hint}",
+                    path.display()
+                );
                 return self.problems.push(keep(problem));
             }
             // What cannot be looked at cannot be read.
@@ -212,15 +246,19 @@ impl Enforcer {
             }
         };
         let name = path.display().to_string();
-        let (grants, rejected) = desired::judge_break_glass(&name, &text, self.rules());
+        let (grants, rejected) = judge::judge_break_glass(&name, &text, self.rules());
         self.decided.break_glass_rejected = rejected;
         let gone = text.trim().is_empty() && !self.enforced.break_glass.is_empty();
-        self.unsaved |= gone || grants.as_ref().is_some_and(|grants| *grants != self.enforced.break_glass);
+        self.unsaved |= gone
+            || grants
+                .as_ref()
+                .is_some_and(|grants| *grants != self.enforced.break_glass);
         let since = self.enforced.break_glass_gone.filter(|_| gone);
         self.enforced.break_glass_gone = gone.then(|| since.unwrap_or(now));
         match (grants, self.enforced.break_glass_gone) {
             (None, _) => {
-                self.problems.push(keep(format!("no line of `{name}` can be read")));
+                self.problems
+                    .push(keep(format!("no line of `{name}` can be read")));
             }
             (Some(_), Some(since)) if now.duration_since(since) < BREAK_GLASS_SETTLES => {
                 self.look_again_at(since + BREAK_GLASS_SETTLES);
@@ -252,7 +290,10 @@ impl Enforcer {
         });
         match tokio::time::timeout(NSS_PATIENCE, &mut asked).await {
             Ok(Ok(directory)) => {
-                if names.iter().any(|name| !directory.accounts.contains_key(name)) {
+                if names
+                    .iter()
+                    .any(|name| !directory.accounts.contains_key(name))
+                {
                     // The answer to an earlier question.
                     self.look_again_at(now + SignedDuration::from_secs(1));
                 }
@@ -262,7 +303,8 @@ impl Enforcer {
             Ok(Err(_)) => {}
             Err(_) => self.decided.asked = Some(asked),
         }
-        self.problems.push("the account database (NSS) does not answer".to_owned());
+        self.problems
+            .push("the account database (NSS) does not answer".to_owned());
         let known = &mut self.decided.directory.accounts;
         let unanswered = || Lookup::Failed("the account database does not answer".to_owned());
         for name in names {
@@ -277,21 +319,34 @@ impl Enforcer {
         if let Some(Lookup::Found(account)) = directory.accounts.get(name) {
             return accounts.manages(name, Some(account.uid), directory.uid_min);
         }
-        let known = self.enforced.accounts.get(name).is_some_and(|account| account.managed);
+        let known = self
+            .enforced
+            .accounts
+            .get(name)
+            .is_some_and(|account| account.managed);
         accounts.manages(name, None, directory.uid_min)
             && (known || accounts.named().any(|named| named == name))
     }
 
     /// True for a managed account of this host. One whose file was in sync exists, even while NSS denies it.
     fn is_here(&self, name: &AccountName) -> bool {
-        let denied = matches!(self.decided.directory.accounts.get(name), Some(Lookup::Unknown) | None);
-        let synced = self.enforced.accounts.get(name).is_some_and(|account| account.synced.is_some());
+        let denied = matches!(
+            self.decided.directory.accounts.get(name),
+            Some(Lookup::Unknown) | None
+        );
+        let synced = self
+            .enforced
+            .accounts
+            .get(name)
+            .is_some_and(|account| account.synced.is_some());
         self.manages(name) && (!denied || synced)
     }
 
     /// The guard, and with its leave the list into force.
     fn weigh(&mut self, accepted: Option<&str>, now: Timestamp) {
-        let Some(list) = self.decided.list.take() else { return };
+        let Some(list) = self.decided.list.take() else {
+            return;
+        };
         let report = self.fetch_report();
         let confirmations = report
             .filter(|report| report.digest.as_ref() == Some(&list.digest))
@@ -305,10 +360,21 @@ impl Enforcer {
         let is_accepted = accepted == Some(list.digest.as_str());
         // A comment that stood beside keys before says nothing about their absence now.
         let buried = |name: &AccountName| {
-            let before = self.enforced.accounts.get(name).map(|account| account.comment_only.as_slice());
-            let comments = list.desired.comment_only.get(name).map(Vec::as_slice).unwrap_or_default();
+            let before = self
+                .enforced
+                .accounts
+                .get(name)
+                .map(|account| account.comment_only.as_slice());
+            let comments = list
+                .desired
+                .comment_only
+                .get(name)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
             list.desired.tombstones.contains(name)
-                && comments.iter().any(|comment| !before.unwrap_or_default().contains(comment))
+                && comments
+                    .iter()
+                    .any(|comment| !before.unwrap_or_default().contains(comment))
         };
         let verdict = guard::judge(
             &self.enforced.grants(),
@@ -340,15 +406,30 @@ impl Enforcer {
                     .filter(|name| self.manages(name))
                     .cloned()
                     .collect();
-                let next =
-                    |name: &AccountName| list.desired.grants.get(name).map(Vec::as_slice).unwrap_or_default();
+                let next = |name: &AccountName| {
+                    list.desired
+                        .grants
+                        .get(name)
+                        .map(Vec::as_slice)
+                        .unwrap_or_default()
+                };
                 self.keys_left |= self.enforced.managed().any(|(name, account)| {
-                    let stays = |grant: &Grant| next(name).iter().any(|n| n.fingerprint == grant.fingerprint);
+                    let stays = |grant: &Grant| {
+                        next(name)
+                            .iter()
+                            .any(|n| n.fingerprint == grant.fingerprint)
+                    };
                     account.grants.as_slice() != next(name) && !account.grants.iter().all(stays)
                 });
                 self.note_former(|name, grants| grants != next(name));
-                let may_empty = |name: &AccountName| is_accepted || list.desired.tombstones.contains(name);
-                self.enforced.apply(&list.digest, &list.desired, |name| managed.contains(name), may_empty);
+                let may_empty =
+                    |name: &AccountName| is_accepted || list.desired.tombstones.contains(name);
+                self.enforced.apply(
+                    &list.digest,
+                    &list.desired,
+                    |name| managed.contains(name),
+                    may_empty,
+                );
             }
         }
         self.decided.list = Some(list);
@@ -356,8 +437,10 @@ impl Enforcer {
 
     /// Remembers the keys of each account whose keys are about to change, until its file says what it is to say.
     fn note_former(&mut self, changes: impl Fn(&AccountName, &[Grant]) -> bool) {
-        for (name, account) in
-            self.enforced.managed().filter(|(name, account)| changes(name, &account.grants))
+        for (name, account) in self
+            .enforced
+            .managed()
+            .filter(|(name, account)| changes(name, &account.grants))
         {
             let all = account.grants.iter().chain(&self.enforced.break_glass);
             let all = all.map(|grant| grant.fingerprint.clone()).collect();
@@ -381,26 +464,38 @@ impl Enforcer {
 
     pub(super) fn fetch_report(&self) -> Option<FetchReport> {
         // Damaged or missing, it confirms nothing.
-        store::read_json(&files::fetch_report(&self.config.paths)).ok().flatten()
+        store::read_json(&files::fetch_report(&self.config.paths))
+            .ok()
+            .flatten()
     }
 
     /// `on-stale = "revoke"`: for those who must fail closed.
     pub(super) fn check_age(&mut self, now: Timestamp) {
         self.decided.revoked = false;
-        let OnStale::RevokeAfter(limit) = self.config.source.on_stale else { return };
+        let OnStale::RevokeAfter(limit) = self.config.source.on_stale else {
+            return;
+        };
         if self.enforced.list.is_none() {
             return;
         }
-        let digest = self.decided.list.as_ref().map(|list| &list.digest).or(self.enforced.list.as_ref());
+        let digest = self
+            .decided
+            .list
+            .as_ref()
+            .map(|list| &list.digest)
+            .or(self.enforced.list.as_ref());
         // The fetcher says when the list was last found so; across a reboot, the time of its file does.
-        let stored =
-            std::fs::metadata(files::approved(&self.config.paths)).and_then(|meta| meta.modified()).ok();
+        let stored = std::fs::metadata(files::approved(&self.config.paths))
+            .and_then(|meta| meta.modified())
+            .ok();
         let stored = stored.and_then(|time| Timestamp::try_from(time).ok());
         let reported = self
             .fetch_report()
             .filter(|report| report.digest.as_ref() == digest)
             .and_then(|report| report.last_success);
-        let Some(confirmed) = stored.max(reported) else { return };
+        let Some(confirmed) = stored.max(reported) else {
+            return;
+        };
         match confirmed.checked_add(limit) {
             Ok(end) if end > now => self.look_again_at(end),
             _ => {
@@ -415,13 +510,23 @@ impl Enforcer {
 
     /// Everything that was not taken.
     pub(super) fn rejected(&self) -> Vec<Rejected> {
-        let of_list = self.decided.list.iter().flat_map(|list| &list.desired.rejected);
-        of_list.chain(&self.decided.break_glass_rejected).cloned().collect()
+        let of_list = self
+            .decided
+            .list
+            .iter()
+            .flat_map(|list| &list.desired.rejected);
+        of_list
+            .chain(&self.decided.break_glass_rejected)
+            .cloned()
+            .collect()
     }
 
     fn log_rejected(&mut self) {
         let rejected = self.rejected();
-        for new in rejected.iter().filter(|rejected| !self.decided.logged.contains(rejected)) {
+        for new in rejected
+            .iter()
+            .filter(|rejected| !self.decided.logged.contains(rejected))
+        {
             events::rejected(&new.parameter, new.line, &new.reason);
         }
         self.decided.logged = rejected;

@@ -23,15 +23,15 @@ use crate::host::service::Service;
 use crate::host::watch::{ANY, Change, Watches};
 use crate::host::{keyfile, store};
 use crate::model::account::AccountName;
-use crate::model::config::{Config, Paths};
+use crate::model::config::tables::{Config, Paths};
 
 /// Makes this process the enforcer of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
     process::widen_umask();
     store::make_directory(&paths.runtime_dir, 0o755)
         .map_err(|error| StartError::Directory("enforcer", error))?;
-    let lock =
-        process::lock(&files::enforce_lock(paths)).map_err(|error| StartError::Lock("enforcer", error))?;
+    let lock = process::lock(&files::enforce_lock(paths))
+        .map_err(|error| StartError::Lock("enforcer", error))?;
     keyfile::drop_supplementary_groups().map_err(|error| StartError::Groups(error.into()))?;
     process::raise_descriptor_limit();
     Ok(lock)
@@ -97,7 +97,10 @@ impl Pending {
     }
 
     fn sshd_answered(&self) {
-        self.changed.lock().unwrap_or_else(PoisonError::into_inner).sshd = true;
+        self.changed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .sshd = true;
         self.bell.notify_one();
     }
 
@@ -122,7 +125,8 @@ pub async fn run(
     let mut said = String::new();
     // Accounts whose repair waits, for a rival's sake.
     let mut waiting: BTreeMap<AccountName, Instant> = BTreeMap::new();
-    let (mut full_check, mut last_full, mut renew) = (Instant::now(), Instant::now(), Instant::now());
+    let (mut full_check, mut last_full, mut renew) =
+        (Instant::now(), Instant::now(), Instant::now());
     let mut heartbeat = service.heartbeat();
     'work: loop {
         let full = only.is_none();
@@ -142,7 +146,15 @@ pub async fn run(
         if let Some(watches) = watching.filter(|_| full || heard) {
             watch_inputs(watches, &enforcer);
         }
-        let working = pass(&mut enforcer, trigger, only, watching, &pending, service, now());
+        let working = pass(
+            &mut enforcer,
+            trigger,
+            only,
+            watching,
+            &pending,
+            service,
+            now(),
+        );
         let (report, stopping) = in_time(working, &mut signals, trigger, service).await;
         let Some(report) = report else { break };
         if full {
@@ -276,12 +288,20 @@ fn after(
     // While a list is held, what the fetcher says may be the confirmation it waits for.
     let list = changed.list || changed.fetched && enforcer.holds_a_list();
     match changed {
-        Changed { lost: true, accounts, .. } if soon => Some((Trigger::Drift, Some(accounts))),
+        Changed {
+            lost: true,
+            accounts,
+            ..
+        } if soon => Some((Trigger::Drift, Some(accounts))),
         Changed { lost: true, .. } => Some((Trigger::Timer, None)),
         _ if list => Some((Trigger::ListChanged, None)),
         Changed { sshd, accounts, .. } => {
             let accounts = hold_back(enforcer, accounts, waiting, now);
-            let trigger = if sshd { Trigger::SshdAnswered } else { Trigger::Drift };
+            let trigger = if sshd {
+                Trigger::SshdAnswered
+            } else {
+                Trigger::Drift
+            };
             (sshd || !accounts.is_empty()).then_some((trigger, Some(accounts)))
         }
     }
@@ -295,8 +315,12 @@ fn hold_back(
     now: Timestamp,
 ) -> BTreeSet<AccountName> {
     accounts.retain(|name| {
-        let Some(wait) = enforcer.back_off(name, now) else { return true };
-        waiting.entry(name.clone()).or_insert_with(|| Instant::now() + wait);
+        let Some(wait) = enforcer.back_off(name, now) else {
+            return true;
+        };
+        waiting
+            .entry(name.clone())
+            .or_insert_with(|| Instant::now() + wait);
         false
     });
     accounts
@@ -319,7 +343,11 @@ async fn pass(
     now: Timestamp,
 ) -> Report {
     let asked = matches!(trigger, Trigger::Reload | Trigger::Startup);
-    let accepted = if asked { take_accepted(&enforcer.config().paths, now) } else { None };
+    let accepted = if asked {
+        take_accepted(&enforcer.config().paths, now)
+    } else {
+        None
+    };
     let accepted = accepted.filter(|_| trigger == Trigger::Reload);
     let again = Arc::clone(pending);
     let terms = Terms {
@@ -333,7 +361,11 @@ async fn pass(
         alive: &|| service.alive(),
         now,
     };
-    enforcer.pass(terms, move |name| again.add(Change::At(Subject::Account(name)))).await
+    enforcer
+        .pass(terms, move |name| {
+            again.add(Change::At(Subject::Account(name)))
+        })
+        .await
 }
 
 /// What `sync --accept-removals` leaves for the enforcer.
@@ -355,7 +387,9 @@ fn take_accepted(paths: &Paths, now: Timestamp) -> Option<String> {
     // If it stays, its time runs out.
     let _ = std::fs::remove_file(&path);
     let age = |accepted: &Accepted| now.duration_since(accepted.at);
-    accepted.filter(|a| age(a) >= SignedDuration::ZERO && age(a) < ACCEPTANCE_LASTS).map(|a| a.digest)
+    accepted
+        .filter(|a| age(a) >= SignedDuration::ZERO && age(a) < ACCEPTANCE_LASTS)
+        .map(|a| a.digest)
 }
 
 /// New watches; `None`, and a warning, where inotify is not to be had.
@@ -376,9 +410,21 @@ fn watch(pending: &Arc<Pending>) -> Option<Arc<AgentWatches>> {
 /// Watches what a full pass reads. A directory that was missing may be there by now.
 fn watch_inputs(watches: &AgentWatches, enforcer: &Enforcer) {
     watches.recount();
-    watch_file(watches, &files::approved(&enforcer.config().paths), &Subject::List);
-    watch_file(watches, &enforcer.config().accounts.break_glass, &Subject::List);
-    watch_file(watches, &files::fetch_report(&enforcer.config().paths), &Subject::Fetched);
+    watch_file(
+        watches,
+        &files::approved(&enforcer.config().paths),
+        &Subject::List,
+    );
+    watch_file(
+        watches,
+        &enforcer.config().accounts.break_glass,
+        &Subject::List,
+    );
+    watch_file(
+        watches,
+        &files::fetch_report(&enforcer.config().paths),
+        &Subject::Fetched,
+    );
     let (files, directories) = enforcer.sshd_inputs();
     for path in files {
         watch_file(watches, &path, &Subject::List);

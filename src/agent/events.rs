@@ -6,10 +6,10 @@ use std::path::Path;
 
 use crate::agent::incidents::Recorded;
 use crate::model::account::AccountName;
-use crate::model::incident::Who;
-use crate::model::plan::Difference;
+use crate::model::file::difference::Difference;
+use crate::model::past::incident::Who;
 use crate::model::session::Session;
-use crate::model::status::OtherFile;
+use crate::model::status::schema::OtherFile;
 
 /// `MESSAGE_ID`s: constant for ever, so that `journalctl MESSAGE_ID=…` finds a kind of event.
 pub mod id {
@@ -64,7 +64,11 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 /// `differences`, for people; no more of them than a person reads, since the account chooses how many there are.
 pub fn changes(differences: &[Difference]) -> Vec<String> {
     const MOST: usize = 20;
-    let mut all: Vec<String> = differences.iter().take(MOST).map(ToString::to_string).collect();
+    let mut all: Vec<String> = differences
+        .iter()
+        .take(MOST)
+        .map(ToString::to_string)
+        .collect();
     if differences.len() > MOST {
         all.push(format!("and {} more", differences.len() - MOST));
     }
@@ -76,7 +80,12 @@ pub(super) fn applied(account: &AccountName, file: &Path, differences: &[Differe
     tracing::info!(message_id = id::APPLIED, %account, file = %file.display(), changes, "list applied");
 }
 
-pub(super) fn repaired(account: &AccountName, file: &Path, differences: &[Difference], recorded: &Recorded) {
+pub(super) fn repaired(
+    account: &AccountName,
+    file: &Path,
+    differences: &[Difference],
+    recorded: &Recorded,
+) {
     let Some(before) = recorded.said else { return };
     let not_said = Some(before).filter(|before| *before > 0);
     let undone = changes(differences).join(", ");
@@ -123,7 +132,14 @@ pub(super) fn rival(account: &AccountName, times: u64, program: Option<&str>) {
 }
 
 pub(super) fn revoked_session(session: &Session) {
-    let Session { account, id, leader, fingerprint, from, .. } = session;
+    let Session {
+        account,
+        id,
+        leader,
+        fingerprint,
+        from,
+        ..
+    } = session;
     tracing::warn!(
         message_id = id::REVOKED_SESSION, %account, session = id, leader, fingerprint, from,
         hint = "loginctl terminate-session, or `end-sessions = true`",
@@ -132,7 +148,14 @@ pub(super) fn revoked_session(session: &Session) {
 }
 
 pub(super) fn session_ended(session: &Session) {
-    let Session { account, id, leader, fingerprint, from, .. } = session;
+    let Session {
+        account,
+        id,
+        leader,
+        fingerprint,
+        from,
+        ..
+    } = session;
     tracing::warn!(
         message_id = id::SESSION_ENDED, %account, session = id, leader, fingerprint, from,
         "session ended: it was opened with a key that is not approved"
@@ -159,7 +182,13 @@ pub(super) fn held(reason: &str) {
 
 pub(super) fn rejected(parameter: &str, line: usize, reason: &str) {
     let parameter = crate::model::escape::escaped(parameter);
-    tracing::warn!(message_id = id::REJECTED, parameter, line, reason, "not taken from the list");
+    tracing::warn!(
+        message_id = id::REJECTED,
+        parameter,
+        line,
+        reason,
+        "not taken from the list"
+    );
 }
 
 pub(super) fn first_run(account: &AccountName, file: &Path, fingerprint: &str, backup: &Path) {
@@ -170,7 +199,13 @@ pub(super) fn first_run(account: &AccountName, file: &Path, fingerprint: &str, b
 }
 
 pub(super) fn other_file(account: &AccountName, other: &OtherFile) {
-    let keys: Vec<&str> = other.found.keys.iter().take(20).map(|key| key.fingerprint.as_str()).collect();
+    let keys: Vec<&str> = other
+        .found
+        .keys
+        .iter()
+        .take(20)
+        .map(|key| key.fingerprint.as_str())
+        .collect();
     let (file, keys) = (crate::model::escape::escaped(&other.file), keys.join(", "));
     tracing::warn!(
         message_id = id::OTHER_FILE, %account, file, keys,
@@ -181,18 +216,40 @@ pub(super) fn other_file(account: &AccountName, other: &OtherFile) {
 pub(super) fn fetch_failed(source: &str, error: &str, hint: Option<&str>, has_list: bool) {
     let message_id = id::FETCH_FAILED;
     if has_list {
-        tracing::warn!(message_id, source, error, hint, "fetch failed, the last list stays in force");
+        tracing::warn!(
+            message_id,
+            source,
+            error,
+            hint,
+            "fetch failed, the last list stays in force"
+        );
     } else {
-        tracing::warn!(message_id, source, error, hint, "fetch failed, and there is no list yet");
+        tracing::warn!(
+            message_id,
+            source,
+            error,
+            hint,
+            "fetch failed, and there is no list yet"
+        );
     }
 }
 
 pub(super) fn fetch_recovered(source: &str) {
-    tracing::info!(message_id = id::FETCH_RECOVERED, source, "fetch works again");
+    tracing::info!(
+        message_id = id::FETCH_RECOVERED,
+        source,
+        "fetch works again"
+    );
 }
 
 pub(super) fn list_changed(source: &str, digest: &str, parameters: usize) {
-    tracing::info!(message_id = id::LIST_CHANGED, source, digest, parameters, "list changed");
+    tracing::info!(
+        message_id = id::LIST_CHANGED,
+        source,
+        digest,
+        parameters,
+        "list changed"
+    );
 }
 
 /// A key that the file had and the list has not was removed by us, and the other way round.

@@ -12,16 +12,21 @@ use crate::agent::start::{Asked, Signals, StartError};
 use crate::host::process::{self, Lock};
 use crate::host::service::Service;
 use crate::host::store;
-use crate::model::cadence::Cadence;
-use crate::model::config::{Config, OnStale, Paths, Source};
-use crate::model::list::{ApprovedList, FetchReport};
+use crate::model::config::tables::{Config, OnStale, Paths, Source};
+use crate::model::list::approved::ApprovedList;
+use crate::model::list::cadence::Cadence;
+use crate::model::list::fetch_report::FetchReport;
 
 /// Makes this process the fetcher of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
     // The list may come from SecureStrings, so it is for this process and root; systemd keeps a `DynamicUser`'s
     // state as private (`/var/lib/private`). The report is for all who ask for the status.
-    for (directory, mode) in [(&paths.fetch_state_dir, 0o700), (&paths.fetch_runtime_dir, 0o755)] {
-        store::make_directory(directory, mode).map_err(|error| StartError::Directory("fetcher", error))?;
+    for (directory, mode) in [
+        (&paths.fetch_state_dir, 0o700),
+        (&paths.fetch_runtime_dir, 0o755),
+    ] {
+        store::make_directory(directory, mode)
+            .map_err(|error| StartError::Directory("fetcher", error))?;
     }
     process::lock(&files::fetch_lock(paths)).map_err(|error| StartError::Lock("fetcher", error))
 }
@@ -29,9 +34,20 @@ pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
 /// What `status` calls the source when it could not even be looked up: templates as written.
 fn name(source: &Source) -> String {
     let paths = source.paths.iter().map(|path| format!("ssm:{path}"));
-    let names = source.parameters.values().flatten().map(|name| format!("ssm:{name}"));
-    let directory = source.directory.iter().map(|path| format!("directory:{}", path.display()));
-    paths.chain(names).chain(directory).collect::<Vec<_>>().join(", ")
+    let names = source
+        .parameters
+        .values()
+        .flatten()
+        .map(|name| format!("ssm:{name}"));
+    let directory = source
+        .directory
+        .iter()
+        .map(|path| format!("directory:{}", path.display()));
+    paths
+        .chain(names)
+        .chain(directory)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// A fetcher between two fetches.
@@ -51,10 +67,22 @@ impl Fetcher {
     ///
     /// `may_ask`: whether the metadata service may be asked which instance this is.
     pub fn new(config: Config, may_ask: bool) -> Self {
-        let report = store::read_json(&files::fetch_report(&config.paths)).ok().flatten().unwrap_or_default();
-        let stored = store::read_json(&files::approved(&config.paths)).ok().flatten();
+        let report = store::read_json(&files::fetch_report(&config.paths))
+            .ok()
+            .flatten()
+            .unwrap_or_default();
+        let stored = store::read_json(&files::approved(&config.paths))
+            .ok()
+            .flatten();
         let clients = Clients::new(&config.source, may_ask);
-        Self { config, report, stored, clients, may_ask, said: None }
+        Self {
+            config,
+            report,
+            stored,
+            clients,
+            may_ask,
+            said: None,
+        }
     }
 
     /// Takes a configuration that was read again.
@@ -66,7 +94,10 @@ impl Fetcher {
     }
 
     /// One fetch, stored and reported; the list, or why there is none.
-    pub async fn fetch(&mut self, now: &impl Fn() -> Timestamp) -> Result<&ApprovedList, FetchError> {
+    pub async fn fetch(
+        &mut self,
+        now: &impl Fn() -> Timestamp,
+    ) -> Result<&ApprovedList, FetchError> {
         let mut source = name(&self.config.source);
         self.report = self.report.begun(now());
         let fetched = self.clients.list(&self.config.source, now()).await;
@@ -80,7 +111,9 @@ impl Fetcher {
                 if self.report.error.is_some() {
                     events::fetch_recovered(&source);
                 }
-                self.report = self.report.succeeded(&source, digest, self.config.source.every, now());
+                self.report =
+                    self.report
+                        .succeeded(&source, digest, self.config.source.every, now());
                 self.keep_alive(now());
             }
             Err(error) => {
@@ -101,7 +134,12 @@ impl Fetcher {
     fn store(&mut self, list: ApprovedList) -> Result<String, FetchError> {
         let (digest, path) = (list.digest(), files::approved(&self.config.paths));
         // Whoever took the file away gets it back with the next fetch.
-        if self.stored.as_ref().is_some_and(|stored| stored.same_content(&list)) && path.exists() {
+        if self
+            .stored
+            .as_ref()
+            .is_some_and(|stored| stored.same_content(&list))
+            && path.exists()
+        {
             return Ok(digest);
         }
         store::write_json(&path, &list, 0o644).map_err(FetchError::Store)?;
@@ -113,14 +151,25 @@ impl Fetcher {
     /// For `on-stale = "revoke"`: the time of the stored list's file says across a reboot when it was last found so.
     /// Otherwise nobody asks, and nothing is written.
     fn keep_alive(&self, now: Timestamp) {
-        let OnStale::RevokeAfter(limit) = self.config.source.on_stale else { return };
+        let OnStale::RevokeAfter(limit) = self.config.source.on_stale else {
+            return;
+        };
         let path = files::approved(&self.config.paths);
-        let now = UNIX_EPOCH + Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
-        let Err(error) = store::refresh(&path, now, limit / 10) else { return };
+        let now =
+            UNIX_EPOCH + Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
+        let Err(error) = store::refresh(&path, now, limit / 10) else {
+            return;
+        };
         // Written by root's `sync`, it is root's: a new file is this user's.
-        let rewritten = self.stored.as_ref().map(|list| store::write_json(&path, list, 0o644));
+        let rewritten = self
+            .stored
+            .as_ref()
+            .map(|list| store::write_json(&path, list, 0o644));
         if let Err(error) = rewritten.unwrap_or(Err(error)) {
-            tracing::warn!(error = chain(&error), "the age of the list is not kept across a reboot");
+            tracing::warn!(
+                error = chain(&error),
+                "the age of the list is not kept across a reboot"
+            );
         }
     }
 

@@ -10,10 +10,11 @@ use crate::agent::seen::Seen;
 use crate::agent::{events, files, recorder};
 use crate::host::audit;
 use crate::model::account::AccountName;
-use crate::model::audit::Sought;
-use crate::model::incident::{Incident, More, SCHEMA, Since, Undone};
-use crate::model::plan::{Difference, Wanted};
-use crate::model::recent::News;
+use crate::model::file::difference::Difference;
+use crate::model::file::wanted::Wanted;
+use crate::model::past::audit::Sought;
+use crate::model::past::incident::{Incident, More, SCHEMA, Since, Undone};
+use crate::model::past::rivals::News;
 
 /// What is said of an incident in the log.
 pub(super) struct Recorded {
@@ -36,22 +37,41 @@ pub(super) struct Found<'a> {
 impl Enforcer {
     /// Takes down an incident.
     pub(super) fn incident(&mut self, found: Found<'_>, now: Timestamp) -> Recorded {
-        let Found { account, file, differences, wanted, seen, undone } = found;
-        let milliseconds = |stood: jiff::SignedDuration| u64::try_from(stood.as_millis()).unwrap_or_default();
+        let Found {
+            account,
+            file,
+            differences,
+            wanted,
+            seen,
+            undone,
+        } = found;
+        let milliseconds =
+            |stood: jiff::SignedDuration| u64::try_from(stood.as_millis()).unwrap_or_default();
         let mut stood = seen.stood(now).map(milliseconds);
         let mut since = seen.since.map(|(_, since)| since);
         // Changed again while it could not be undone, it has a younger time than when it was first seen.
-        let first = self.standing.remove(account).map(|first| milliseconds(now.duration_since(first)));
+        let first = self
+            .standing
+            .remove(account)
+            .map(|first| milliseconds(now.duration_since(first)));
         if first > stood {
             (stood, since) = (first, Some(Since::Seen));
         }
         let id = Incident::name(account, now);
         let what = events::changes(differences).join(", ");
-        let content = seen.evidence.as_ref().map(|evidence| evidence.sha256.as_str());
+        let content = seen
+            .evidence
+            .as_ref()
+            .map(|evidence| evidence.sha256.as_str());
         let news = self.recent.take(account, &what, content, &id, now);
         let at = seen.undone_at.unwrap_or(now);
         let directory = files::incidents(&self.config.paths);
-        let more = |repeated, uncounted| More { repeated, uncounted, at, stood_milliseconds: stood };
+        let more = |repeated, uncounted| More {
+            repeated,
+            uncounted,
+            at,
+            stood_milliseconds: stood,
+        };
         let id = match news {
             News::Again(id) => {
                 self.recorder.again(&directory, &id, more(1, 0));
@@ -91,20 +111,27 @@ impl Enforcer {
                 if !self.recent.may_keep(account, recorder::size(&incident)) {
                     incident.shorten();
                 }
-                let content =
-                    seen.content.filter(|content| self.recent.may_keep(account, recorder::length(content)));
+                let content = seen
+                    .content
+                    .filter(|content| self.recent.may_keep(account, recorder::length(content)));
                 self.recorder.add(&directory, incident, content, sought);
                 id
             }
         };
-        Recorded { id, stood_milliseconds: stood, said: self.recent.may_say(account, now) }
+        Recorded {
+            id,
+            stood_milliseconds: stood,
+            said: self.recent.may_say(account, now),
+        }
     }
 
     /// Says once that an account has a rival; with its name, if that is still to come.
     pub(super) fn name_rival(&mut self, account: &AccountName) {
         /// The audit log is asked for the first of these; by then it has answered.
         const NAMED_BY: u64 = 20;
-        let Some(rival) = self.recent.rival(account).filter(|rival| !rival.said) else { return };
+        let Some(rival) = self.recent.rival(account).filter(|rival| !rival.said) else {
+            return;
+        };
         let program = self.recorder.program(account);
         if program.is_some() || rival.times >= NAMED_BY || !audit::is_here() {
             events::rival(account, rival.times, program.as_deref());
@@ -130,7 +157,10 @@ impl Enforcer {
     /// How long the next repair of an account waits for a rival's sake, if there is one.
     pub(super) fn back_off(&mut self, account: &AccountName, now: Timestamp) -> Option<Duration> {
         self.forget_changes(now);
-        self.recent.rival(account).map(|rival| rival.wait).filter(|wait| !wait.is_zero())
+        self.recent
+            .rival(account)
+            .map(|rival| rival.wait)
+            .filter(|wait| !wait.is_zero())
     }
 
     /// Forgets what has been quiet for a minute.

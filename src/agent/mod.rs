@@ -38,7 +38,7 @@ pub enum Trigger {
 pub mod files {
     use std::path::PathBuf;
 
-    use crate::model::config::Paths;
+    use crate::model::config::tables::Paths;
 
     /// The last good list.
     pub fn approved(paths: &Paths) -> PathBuf {
@@ -103,7 +103,11 @@ pub mod files {
         ];
         // A crash can leave what was being written.
         let begun = files.clone().map(|file| file.with_extension("new"));
-        files.into_iter().chain(begun).chain([backups(paths), incidents(paths)]).collect()
+        files
+            .into_iter()
+            .chain(begun)
+            .chain([backups(paths), incidents(paths)])
+            .collect()
     }
 
     /// Held by the one enforcer.

@@ -18,11 +18,13 @@ use crate::agent::work::{self, ATTEMPTS, Job, Outcome};
 use crate::host::keyfile::{self, Beside, Inode, Mark, Refusal, Target, Terms, Witness};
 use crate::host::process;
 use crate::model::account::{Account, AccountName};
-use crate::model::config::{Location, Mode};
-use crate::model::incident::Undone;
-use crate::model::others::{DEFAULT, Others};
-use crate::model::plan::{Difference, Kind, OtherFile, Wanted, keys_in};
-use crate::model::status::{self, AccountState, InFile};
+use crate::model::config::tables::Mode;
+use crate::model::file::difference::{Difference, OtherFile, keys_in};
+use crate::model::file::other_files::{DEFAULT, Others};
+use crate::model::file::wanted::{Kind, Wanted};
+use crate::model::location::Location;
+use crate::model::past::incident::Undone;
+use crate::model::status::schema::{self, AccountState, InFile};
 
 /// What is to be done about the other files of one account.
 #[derive(Debug, Default)]
@@ -48,7 +50,7 @@ pub struct Seen {
     /// What was taken away or, in observe mode, would be; with the copy that was kept.
     taken: Vec<Taken>,
     /// What stays.
-    left: Vec<status::OtherFile>,
+    left: Vec<schema::OtherFile>,
     /// Why one stays that should not.
     pub(super) refused: Option<String>,
     /// This host does what it takes to keep them away.
@@ -91,7 +93,10 @@ impl Witness for Noting<'_> {
 
 /// Looks, and gives the marks too.
 fn look(target: &Target, witness: &mut dyn Witness) -> (Result<Option<Beside>, Refusal>, Marks) {
-    let mut noting = Noting { to: witness, marks: Marks::default() };
+    let mut noting = Noting {
+        to: witness,
+        marks: Marks::default(),
+    };
     (keyfile::look_beside(target, &mut noting), noting.marks)
 }
 
@@ -102,14 +107,28 @@ pub(super) fn settle(
     witness: &mut dyn Witness,
     wanted_still: &dyn Fn() -> bool,
 ) -> Seen {
-    let Work { files, remove, is_known, alone, everywhere } = &job.others;
+    let Work {
+        files,
+        remove,
+        is_known,
+        alone,
+        everywhere,
+    } = &job.others;
     let in_line = matches!(outcome, Outcome::InSync | Outcome::Replaced { .. });
     let observed = job.mode == Mode::Observe;
     // A managed file that cannot be written now, such as on a full disk, leaves no other one open.
     let guards = *remove && (in_line || job.adopted) && !observed;
-    let mut seen = Seen { guards, is_whole: *is_known, drift: *alone, ..Seen::default() };
+    let mut seen = Seen {
+        guards,
+        is_whole: *is_known,
+        drift: *alone,
+        ..Seen::default()
+    };
     for location in &files.in_home {
-        let target = Target { location: location.clone(), ..job.target.clone() };
+        let target = Target {
+            location: location.clone(),
+            ..job.target.clone()
+        };
         let (found, marks) = look(&target, witness);
         let found = match found {
             Ok(None) => continue,
@@ -124,25 +143,45 @@ pub(super) fn settle(
         };
         if found.of_root || !(guards || *remove && observed) {
             let content = found.content.unwrap_or_default();
-            seen.left.push(status::OtherFile::new(&location.path, InFile::read(&content)));
+            seen.left.push(schema::OtherFile::new(
+                &location.path,
+                InFile::read(&content),
+            ));
         } else if observed {
             let other = named(location, &found);
             let evidence = seen::Seen::beside(found.content, &marks, None);
-            seen.taken.push(Taken { other, unlocked: Vec::new(), copy: None, evidence });
+            seen.taken.push(Taken {
+                other,
+                unlocked: Vec::new(),
+                copy: None,
+                evidence,
+            });
         } else {
-            clear(job, &target, (found, marks), witness, wanted_still, &mut seen);
+            clear(
+                job,
+                &target,
+                (found, marks),
+                witness,
+                wanted_still,
+                &mut seen,
+            );
         }
     }
     if *everywhere {
         for path in &files.elsewhere {
             match keyfile::survey(&job.target.account, path) {
                 Ok(content) => {
-                    let found =
-                        content.map(|content| InFile::read(&content)).filter(|found| !found.is_idle());
-                    seen.left.extend(found.map(|found| status::OtherFile::new(path, found)));
+                    let found = content
+                        .map(|content| InFile::read(&content))
+                        .filter(|found| !found.is_idle());
+                    seen.left
+                        .extend(found.map(|found| schema::OtherFile::new(path, found)));
                 }
                 Err(refusal @ Refusal::Io { .. }) => {
-                    seen.left.push(status::OtherFile::new(path, InFile::unread(refusal.explained())));
+                    seen.left.push(schema::OtherFile::new(
+                        path,
+                        InFile::unread(refusal.explained()),
+                    ));
                 }
                 // Who may not look at the managed file either is told so.
                 Err(_) => {}
@@ -162,7 +201,10 @@ fn clear(
     seen: &mut Seen,
 ) {
     let alone = job.others.alone;
-    let terms = Terms { wanted_still, clear_obstacles: alone };
+    let terms = Terms {
+        wanted_still,
+        clear_obstacles: alone,
+    };
     let mut next = Some(found);
     for _ in 0..ATTEMPTS {
         let Some((found, marks)) = next else { return };
@@ -182,7 +224,12 @@ fn clear(
         let (now, after) = look(target, witness);
         if seen.taken.iter().all(|known| known.other != other) {
             let evidence = seen::Seen::beside(found.content, &marks, Some(&after));
-            seen.taken.push(Taken { other, unlocked, copy, evidence });
+            seen.taken.push(Taken {
+                other,
+                unlocked,
+                copy,
+                evidence,
+            });
         }
         next = match now {
             Ok(next) => next.map(|next| (next, after)),
@@ -197,14 +244,28 @@ fn clear(
 
 /// Keeps a copy of what is about to be taken away; `None` when there is nothing to keep, or enough of it is kept.
 fn keep(job: &Job, target: &Target, found: &Beside) -> Result<Option<PathBuf>, String> {
-    let content = found.content.as_deref().filter(|content| !content.is_empty());
-    let Some(content) = content else { return Ok(None) };
-    work::keep_copy(&job.backups, &format!("{}.{}", target.account.name, target.location.file), content)
+    let content = found
+        .content
+        .as_deref()
+        .filter(|content| !content.is_empty());
+    let Some(content) = content else {
+        return Ok(None);
+    };
+    work::keep_copy(
+        &job.backups,
+        &format!("{}.{}", target.account.name, target.location.file),
+        content,
+    )
 }
 
 fn named(location: &Location, found: &Beside) -> OtherFile {
     let (keys, unclear) = found.content.as_deref().map(keys_in).unwrap_or_default();
-    OtherFile { path: location.path.clone(), kind: found.kind, keys, unclear }
+    OtherFile {
+        path: location.path.clone(),
+        kind: found.kind,
+        keys,
+        unclear,
+    }
 }
 
 impl Seen {
@@ -213,16 +274,23 @@ impl Seen {
     }
 
     fn refuse_for(&mut self, path: &Path, found: Option<&Beside>, reason: &str) {
-        let content = found.and_then(|found| found.content.as_deref()).unwrap_or_default();
-        let found = InFile { error: Some(reason.to_owned()), ..InFile::read(content) };
-        let file = status::OtherFile::new(path, found);
-        self.refused
-            .get_or_insert(format!("sshd also reads `{}`, which is not taken away: {reason}", file.file));
+        let content = found
+            .and_then(|found| found.content.as_deref())
+            .unwrap_or_default();
+        let found = InFile {
+            error: Some(reason.to_owned()),
+            ..InFile::read(content)
+        };
+        let file = schema::OtherFile::new(path, found);
+        self.refused.get_or_insert(format!(
+            "sshd also reads `{}`, which is not taken away: {reason}",
+            file.file
+        ));
         self.left.push(file);
     }
 
     /// For `status`: what enforcing would take away at this moment, what stays, and why it should not.
-    pub fn describe(self) -> (Vec<Difference>, Vec<status::OtherFile>, Option<String>) {
+    pub fn describe(self) -> (Vec<Difference>, Vec<schema::OtherFile>, Option<String>) {
         (self.differences(), self.left, self.refused)
     }
 
@@ -240,7 +308,10 @@ impl Seen {
 impl Taken {
     fn differences(&self) -> Vec<Difference> {
         let other = Difference::OtherFile(self.other.clone());
-        [other].into_iter().chain(self.unlocked.iter().cloned()).collect()
+        [other]
+            .into_iter()
+            .chain(self.unlocked.iter().cloned())
+            .collect()
     }
 }
 
@@ -250,7 +321,9 @@ impl Enforcer {
         let name = &target.account.name;
         let known = self.enforced.sshd_reads(name);
         // Soon it will run, and read what it reads unless told otherwise.
-        let entries = known.or(self.sshd.is_mute.then_some(DEFAULT)).unwrap_or_default();
+        let entries = known
+            .or(self.sshd.is_mute.then_some(DEFAULT))
+            .unwrap_or_default();
         let in_force = listed && self.enforced.list.is_some();
         Work {
             files: Others::of(entries, &target.account, &target.location.path),
@@ -258,7 +331,11 @@ impl Enforcer {
                 && (known.is_some() || self.sshd.is_mute)
                 && self.config.accounts.removes_other_files(),
             is_known: !entries.is_empty(),
-            alone: self.enforced.accounts.get(name).is_some_and(|account| account.alone),
+            alone: self
+                .enforced
+                .accounts
+                .get(name)
+                .is_some_and(|account| account.alone),
             everywhere: false,
         }
     }
@@ -268,7 +345,7 @@ impl Enforcer {
         &self,
         account: &Account,
         managed: &Path,
-        left: &[status::OtherFile],
+        left: &[schema::OtherFile],
     ) -> Vec<PathBuf> {
         let known = self.enforced.accounts.get(&account.name);
         let guards = self.config.mode == Mode::Enforce
@@ -279,8 +356,15 @@ impl Enforcer {
         }
         // What is looked for, whatever sshd has begun to read since.
         let entries = self.enforced.sshd_reads(&account.name).unwrap_or_default();
-        let all = Others::of(entries, account, managed).in_home.into_iter().map(|location| location.path);
-        all.filter(|path| left.iter().all(|left| left.file != path.display().to_string())).collect()
+        let all = Others::of(entries, account, managed)
+            .in_home
+            .into_iter()
+            .map(|location| location.path);
+        all.filter(|path| {
+            left.iter()
+                .all(|left| left.file != path.display().to_string())
+        })
+        .collect()
     }
 
     /// True where an account is refused for the sake of one of its other files, which should not be there, and not for its
@@ -289,13 +373,18 @@ impl Enforcer {
         &self,
         account: &Account,
         managed: &Path,
-        others: &[status::OtherFile],
+        others: &[schema::OtherFile],
     ) -> bool {
         let entries = self.enforced.sshd_reads(&account.name).unwrap_or_default();
         let in_home = Others::of(entries, account, managed).in_home;
-        let is_there =
-            |file: &str| in_home.iter().any(|location| location.path.display().to_string() == file);
-        others.iter().any(|other| other.found.error.is_some() && is_there(&other.file))
+        let is_there = |file: &str| {
+            in_home
+                .iter()
+                .any(|location| location.path.display().to_string() == file)
+        };
+        others
+            .iter()
+            .any(|other| other.found.error.is_some() && is_there(&other.file))
     }
 
     /// Takes what was seen into the status; gives what was taken away or, in observe mode, would be.
@@ -307,14 +396,29 @@ impl Enforcer {
         now: Timestamp,
     ) -> Vec<Difference> {
         let differences = seen.differences();
-        let Seen { taken, left, refused, guards, is_whole, drift } = seen;
-        let Some(row) = self.status.accounts.get_mut(name) else { return differences };
-        let before = (row.state, std::mem::replace(&mut row.other_files, left.clone()));
+        let Seen {
+            taken,
+            left,
+            refused,
+            guards,
+            is_whole,
+            drift,
+        } = seen;
+        let Some(row) = self.status.accounts.get_mut(name) else {
+            return differences;
+        };
+        let before = (
+            row.state,
+            std::mem::replace(&mut row.other_files, left.clone()),
+        );
         if let Some(reason) = refused.filter(|_| row.state == AccountState::InSync) {
             (row.state, row.reason) = (AccountState::Refused, Some(reason));
         } else if !guards && !differences.is_empty() {
             let also = events::changes(&differences).join(", ");
-            let known = row.reason.take().filter(|_| row.state == AccountState::Drifted);
+            let known = row
+                .reason
+                .take()
+                .filter(|_| row.state == AccountState::Drifted);
             row.reason = Some(known.map_or(also.clone(), |known| format!("{known}, {also}")));
             if row.state == AccountState::InSync {
                 row.state = AccountState::Drifted;
@@ -324,7 +428,10 @@ impl Enforcer {
             row.changed_at = Some(now);
         }
         let state = row.state;
-        let news: Vec<_> = left.iter().filter(|other| !before.1.contains(other)).collect();
+        let news: Vec<_> = left
+            .iter()
+            .filter(|other| !before.1.contains(other))
+            .collect();
         for other in news.into_iter().filter(|_| self.publishing) {
             match &other.found.error {
                 Some(reason) => events::refused(name, &format!("`{}`: {reason}", other.file)),
@@ -356,9 +463,16 @@ impl Enforcer {
         let standing = self.standing.remove(name);
         for (number, taken) in (1..).zip(taken) {
             // The managed file, and each other one, may have an incident of the same moment.
-            self.say_taken(name, taken, wanted, (guards, drift), now + SignedDuration::from_micros(number));
+            self.say_taken(
+                name,
+                taken,
+                wanted,
+                (guards, drift),
+                now + SignedDuration::from_micros(number),
+            );
         }
-        self.standing.extend(standing.map(|since| (name.clone(), since)));
+        self.standing
+            .extend(standing.map(|since| (name.clone(), since)));
         if guards && drift {
             self.name_rival(name);
         }
@@ -385,9 +499,28 @@ impl Enforcer {
         now: Timestamp,
     ) {
         let differences = taken.differences();
-        let Taken { other, copy, evidence: seen, .. } = taken;
-        let (file, undone) = (&other.path, if guards { Undone::Removed } else { Undone::SeenOnly });
-        let found = Found { account: name, file, differences: &differences, wanted, seen, undone };
+        let Taken {
+            other,
+            copy,
+            evidence: seen,
+            ..
+        } = taken;
+        let (file, undone) = (
+            &other.path,
+            if guards {
+                Undone::Removed
+            } else {
+                Undone::SeenOnly
+            },
+        );
+        let found = Found {
+            account: name,
+            file,
+            differences: &differences,
+            wanted,
+            seen,
+            undone,
+        };
         let recorded = drift.then(|| self.incident(found, now));
         match recorded {
             Some(recorded) if guards => {
@@ -397,7 +530,12 @@ impl Enforcer {
             recorded if !guards => events::differs(name, file, &differences, recorded.as_ref()),
             _ => {
                 for key in copy.iter().flat_map(|_| &other.keys) {
-                    events::first_run(name, file, &key.fingerprint, copy.as_deref().unwrap_or(file));
+                    events::first_run(
+                        name,
+                        file,
+                        &key.fingerprint,
+                        copy.as_deref().unwrap_or(file),
+                    );
                 }
                 events::applied(name, file, &differences);
             }
@@ -413,7 +551,10 @@ impl Enforcer {
             self.sshd.reads_anew |= self.sshd.is_mute && self.enforced.sshd_reads.is_none();
             return;
         }
-        if self.enforced.learn(answer.reads(None), |name| answer.reads(Some(name))) {
+        if self
+            .enforced
+            .learn(answer.reads(None), |name| answer.reads(Some(name)))
+        {
             self.sshd.reads_anew = true;
             self.unsaved = true;
         }
@@ -432,11 +573,19 @@ impl Enforcer {
     }
 
     /// `only` these accounts, or all of them where sshd reads other files than it did; everything where it is another sshd.
-    pub(super) fn widen(&mut self, only: Option<BTreeSet<AccountName>>) -> Option<BTreeSet<AccountName>> {
+    pub(super) fn widen(
+        &mut self,
+        only: Option<BTreeSet<AccountName>>,
+    ) -> Option<BTreeSet<AccountName>> {
         let only = only.filter(|_| !self.is_version_anew());
         let anew = std::mem::take(&mut self.sshd.reads_anew);
         only.map(|mut only| {
-            only.extend(self.enforced.managed().filter(|_| anew).map(|(name, _)| name.clone()));
+            only.extend(
+                self.enforced
+                    .managed()
+                    .filter(|_| anew)
+                    .map(|(name, _)| name.clone()),
+            );
             only
         })
     }

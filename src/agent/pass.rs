@@ -27,16 +27,19 @@ use crate::host::accounts::{Directory, Lookup};
 use crate::host::instance::{self, Identity};
 use crate::host::keyfile::Target;
 use crate::host::store::{self, StoreError};
-use crate::model::access::Loose;
 use crate::model::account::{Account, AccountName};
-use crate::model::config::{Accounts, Config, Mode, Owner};
-use crate::model::desired::{Grant, Grants, content, with_break_glass};
-use crate::model::enforced::{Enforced, Synced};
-use crate::model::incident::Undone;
-use crate::model::list::{ApprovedList, FetchReport};
-use crate::model::plan::{Difference, KeyName, Wanted};
-use crate::model::recent::Recent;
-use crate::model::status::{AccountState, REMOVED, Status};
+use crate::model::config::tables::{Accounts, Config, Mode, Owner};
+use crate::model::desired::in_force::{Enforced, Synced};
+use crate::model::file::difference::{Difference, KeyName};
+use crate::model::file::wanted::Wanted;
+use crate::model::file::wanted::content;
+use crate::model::key::grant::{Grant, Grants, with_break_glass};
+use crate::model::list::approved::ApprovedList;
+use crate::model::list::fetch_report::FetchReport;
+use crate::model::past::incident::Undone;
+use crate::model::past::rivals::Recent;
+use crate::model::sshd::access::Loose;
+use crate::model::status::schema::{AccountState, REMOVED, Status};
 
 /// What the enforcer knows between two passes. All of it can be lost: a new one reads it from disk.
 pub struct Enforcer {
@@ -155,11 +158,14 @@ impl Enforcer {
             Err(error) => return Err(error),
         };
         // The last word of an enforcer before this one: counts and times go on.
-        let last = store::read_json::<Status>(&files::status(&config.paths)).ok().flatten();
+        let last = store::read_json::<Status>(&files::status(&config.paths))
+            .ok()
+            .flatten();
         let mut status = Status::unknown(&config, now);
         status.enforcer.pid = std::process::id();
         if let Some(last) = last {
-            (status.accounts, status.drift, status.sessions) = (last.accounts, last.drift, last.sessions);
+            (status.accounts, status.drift, status.sessions) =
+                (last.accounts, last.drift, last.sessions);
             for account in status.accounts.values_mut() {
                 (account.keys, account.access) = (Vec::new(), None);
             }
@@ -208,9 +214,18 @@ impl Enforcer {
 
     /// One line for `systemctl status`.
     pub fn summary(&self) -> String {
-        let in_sync = self.status.accounts.values().filter(|a| a.state == AccountState::InSync).count();
+        let in_sync = self
+            .status
+            .accounts
+            .values()
+            .filter(|a| a.state == AccountState::InSync)
+            .count();
         let managed = self.enforced.managed().count();
-        let list = if self.status.list.digest.is_some() { "" } else { ", no list yet" };
+        let list = if self.status.list.digest.is_some() {
+            ""
+        } else {
+            ", no list yet"
+        };
         format!(
             "{} ({}): {in_sync} of {managed} accounts in sync, {} changes undone{list}",
             self.status.health.as_str(),
@@ -246,22 +261,34 @@ impl Enforcer {
         let next = match (outcome, before) {
             (Outcome::Refused { .. } | Outcome::Hanging, _) => Some(Retry::Refused(refused + 1)),
             _ if others_refused => Some(Retry::Refused(refused + 1)),
-            (Outcome::Replaced { .. }, _) if trigger == Trigger::Timer && self.is_drift(name, wanted) => {
+            (Outcome::Replaced { .. }, _)
+                if trigger == Trigger::Timer && self.is_drift(name, wanted) =>
+            {
                 Some(Retry::Unannounced(0))
             }
-            (Outcome::InSync, Some(Retry::Unannounced(times))) => Some(Retry::Unannounced(times + 1)),
+            (Outcome::InSync, Some(Retry::Unannounced(times))) => {
+                Some(Retry::Unannounced(times + 1))
+            }
             _ => None,
         };
-        let next =
-            next.filter(|next| next.wait() < self.config.verify.every || matches!(next, Retry::Refused(_)));
-        self.retries.extend(next.map(|next| (name.clone(), (next, Instant::now() + next.wait()))));
+        let next = next.filter(|next| {
+            next.wait() < self.config.verify.every || matches!(next, Retry::Refused(_))
+        });
+        self.retries
+            .extend(next.map(|next| (name.clone(), (next, Instant::now() + next.wait()))));
     }
 
     /// True when the file was in sync with just this content before: then what differs now is not the list's doing.
     fn is_drift(&self, name: &AccountName, wanted: Option<&Wanted>) -> bool {
-        let synced = self.enforced.accounts.get(name).and_then(|account| account.synced.as_ref());
+        let synced = self
+            .enforced
+            .accounts
+            .get(name)
+            .and_then(|account| account.synced.as_ref());
         synced.is_some_and(|synced| {
-            wanted.is_some_and(|wanted| synced.digest == crate::agent::report::digest(&wanted.content))
+            wanted.is_some_and(|wanted| {
+                synced.digest == crate::agent::report::digest(&wanted.content)
+            })
         })
     }
 
@@ -279,11 +306,19 @@ impl Enforcer {
         }
         let account = self.enforced.accounts.get(name)?;
         let synced = account.synced.as_ref()?;
-        if seen.evidence.as_ref().is_some_and(|evidence| evidence.sha256 == synced.digest) {
+        if seen
+            .evidence
+            .as_ref()
+            .is_some_and(|evidence| evidence.sha256 == synced.digest)
+        {
             return None;
         }
-        let in_force: Vec<&str> =
-            account.grants.iter().chain(&self.enforced.break_glass).map(|g| &*g.fingerprint).collect();
+        let in_force: Vec<&str> = account
+            .grants
+            .iter()
+            .chain(&self.enforced.break_glass)
+            .map(|g| &*g.fingerprint)
+            .collect();
         let former = self.former.get(name);
         let stood = |key: &KeyName| {
             let now = || in_force.contains(&&*key.fingerprint);
@@ -305,7 +340,11 @@ impl Enforcer {
     pub fn grants(&self) -> Grants {
         let break_glass = &self.enforced.break_glass;
         let all = |grants: &[Grant]| grants.iter().chain(break_glass).cloned().collect();
-        self.enforced.grants().into_iter().map(|(name, grants)| (name.clone(), all(grants))).collect()
+        self.enforced
+            .grants()
+            .into_iter()
+            .map(|(name, grants)| (name.clone(), all(grants)))
+            .collect()
     }
 
     /// A guard holds a list, so the fetcher's report matters too.
@@ -317,8 +356,9 @@ impl Enforcer {
     pub fn reconfigure(&mut self, config: Result<Config, String>) {
         let config = config.and_then(|config| {
             let same = config.paths == self.config.paths;
-            same.then_some(config)
-                .ok_or_else(|| "`[paths]` cannot change while the agent runs; restart it".to_owned())
+            same.then_some(config).ok_or_else(|| {
+                "`[paths]` cannot change while the agent runs; restart it".to_owned()
+            })
         });
         match config {
             Ok(config) => {
@@ -342,10 +382,24 @@ impl Enforcer {
         terms: Terms<'_>,
         look_again: impl Fn(AccountName) + Clone + Send + 'static,
     ) -> Report {
-        let Terms { trigger, only, list, accepted, watches, consults, publish, alive, now } = terms;
+        let Terms {
+            trigger,
+            only,
+            list,
+            accepted,
+            watches,
+            consults,
+            publish,
+            alive,
+            now,
+        } = terms;
         let only = self.widen(only);
         let full = only.is_none();
-        tracing::debug!(?trigger, accounts = only.as_ref().map(BTreeSet::len), "pass");
+        tracing::debug!(
+            ?trigger,
+            accounts = only.as_ref().map(BTreeSet::len),
+            "pass"
+        );
         self.publishing = publish;
         if full {
             self.problems.clear();
@@ -357,23 +411,32 @@ impl Enforcer {
         let mut rows = self.rows();
         rows.retain(|row| only.as_ref().is_none_or(|only| only.contains(&row.name)));
         let (jobs, mut outcomes) = self.jobs(rows, trigger, now);
-        let wanted: HashMap<AccountName, Wanted> =
-            jobs.iter().map(|job| (job.target.account.name.clone(), job.wanted.clone())).collect();
-        let mut done = work::work(jobs, watches.as_ref(), &mut self.hanging, look_again, alive).await;
+        let wanted: HashMap<AccountName, Wanted> = jobs
+            .iter()
+            .map(|job| (job.target.account.name.clone(), job.wanted.clone()))
+            .collect();
+        let mut done =
+            work::work(jobs, watches.as_ref(), &mut self.hanging, look_again, alive).await;
         outcomes.extend(done.outcomes);
         self.know_ways(done.loose);
         let mut differences = Vec::new();
         for (name, outcome) in outcomes {
             let others = done.others.remove(&name);
-            let stuck = others.as_ref().is_some_and(|others| others.refused.is_some());
+            let stuck = others
+                .as_ref()
+                .is_some_and(|others| others.refused.is_some());
             self.plan_retry(&name, &outcome, stuck, wanted.get(&name), trigger);
             let (seen, wanted) = (done.seen.remove(&name), wanted.get(&name));
             let mut changed = self.record(&name, outcome, wanted, seen, now);
-            let others =
-                others.zip(wanted).map(|(others, wanted)| self.record_others(&name, others, wanted, now));
+            let others = others
+                .zip(wanted)
+                .map(|(others, wanted)| self.record_others(&name, others, wanted, now));
             let others = others.unwrap_or_default();
             if !others.is_empty() {
-                changed.get_or_insert_with(|| (name, Vec::new())).1.extend(others);
+                changed
+                    .get_or_insert_with(|| (name, Vec::new()))
+                    .1
+                    .extend(others);
             }
             differences.extend(changed);
         }
@@ -384,7 +447,10 @@ impl Enforcer {
         self.forget_rivals(now);
         let key_left = |(_, differences): &(_, Vec<Difference>)| {
             let left = |difference: &_| {
-                matches!(difference, Difference::Added(_) | Difference::Unclear(_) | Difference::OtherFile(_))
+                matches!(
+                    difference,
+                    Difference::Added(_) | Difference::Unclear(_) | Difference::OtherFile(_)
+                )
             };
             differences.iter().any(left)
         };
@@ -413,9 +479,16 @@ impl Enforcer {
             .filter_map(|grant| grant.expires_at)
             .filter(|at| *at > now)
             .min();
-        let next_look =
-            next_expiry.into_iter().chain(self.decided.look_again).chain(self.recent.quiet_at()).min();
-        Report { differences, next_look, newly_hanging: done.newly_hanging }
+        let next_look = next_expiry
+            .into_iter()
+            .chain(self.decided.look_again)
+            .chain(self.recent.quiet_at())
+            .min();
+        Report {
+            differences,
+            next_look,
+            newly_hanging: done.newly_hanging,
+        }
     }
 
     /// True before there is anything in force: no list yet, or nothing is to be written (`mode = "observe"`).
@@ -425,17 +498,26 @@ impl Enforcer {
 
     /// True when the file of an account is what this program says that it is to be.
     pub fn enforces(&self, name: &AccountName) -> bool {
-        self.enforced.accounts.get(name).is_some_and(|account| account.managed)
+        self.enforced
+            .accounts
+            .get(name)
+            .is_some_and(|account| account.managed)
     }
 
     /// True for an account of this uid whose file is, or will be, this program's business.
     pub fn claims(&self, name: &AccountName, uid: u32) -> bool {
-        self.config.accounts.manages(name, Some(uid), self.decided.directory.uid_min)
+        self.config
+            .accounts
+            .manages(name, Some(uid), self.decided.directory.uid_min)
     }
 
     /// Looks at every managed file and writes nothing; for `status`.
     pub async fn verify(&mut self, now: Timestamp) -> Vec<(AccountName, Outcome, others::Seen)> {
-        let names = self.enforced.accounts.keys().chain(self.config.accounts.named());
+        let names = self
+            .enforced
+            .accounts
+            .keys()
+            .chain(self.config.accounts.named());
         self.look_up(names.cloned().collect(), now).await;
         self.check_age(now);
         let mut rows = self.rows();
@@ -453,7 +535,9 @@ impl Enforcer {
             (name, outcome, others)
         };
         let outcomes = outcomes.into_iter();
-        outcomes.map(|(name, outcome)| others(name, outcome)).collect()
+        outcomes
+            .map(|(name, outcome)| others(name, outcome))
+            .collect()
     }
 
     /// Notes for each file that was looked at what `StrictModes` of sshd refuses on the way to it.
@@ -468,24 +552,28 @@ impl Enforcer {
 
     /// The accounts to look at, each with what NSS says.
     fn rows(&self) -> Vec<Row> {
-        let unlisted = self
-            .config
-            .accounts
-            .named()
-            .filter(|name| self.enforced.list.is_some() && !self.enforced.accounts.contains_key(*name));
+        let unlisted = self.config.accounts.named().filter(|name| {
+            self.enforced.list.is_some() && !self.enforced.accounts.contains_key(*name)
+        });
         let listed = self.enforced.managed().map(|(name, _)| (name, true));
         listed
             .chain(unlisted.map(|name| (name, false)))
             .filter(|(name, _)| self.manages(name))
-            .filter_map(|(name, listed)| match self.decided.directory.accounts.get(name)? {
-                Lookup::Found(account) => {
-                    Some(Row { name: name.clone(), account: Ok(account.clone()), listed })
-                }
-                Lookup::Failed(error) => {
-                    Some(Row { name: name.clone(), account: Err(error.clone()), listed })
-                }
-                Lookup::Unknown => None,
-            })
+            .filter_map(
+                |(name, listed)| match self.decided.directory.accounts.get(name)? {
+                    Lookup::Found(account) => Some(Row {
+                        name: name.clone(),
+                        account: Ok(account.clone()),
+                        listed,
+                    }),
+                    Lookup::Failed(error) => Some(Row {
+                        name: name.clone(),
+                        account: Err(error.clone()),
+                        listed,
+                    }),
+                    Lookup::Unknown => None,
+                },
+            )
             .collect()
     }
 
@@ -497,7 +585,11 @@ impl Enforcer {
         now: Timestamp,
     ) -> (Vec<Job>, Vec<(AccountName, Outcome)>) {
         let (mut jobs, mut refused) = (Vec::<Job>::new(), Vec::new());
-        let refusal = |reason: String| Outcome::Refused { reason, differences: Vec::new(), began: false };
+        let refusal = |reason: String| Outcome::Refused {
+            reason,
+            differences: Vec::new(),
+            began: false,
+        };
         for row in rows {
             match row.account.and_then(|account| self.target(account)) {
                 Ok(target) => jobs.push(self.job(target, row.listed, trigger, now)),
@@ -509,10 +601,14 @@ impl Enforcer {
         for job in &jobs {
             *paths.entry(job.target.location.path.clone()).or_default() += 1;
         }
-        let (jobs, clashing): (Vec<_>, Vec<_>) =
-            jobs.into_iter().partition(|job| paths.get(&job.target.location.path) == Some(&1));
+        let (jobs, clashing): (Vec<_>, Vec<_>) = jobs
+            .into_iter()
+            .partition(|job| paths.get(&job.target.location.path) == Some(&1));
         refused.extend(clashing.into_iter().map(|job| {
-            let reason = format!("`{}` is the file of several accounts", job.target.location.path.display());
+            let reason = format!(
+                "`{}` is the file of several accounts",
+                job.target.location.path.display()
+            );
             (job.target.account.name, refusal(reason))
         }));
         (jobs, refused)
@@ -526,8 +622,14 @@ impl Enforcer {
         let name = &target.account.name;
         let account = self.enforced.accounts.get(name);
         let grants = account.filter(|_| !self.decided.revoked);
-        let grants = grants.map(|account| account.grants.as_slice()).unwrap_or_default();
-        let break_glass = if listed { self.enforced.break_glass.as_slice() } else { &[] };
+        let grants = grants
+            .map(|account| account.grants.as_slice())
+            .unwrap_or_default();
+        let break_glass = if listed {
+            self.enforced.break_glass.as_slice()
+        } else {
+            &[]
+        };
         let (uid, mode) = match target.owner {
             Owner::Account => (target.account.uid, 0o600),
             Owner::Root => (0, 0o640),
@@ -541,7 +643,11 @@ impl Enforcer {
                 mode,
             },
             // A name in `manage` that no list ever spoke of: its keys are reported, never taken.
-            mode: if listed { self.config.mode } else { Mode::Observe },
+            mode: if listed {
+                self.config.mode
+            } else {
+                Mode::Observe
+            },
             adopted: account
                 .and_then(|account| account.synced.as_ref())
                 .is_some_and(|synced| synced.file == target.location.path),
@@ -577,11 +683,16 @@ impl Enforcer {
         let (state, reason, differences) = match outcome {
             Outcome::InSync => (AccountState::InSync, None, Vec::new()),
             Outcome::Differs(differences) if !listed => {
-                let keys =
-                    differences.iter().any(|d| matches!(d, Difference::Added(_) | Difference::Unclear(_)));
+                let keys = differences
+                    .iter()
+                    .any(|d| matches!(d, Difference::Added(_) | Difference::Unclear(_)));
                 let reason = "the list says nothing about it and never did, so its keys stay; \
                     publish keys for it, or a comment-only value to leave it without";
-                let state = if keys { AccountState::Held } else { AccountState::Unmanaged };
+                let state = if keys {
+                    AccountState::Held
+                } else {
+                    AccountState::Unmanaged
+                };
                 (state, Some(reason.to_owned()), Vec::new())
             }
             Outcome::Differs(differences) => {
@@ -590,19 +701,37 @@ impl Enforcer {
                     let recorded = drift.and_then(|(wanted, seen)| {
                         let foreign = self.foreign(name, wanted, &seen, &differences)?;
                         let undone = Undone::SeenOnly;
-                        let (account, file, differences) = (name, path.as_path(), foreign.as_slice());
-                        Some(self.incident(Found { account, file, differences, wanted, seen, undone }, now))
+                        let (account, file, differences) =
+                            (name, path.as_path(), foreign.as_slice());
+                        Some(self.incident(
+                            Found {
+                                account,
+                                file,
+                                differences,
+                                wanted,
+                                seen,
+                                undone,
+                            },
+                            now,
+                        ))
                     });
                     events::differs(name, &path, &differences, recorded.as_ref());
                 }
                 (AccountState::Drifted, Some(reason), differences)
             }
-            Outcome::Replaced { differences, backup } => {
+            Outcome::Replaced {
+                differences,
+                backup,
+            } => {
                 self.unsettled.remove(name);
                 self.say_replaced(name, &path, &differences, backup, drift, now);
                 (AccountState::InSync, None, differences)
             }
-            Outcome::Refused { reason, differences, began } => {
+            Outcome::Refused {
+                reason,
+                differences,
+                began,
+            } => {
                 if began {
                     self.unsettled.insert(name.clone());
                 }
@@ -629,17 +758,27 @@ impl Enforcer {
         if state == AccountState::InSync
             && let (Some(account), Some(digest)) = (self.enforced.accounts.get_mut(name), &digest)
         {
-            let synced = Some(Synced { file: path, digest: digest.clone() });
+            let synced = Some(Synced {
+                file: path,
+                digest: digest.clone(),
+            });
             self.unsaved |= account.synced != synced;
             account.synced = synced;
         }
         let changed = (!differences.is_empty() && state == AccountState::InSync).then_some(now);
         self.note(name, state, reason, digest, changed);
-        if let Some(row) = self.status.accounts.get_mut(name).filter(|_| changed.is_some()) {
-            let removed = differences.iter().filter_map(|difference| match difference {
-                Difference::Added(key) => Some(key.clone()),
-                _ => None,
-            });
+        if let Some(row) = self
+            .status
+            .accounts
+            .get_mut(name)
+            .filter(|_| changed.is_some())
+        {
+            let removed = differences
+                .iter()
+                .filter_map(|difference| match difference {
+                    Difference::Added(key) => Some(key.clone()),
+                    _ => None,
+                });
             row.removed_keys = removed.take(REMOVED).collect();
         }
         (!differences.is_empty()).then(|| (name.clone(), differences))
@@ -666,9 +805,21 @@ impl Enforcer {
             events::applied(account, file, differences);
         }
         let Some((wanted, seen)) = drift else { return };
-        let Some(foreign) = self.foreign(account, wanted, &seen, differences) else { return };
+        let Some(foreign) = self.foreign(account, wanted, &seen, differences) else {
+            return;
+        };
         let (differences, undone) = (foreign.as_slice(), Undone::Replaced);
-        let recorded = self.incident(Found { account, file, differences, wanted, seen, undone }, now);
+        let recorded = self.incident(
+            Found {
+                account,
+                file,
+                differences,
+                wanted,
+                seen,
+                undone,
+            },
+            now,
+        );
         events::repaired(account, file, differences, &recorded);
         self.drifted(account, differences, now);
         self.name_rival(account);
@@ -709,9 +860,14 @@ impl Enforcer {
 }
 
 /// Those whose time has come.
-pub(super) fn due<'a>(times: impl Iterator<Item = (&'a AccountName, Instant)>) -> BTreeSet<AccountName> {
+pub(super) fn due<'a>(
+    times: impl Iterator<Item = (&'a AccountName, Instant)>,
+) -> BTreeSet<AccountName> {
     let now = Instant::now();
-    times.filter(|(_, at)| *at <= now).map(|(name, _)| name.clone()).collect()
+    times
+        .filter(|(_, at)| *at <= now)
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// Tells whether what is in force differs from what is on disk, without keeping it twice.
@@ -722,16 +878,30 @@ fn fingerprint(enforced: &Enforced) -> u64 {
 }
 
 /// The file of an account, or why there is none to work on.
-pub fn target(accounts: &Accounts, directory: &Directory, account: Account) -> Result<Target, String> {
+pub fn target(
+    accounts: &Accounts,
+    directory: &Directory,
+    account: Account,
+) -> Result<Target, String> {
     let location = accounts.file.locate(&account).ok_or_else(|| {
-        format!("its home `{}` is not one to work in", account.home.display().to_string().escape_debug())
+        format!(
+            "its home `{}` is not one to work in",
+            account.home.display().to_string().escape_debug()
+        )
     })?;
     if location.in_home
         && let Some((one, other)) = directory.shared_homes.get(&account.home)
     {
-        return Err(format!("its home `{}` is shared by `{one}` and `{other}`", account.home.display()));
+        return Err(format!(
+            "its home `{}` is shared by `{one}` and `{other}`",
+            account.home.display()
+        ));
     }
-    Ok(Target { account, location, owner: accounts.owner })
+    Ok(Target {
+        account,
+        location,
+        owner: accounts.owner,
+    })
 }
 
 /// One account to look at.

@@ -16,8 +16,8 @@ use crate::agent::events::{self, chain};
 use crate::host::audit::{self, From};
 use crate::host::store::{self, StoreError};
 use crate::model::account::AccountName;
-use crate::model::audit::{Sought, find};
-use crate::model::incident::{Incident, MOST, MOST_BYTES, More, surplus};
+use crate::model::past::audit::{Sought, find};
+use crate::model::past::incident::{Incident, MOST, MOST_BYTES, More, surplus};
 
 /// Where incidents go. Dropped, it first writes what it was given.
 pub(super) struct Recorder {
@@ -77,7 +77,10 @@ const RECENT: SignedDuration = SignedDuration::from_mins(9);
 
 impl Recorder {
     pub(super) fn new() -> Self {
-        Self { shared: Arc::default(), thread: None }
+        Self {
+            shared: Arc::default(),
+            thread: None,
+        }
     }
 
     /// Takes a new incident in.
@@ -94,14 +97,17 @@ impl Recorder {
             if state.queue.len() >= QUEUE || state.held.saturating_add(size) > MOST_BYTES {
                 // A disk that stands still lets thousands go; the first says so.
                 if state.lost == 0 {
-                    tracing::warn!(incident = incident.id, "incident not kept: too many at once");
+                    tracing::warn!(
+                        incident = incident.id,
+                        "incident not kept: too many at once"
+                    );
                 }
                 state.lost += 1;
                 return;
             }
             let more = content.as_ref().map_or(0, |content| length(content));
-            let content =
-                content.filter(|_| state.held.saturating_add(size).saturating_add(more) <= MOST_BYTES);
+            let content = content
+                .filter(|_| state.held.saturating_add(size).saturating_add(more) <= MOST_BYTES);
             match &content {
                 Some(_) => size += more,
                 None => incident.lose_content(),
@@ -112,7 +118,9 @@ impl Recorder {
             }
             state.held += size;
             let id = incident.id.clone();
-            state.queue.insert(id, Task::New(Box::new(incident), content, sought, size));
+            state
+                .queue
+                .insert(id, Task::New(Box::new(incident), content, sought, size));
         }
         self.wake(directory);
     }
@@ -137,14 +145,18 @@ impl Recorder {
 
     /// Forgets the programs of accounts that are not `wanted`.
     pub(super) fn forget(&self, wanted: impl Fn(&AccountName) -> bool) {
-        locked(&self.shared).programs.retain(|account, _| wanted(account));
+        locked(&self.shared)
+            .programs
+            .retain(|account, _| wanted(account));
     }
 
     fn wake(&mut self, directory: &Path) {
         let starts = !std::mem::replace(&mut locked(&self.shared).at_work, true);
         if starts {
             let (shared, directory) = (Arc::clone(&self.shared), directory.to_owned());
-            self.thread = Some(std::thread::spawn(move || Burst::new(&shared, directory).work()));
+            self.thread = Some(std::thread::spawn(move || {
+                Burst::new(&shared, directory).work()
+            }));
         }
         self.shared.bell.notify_one();
     }
@@ -251,7 +263,10 @@ impl<'a> Burst<'a> {
             match name.rsplit_once('.') {
                 Some((_, "new")) => drop(std::fs::remove_file(self.directory.join(name))),
                 Some((id, what)) => {
-                    self.kept.entry(id.to_owned()).or_default().insert(what.to_owned(), size);
+                    self.kept
+                        .entry(id.to_owned())
+                        .or_default()
+                        .insert(what.to_owned(), size);
                 }
                 None => {}
             }
@@ -270,7 +285,8 @@ impl<'a> Burst<'a> {
                 }
                 self.save(&incident);
                 if audited {
-                    self.unknown.push((id.to_owned(), incident.account.clone(), sought));
+                    self.unknown
+                        .push((id.to_owned(), incident.account.clone(), sought));
                 }
             }
             Task::Again(more) => self.change(id, |incident| incident.add(more)),
@@ -296,7 +312,10 @@ impl<'a> Burst<'a> {
     }
 
     fn put(&mut self, id: &str, what: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.kept.entry(id.to_owned()).or_default().insert(what.to_owned(), length(bytes));
+        self.kept
+            .entry(id.to_owned())
+            .or_default()
+            .insert(what.to_owned(), length(bytes));
         self.make_room();
         let path = self.path(id, what);
         if !self.kept.contains_key(id) {
@@ -312,9 +331,18 @@ impl<'a> Burst<'a> {
         if self.kept.len() <= MOST && self.kept.values().map(size).sum::<u64>() <= MOST_BYTES {
             return;
         }
-        let kept: Vec<_> = self.kept.iter().map(|(id, files)| (id.clone(), size(files))).collect();
+        let kept: Vec<_> = self
+            .kept
+            .iter()
+            .map(|(id, files)| (id.clone(), size(files)))
+            .collect();
         for id in surplus(&kept) {
-            for what in self.kept.remove(&id).into_iter().flat_map(BTreeMap::into_keys) {
+            for what in self
+                .kept
+                .remove(&id)
+                .into_iter()
+                .flat_map(BTreeMap::into_keys)
+            {
                 let path = self.path(&id, &what);
                 let _ = std::fs::remove_file(&path);
                 self.written.remove(&path);
@@ -330,22 +358,32 @@ impl<'a> Burst<'a> {
     fn ask(&mut self) {
         let now = Instant::now();
         let unknown = std::mem::take(&mut self.unknown);
-        let oldest = unknown.iter().map(|(.., sought)| sought.changed_at.unwrap_or(sought.undone_at)).min();
+        let oldest = unknown
+            .iter()
+            .map(|(.., sought)| sought.changed_at.unwrap_or(sought.undone_at))
+            .min();
         let newest = unknown.iter().map(|(.., sought)| sought.undone_at).max();
-        let old = oldest.zip(newest).is_some_and(|(oldest, newest)| newest.duration_since(oldest) > RECENT);
+        let old = oldest
+            .zip(newest)
+            .is_some_and(|(oldest, newest)| newest.duration_since(oldest) > RECENT);
         let records = audit::records(if old { From::Today } else { From::Recent });
         locked(self.shared).asked = Some(now);
         let records = match records {
             Ok(records) => records,
             Err(error) => {
-                tracing::warn!(error = chain(&error), "the audit log does not say who did it");
+                tracing::warn!(
+                    error = chain(&error),
+                    "the audit log does not say who did it"
+                );
                 return;
             }
         };
         for (id, account, sought) in unknown {
             if let Some(who) = find(&records, &sought) {
                 events::attributed(&account, &id, &who);
-                locked(self.shared).programs.insert(account, who.exe.clone());
+                locked(self.shared)
+                    .programs
+                    .insert(account, who.exe.clone());
                 self.change(&id, |incident| incident.who = Some(who));
             }
         }
@@ -357,8 +395,10 @@ impl<'a> Burst<'a> {
         if written.is_empty() {
             return;
         }
-        let synced =
-            written.iter().try_for_each(|path| store::sync(path)).and_then(|()| store::sync(&self.directory));
+        let synced = written
+            .iter()
+            .try_for_each(|path| store::sync(path))
+            .and_then(|()| store::sync(&self.directory));
         self.note(synced);
     }
 
@@ -410,12 +450,15 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::model::incident::{Change, Evidence, Kept, SCHEMA, Undone};
+    use crate::model::past::incident::{Change, Evidence, Kept, SCHEMA, Undone};
 
     fn incident(number: i64, comment: &str) -> (Incident, Sought) {
         let account = AccountName::try_from("alice").unwrap();
         let at = Timestamp::from_second(number).unwrap();
-        let added = Change::Added { fingerprint: "SHA256:x".to_owned(), comment: comment.to_owned() };
+        let added = Change::Added {
+            fingerprint: "SHA256:x".to_owned(),
+            comment: comment.to_owned(),
+        };
         let incident = Incident {
             schema: SCHEMA,
             id: Incident::name(&account, at),
@@ -428,7 +471,11 @@ mod tests {
             stood_milliseconds: None,
             stood_since: None,
             undone: Undone::Replaced,
-            evidence: Some(Evidence { sha256: String::new(), bytes: 1, kept: Kept::Whole }),
+            evidence: Some(Evidence {
+                sha256: String::new(),
+                bytes: 1,
+                kept: Kept::Whole,
+            }),
             who: None,
             repeated: 0,
             uncounted: 0,
@@ -456,14 +503,23 @@ mod tests {
         let state = locked(&recorder.shared);
         let mut sum = 0;
         for task in state.queue.values() {
-            let Task::New(incident, content, ..) = task else { panic!("none came again") };
+            let Task::New(incident, content, ..) = task else {
+                panic!("none came again")
+            };
             let kept = incident.evidence.as_ref().unwrap().kept;
             assert_eq!(content.is_some(), kept == Kept::Whole);
             sum += size(incident) + content.as_ref().map_or(0, |content| length(content));
         }
         assert!((MOST_BYTES / 2..=MOST_BYTES).contains(&sum), "{sum}");
-        assert!((sum..=MOST_BYTES).contains(&state.held), "{} held", state.held);
-        assert_eq!(state.lost, u64::try_from(QUEUE - state.queue.len()).unwrap());
+        assert!(
+            (sum..=MOST_BYTES).contains(&state.held),
+            "{} held",
+            state.held
+        );
+        assert_eq!(
+            state.lost,
+            u64::try_from(QUEUE - state.queue.len()).unwrap()
+        );
     }
 
     #[test]

@@ -9,9 +9,9 @@ use crate::agent::{Trigger, files, sessions};
 use crate::host::accounts::Lookup;
 use crate::host::store;
 use crate::model::account::AccountName;
-use crate::model::desired::with_break_glass;
-use crate::model::plan::Difference;
-use crate::model::status::{AccountState, AccountStatus, DriftEvent, ListStatus, Status};
+use crate::model::file::difference::Difference;
+use crate::model::key::grant::with_break_glass;
+use crate::model::status::schema::{AccountState, AccountStatus, DriftEvent, ListStatus, Status};
 
 /// Why an account that is managed and listed is not taken on.
 const NOTHING_USABLE: &str = "the list has no usable key for it yet, so its file stays as it is; \
@@ -27,14 +27,25 @@ impl Enforcer {
     pub(super) fn said(&self, name: &AccountName, state: AccountState, reason: &str) -> bool {
         let before = self.status.accounts.get(name);
         self.publishing
-            && before.is_none_or(|before| before.state != state || before.reason.as_deref() != Some(reason))
+            && before.is_none_or(|before| {
+                before.state != state || before.reason.as_deref() != Some(reason)
+            })
     }
 
     /// Counts a change that was undone.
-    pub(super) fn drifted(&mut self, account: &AccountName, differences: &[Difference], at: Timestamp) {
+    pub(super) fn drifted(
+        &mut self,
+        account: &AccountName,
+        differences: &[Difference],
+        at: Timestamp,
+    ) {
         self.status.drift.repaired += 1;
         let changes = events::changes(differences);
-        self.status.drift.last = Some(DriftEvent { at, account: account.clone(), changes });
+        self.status.drift.last = Some(DriftEvent {
+            at,
+            account: account.clone(),
+            changes,
+        });
     }
 
     /// Notes the state of one account.
@@ -64,12 +75,28 @@ impl Enforcer {
             other_files: Vec::new(),
         };
         let before = self.status.accounts.remove(name);
-        let other_files = before.as_ref().map(|before| before.other_files.clone()).unwrap_or_default();
+        let other_files = before
+            .as_ref()
+            .map(|before| before.other_files.clone())
+            .unwrap_or_default();
         let access = self.judge_one(name, state, &other_files);
-        let fresh = AccountStatus { access, other_files, ..fresh };
+        let fresh = AccountStatus {
+            access,
+            other_files,
+            ..fresh
+        };
         let last = before.map(|before| (before.changed_at, before.removed_keys));
-        let (changed_at, removed_keys) = last.filter(|_| changed.is_none()).unwrap_or((changed, Vec::new()));
-        self.status.accounts.insert(name.clone(), AccountStatus { changed_at, removed_keys, ..fresh });
+        let (changed_at, removed_keys) = last
+            .filter(|_| changed.is_none())
+            .unwrap_or((changed, Vec::new()));
+        self.status.accounts.insert(
+            name.clone(),
+            AccountStatus {
+                changed_at,
+                removed_keys,
+                ..fresh
+            },
+        );
     }
 
     /// Brings the status up to date.
@@ -102,9 +129,15 @@ impl Enforcer {
         if let Some(list) = &self.decided.list {
             for name in list.desired.grants.keys() {
                 match self.decided.directory.accounts.get(name) {
-                    Some(Lookup::Unknown) => passive.push((name.clone(), AccountState::NoAccount, None)),
+                    Some(Lookup::Unknown) => {
+                        passive.push((name.clone(), AccountState::NoAccount, None))
+                    }
                     Some(Lookup::Found(account))
-                        if !self.enforced.accounts.get(name).is_some_and(|account| account.managed) =>
+                        if !self
+                            .enforced
+                            .accounts
+                            .get(name)
+                            .is_some_and(|account| account.managed) =>
                     {
                         let uid_min = self.decided.directory.uid_min;
                         let reason = if account.uid < uid_min {
@@ -115,8 +148,16 @@ impl Enforcer {
                             "not in `manage`".to_owned()
                         };
                         let managed = self.manages(name);
-                        let state = if managed { AccountState::Held } else { AccountState::Unmanaged };
-                        let reason = if managed { NOTHING_USABLE.to_owned() } else { reason };
+                        let state = if managed {
+                            AccountState::Held
+                        } else {
+                            AccountState::Unmanaged
+                        };
+                        let reason = if managed {
+                            NOTHING_USABLE.to_owned()
+                        } else {
+                            reason
+                        };
                         passive.push((name.clone(), state, Some(reason)));
                     }
                     _ => {}
@@ -124,7 +165,10 @@ impl Enforcer {
             }
         }
         for name in self.enforced.accounts.keys() {
-            if matches!(self.decided.directory.accounts.get(name), Some(Lookup::Unknown)) {
+            if matches!(
+                self.decided.directory.accounts.get(name),
+                Some(Lookup::Unknown)
+            ) {
                 passive.push((name.clone(), AccountState::NoAccount, None));
             }
         }
@@ -133,19 +177,27 @@ impl Enforcer {
         }
         let (enforced, decided) = (&self.enforced, &self.decided);
         let listed = |name: &AccountName| {
-            decided.list.as_ref().is_some_and(|list| list.desired.grants.contains_key(name))
+            decided
+                .list
+                .as_ref()
+                .is_some_and(|list| list.desired.grants.contains_key(name))
         };
         self.status.accounts.retain(|name, account| {
-            let named =
-                account.state == AccountState::Held && self.config.accounts.named().any(|n| n == name);
+            let named = account.state == AccountState::Held
+                && self.config.accounts.named().any(|n| n == name);
             enforced.accounts.contains_key(name) || listed(name) || named
         });
         if decided.held.is_none() {
             return;
         }
         for account in self.status.accounts.values_mut() {
-            let Some(in_force) = enforced.accounts.get(&account.name) else { continue };
-            let next = decided.list.as_ref().and_then(|list| list.desired.grants.get(&account.name));
+            let Some(in_force) = enforced.accounts.get(&account.name) else {
+                continue;
+            };
+            let next = decided
+                .list
+                .as_ref()
+                .and_then(|list| list.desired.grants.get(&account.name));
             let differs = next.map(Vec::as_slice).unwrap_or_default() != in_force.grants.as_slice();
             if differs && account.state == AccountState::InSync {
                 account.state = AccountState::Held;
@@ -159,8 +211,14 @@ impl Enforcer {
     fn with_keys(&self, now: Timestamp) -> Status {
         let mut status = self.status.clone();
         for account in status.accounts.values_mut() {
-            let Some(in_force) = self.enforced.accounts.get(&account.name) else { continue };
-            let grants = if self.decided.revoked { &[][..] } else { &in_force.grants };
+            let Some(in_force) = self.enforced.accounts.get(&account.name) else {
+                continue;
+            };
+            let grants = if self.decided.revoked {
+                &[][..]
+            } else {
+                &in_force.grants
+            };
             let keys = with_break_glass(grants, &self.enforced.break_glass, now);
             account.keys = keys.into_iter().map(Into::into).collect();
         }
@@ -184,14 +242,23 @@ impl Enforcer {
                 .iter()
                 .map(|error| format!("the config was changed and cannot be used: {error}")),
         );
-        all.extend(self.state_problem.iter().map(|error| format!("{error}; the state was started anew")));
+        all.extend(
+            self.state_problem
+                .iter()
+                .map(|error| format!("{error}; the state was started anew")),
+        );
         if self.unwatched > 0 {
             all.push(format!(
                 "{} places cannot be watched (see the log); changes there are only seen by the full check",
                 self.unwatched
             ));
         }
-        if self.enforced.accounts.is_empty() && self.decided.list.as_ref().is_some_and(|l| l.parameters == 0)
+        if self.enforced.accounts.is_empty()
+            && self
+                .decided
+                .list
+                .as_ref()
+                .is_some_and(|l| l.parameters == 0)
         {
             // Parameter Store answers so for a path that does not exist.
             all.push("the list is empty: is the path, or the directory, the right one?".to_owned());
@@ -214,7 +281,11 @@ impl Enforcer {
         all.extend(self.status.sessions.iter().map(sessions::problem));
         let rejected = self.status.rejected.len();
         if rejected > 0 {
-            let lines = if rejected == 1 { "1 line".to_owned() } else { format!("{rejected} lines") };
+            let lines = if rejected == 1 {
+                "1 line".to_owned()
+            } else {
+                format!("{rejected} lines")
+            };
             all.push(format!("{lines} of the list not taken, see `rejected`"));
         }
         all
@@ -231,13 +302,20 @@ impl Enforcer {
             .and_then(|()| store::write_json(&files::fetch_report_copy(paths), &report, 0o644));
         match written {
             Ok(()) => self.relayed = report,
-            Err(error) => tracing::warn!(error = chain(&error), "how the last fetch went is not passed on"),
+            Err(error) => tracing::warn!(
+                error = chain(&error),
+                "how the last fetch went is not passed on"
+            ),
         }
     }
 
     /// Writes the status, if it says something new.
     pub(super) fn publish(&mut self, now: Timestamp) {
-        if self.written.as_ref().is_some_and(|written| *written == self.status) {
+        if self
+            .written
+            .as_ref()
+            .is_some_and(|written| *written == self.status)
+        {
             return;
         }
         self.status.enforcer.written_at = now;

@@ -7,8 +7,8 @@ use jiff::{SignedDuration, Timestamp};
 use crate::agent::report::digest;
 use crate::host::keyfile::{Inode, Mark, Marked};
 use crate::model::account::AccountName;
-use crate::model::incident::{Evidence, Kept, MOST_BYTES, MOST_CONTENT, Since};
-use crate::model::plan::Found;
+use crate::model::file::wanted::Found;
+use crate::model::past::incident::{Evidence, Kept, MOST_BYTES, MOST_CONTENT, Since};
 
 /// The last change of each kind of thing on the way to a file.
 #[derive(Clone, Copy, Debug, Default)]
@@ -68,23 +68,48 @@ impl Seen {
         let inode = before.file.map(|mark| mark.inode);
         let directory = before.directory.map(|mark| mark.inode.1);
         let undone_at = after.and_then(|after| after.file.as_ref()).and_then(at);
-        Self { evidence, content, since, inode, directory, undone_at }
+        Self {
+            evidence,
+            content,
+            since,
+            inode,
+            directory,
+            undone_at,
+        }
     }
 
     /// Another file with the marks `before` held `content`; once it was gone the marks were `after`.
     pub(super) fn beside(content: Option<Vec<u8>>, before: &Marks, after: Option<&Marks>) -> Self {
         let (evidence, content) = content.map(taken_down).unzip();
-        let since = before.file.as_ref().and_then(at).map(|at| (at, Since::File));
+        let since = before
+            .file
+            .as_ref()
+            .and_then(at)
+            .map(|at| (at, Since::File));
         let inode = before.file.map(|mark| mark.inode);
         let directory = before.directory.map(|mark| mark.inode.1);
-        let undone_at = after.and_then(|after| after.directory.as_ref()).and_then(at);
-        Self { evidence, content, since, inode, directory, undone_at }
+        let undone_at = after
+            .and_then(|after| after.directory.as_ref())
+            .and_then(at);
+        Self {
+            evidence,
+            content,
+            since,
+            inode,
+            directory,
+            undone_at,
+        }
     }
 
     /// How long it stood until `now`, or until it was undone.
     pub(super) fn stood(&self, now: Timestamp) -> Option<SignedDuration> {
         let (since, _) = self.since?;
-        Some(self.undone_at.unwrap_or(now).duration_since(since).max(SignedDuration::ZERO))
+        Some(
+            self.undone_at
+                .unwrap_or(now)
+                .duration_since(since)
+                .max(SignedDuration::ZERO),
+        )
     }
 }
 
@@ -96,10 +121,21 @@ fn at(mark: &Mark) -> Option<Timestamp> {
 fn taken_down(mut content: Vec<u8>) -> (Evidence, Vec<u8>) {
     let sha256 = digest(&content);
     let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
-    let kept = if content.len() > MOST_CONTENT { Kept::Cut } else { Kept::Whole };
+    let kept = if content.len() > MOST_CONTENT {
+        Kept::Cut
+    } else {
+        Kept::Whole
+    };
     content.truncate(MOST_CONTENT);
     content.shrink_to_fit();
-    (Evidence { sha256, bytes, kept }, content)
+    (
+        Evidence {
+            sha256,
+            bytes,
+            kept,
+        },
+        content,
+    )
 }
 
 /// What one pass has seen. Thousands of accounts can be changed at once; no more of their content is held than is kept.
@@ -118,8 +154,9 @@ impl Gathered {
 
     /// Counts what `seen` has of content, or takes it away when that is too much.
     pub(super) fn hold(&mut self, seen: &mut Seen) {
-        let more =
-            seen.content.as_ref().map_or(0, |content| u64::try_from(content.len()).unwrap_or(u64::MAX));
+        let more = seen.content.as_ref().map_or(0, |content| {
+            u64::try_from(content.len()).unwrap_or(u64::MAX)
+        });
         if self.bytes.saturating_add(more) > MOST_BYTES {
             seen.forget_content();
         } else {

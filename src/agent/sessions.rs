@@ -14,10 +14,10 @@ use crate::agent::events::{self, chain};
 use crate::agent::pass::Enforcer;
 use crate::host::sshd_log::{self, Login};
 use crate::host::{ProgramError, logind};
-use crate::model::config::Mode;
-use crate::model::desired::with_break_glass;
+use crate::model::config::tables::Mode;
+use crate::model::key::grant::with_break_glass;
 use crate::model::session::{Live, Session, news};
-use crate::model::status::AccountState;
+use crate::model::status::schema::AccountState;
 
 /// What was asked of the host, and has not been answered.
 #[derive(Default)]
@@ -49,8 +49,12 @@ pub struct Keyed {
 
 /// sshd may have taken a key a moment before it left, and logind hears of the session once its user is logged in: at the
 /// latest after `LoginGraceTime`, which is two minutes.
-const LATER: [Duration; 4] =
-    [Duration::from_secs(2), Duration::from_secs(10), Duration::from_secs(40), Duration::from_secs(130)];
+const LATER: [Duration; 4] = [
+    Duration::from_secs(2),
+    Duration::from_secs(10),
+    Duration::from_secs(40),
+    Duration::from_secs(130),
+];
 
 /// How a login and the beginning of its session lie: logind notes whole seconds, PAM modules may take their time.
 const BEFORE: SignedDuration = SignedDuration::from_mins(2);
@@ -65,20 +69,36 @@ fn look() -> Result<Vec<Keyed>, ProgramError> {
     let leaders: Vec<u32> = live.iter().map(|live| live.leader).collect();
     // Of one whose beginning is not known, the login may be any of this boot.
     let begins = live.iter().map(|live| live.since?.checked_sub(BEFORE).ok());
-    let since = begins.collect::<Option<Vec<_>>>().and_then(|all| all.into_iter().min());
-    let logins = if leaders.is_empty() { Vec::new() } else { sshd_log::logins(&leaders, since)? };
-    Ok(live.into_iter().filter_map(|live| keyed(live, &logins)).collect())
+    let since = begins
+        .collect::<Option<Vec<_>>>()
+        .and_then(|all| all.into_iter().min());
+    let logins = if leaders.is_empty() {
+        Vec::new()
+    } else {
+        sshd_log::logins(&leaders, since)?
+    };
+    Ok(live
+        .into_iter()
+        .filter_map(|live| keyed(live, &logins))
+        .collect())
 }
 
 /// The key of a session: that of the last login its leader logged before it began. A pid may have been another's before.
 fn keyed(live: Live, logins: &[Login]) -> Option<Keyed> {
     let in_time = |login: &&Login| {
-        let lag = live.since.zip(login.at).map(|(since, at)| since.duration_since(at));
+        let lag = live
+            .since
+            .zip(login.at)
+            .map(|(since, at)| since.duration_since(at));
         lag.is_none_or(|lag| (-AFTER..=BEFORE).contains(&lag))
     };
     let same_place = |login: &&Login| login.at.is_some() || live.from.as_ref() == Some(&login.from);
     let own = |login: &&Login| login.pid == live.leader && login.account == live.account.as_str();
-    let login = logins.iter().filter(own).filter(in_time).rfind(same_place)?;
+    let login = logins
+        .iter()
+        .filter(own)
+        .filter(in_time)
+        .rfind(same_place)?;
     let session = Session {
         account: live.account,
         id: live.id,
@@ -87,13 +107,25 @@ fn keyed(live: Live, logins: &[Login]) -> Option<Keyed> {
         from: live.from.or_else(|| Some(login.from.clone())),
         since: live.since,
     };
-    Some(Keyed { session, sure: login.at.is_some() && live.since.is_some() })
+    Some(Keyed {
+        session,
+        sure: login.at.is_some() && live.since.is_some(),
+    })
 }
 
 /// What a person is told of it.
 pub fn problem(session: &Session) -> String {
-    let Session { account, id, fingerprint, from, .. } = session;
-    let from = from.as_deref().map(|from| format!(" from {from}")).unwrap_or_default();
+    let Session {
+        account,
+        id,
+        fingerprint,
+        from,
+        ..
+    } = session;
+    let from = from
+        .as_deref()
+        .map(|from| format!(" from {from}"))
+        .unwrap_or_default();
     format!(
         "session {id} of {account}{from} was opened with a key that is not approved, {fingerprint}; \
          hint: loginctl terminate-session {id}, or `end-sessions = true`"
@@ -106,11 +138,23 @@ impl Enforcer {
         let mut sessions = sessions;
         sessions.retain(|keyed| {
             let session = &keyed.session;
-            let account = self.enforced.accounts.get(&session.account).filter(|account| account.managed);
-            let Some(account) = account.filter(|_| self.enforced.list.is_some()) else { return false };
-            let grants = if self.decided.revoked { &[][..] } else { &account.grants };
+            let account = self
+                .enforced
+                .accounts
+                .get(&session.account)
+                .filter(|account| account.managed);
+            let Some(account) = account.filter(|_| self.enforced.list.is_some()) else {
+                return false;
+            };
+            let grants = if self.decided.revoked {
+                &[][..]
+            } else {
+                &account.grants
+            };
             let keys = with_break_glass(grants, &self.enforced.break_glass, now);
-            !keys.iter().any(|grant| grant.fingerprint == session.fingerprint)
+            !keys
+                .iter()
+                .any(|grant| grant.fingerprint == session.fingerprint)
         });
         sessions
     }
@@ -118,7 +162,12 @@ impl Enforcer {
     /// Asks now, and blocks; for `status`. `None` when the host does not say.
     pub fn sessions_now(&self, now: Timestamp) -> Option<Vec<Session>> {
         let found = look().ok()?;
-        Some(self.unapproved(found, now).into_iter().map(|keyed| keyed.session).collect())
+        Some(
+            self.unapproved(found, now)
+                .into_iter()
+                .map(|keyed| keyed.session)
+                .collect(),
+        )
     }
 
     /// Asks, without waiting; nothing is asked while nobody is logged in.
@@ -185,7 +234,11 @@ impl Enforcer {
                         // It had ended by itself.
                         Ok(false) => {}
                         Err(error) => {
-                            tracing::warn!(session = session.id, error = chain(&error), "session not ended");
+                            tracing::warn!(
+                                session = session.id,
+                                error = chain(&error),
+                                "session not ended"
+                            );
                         }
                     }
                 }
@@ -203,7 +256,8 @@ impl Enforcer {
     fn found_sessions(&mut self, found: Vec<Keyed>, now: Timestamp) {
         let just_ended = std::mem::take(&mut self.asking.ended);
         let found = self.unapproved(found, now);
-        let ends = self.config.accounts.end_sessions && self.config.mode == Mode::Enforce && !just_ended;
+        let ends =
+            self.config.accounts.end_sessions && self.config.mode == Mode::Enforce && !just_ended;
         let in_sync = |session: &Session| {
             self.status
                 .accounts
@@ -216,7 +270,9 @@ impl Enforcer {
             .map(|keyed| keyed.session.clone())
             .collect();
         let sessions: Vec<Session> = found.into_iter().map(|keyed| keyed.session).collect();
-        news(&self.status.sessions, &sessions).into_iter().for_each(events::revoked_session);
+        news(&self.status.sessions, &sessions)
+            .into_iter()
+            .for_each(events::revoked_session);
         self.status.sessions = sessions;
         self.describe(now);
         if !to_end.is_empty() {
@@ -263,7 +319,9 @@ mod tests {
             login("bob", "192.0.2.1", "another's", Some(101)),
             login("alice", "192.0.2.1", "later", Some(1000)),
         ];
-        let key = |leader, since| keyed(live(leader, since), &logins).map(|keyed| keyed.session.fingerprint);
+        let key = |leader, since| {
+            keyed(live(leader, since), &logins).map(|keyed| keyed.session.fingerprint)
+        };
         assert_eq!(key(10, Some(100)).as_deref(), Some("own"));
         assert_eq!(key(10, None).as_deref(), Some("later"));
         assert_eq!(key(10, Some(20)), None, "it began before any of them");
@@ -275,6 +333,9 @@ mod tests {
     fn a_log_file_is_believed_for_naming_alone() {
         let found = |from: &str| keyed(live(10, Some(100)), &[login("alice", from, "k", None)]);
         assert!(found("192.0.2.1").is_some_and(|keyed| !keyed.sure));
-        assert!(found("192.0.2.2").is_none(), "another login of the same pid");
+        assert!(
+            found("192.0.2.2").is_none(),
+            "another login of the same pid"
+        );
     }
 }

@@ -15,12 +15,12 @@ use crate::agent::events::chain;
 use crate::agent::pass::Enforcer;
 use crate::host::sshd::{self, Stamp};
 use crate::host::{accounts, process};
-use crate::model::access::{self, Access, Doubt, Facts, Loose};
 use crate::model::account::{Account, AccountName};
-use crate::model::desired::Rules;
-use crate::model::openssh::{UNTOLD, Version};
-use crate::model::settings::Settings;
-use crate::model::status::{AccountState, OtherFile, SshdStatus};
+use crate::model::desired::judge::Rules;
+use crate::model::key::release::{UNTOLD, Version};
+use crate::model::sshd::access::{self, Access, Doubt, Facts, Loose};
+use crate::model::sshd::effective::Settings;
+use crate::model::status::schema::{AccountState, OtherFile, SshdStatus};
 
 /// What sshd said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -127,12 +127,20 @@ impl Circumstances {
     fn look() -> Self {
         let started = sshd::started(Path::new("/"));
         let configuration = sshd::configuration(started.invocation.config.as_deref());
-        Self { started, configuration }
+        Self {
+            started,
+            configuration,
+        }
     }
 
     fn fingerprint(&self, accounts: &[Account]) -> u64 {
         let mut hasher = DefaultHasher::new();
-        let paths = self.started.program.iter().chain(&self.started.files).chain(&self.configuration.files);
+        let paths = self
+            .started
+            .program
+            .iter()
+            .chain(&self.started.files)
+            .chain(&self.configuration.files);
         for path in paths.chain(&self.configuration.directories) {
             (path, sshd::stamp(path)).hash(&mut hasher);
         }
@@ -150,11 +158,16 @@ pub fn ask(accounts: &[Account], others: &[Account]) -> Answer {
 }
 
 fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Answer {
-    let Circumstances { started, configuration } = about;
+    let Circumstances {
+        started,
+        configuration,
+    } = about;
     let path = started.program;
-    let (files, directories): (Vec<_>, Vec<_>) = started.files.into_iter().partition(|path| !path.is_dir());
+    let (files, directories): (Vec<_>, Vec<_>) =
+        started.files.into_iter().partition(|path| !path.is_dir());
     let port = started.invocation.port.or(configuration.port);
-    let said = |what: fn(&str) -> bool| started.invocation.options.iter().any(|option| what(option));
+    let said =
+        |what: fn(&str) -> bool| started.invocation.options.iter().any(|option| what(option));
     let names_files = configuration.names_files || said(sshd::names_files);
     let mut answer = Answer {
         for_all: !configuration.has_match,
@@ -164,7 +177,11 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
         names_files,
         others: started.others,
         files: configuration.files.into_iter().chain(files).collect(),
-        directories: configuration.directories.into_iter().chain(directories).collect(),
+        directories: configuration
+            .directories
+            .into_iter()
+            .chain(directories)
+            .collect(),
         ..Answer::default()
     };
     let Some(path) = path else {
@@ -176,11 +193,17 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
         Err(error) => answer.error = Some(chain(&error)),
     }
     let managed: BTreeSet<&AccountName> = accounts.iter().map(|account| &account.name).collect();
-    let mut others: Vec<&Account> = others.iter().filter(|other| !managed.contains(&other.name)).collect();
+    let mut others: Vec<&Account> = others
+        .iter()
+        .filter(|other| !managed.contains(&other.name))
+        .collect();
     // Whoever else is left out, root is not.
     others.sort_by_key(|other| other.uid != 0);
     let all = accounts.len() + others.len();
-    let asked = accounts.iter().take(ASKED).chain(others.into_iter().take(ASKED));
+    let asked = accounts
+        .iter()
+        .take(ASKED)
+        .chain(others.into_iter().take(ASKED));
     let asked: Vec<&Account> = asked.take(if answer.for_all { 1 } else { all }).collect();
     answer.unasked = if answer.for_all { 0 } else { all - asked.len() };
     for account in asked {
@@ -202,11 +225,14 @@ fn answer(about: Circumstances, accounts: &[Account], others: &[Account]) -> Ans
     }
     answer.private_groups = sshd::minds_private_groups(&path);
     answer.path = Some(path);
-    let by_groups =
-        |settings: &Settings| !(settings.allow_groups.is_empty() && settings.deny_groups.is_empty());
+    let by_groups = |settings: &Settings| {
+        !(settings.allow_groups.is_empty() && settings.deny_groups.is_empty())
+    };
     if answer.settings.iter().any(by_groups) {
         for account in accounts.iter().take(ASKED) {
-            answer.groups.extend(accounts::groups(account).map(|groups| (account.name.clone(), groups)));
+            answer
+                .groups
+                .extend(accounts::groups(account).map(|groups| (account.name.clone(), groups)));
         }
     }
     answer
@@ -225,7 +251,11 @@ impl Answer {
         if let Some(error) = &self.error {
             return Err(error.clone());
         }
-        let number = self.of.get(name).copied().or_else(|| self.for_all.then_some(0));
+        let number = self
+            .of
+            .get(name)
+            .copied()
+            .or_else(|| self.for_all.then_some(0));
         let found = number.and_then(|number| self.settings.get(number));
         found.ok_or_else(|| {
             format!("sshd's configuration has a `Match`, and only {ASKED} accounts are asked about")
@@ -237,9 +267,16 @@ impl Answer {
     pub fn reads(&self, name: Option<&AccountName>) -> Option<&str> {
         let settings = match name {
             Some(name) => self.settings(name).ok()?,
-            None => self.settings.first().filter(|_| self.for_all && self.error.is_none())?,
+            None => self
+                .settings
+                .first()
+                .filter(|_| self.for_all && self.error.is_none())?,
         };
-        Some(if self.has_blanks || self.files_by_connection { "" } else { &settings.files })
+        Some(if self.has_blanks || self.files_by_connection {
+            ""
+        } else {
+            &settings.files
+        })
     }
 
     /// What makes it less than the whole.
@@ -255,7 +292,9 @@ impl Answer {
 
     /// The same; for an account that was not asked about, that of one that was.
     pub fn settings_or_like(&self, name: &AccountName) -> Option<&Settings> {
-        self.settings(name).ok().or_else(|| self.settings.first().filter(|_| self.error.is_none()))
+        self.settings(name)
+            .ok()
+            .or_else(|| self.settings.first().filter(|_| self.error.is_none()))
     }
 
     /// For the status.
@@ -272,13 +311,18 @@ impl Answer {
 
     /// What of sshd is not judged, for a person.
     pub fn unjudged(&self) -> Vec<String> {
-        let doubts = [(self.by_connection, Doubt::ByConnection), (self.has_blanks, Doubt::Blanks)];
+        let doubts = [
+            (self.by_connection, Doubt::ByConnection),
+            (self.has_blanks, Doubt::Blanks),
+        ];
         let doubts = doubts.into_iter().filter(|(is_here, _)| *is_here);
-        let others = self
-            .others
-            .iter()
-            .map(|words| format!("another sshd listens, and whom it lets in is not judged: `{words}`"));
-        doubts.map(|(_, doubt)| doubt.describe().to_owned()).chain(others).collect()
+        let others = self.others.iter().map(|words| {
+            format!("another sshd listens, and whom it lets in is not judged: `{words}`")
+        });
+        doubts
+            .map(|(_, doubt)| doubt.describe().to_owned())
+            .chain(others)
+            .collect()
     }
 }
 
@@ -286,7 +330,11 @@ impl Enforcer {
     /// By what lines are judged and written here.
     pub(super) fn rules(&self) -> Rules<'_> {
         let openssh = Some(self.enforced.openssh.unwrap_or(UNTOLD));
-        Rules { policy: &self.config.policy, zone: &self.zone, openssh }
+        Rules {
+            policy: &self.config.policy,
+            zone: &self.zone,
+            openssh,
+        }
     }
 
     /// `tell` is called when sshd says its version after a pass has gone on without.
@@ -298,14 +346,24 @@ impl Enforcer {
     /// of a new one is waited for; if it comes later, it counts when it does. Until then, and where it says none, the last
     /// one counts.
     pub(super) async fn know_openssh(&mut self) {
-        let found = self.sshd.answer.as_ref().and_then(|answer| answer.path.clone()).or_else(sshd::find);
-        let found = found.map(|path| (sshd::stamp(&path), path)).map(|(stamp, path)| (path, stamp));
+        let found = self
+            .sshd
+            .answer
+            .as_ref()
+            .and_then(|answer| answer.path.clone())
+            .or_else(sshd::find);
+        let found = found
+            .map(|path| (sshd::stamp(&path), path))
+            .map(|(stamp, path)| (path, stamp));
         let is_new = found != self.sshd.binary;
         let again = self.sshd.is_silent && self.sshd.version_asked.is_none();
         if let Some((path, _)) = found.clone().filter(|_| is_new || again) {
             let (told, version) = oneshot::channel();
             let is_late = Arc::new(AtomicBool::new(!is_new));
-            self.sshd.version_asked = Some(Asked { version, is_late: Arc::clone(&is_late) });
+            self.sshd.version_asked = Some(Asked {
+                version,
+                is_late: Arc::clone(&is_late),
+            });
             let bell = self.sshd.bell.clone();
             std::thread::spawn(move || {
                 let version = sshd::version(&path).ok().flatten();
@@ -316,7 +374,9 @@ impl Enforcer {
             });
         }
         self.sshd.binary = found;
-        if let Some(Asked { version, is_late }) = self.sshd.version_asked.as_mut().filter(|_| is_new) {
+        if let Some(Asked { version, is_late }) =
+            self.sshd.version_asked.as_mut().filter(|_| is_new)
+        {
             if let Ok(told) = tokio::time::timeout(VERSION_PATIENCE, version).await {
                 self.sshd.version_asked = None;
                 self.take_version(told.ok().flatten());
@@ -332,7 +392,9 @@ impl Enforcer {
 
     /// Takes the version, if it has come.
     fn hear_version(&mut self) {
-        let Some(asked) = &mut self.sshd.version_asked else { return };
+        let Some(asked) = &mut self.sshd.version_asked else {
+            return;
+        };
         let told = asked.version.try_recv();
         if told != Err(oneshot::error::TryRecvError::Empty) {
             self.sshd.version_asked = None;
@@ -360,8 +422,13 @@ impl Enforcer {
 
     /// The managed accounts that exist.
     pub fn people(&self) -> Vec<Account> {
-        let managed = self.enforced.managed().filter(|(name, _)| self.manages(name));
-        managed.filter_map(|(name, _)| self.decided.account(name).cloned()).collect()
+        let managed = self
+            .enforced
+            .managed()
+            .filter(|(name, _)| self.manages(name));
+        managed
+            .filter_map(|(name, _)| self.decided.account(name).cloned())
+            .collect()
     }
 
     /// Asks sshd again if anything may have changed; `tell` is called once there is news. Needs root.
@@ -391,7 +458,9 @@ impl Enforcer {
 
     /// Takes the answer, if it has come; true for news.
     pub(super) fn hear_sshd(&mut self, now: Timestamp) -> bool {
-        let Some(asked) = &mut self.sshd.asked else { return false };
+        let Some(asked) = &mut self.sshd.asked else {
+            return false;
+        };
         match asked.try_recv() {
             Err(oneshot::error::TryRecvError::Empty) => return false,
             Err(oneshot::error::TryRecvError::Closed) => self.sshd.asked = None,
@@ -415,7 +484,9 @@ impl Enforcer {
 
     /// What to watch so that a change of sshd's configuration is noticed: files, and directories for any new file.
     pub(super) fn sshd_inputs(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
-        let Some(answer) = &self.sshd.answer else { return Default::default() };
+        let Some(answer) = &self.sshd.answer else {
+            return Default::default();
+        };
         let mut files = answer.files.clone();
         if answer.error.is_some() {
             files.push(PRIVSEP.into());
@@ -429,12 +500,16 @@ impl Enforcer {
             return;
         }
         self.sshd.shared.clear();
-        let Some(answer) = self.sshd.answer.take() else { return };
+        let Some(answer) = self.sshd.answer.take() else {
+            return;
+        };
         let at = self.sshd.at.unwrap_or(self.status.enforcer.started_at);
         self.status.sshd = Some(answer.describe(at));
         let names: Vec<AccountName> = self.status.accounts.keys().cloned().collect();
         for name in names {
-            let Some(row) = self.status.accounts.get(&name) else { continue };
+            let Some(row) = self.status.accounts.get(&name) else {
+                continue;
+            };
             let access = self.access(&answer, &name, row.state, &row.other_files);
             let access = access.map(|access| self.share(access));
             if let Some(row) = self.status.accounts.get_mut(&name) {
@@ -472,15 +547,23 @@ impl Enforcer {
             AccountState::NoAccount | AccountState::Unmanaged => return None,
             // For the sake of another file, its own is as it is to be.
             AccountState::Refused if self.is_in_the_way(account, &location.path, others) => {}
-            AccountState::Refused => return Some(Access::unknown("its file is not as it is to be")),
+            AccountState::Refused => {
+                return Some(Access::unknown("its file is not as it is to be"));
+            }
             AccountState::InSync | AccountState::Drifted | AccountState::Held => {}
         }
         let settings = match answer.settings(name) {
             Ok(settings) => settings,
             Err(reason) => return Some(Access::unknown(reason)),
         };
-        let in_force = self.enforced.accounts.get(name).filter(|_| !self.decided.revoked);
-        let grants = in_force.map(|account| account.grants.as_slice()).unwrap_or_default();
+        let in_force = self
+            .enforced
+            .accounts
+            .get(name)
+            .filter(|_| !self.decided.revoked);
+        let grants = in_force
+            .map(|account| account.grants.as_slice())
+            .unwrap_or_default();
         let facts = Facts {
             account,
             managed: &location.path,
@@ -488,12 +571,19 @@ impl Enforcer {
             doubt: answer.doubt(),
             openssh: answer.version.or(self.enforced.openssh),
             // Expired or not: sshd's reasons to refuse a key are others.
-            keys: &grants.iter().chain(&self.enforced.break_glass).collect::<Vec<_>>(),
+            keys: &grants
+                .iter()
+                .chain(&self.enforced.break_glass)
+                .collect::<Vec<_>>(),
             groups: answer.groups(name),
             loose: self.sshd.loose.get(name),
             private_groups: answer.private_groups,
         };
-        Some(access::judge(settings, facts, &self.config.accounts.accepted_doors))
+        Some(access::judge(
+            settings,
+            facts,
+            &self.config.accounts.accepted_doors,
+        ))
     }
 
     /// Most accounts have the same one.

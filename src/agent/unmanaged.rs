@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::agent::sshd::Answer;
 use crate::host::keyfile;
 use crate::model::account::{Account, AccountName};
-use crate::model::status::{InFile, UnmanagedFile};
+use crate::model::status::schema::{InFile, UnmanagedFile};
 
 /// Accounts that are looked at, and files with keys that are listed.
 const ACCOUNTS: usize = 2000;
@@ -30,16 +30,25 @@ pub struct Unmanaged {
 }
 
 /// Looks at the files that sshd reads of all `local` accounts but the `managed` ones. Blocks, for some seconds at worst.
-pub fn look(answer: &Answer, local: Vec<Account>, managed: impl Fn(&AccountName) -> bool) -> Unmanaged {
+pub fn look(
+    answer: &Answer,
+    local: Vec<Account>,
+    managed: impl Fn(&AccountName) -> bool,
+) -> Unmanaged {
     let mut work: Vec<(Account, Vec<PathBuf>)> = Vec::new();
     for account in local.into_iter().filter(|account| !managed(&account.name)) {
-        let files =
-            answer.settings_or_like(&account.name).map(|settings| settings.other_files(&account, None));
+        let files = answer
+            .settings_or_like(&account.name)
+            .map(|settings| settings.other_files(&account, None));
         // Two names of one account have the same files.
-        let files = files.filter(|files| !files.is_empty() && work.iter().all(|(_, known)| known != files));
+        let files =
+            files.filter(|files| !files.is_empty() && work.iter().all(|(_, known)| known != files));
         work.extend(files.map(|files| (account, files)));
     }
-    let mut all = Unmanaged { cut: work.len() > ACCOUNTS, ..Unmanaged::default() };
+    let mut all = Unmanaged {
+        cut: work.len() > ACCOUNTS,
+        ..Unmanaged::default()
+    };
     work.truncate(ACCOUNTS);
     let (mut begin, mut hanging) = (0, 0);
     while begin < work.len() && hanging < HANGING {
@@ -47,8 +56,10 @@ pub fn look(answer: &Answer, local: Vec<Account>, managed: impl Fn(&AccountName)
         let (sender, seen) = mpsc::channel();
         std::thread::spawn(move || {
             for (account, files) in rest {
-                let found: Vec<UnmanagedFile> =
-                    files.iter().filter_map(|path| read(&account, path)).collect();
+                let found: Vec<UnmanagedFile> = files
+                    .iter()
+                    .filter_map(|path| read(&account, path))
+                    .collect();
                 if sender.send(found).is_err() {
                     return;
                 }
@@ -62,7 +73,10 @@ pub fn look(answer: &Answer, local: Vec<Account>, managed: impl Fn(&AccountName)
                 let (account, files) = &work[begin];
                 let path = files.first().cloned().unwrap_or_default();
                 let found = InFile::unread("its file system does not answer".to_owned());
-                all.files.push(UnmanagedFile { found, ..named(account, &path) });
+                all.files.push(UnmanagedFile {
+                    found,
+                    ..named(account, &path)
+                });
                 (begin, hanging) = (begin + 1, hanging + 1);
                 break;
             }
@@ -88,5 +102,8 @@ fn read(account: &Account, path: &std::path::Path) -> Option<UnmanagedFile> {
         Ok(content) => Some(InFile::read(&content?)).filter(|found| !found.is_idle())?,
         Err(refusal) => InFile::unread(refusal.explained()),
     };
-    Some(UnmanagedFile { found, ..named(account, path) })
+    Some(UnmanagedFile {
+        found,
+        ..named(account, path)
+    })
 }

@@ -17,10 +17,11 @@ use crate::host::accounts;
 use crate::host::keyfile::{self, Inode, Mark, Observed, Refusal, Target, Terms, Witness};
 use crate::host::store;
 use crate::host::watch::Watches;
-use crate::model::access::Loose;
 use crate::model::account::AccountName;
-use crate::model::config::Mode;
-use crate::model::plan::{self, Action, Difference, Found, Wanted};
+use crate::model::config::tables::Mode;
+use crate::model::file::difference::{self, Action, Difference};
+use crate::model::file::wanted::{Found, Wanted};
+use crate::model::sshd::access::Loose;
 
 /// What a watch is for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -141,13 +142,18 @@ enum Earlier {
 
 impl Hanging {
     fn at_work(&self) -> usize {
-        self.0.values().filter(|worker| !worker.done.load(Ordering::Acquire)).count()
+        self.0
+            .values()
+            .filter(|worker| !worker.done.load(Ordering::Acquire))
+            .count()
     }
 
     /// A thread that slowly does what is wanted goes on; one that would write something else is told to change nothing.
     fn has(&mut self, job: &Job) -> Earlier {
         let name = &job.target.account.name;
-        let Some(worker) = self.0.get(name) else { return Earlier::No };
+        let Some(worker) = self.0.get(name) else {
+            return Earlier::No;
+        };
         let same = {
             let state = locked(&worker.state);
             let task = state.task.as_ref();
@@ -219,7 +225,14 @@ pub async fn work(
     }
     let (mut loose, mut others) = (Vec::new(), HashMap::new());
     let queue: Queue = Arc::new(Mutex::new(queued));
-    let start = || spawn(Arc::clone(&queue), watches.cloned(), sender.clone(), look_again.clone());
+    let start = || {
+        spawn(
+            Arc::clone(&queue),
+            watches.cloned(),
+            sender.clone(),
+            look_again.clone(),
+        )
+    };
     let mut patience = PATIENCE;
     let mut worker = start();
     let mut batch = Vec::new();
@@ -242,20 +255,35 @@ pub async fn work(
         if let Some(running) = &worker {
             let mut state = locked(&running.state);
             // Between two accounts: its result is on the way.
-            let Some((name, ..)) = state.task.clone().filter(|_| state.busy) else { continue };
+            let Some((name, ..)) = state.task.clone().filter(|_| state.busy) else {
+                continue;
+            };
             state.released = true;
             hanging.0.insert(name.clone(), Arc::clone(running));
             outcomes.push((name, Outcome::Hanging));
         }
         newly_hanging = true;
         patience = (patience / 2).max(LEAST_PATIENCE);
-        worker = if hanging.at_work() < MOST_HANGING { start() } else { None };
+        worker = if hanging.at_work() < MOST_HANGING {
+            start()
+        } else {
+            None
+        };
         if worker.is_none() {
             let left = std::mem::take(&mut *locked(&queue));
-            outcomes.extend(left.into_iter().map(|job| (job.target.account.name, Outcome::Hanging)));
+            outcomes.extend(
+                left.into_iter()
+                    .map(|job| (job.target.account.name, Outcome::Hanging)),
+            );
         }
     }
-    Done { outcomes, loose, seen: seen.all, others, newly_hanging }
+    Done {
+        outcomes,
+        loose,
+        seen: seen.all,
+        others,
+        newly_hanging,
+    }
 }
 
 fn spawn(
@@ -271,7 +299,11 @@ fn spawn(
             let mut loose = None;
             let (outcome, seen) = settle(&job, watches.as_deref(), &own.0.abandoned, &mut loose);
             let subject = Subject::Account(job.target.account.name.clone());
-            let mut witness = Putting { watches: watches.as_deref(), subject, marks: Marks::default() };
+            let mut witness = Putting {
+                watches: watches.as_deref(),
+                subject,
+                marks: Marks::default(),
+            };
             let wanted_still = || !own.0.abandoned.load(Ordering::Acquire);
             let others = others::settle(&job, &outcome, &mut witness, &wanted_still);
             let name = job.target.account.name;
@@ -280,7 +312,13 @@ fn spawn(
                 state.busy = false;
                 state.released
             };
-            let settled = Settled { name: name.clone(), outcome, loose, seen, others };
+            let settled = Settled {
+                name: name.clone(),
+                outcome,
+                loose,
+                seen,
+                others,
+            };
             if released {
                 *locked(&own.0.late) = Some(settled);
                 drop(own);
@@ -295,7 +333,10 @@ fn spawn(
     match std::thread::Builder::new().spawn(work) {
         Ok(_) => Some(worker),
         Err(error) => {
-            tracing::error!(error = crate::agent::events::chain(&error), "no thread to work with");
+            tracing::error!(
+                error = crate::agent::events::chain(&error),
+                "no thread to work with"
+            );
             None
         }
     }
@@ -329,14 +370,20 @@ fn settle(
     loose: &mut Option<Loose>,
 ) -> (Outcome, Option<Seen>) {
     let subject = Subject::Account(job.target.account.name.clone());
-    let mut witness = Putting { watches, subject, marks: Marks::default() };
+    let mut witness = Putting {
+        watches,
+        subject,
+        marks: Marks::default(),
+    };
     let mut looked = None;
     let outcome = bring_in_line(job, &mut witness, abandoned, &mut looked, loose);
-    let seen = looked.filter(|_| job.adopted).and_then(|(found, before)| match &outcome {
-        Outcome::Replaced { .. } => Some(Seen::new(found, &before, Some(&witness.marks))),
-        Outcome::Differs(_) => Some(Seen::new(found, &before, None)),
-        _ => None,
-    });
+    let seen = looked
+        .filter(|_| job.adopted)
+        .and_then(|(found, before)| match &outcome {
+            Outcome::Replaced { .. } => Some(Seen::new(found, &before, Some(&witness.marks))),
+            Outcome::Differs(_) => Some(Seen::new(found, &before, None)),
+            _ => None,
+        });
     (outcome, seen)
 }
 
@@ -364,16 +411,25 @@ fn bring_in_line(
     loose.clone_from(&observed.loose);
     let mut differences = differences(&job.wanted, &observed);
     let (found, _) = looked.insert((observed.found, std::mem::take(&mut witness.marks)));
-    match plan::action(job.mode, &differences) {
+    match difference::action(job.mode, &differences) {
         Action::Nothing if !job.unsettled || job.mode == Mode::Observe => return Outcome::InSync,
         Action::Report => return Outcome::Differs(differences),
         Action::Nothing | Action::Replace => {}
     }
     let backup = match back_up(job, found) {
         Ok(backup) => backup,
-        Err(reason) => return Outcome::Refused { reason, differences, began: false },
+        Err(reason) => {
+            return Outcome::Refused {
+                reason,
+                differences,
+                began: false,
+            };
+        }
     };
-    let terms = Terms { wanted_still: &|| !abandoned.load(Ordering::Acquire), clear_obstacles: job.adopted };
+    let terms = Terms {
+        wanted_still: &|| !abandoned.load(Ordering::Acquire),
+        clear_obstacles: job.adopted,
+    };
     for _ in 0..ATTEMPTS {
         match keyfile::replace(&job.target, &job.wanted, terms) {
             Ok(unlocked) => differences.extend(unlocked.into_iter().map(Difference::Locked)),
@@ -384,20 +440,35 @@ fn bring_in_line(
         match look(job, witness) {
             Ok(now) if self::differences(&job.wanted, &now).is_empty() => {
                 *loose = now.loose;
-                return Outcome::Replaced { differences, backup };
+                return Outcome::Replaced {
+                    differences,
+                    backup,
+                };
             }
             Ok(_) => {}
             Err(refusal) => return refused(&refusal, differences, true),
         }
     }
-    refused(&Refusal::Contended(job.target.location.path.clone()), differences, true)
+    refused(
+        &Refusal::Contended(job.target.location.path.clone()),
+        differences,
+        true,
+    )
 }
 
 /// Observes, and says of a directory that its group can write to whose group that is.
-pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> Result<Observed, Refusal> {
+pub fn observe(
+    target: &Target,
+    expected: usize,
+    witness: &mut dyn Witness,
+) -> Result<Observed, Refusal> {
     let mut observed = keyfile::observe(target, expected, witness)?;
     let account = &target.account;
-    if let Some(loose) = observed.loose.as_mut().filter(|loose| loose.is_group_writable(account.uid)) {
+    if let Some(loose) = observed
+        .loose
+        .as_mut()
+        .filter(|loose| loose.is_group_writable(account.uid))
+    {
         loose.private_group = accounts::is_private_group(account, loose.gid);
     }
     Ok(observed)
@@ -406,34 +477,53 @@ pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> R
 /// Observes. Something that is no directory in a directory's place is a difference once the file was ours.
 fn look(job: &Job, witness: &mut Putting<'_>) -> Result<Observed, Refusal> {
     match observe(&job.target, job.wanted.content.len(), witness) {
-        Err(Refusal::Obstacle { kind, .. }) if job.adopted => {
-            Ok(Observed { found: Found::Other(kind), directories: Vec::new(), loose: None })
-        }
+        Err(Refusal::Obstacle { kind, .. }) if job.adopted => Ok(Observed {
+            found: Found::Other(kind),
+            directories: Vec::new(),
+            loose: None,
+        }),
         observed => observed,
     }
 }
 
 fn differences(wanted: &Wanted, observed: &Observed) -> Vec<Difference> {
     let mut all = observed.directories.clone();
-    all.extend(plan::differences(wanted, &observed.found));
+    all.extend(difference::differences(wanted, &observed.found));
     all
 }
 
 /// Copies the file that is about to be replaced for the first time.
 fn back_up(job: &Job, found: &Found) -> Result<Option<PathBuf>, String> {
-    let Found::File(file) = found else { return Ok(None) };
-    let Some(content) = file.content.as_deref().filter(|content| !job.adopted && !content.is_empty()) else {
+    let Found::File(file) = found else {
         return Ok(None);
     };
-    keep_copy(&job.backups, &format!("{}.authorized_keys", job.target.account.name), content)
+    let Some(content) = file
+        .content
+        .as_deref()
+        .filter(|content| !job.adopted && !content.is_empty())
+    else {
+        return Ok(None);
+    };
+    keep_copy(
+        &job.backups,
+        &format!("{}.authorized_keys", job.target.account.name),
+        content,
+    )
 }
 
 /// Keeps a copy of `content` as `name`. Tried again, it makes no second copy of the same content, and never more than a
 /// few: the content is the account's to choose. `None` when there are that many.
-pub(super) fn keep_copy(backups: &Path, name: &str, content: &[u8]) -> Result<Option<PathBuf>, String> {
+pub(super) fn keep_copy(
+    backups: &Path,
+    name: &str,
+    content: &[u8],
+) -> Result<Option<PathBuf>, String> {
     const COPIES: [&str; 3] = ["", ".2", ".3"];
     let failed = |error| {
-        format!("the file that is there cannot be backed up: {}", crate::agent::events::chain(&error))
+        format!(
+            "the file that is there cannot be backed up: {}",
+            crate::agent::events::chain(&error)
+        )
     };
     store::make_directory(backups, 0o700).map_err(failed)?;
     for copy in COPIES {

@@ -16,9 +16,9 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::cli::Outcome;
-use crate::model::config::Config;
-use crate::model::desired::Rules;
-use crate::model::preflight::{Finding, Verdict, count, keys};
+use crate::model::config::tables::Config;
+use crate::model::desired::judge::Rules;
+use crate::model::status::preflight::{Finding, Verdict, count, keys};
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -36,29 +36,55 @@ pub(super) struct Arguments {
 
 /// `path` is where `config` was read.
 pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> Outcome {
-    let message = format!("`{}` is read, mode {}", path.display(), config.mode.as_str());
+    let message = format!(
+        "`{}` is read, mode {}",
+        path.display(),
+        config.mode.as_str()
+    );
     let mut findings = vec![Finding::ok("config", message)];
     let read = list::look(&config.source, super::now, &mut findings).await;
-    let listed = read.list.iter().flat_map(|list| &list.entries).map(|entry| &entry.account);
+    let listed = read
+        .list
+        .iter()
+        .flat_map(|list| &list.entries)
+        .map(|entry| &entry.account);
     let names = config.accounts.named().chain(listed).cloned().collect();
     let people = accounts::look_up(&config, names, &mut findings).await;
     let (zone, answer) = (super::zone(), sshd::ask(&people).await);
     let openssh = answer.as_ref().and_then(|answer| answer.version);
-    let rules = Rules { policy: &config.policy, zone: &zone, openssh };
+    let rules = Rules {
+        policy: &config.policy,
+        zone: &zone,
+        openssh,
+    };
     if let Some(list) = &read.list {
-        findings.extend(keys(list, read.whole, &config, rules, |name| people.here(name)));
+        findings.extend(keys(list, read.whole, &config, rules, |name| {
+            people.here(name)
+        }));
     }
     let loose = accounts::files(&people, &mut findings).await;
     own::directories(&config.paths, &mut findings);
     own::break_glass(&config, rules, &mut findings);
     own::daemons(&config.paths, &mut findings);
-    sshd::look(answer.as_ref(), &people, &read.grants(rules), &loose, &config, &mut findings);
+    sshd::look(
+        answer.as_ref(),
+        &people,
+        &read.grants(rules),
+        &loose,
+        &config,
+        &mut findings,
+    );
     sshd::others(answer.as_ref(), &people, &config, &mut findings).await;
     conclude(&findings, arguments.json)
 }
 
 fn conclude(findings: &[Finding], as_json: bool) -> Outcome {
-    let number = |verdict| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let number = |verdict| {
+        findings
+            .iter()
+            .filter(|finding| finding.verdict == verdict)
+            .count()
+    };
     let failed = number(Verdict::Fail);
     if as_json {
         let worst = findings.iter().map(|finding| finding.verdict).max();
@@ -70,14 +96,20 @@ fn conclude(findings: &[Finding], as_json: bool) -> Outcome {
             let _ = writeln!(text, "{finding}");
         }
         super::print(&text)?;
-        let (checks, warnings) = (count(findings.len(), "check"), count(number(Verdict::Warn), "warning"));
+        let (checks, warnings) = (
+            count(findings.len(), "check"),
+            count(number(Verdict::Warn), "warning"),
+        );
         let _ = writeln!(io::stderr(), "{checks}, {failed} failed, {warnings}");
     }
     Ok(u8::from(failed > 0))
 }
 
 /// Runs what may block for ever, such as NSS or a network home, on a thread of its own; `None` when it takes too long.
-async fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+async fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     let (answer, asked) = oneshot::channel();
     std::thread::spawn(move || answer.send(work()).ok());
     tokio::time::timeout(limit, asked).await.ok()?.ok()

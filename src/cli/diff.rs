@@ -8,9 +8,9 @@ use crate::agent::pass::{Enforcer, List, Report, Terms};
 use crate::agent::{Trigger, files};
 use crate::cli::Outcome;
 use crate::host::store::{self, StoreError};
-use crate::model::config::{Config, Mode};
-use crate::model::list::ApprovedList;
-use crate::model::status::AccountState;
+use crate::model::config::tables::{Config, Mode};
+use crate::model::list::approved::ApprovedList;
+use crate::model::status::schema::AccountState;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -47,16 +47,31 @@ pub(super) async fn run(mut config: Config) -> Outcome {
     let status = enforcer.status();
     for rejected in &status.rejected {
         // The value as a whole has no line.
-        let line = if rejected.line == 0 { String::new() } else { format!("{}: ", rejected.line) };
+        let line = if rejected.line == 0 {
+            String::new()
+        } else {
+            format!("{}: ", rejected.line)
+        };
         tracing::warn!("{}: {line}{}", rejected.parameter, rejected.reason);
     }
-    let refused = status.accounts.values().filter(|account| account.state == AccountState::Refused);
+    let refused = status
+        .accounts
+        .values()
+        .filter(|account| account.state == AccountState::Refused);
     let mut blind = false;
     for account in refused {
         blind = true;
-        tracing::error!("{}: {}", account.name, account.reason.as_deref().unwrap_or_default());
+        tracing::error!(
+            "{}: {}",
+            account.name,
+            account.reason.as_deref().unwrap_or_default()
+        );
     }
-    Ok(if blind { super::USAGE } else { u8::from(changes) })
+    Ok(if blind {
+        super::USAGE
+    } else {
+        u8::from(changes)
+    })
 }
 
 /// What enforcing `list` would change; with its removals, if its digest is `accepted`.
@@ -65,7 +80,8 @@ async fn compare(
     list: &ApprovedList,
     accepted: Option<String>,
 ) -> anyhow::Result<(Enforcer, Report)> {
-    let mut enforcer = Enforcer::new(config.clone(), super::zone(), super::now()).map_err(hinted)?;
+    let mut enforcer =
+        Enforcer::new(config.clone(), super::zone(), super::now()).map_err(hinted)?;
     let terms = Terms {
         trigger: Trigger::Startup,
         only: None,
@@ -84,5 +100,9 @@ async fn compare(
 fn hinted(error: StoreError) -> anyhow::Error {
     let denied = error.is_denied();
     let error = anyhow::Error::from(error);
-    if denied { error.context("only root can compare; run this as root") } else { error }
+    if denied {
+        error.context("only root can compare; run this as root")
+    } else {
+        error
+    }
 }

@@ -8,8 +8,8 @@ use crate::agent::enforce;
 use crate::agent::pass::{Enforcer, List};
 use crate::cli::Outcome;
 use crate::host::service::Service;
-use crate::model::config::Config;
-use crate::model::status::Health;
+use crate::model::config::tables::Config;
+use crate::model::status::schema::Health;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -29,7 +29,13 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
     let _lock = enforce::claim(&config.paths)?;
     let mut enforcer = Enforcer::new(config, super::zone(), super::now())?;
     if !arguments.once {
-        enforce::run(enforcer, Service::of_this_process(), || super::reread_config(path), super::now).await?;
+        enforce::run(
+            enforcer,
+            Service::of_this_process(),
+            || super::reread_config(path),
+            super::now,
+        )
+        .await?;
         return Ok(0);
     }
     enforce::once(&mut enforcer, List::Stored, None, super::now()).await;

@@ -7,7 +7,7 @@ use clap::Args;
 use crate::agent::fetch::{self, Fetcher};
 use crate::cli::Outcome;
 use crate::host::service::Service;
-use crate::model::config::Config;
+use crate::model::config::tables::Config;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -27,7 +27,13 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
     let _lock = fetch::claim(&config.paths)?;
     let mut fetcher = Fetcher::new(config, super::may_ask_metadata());
     if !arguments.once {
-        fetch::run(fetcher, Service::of_this_process(), || super::reread_config(path), super::now).await?;
+        fetch::run(
+            fetcher,
+            Service::of_this_process(),
+            || super::reread_config(path),
+            super::now,
+        )
+        .await?;
         return Ok(0);
     }
     let fetched = fetcher.fetch(&super::now).await.is_ok();

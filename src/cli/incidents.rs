@@ -13,10 +13,10 @@ use serde::Serialize;
 use crate::agent::{events, files};
 use crate::cli::Outcome;
 use crate::host::store;
-use crate::model::config::Config;
+use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
-use crate::model::found::unclear;
-use crate::model::incident::{Change, Incident, Kept, OtherKey, SCHEMA, Since, Undone};
+use crate::model::key::lenient::unclear;
+use crate::model::past::incident::{Change, Incident, Kept, OtherKey, SCHEMA, Since, Undone};
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -50,19 +50,29 @@ struct Told {
 }
 
 pub(super) fn run(arguments: &Arguments, config: &Config) -> Outcome {
-    let since =
-        arguments.since.as_deref().map(|text| point(text, super::now(), &super::zone())).transpose()?;
+    let since = arguments
+        .since
+        .as_deref()
+        .map(|text| point(text, super::now(), &super::zone()))
+        .transpose()?;
     let directory = files::incidents(&config.paths);
     let mut incidents = read(&directory)?;
     incidents.retain(|told| since.is_none_or(|since| told.incident.last_at >= since));
     let text = if arguments.json {
-        let mut text = serde_json::to_string_pretty(&Listed { schema: SCHEMA, incidents })?;
+        let mut text = serde_json::to_string_pretty(&Listed {
+            schema: SCHEMA,
+            incidents,
+        })?;
         text.push('\n');
         text
     } else if incidents.is_empty() {
         "no incident\n".to_owned()
     } else {
-        incidents.iter().map(describe).collect::<Vec<_>>().join("\n")
+        incidents
+            .iter()
+            .map(describe)
+            .collect::<Vec<_>>()
+            .join("\n")
     };
     super::print(&text)?;
     Ok(0)
@@ -71,18 +81,28 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> Outcome {
 /// All that can be read, in order of time.
 fn read(directory: &Path) -> anyhow::Result<Vec<Told>> {
     let mut names = match store::names(directory) {
-        Err(error) if error.is_denied() => bail!("{}; incidents are for root alone", events::chain(&error)),
+        Err(error) if error.is_denied() => {
+            bail!("{}; incidents are for root alone", events::chain(&error))
+        }
         names => names?,
     };
     names.sort();
     let mut all = Vec::new();
     for (name, _) in &names {
-        let Some(id) = name.strip_suffix(".json") else { continue };
+        let Some(id) = name.strip_suffix(".json") else {
+            continue;
+        };
         match store::read_json::<Incident>(&directory.join(name)) {
             Ok(Some(incident)) if incident.id == id => {
                 let content = format!("{id}.content");
-                let content = names.iter().any(|(name, _)| *name == content).then(|| directory.join(content));
-                all.push(Told { incident, content_file: content });
+                let content = names
+                    .iter()
+                    .any(|(name, _)| *name == content)
+                    .then(|| directory.join(content));
+                all.push(Told {
+                    incident,
+                    content_file: content,
+                });
             }
             Ok(Some(_)) => tracing::warn!(name, "not the incident it is named after, passed over"),
             // It went to make room.
@@ -116,13 +136,21 @@ fn point(text: &str, now: Timestamp, zone: &TimeZone) -> anyhow::Result<Timestam
         )
     })?;
     // A day is a day of the calendar; hours are hours, whatever the clocks do.
-    Ok(now.checked_sub(ago).or_else(|_| zone.to_timestamp(today.checked_sub(ago)?))?)
+    Ok(now
+        .checked_sub(ago)
+        .or_else(|_| zone.to_timestamp(today.checked_sub(ago)?))?)
 }
 
 fn describe(told: &Told) -> String {
     let mut text = String::new();
     let (t, incident) = (&mut text, &told.incident);
-    let _ = writeln!(t, "{:.3}  {}  {}", incident.at, incident.account, escaped(&incident.file));
+    let _ = writeln!(
+        t,
+        "{:.3}  {}  {}",
+        incident.at,
+        incident.account,
+        escaped(&incident.file)
+    );
     for change in &incident.changes {
         let _ = writeln!(t, "  {}", escaped(said(change).trim_end()));
     }
@@ -130,7 +158,9 @@ fn describe(told: &Told) -> String {
         let _ = writeln!(t, "  and {} more", incident.more_changes);
     }
     let stood = match (incident.stood_milliseconds, incident.stood_since) {
-        (Some(stood), Some(Since::Seen)) => format!("stood {} after it was first seen", brief(stood)),
+        (Some(stood), Some(Since::Seen)) => {
+            format!("stood {} after it was first seen", brief(stood))
+        }
         (Some(stood), _) => format!("stood {}", brief(stood)),
         (None, _) => "stood for an unknown time".to_owned(),
     };
@@ -141,14 +171,28 @@ fn describe(told: &Told) -> String {
     };
     let _ = writeln!(t, "  {stood}, {undone}");
     if let Some(who) = &incident.who {
-        let login = who.auid.map_or_else(|| "no login".to_owned(), |auid| format!("logged in as uid {auid}"));
+        let login = who.auid.map_or_else(
+            || "no login".to_owned(),
+            |auid| format!("logged in as uid {auid}"),
+        );
         let (exe, comm) = (escaped(&who.exe), escaped(&who.comm));
-        let _ =
-            writeln!(t, "  by {exe} ({comm}), pid {}, uid {}, {login}, at {:.3}", who.pid, who.uid, who.at);
+        let _ = writeln!(
+            t,
+            "  by {exe} ({comm}), pid {}, uid {}, {login}, at {:.3}",
+            who.pid, who.uid, who.at
+        );
     }
     if incident.repeated > 0 {
-        let again = if incident.repeated == 1 { "once" } else { &format!("{} times", incident.repeated) };
-        let _ = writeln!(t, "  the same came again {again}, last at {:.3}", incident.last_at);
+        let again = if incident.repeated == 1 {
+            "once"
+        } else {
+            &format!("{} times", incident.repeated)
+        };
+        let _ = writeln!(
+            t,
+            "  the same came again {again}, last at {:.3}",
+            incident.last_at
+        );
     }
     if incident.uncounted > 0 {
         let _ = writeln!(
@@ -163,7 +207,11 @@ fn describe(told: &Told) -> String {
             (Kept::Cut, Some(path)) => format!("{}, the beginning of it", path.display()),
             _ => "not kept".to_owned(),
         };
-        let _ = writeln!(t, "  content {kept} ({} bytes, {})", evidence.bytes, evidence.sha256);
+        let _ = writeln!(
+            t,
+            "  content {kept} ({} bytes, {})",
+            evidence.bytes, evidence.sha256
+        );
     }
     text
 }
@@ -172,9 +220,18 @@ fn said(change: &Change) -> String {
     match change {
         Change::Deleted => "deleted".to_owned(),
         Change::Kind { to } => format!("replaced by a {to}"),
-        Change::Added { fingerprint, comment } => format!("+ {fingerprint} {comment}"),
-        Change::Removed { fingerprint, comment } => format!("- {fingerprint} {comment}"),
-        Change::Altered { fingerprint, comment } => format!("~ {fingerprint} {comment}"),
+        Change::Added {
+            fingerprint,
+            comment,
+        } => format!("+ {fingerprint} {comment}"),
+        Change::Removed {
+            fingerprint,
+            comment,
+        } => format!("- {fingerprint} {comment}"),
+        Change::Altered {
+            fingerprint,
+            comment,
+        } => format!("~ {fingerprint} {comment}"),
         Change::Bytes => "other bytes, same keys".to_owned(),
         Change::Unclear { lines } => unclear(*lines),
         Change::Unreadable => "could not be read".to_owned(),
@@ -184,8 +241,16 @@ fn said(change: &Change) -> String {
         Change::AccessList => "access control list".to_owned(),
         Change::Locked { on } => format!("immutable or append-only flag on the {on}"),
         Change::DirectoryMode { to } => format!("directory mode {to}"),
-        Change::OtherFile { kind, keys, more, unclear: lines } => {
-            let key = |OtherKey { fingerprint, comment }: &OtherKey| format!("+ {fingerprint} {comment}");
+        Change::OtherFile {
+            kind,
+            keys,
+            more,
+            unclear: lines,
+        } => {
+            let key = |OtherKey {
+                           fingerprint,
+                           comment,
+                       }: &OtherKey| format!("+ {fingerprint} {comment}");
             let more = (*more > 0).then(|| format!("and {more} more"));
             let lines = (*lines > 0).then(|| unclear(*lines));
             let keys: Vec<String> = keys.iter().map(key).chain(more).chain(lines).collect();
@@ -209,9 +274,16 @@ mod tests {
 
     #[test]
     fn a_point_in_time_is_read_as_people_write_it() {
-        let (now, zone) = ("2026-11-25T22:11:33Z".parse().unwrap(), TimeZone::fixed(jiff::tz::offset(1)));
+        let (now, zone) = (
+            "2026-11-25T22:11:33Z".parse().unwrap(),
+            TimeZone::fixed(jiff::tz::offset(1)),
+        );
         let check = |text: &str, expected: &str| {
-            assert_eq!(point(text, now, &zone).unwrap().to_string(), expected, "{text}");
+            assert_eq!(
+                point(text, now, &zone).unwrap().to_string(),
+                expected,
+                "{text}"
+            );
         };
         check("2026-11-25T10:00:00Z", "2026-11-25T10:00:00Z");
         check("2026-11-25T10:00:00", "2026-11-25T09:00:00Z");

@@ -10,12 +10,12 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::Outcome;
-use crate::model::desired::Rules;
+use crate::model::desired::judge::Rules;
+use crate::model::desired::lint::{Draft, Remark, lint};
 use crate::model::escape::escaped;
-use crate::model::lint::{Draft, Remark, lint};
-use crate::model::openssh::Version;
-use crate::model::policy::Policy;
-use crate::model::preflight::count;
+use crate::model::key::policy::Policy;
+use crate::model::key::release::Version;
+use crate::model::status::preflight::count;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -45,19 +45,32 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
     let policy = policy(path, named)?;
     if policy.is_none() {
         let path = escaped(&path.display().to_string());
-        let _ =
-            writeln!(io::stderr(), "note: no config can be read at `{path}`, so the default policy counts");
+        let _ = writeln!(
+            io::stderr(),
+            "note: no config can be read at `{path}`, so the default policy counts"
+        );
     }
     let mut drafts: Vec<Draft> = Vec::new();
     for file in &arguments.files {
-        let name = if file.as_os_str() == "-" { "<stdin>".to_owned() } else { file.display().to_string() };
+        let name = if file.as_os_str() == "-" {
+            "<stdin>".to_owned()
+        } else {
+            file.display().to_string()
+        };
         // The same file twice is no duplicate.
         if !drafts.iter().any(|draft| draft.name == name) {
-            drafts.push(Draft { bytes: read(file).with_context(|| format!("cannot read `{name}`"))?, name });
+            drafts.push(Draft {
+                bytes: read(file).with_context(|| format!("cannot read `{name}`"))?,
+                name,
+            });
         }
     }
     let judged = policy.clone().unwrap_or_default();
-    let rules = Rules { policy: &judged, zone: &super::zone(), openssh: arguments.openssh };
+    let rules = Rules {
+        policy: &judged,
+        zone: &super::zone(),
+        openssh: arguments.openssh,
+    };
     let lint = lint(&drafts, rules, super::now());
     if arguments.json {
         let config = policy.map(|_| path.display().to_string());
@@ -76,7 +89,10 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
         }
         super::print(&text)?;
     }
-    let (keys, problems) = (count(lint.keys, "key"), count(lint.problems.len(), "problem"));
+    let (keys, problems) = (
+        count(lint.keys, "key"),
+        count(lint.problems.len(), "problem"),
+    );
     let _ = writeln!(io::stderr(), "{keys}, {problems}");
     Ok(u8::from(!lint.problems.is_empty()))
 }
@@ -85,7 +101,9 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
 fn policy(path: &Path, named: bool) -> anyhow::Result<Option<Policy>> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     let text = match std::fs::read_to_string(path) {
-        Err(error) if !named && matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => {
+        Err(error)
+            if !named && matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) =>
+        {
             return Ok(None);
         }
         text => text.with_context(|| format!("cannot read the config `{}`", path.display()))?,

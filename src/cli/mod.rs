@@ -24,13 +24,14 @@ use jiff::tz::TimeZone;
 use crate::agent::pass::Report;
 use crate::host::journal;
 use crate::model::account::AccountName;
-use crate::model::config::Config;
-use crate::model::desired::Grants;
+use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
-use crate::model::found::unclear;
-use crate::model::plan::{Difference, Kind, OtherFile};
-use crate::model::preflight::count;
-use crate::model::status::{InFile, KeyStatus};
+use crate::model::file::difference::{Difference, OtherFile};
+use crate::model::file::wanted::Kind;
+use crate::model::key::grant::Grants;
+use crate::model::key::lenient::unclear;
+use crate::model::status::preflight::count;
+use crate::model::status::schema::{InFile, KeyStatus};
 
 /// Makes this host's authorized_keys say exactly what the approved list says.
 ///
@@ -180,9 +181,14 @@ const USAGE: u8 = 2;
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    #[expect(clippy::disallowed_methods, reason = "the environment is read here and nowhere else")]
-    let (journal_stream, no_color) =
-        (std::env::var("JOURNAL_STREAM").ok(), std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()));
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the environment is read here and nowhere else"
+    )]
+    let (journal_stream, no_color) = (
+        std::env::var("JOURNAL_STREAM").ok(),
+        std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()),
+    );
     journal::start(cli.log.into(), journal_stream.as_deref(), no_color);
     match run(&cli) {
         Ok(code) => ExitCode::from(code),
@@ -197,7 +203,9 @@ pub fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Outcome {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let path = cli.config.as_deref().unwrap_or(Path::new(CONFIG));
     if let Command::Lint(arguments) = &cli.command {
         return lint::run(arguments, path, cli.config.is_some());
@@ -236,15 +244,22 @@ fn reread_config(path: &Path) -> Result<Config, String> {
     read_config(path).map_err(|error| format!("{error:#}"))
 }
 
-#[expect(clippy::disallowed_methods, reason = "the clock is read here and handed down")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the clock is read here and handed down"
+)]
 fn now() -> Timestamp {
     Timestamp::now()
 }
 
 /// AWS's own variable for "do not ask the instance metadata service"; see the AWS SDK reference, "IMDS client".
-#[expect(clippy::disallowed_methods, reason = "the environment is read here and handed down")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the environment is read here and handed down"
+)]
 fn may_ask_metadata() -> bool {
-    !std::env::var("AWS_EC2_METADATA_DISABLED").is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true"))
+    !std::env::var("AWS_EC2_METADATA_DISABLED")
+        .is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true"))
 }
 
 /// sshd reads a time without `Z` in the system's zone.
@@ -254,7 +269,10 @@ fn zone() -> TimeZone {
 
 /// Writes data to stdout.
 fn print(text: &str) -> anyhow::Result<()> {
-    io::stdout().lock().write_all(text.as_bytes()).context("cannot write to stdout")
+    io::stdout()
+        .lock()
+        .write_all(text.as_bytes())
+        .context("cannot write to stdout")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -287,13 +305,19 @@ fn duration(seconds: i64) -> String {
 /// What a pass changed, or would change, account by account.
 fn describe_report(mut report: Report, grants: &Grants) -> String {
     report.differences.sort_by(|a, b| a.0.cmp(&b.0));
-    let describe = |(account, differences): &(_, Vec<_>)| describe_changes(account, differences, grants);
+    let describe =
+        |(account, differences): &(_, Vec<_>)| describe_changes(account, differences, grants);
     report.differences.iter().map(describe).collect()
 }
 
 /// What stands in a file that is not the managed one, a line each.
 fn describe_keys(text: &mut String, indent: &str, found: &InFile) {
-    let InFile { keys, more, unclear: lines, error } = found;
+    let InFile {
+        keys,
+        more,
+        unclear: lines,
+        error,
+    } = found;
     for key in keys {
         let (algorithm, comment) = (escaped(&key.algorithm), escaped(&key.comment));
         let _ = writeln!(text, "{indent}{} {algorithm} {comment}", key.fingerprint);
@@ -318,7 +342,11 @@ fn describe_other(text: &mut String, other: &OtherFile) {
     if other.unclear > 0 {
         let _ = writeln!(text, "  - {}  ({path})", unclear(other.unclear));
     }
-    let what = if other.kind == Kind::File { String::new() } else { format!(", {}", other.kind) };
+    let what = if other.kind == Kind::File {
+        String::new()
+    } else {
+        format!(", {}", other.kind)
+    };
     let _ = writeln!(text, "  - {path}{what}");
 }
 
@@ -333,10 +361,18 @@ fn describe_changes(account: &AccountName, differences: &[Difference], grants: &
         let line = match difference {
             Difference::Added(key) => format!("- {} {}", key.fingerprint, key.comment),
             Difference::Removed(key) => {
-                let grant =
-                    grants.get(account).into_iter().flatten().find(|g| g.fingerprint == key.fingerprint);
+                let grant = grants
+                    .get(account)
+                    .into_iter()
+                    .flatten()
+                    .find(|g| g.fingerprint == key.fingerprint);
                 let from = grant.map(|grant| format!("  ({})", provenance(&grant.into())));
-                format!("+ {} {}{}", key.fingerprint, key.comment, from.unwrap_or_default())
+                format!(
+                    "+ {} {}{}",
+                    key.fingerprint,
+                    key.comment,
+                    from.unwrap_or_default()
+                )
             }
             Difference::Missing => "~ the file is made".to_owned(),
             other => format!("~ {other}"),

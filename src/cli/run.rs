@@ -7,7 +7,7 @@ use crate::agent::fetch::{self, Fetcher};
 use crate::agent::pass::Enforcer;
 use crate::cli::Outcome;
 use crate::host::service::Service;
-use crate::model::config::Config;
+use crate::model::config::tables::Config;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\

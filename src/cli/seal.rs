@@ -10,7 +10,7 @@ use crate::agent::{files, sshd, unmanaged};
 use crate::cli::Outcome;
 use crate::host::accounts;
 use crate::host::process::{self, LockError};
-use crate::model::config::Config;
+use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
 
 /// What its exit status means, for `--help` and the man page.
@@ -24,9 +24,10 @@ Exit status:
 /// files stay; those with keys are named, since whoever has the key gets into every instance of the image.
 pub(super) fn run(config: &Config) -> Outcome {
     let mut locks = Vec::new();
-    for (who, path) in
-        [("enforcer", files::enforce_lock(&config.paths)), ("fetcher", files::fetch_lock(&config.paths))]
-    {
+    for (who, path) in [
+        ("enforcer", files::enforce_lock(&config.paths)),
+        ("fetcher", files::fetch_lock(&config.paths)),
+    ] {
         // One that root made would keep out the fetcher, which is not root.
         if !path.exists() {
             continue;
@@ -63,7 +64,11 @@ fn describe_kept(text: &mut String) {
     let local = accounts::local();
     let answer = sshd::ask(&[], &local);
     if let Some(error) = &answer.error {
-        let _ = writeln!(text, "which files sshd reads is not known ({}), so look yourself", escaped(error));
+        let _ = writeln!(
+            text,
+            "which files sshd reads is not known ({}), so look yourself",
+            escaped(error)
+        );
         return;
     }
     let kept = unmanaged::look(&answer, local, |_| false);

@@ -12,13 +12,13 @@ use crate::agent::{Trigger, events, files, sessions, sshd, unmanaged};
 use crate::cli::Outcome;
 use crate::host::store::StoreError;
 use crate::host::{accounts, process, store};
-use crate::model::access::Verdict;
 use crate::model::account::AccountName;
-use crate::model::config::{Config, Mode};
+use crate::model::config::tables::{Config, Mode};
 use crate::model::escape::escaped;
-use crate::model::list::FetchReport;
-use crate::model::preflight::count;
-use crate::model::status::{
+use crate::model::list::fetch_report::FetchReport;
+use crate::model::sshd::access::Verdict;
+use crate::model::status::preflight::count;
+use crate::model::status::schema::{
     AccountState, AccountStatus, Health, ListStatus, SshdStatus, Status, UnmanagedFile,
 };
 
@@ -74,31 +74,47 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
     match said {
         Ok(Some(said)) => status = said,
         Ok(None) if running => {
-            status.problems.push("the enforcer has not finished its first pass yet".to_owned());
+            status
+                .problems
+                .push("the enforcer has not finished its first pass yet".to_owned());
         }
         Ok(None) => {}
         Err(error) => {
-            status.problems.push(format!("{}; what the enforcer says is not known", events::chain(&error)));
+            status.problems.push(format!(
+                "{}; what the enforcer says is not known",
+                events::chain(&error)
+            ));
         }
     }
-    let unverified =
-        look(&mut status, config.clone(), now).await.unwrap_or_else(|error| Some(events::chain(&error)));
+    let unverified = look(&mut status, config.clone(), now)
+        .await
+        .unwrap_or_else(|error| Some(events::chain(&error)));
     let unseen = add_fetch(&mut status, &config, now);
     let unverified = unverified.or(unseen);
     status.settle_health();
     if !running {
-        status.problems.insert(0, "no enforcer is running, so nothing is repaired".to_owned());
+        status.problems.insert(
+            0,
+            "no enforcer is running, so nothing is repaired".to_owned(),
+        );
         status.health = Health::Stopped;
     }
     (status, unverified)
 }
 
 /// Looks at all that this user may look at; gives why that was not all.
-async fn look(status: &mut Status, config: Config, now: Timestamp) -> Result<Option<String>, StoreError> {
+async fn look(
+    status: &mut Status,
+    config: Config,
+    now: Timestamp,
+) -> Result<Option<String>, StoreError> {
     let mut enforcer = Enforcer::new(config, super::zone(), now)?;
     let unverified = if enforcer.is_new() {
         // Nothing is to be written.
-        let config = Config { mode: Mode::Observe, ..enforcer.config().clone() };
+        let config = Config {
+            mode: Mode::Observe,
+            ..enforcer.config().clone()
+        };
         enforcer = Enforcer::new(config, super::zone(), now)?;
         compare(status, &mut enforcer, now).await
     } else {
@@ -133,14 +149,26 @@ async fn compare(status: &mut Status, enforcer: &mut Enforcer, now: Timestamp) -
             unverified.clone_from(&row.reason);
             continue;
         }
-        let keys = grants.remove(name).unwrap_or_default().iter().map(Into::into).collect();
+        let keys = grants
+            .remove(name)
+            .unwrap_or_default()
+            .iter()
+            .map(Into::into)
+            .collect();
         let wrong = match row.state {
             AccountState::Refused | AccountState::Drifted => true,
             AccountState::Held => !enforcer.enforces(name),
             AccountState::InSync | AccountState::NoAccount | AccountState::Unmanaged => false,
         };
         status.take_problem(name, row.state, row.reason.as_deref().filter(|_| wrong));
-        status.accounts.insert(name.clone(), AccountStatus { verified: true, keys, ..row.clone() });
+        status.accounts.insert(
+            name.clone(),
+            AccountStatus {
+                verified: true,
+                keys,
+                ..row.clone()
+            },
+        );
     }
     let unseen = status.accounts.values().any(|account| !account.verified);
     unverified.or_else(|| unseen.then(|| "what is stored cannot be read".to_owned()))
@@ -151,27 +179,39 @@ async fn verify(status: &mut Status, enforcer: &mut Enforcer, now: Timestamp) ->
     let mut unverified = None;
     let seen = enforcer.verify(now).await;
     for (name, seen, others) in seen {
-        let Some(account) = status.accounts.get_mut(&name) else { continue };
+        let Some(account) = status.accounts.get_mut(&name) else {
+            continue;
+        };
         let (others, left, refused) = others.describe();
-        account.other_files.retain(|other| other.found.error.is_some() && !others.is_empty());
+        account
+            .other_files
+            .retain(|other| other.found.error.is_some() && !others.is_empty());
         account.other_files.extend(left);
         let seen = match (seen, refused) {
-            (Found::InSync, Some(reason)) => Found::Refused { reason, differences: others, began: false },
+            (Found::InSync, Some(reason)) => Found::Refused {
+                reason,
+                differences: others,
+                began: false,
+            },
             (Found::InSync, None) if !others.is_empty() => Found::Differs(others),
             (Found::Differs(differences), _) => Found::Differs([differences, others].concat()),
             (seen, _) => seen,
         };
         let (state, reason) = match seen {
             Found::InSync => (AccountState::InSync, None),
-            Found::Differs(differences) | Found::Replaced { differences, .. } => {
-                (AccountState::Drifted, Some(events::changes(&differences).join(", ")))
-            }
+            Found::Differs(differences) | Found::Replaced { differences, .. } => (
+                AccountState::Drifted,
+                Some(events::changes(&differences).join(", ")),
+            ),
             Found::Refused { reason, .. } if !process::is_root() => {
                 unverified = Some(reason);
                 continue;
             }
             Found::Refused { reason, .. } => (AccountState::Refused, Some(reason)),
-            Found::Hanging => (AccountState::Refused, Some("its file system does not answer".to_owned())),
+            Found::Hanging => (
+                AccountState::Refused,
+                Some("its file system does not answer".to_owned()),
+            ),
         };
         account.verified = true;
         // Why it is held, or could not be brought in line, only the enforcer knows.
@@ -196,7 +236,10 @@ async fn ask_sshd(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
     let others = accounts::local();
     let Some(answer) = sshd::ask_within_patience(enforcer.people(), others.clone()).await else {
         let late = "it has not answered in time".to_owned();
-        status.sshd = status.sshd.take().map(|known| SshdStatus { error: Some(late), ..known });
+        status.sshd = status.sshd.take().map(|known| SshdStatus {
+            error: Some(late),
+            ..known
+        });
         return;
     };
     status.sshd = Some(answer.describe(now));
@@ -206,7 +249,9 @@ async fn ask_sshd(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
         AccountState::NoAccount | AccountState::Unmanaged => false,
     };
     for row in status.accounts.values_mut() {
-        row.access = enforcer.access(&answer, &row.name, row.state, &row.other_files).map(Arc::new);
+        row.access = enforcer
+            .access(&answer, &row.name, row.state, &row.other_files)
+            .map(Arc::new);
     }
     let managed = |name: &AccountName| status.accounts.get(name).is_some_and(ours);
     let found = unmanaged::look(&answer, others, managed);
@@ -220,10 +265,14 @@ async fn ask_sshd(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
 
 /// Asks for live sessions again; where the host does not say, the enforcer's word stays.
 fn look_at_sessions(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
-    let Some(sessions) = enforcer.sessions_now(now) else { return };
+    let Some(sessions) = enforcer.sessions_now(now) else {
+        return;
+    };
     let before: Vec<String> = status.sessions.iter().map(sessions::problem).collect();
     status.problems.retain(|problem| !before.contains(problem));
-    status.problems.extend(sessions.iter().map(sessions::problem));
+    status
+        .problems
+        .extend(sessions.iter().map(sessions::problem));
     status.sessions = sessions;
 }
 
@@ -259,8 +308,12 @@ fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) -> Option<Str
         status.problems.push(problem);
     }
     add_age(&mut status.list, now);
-    let age = confirmed.or(status.list.fetched_at).map(|at| now.duration_since(at));
-    if let Some(age) = age.filter(|age| age.unsigned_abs() > config.source.stale_after && age.is_positive()) {
+    let age = confirmed
+        .or(status.list.fetched_at)
+        .map(|at| now.duration_since(at));
+    if let Some(age) =
+        age.filter(|age| age.unsigned_abs() > config.source.stale_after && age.is_positive())
+    {
         let limit = i64::try_from(config.source.stale_after.as_secs()).unwrap_or(i64::MAX);
         status.problems.push(format!(
             "the list is stale: no fetch has confirmed it for {} (`stale-after` is {})",
@@ -282,7 +335,8 @@ fn read_report(config: &Config) -> Result<(Option<FetchReport>, Seen), StoreErro
     match store::read_json(&files::fetch_report(&config.paths)) {
         Err(error) if error.is_denied() => {
             let copy = store::read_json(&files::fetch_report_copy(&config.paths))?;
-            copy.map(|report| (Some(report), Seen::PassedOn)).ok_or(error)
+            copy.map(|report| (Some(report), Seen::PassedOn))
+                .ok_or(error)
         }
         read => read.map(|report| (report, Seen::Here)),
     }
@@ -295,7 +349,9 @@ fn add_report(status: &mut Status, report: FetchReport, now: Timestamp) {
     if report.digest == list.digest {
         list.fetched_at = report.last_success.or(list.fetched_at);
     }
-    let found = report.last_success.filter(|_| report.digest.is_some() && report.digest != list.digest);
+    let found = report
+        .last_success
+        .filter(|_| report.digest.is_some() && report.digest != list.digest);
     if found.is_some_and(|at| now.duration_since(at) > ENFORCED_WITHIN) {
         let problem = "the list that was fetched is not the one the enforcer speaks of";
         status.problems.push(problem.to_owned());
@@ -303,20 +359,33 @@ fn add_report(status: &mut Status, report: FetchReport, now: Timestamp) {
     list.error.clone_from(&report.error);
     list.next_fetch_at = report.next_attempt;
     if let Some(error) = report.error {
-        let hint = report.hint.map(|hint| format!("; hint: {hint}")).unwrap_or_default();
-        status.problems.push(format!("the last fetch failed: {error}{hint}"));
+        let hint = report
+            .hint
+            .map(|hint| format!("; hint: {hint}"))
+            .unwrap_or_default();
+        status
+            .problems
+            .push(format!("the last fetch failed: {error}{hint}"));
     }
 }
 
 fn add_age(list: &mut ListStatus, now: Timestamp) {
-    list.age_seconds = list.fetched_at.map(|at| now.duration_since(at).as_secs().max(0));
+    list.age_seconds = list
+        .fetched_at
+        .map(|at| now.duration_since(at).as_secs().max(0));
 }
 
 /// For people.
 fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String {
     let mut text = String::new();
     let t = &mut text;
-    let _ = writeln!(t, "{} (mode {}, version {})", status.health.as_str(), status.mode, status.version);
+    let _ = writeln!(
+        t,
+        "{} (mode {}, version {})",
+        status.health.as_str(),
+        status.mode,
+        status.version
+    );
     for problem in &status.problems {
         let _ = writeln!(t, "  ! {}", escaped(problem));
     }
@@ -329,12 +398,18 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
     if let Some(digest) = &list.digest {
         let short: String = digest.chars().take(19).collect();
         let parameters = count(list.parameters, "parameter");
-        let age =
-            list.age_seconds.map(|age| format!(", confirmed {} ago", duration(age))).unwrap_or_default();
+        let age = list
+            .age_seconds
+            .map(|age| format!(", confirmed {} ago", duration(age)))
+            .unwrap_or_default();
         let _ = writeln!(t, "         {parameters}, {short}…{age}");
     }
     if let Some(next) = list.next_fetch_at {
-        let _ = writeln!(t, "         next fetch in {}", duration(next.duration_since(now).as_secs().max(0)));
+        let _ = writeln!(
+            t,
+            "         next fetch in {}",
+            duration(next.duration_since(now).as_secs().max(0))
+        );
     }
     for account in status.accounts.values() {
         describe_account(t, account, now);
@@ -342,9 +417,16 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
     if !status.rejected.is_empty() {
         let _ = writeln!(t, "\nrejected");
         for rejected in &status.rejected {
-            let version = rejected.parameter_version.map(|v| format!(" version {v}")).unwrap_or_default();
+            let version = rejected
+                .parameter_version
+                .map(|v| format!(" version {v}"))
+                .unwrap_or_default();
             // The value as a whole has no line.
-            let line = if rejected.line == 0 { String::new() } else { format!(" line {}", rejected.line) };
+            let line = if rejected.line == 0 {
+                String::new()
+            } else {
+                format!(" line {}", rejected.line)
+            };
             let _ = writeln!(t, "  {}{version}{line}", escaped(&rejected.parameter));
             let _ = writeln!(t, "    {}", escaped(&rejected.reason));
         }
@@ -353,8 +435,15 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
         let _ = writeln!(t, "\nsessions opened with a key that is not approved");
     }
     for session in &status.sessions {
-        let from = session.from.as_deref().map(|from| format!(" from {}", escaped(from))).unwrap_or_default();
-        let since = session.since.map(|since| format!(" since {since:.0}")).unwrap_or_default();
+        let from = session
+            .from
+            .as_deref()
+            .map(|from| format!(" from {}", escaped(from)))
+            .unwrap_or_default();
+        let since = session
+            .since
+            .map(|since| format!(" since {since:.0}"))
+            .unwrap_or_default();
         let (account, id, leader) = (&session.account, escaped(&session.id), session.leader);
         let _ = writeln!(t, "  {account}  session {id}, pid {leader}{from}{since}");
         let _ = writeln!(t, "    {}", escaped(&session.fingerprint));
@@ -365,15 +454,26 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
     let _ = writeln!(
         t,
         "drift    {} undone",
-        count(usize::try_from(drift.repaired).unwrap_or(usize::MAX), "change")
+        count(
+            usize::try_from(drift.repaired).unwrap_or(usize::MAX),
+            "change"
+        )
     );
     if let Some(last) = &drift.last {
         let ago = duration(now.duration_since(last.at).as_secs().max(0));
-        let _ =
-            writeln!(t, "         last {ago} ago, {}: {}", last.account, escaped(&last.changes.join(", ")));
+        let _ = writeln!(
+            t,
+            "         last {ago} ago, {}: {}",
+            last.account,
+            escaped(&last.changes.join(", "))
+        );
     }
     if let Some(why) = unverified {
-        let age = duration(now.duration_since(status.enforcer.written_at).as_secs().max(0));
+        let age = duration(
+            now.duration_since(status.enforcer.written_at)
+                .as_secs()
+                .max(0),
+        );
         let _ = writeln!(
             t,
             "\nfiles without `looked at just now` are as the enforcer last said, {age} ago and unchanged since:"
@@ -385,7 +485,11 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
 
 fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
     let file = account.file.as_deref().unwrap_or("");
-    let looked = if account.verified { ", looked at just now" } else { "" };
+    let looked = if account.verified {
+        ", looked at just now"
+    } else {
+        ""
+    };
     let access = account.access.as_deref();
     let verdict = access.filter(|access| access.verdict != Verdict::Unknown);
     let verdict = verdict.map(|access| match access.verdict {
@@ -393,7 +497,13 @@ fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
         verdict => format!(", {}", verdict.as_str()),
     });
     let verdict = verdict.unwrap_or_default();
-    let _ = writeln!(t, "\n{}  {}{looked}{verdict}  {}", account.name, account.state.as_str(), escaped(file));
+    let _ = writeln!(
+        t,
+        "\n{}  {}{looked}{verdict}  {}",
+        account.name,
+        account.state.as_str(),
+        escaped(file)
+    );
     if let Some(reason) = &account.reason {
         let _ = writeln!(t, "  {}", escaped(reason));
     }
@@ -401,13 +511,23 @@ fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
         let _ = writeln!(t, "  sshd: {}", escaped(reason));
     }
     for door in access.iter().flat_map(|access| &access.doors) {
-        let name = door.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        let name = door
+            .name
+            .as_ref()
+            .map(|name| format!(" ({name})"))
+            .unwrap_or_default();
         let accepted = match (door.accepted, door.guarded) {
             (true, _) => ", accepted",
             (false, true) => ", guarded: taken away when it comes",
             (false, false) => "",
         };
-        let _ = writeln!(t, "  door: {} {}{}{accepted}", door.kind.as_str(), escaped(&door.detail), name);
+        let _ = writeln!(
+            t,
+            "  door: {} {}{}{accepted}",
+            door.kind.as_str(),
+            escaped(&door.detail),
+            name
+        );
     }
     for other in &account.other_files {
         let _ = writeln!(t, "  other file: {}", escaped(&other.file));
@@ -415,10 +535,19 @@ fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
     }
     for key in &account.keys {
         let expires = match key.expires_at {
-            Some(at) => format!(", expires in {}", duration(at.duration_since(now).as_secs().max(0))),
+            Some(at) => format!(
+                ", expires in {}",
+                duration(at.duration_since(now).as_secs().max(0))
+            ),
             None => String::new(),
         };
-        let _ = writeln!(t, "  {} {} {}", key.fingerprint, key.algorithm, escaped(&key.comment));
+        let _ = writeln!(
+            t,
+            "  {} {} {}",
+            key.fingerprint,
+            key.algorithm,
+            escaped(&key.comment)
+        );
         let _ = writeln!(t, "    {}{expires}", super::provenance(key));
     }
 }
@@ -427,13 +556,23 @@ fn describe_unmanaged(t: &mut String, status: &Status) {
     let files = status.unmanaged.as_deref().unwrap_or_default();
     let (awaiting, others): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.awaits_list);
     for (title, files) in [
-        ("managed, but no list has spoken of them yet, so their keys stay", awaiting),
+        (
+            "managed, but no list has spoken of them yet, so their keys stay",
+            awaiting,
+        ),
         ("not managed, so never touched", others),
     ] {
         if !files.is_empty() {
             let _ = writeln!(t, "\n{title} (local accounts, looked at just now)");
         }
-        for UnmanagedFile { name, uid, file, found, .. } in files {
+        for UnmanagedFile {
+            name,
+            uid,
+            file,
+            found,
+            ..
+        } in files
+        {
             let _ = writeln!(t, "{name}  uid {uid}  {}", escaped(file));
             super::describe_keys(t, "  ", found);
         }
@@ -446,15 +585,26 @@ fn describe_unmanaged(t: &mut String, status: &Status) {
 fn describe_sshd(t: &mut String, status: &Status, now: Timestamp) {
     let _ = writeln!(t);
     let Some(sshd) = &status.sshd else { return };
-    let version = sshd.version.as_ref().map(|version| format!("OpenSSH {version}, "));
+    let version = sshd
+        .version
+        .as_ref()
+        .map(|version| format!("OpenSSH {version}, "));
     let path = sshd.path.as_deref().unwrap_or("none on this host");
     let ago = match duration(now.duration_since(sshd.asked_at).as_secs().max(0)).as_str() {
         "0 s" => "just now".to_owned(),
         ago => format!("{ago} ago, nothing has changed since"),
     };
-    let _ = writeln!(t, "sshd     {}{}, asked {ago}", version.unwrap_or_default(), escaped(path));
+    let _ = writeln!(
+        t,
+        "sshd     {}{}, asked {ago}",
+        version.unwrap_or_default(),
+        escaped(path)
+    );
     if sshd.unasked > 0 {
         let accounts = count(sshd.unasked, "account");
-        let _ = writeln!(t, "         not asked about {accounts}, as its configuration has a `Match`");
+        let _ = writeln!(
+            t,
+            "         not asked about {accounts}, as its configuration has a `Match`"
+        );
     }
 }

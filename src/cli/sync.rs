@@ -12,10 +12,10 @@ use crate::agent::pass::{Enforcer, List};
 use crate::agent::{enforce, files};
 use crate::cli::Outcome;
 use crate::host::{process, store};
-use crate::model::config::Config;
+use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
-use crate::model::list::FetchReport;
-use crate::model::status::{KeyStatus, PlainKey, Status};
+use crate::model::list::fetch_report::FetchReport;
+use crate::model::status::schema::{KeyStatus, PlainKey, Status};
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -45,13 +45,20 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
         Some(holder) => ask_fetcher(holder.pid, &config, limit).await?,
         None => fetch_here(&config).await?,
     };
-    let accepted = arguments.accept_removals.then(|| fetched.digest.clone()).flatten();
+    let accepted = arguments
+        .accept_removals
+        .then(|| fetched.digest.clone())
+        .flatten();
     let in_sync = match process::holder(&files::enforce_lock(&config.paths)) {
         Some(holder) => ask_enforcer(holder.pid, &config, before.as_ref(), accepted, limit).await?,
         None => enforce_here(config, accepted).await?,
     };
     if let Some(error) = fetched.error {
-        tracing::error!(error, hint = fetched.hint, "not fetched, the last list, if any, stays in force");
+        tracing::error!(
+            error,
+            hint = fetched.hint,
+            "not fetched, the last list, if any, stays in force"
+        );
         return Ok(1);
     }
     Ok(u8::from(!in_sync))
@@ -66,7 +73,11 @@ async fn fetch_here(config: &Config) -> anyhow::Result<FetchReport> {
     Ok(fetcher.report().clone())
 }
 
-async fn ask_fetcher(pid: Option<u32>, config: &Config, limit: Duration) -> anyhow::Result<FetchReport> {
+async fn ask_fetcher(
+    pid: Option<u32>,
+    config: &Config,
+    limit: Duration,
+) -> anyhow::Result<FetchReport> {
     let path = files::fetch_report(&config.paths);
     let asked = super::now();
     hang_up(pid, "fetcher")?;
@@ -103,13 +114,19 @@ async fn ask_enforcer(
             .context("cannot tell the enforcer that the removals are accepted")?;
     }
     hang_up(pid, "enforcer")?;
-    let answered =
-        || read::<Status>(&path).filter(|status| status.enforcer.asked_at.is_some_and(|at| at >= asked));
+    let answered = || {
+        read::<Status>(&path)
+            .filter(|status| status.enforcer.asked_at.is_some_and(|at| at >= asked))
+    };
     let after = wait(answered, limit).await;
     // Not taken, it must not be there for a later list.
     let _ = std::fs::remove_file(files::accepted(&config.paths));
-    let after =
-        after.with_context(|| format!("the enforcer has not made its pass within {} s", limit.as_secs()))?;
+    let after = after.with_context(|| {
+        format!(
+            "the enforcer has not made its pass within {} s",
+            limit.as_secs()
+        )
+    })?;
     super::print(&changes(before, &after))?;
     Ok(conclude(&after))
 }
@@ -127,31 +144,70 @@ fn changes(before: Option<&Status>, after: &Status) -> String {
     let mut text = String::new();
     for account in after.accounts.values() {
         let old = before.and_then(|status| status.accounts.get(&account.name));
-        let old = old.map(|account| account.keys.as_slice()).unwrap_or_default();
-        let missing_from =
-            |keys: &[KeyStatus], key: &KeyStatus| !keys.iter().any(|k| k.fingerprint == key.fingerprint);
-        let lines: Vec<String> =
-            old.iter()
-                .filter(|key| missing_from(&account.keys, key))
-                .map(|key| format!("  - {} {}", key.fingerprint, key.comment))
-                .chain(account.keys.iter().filter(|key| missing_from(old, key)).map(|key| {
-                    format!("  + {} {}  ({})", key.fingerprint, key.comment, super::provenance(key))
-                }))
-                .collect();
+        let old = old
+            .map(|account| account.keys.as_slice())
+            .unwrap_or_default();
+        let missing_from = |keys: &[KeyStatus], key: &KeyStatus| {
+            !keys.iter().any(|k| k.fingerprint == key.fingerprint)
+        };
+        let lines: Vec<String> = old
+            .iter()
+            .filter(|key| missing_from(&account.keys, key))
+            .map(|key| format!("  - {} {}", key.fingerprint, key.comment))
+            .chain(
+                account
+                    .keys
+                    .iter()
+                    .filter(|key| missing_from(old, key))
+                    .map(|key| {
+                        format!(
+                            "  + {} {}  ({})",
+                            key.fingerprint,
+                            key.comment,
+                            super::provenance(key)
+                        )
+                    }),
+            )
+            .collect();
         let known = before.and_then(|status| status.accounts.get(&account.name));
         // What was there before this program came, or was put there since, no status ever named as in force.
         let changed = account.changed_at > known.and_then(|known| known.changed_at);
         let taken = account.removed_keys.iter().filter(|key| {
-            changed && old.iter().chain(&account.keys).all(|known| known.fingerprint != key.fingerprint)
+            changed
+                && old
+                    .iter()
+                    .chain(&account.keys)
+                    .all(|known| known.fingerprint != key.fingerprint)
         });
         let taken = taken.map(|key| format!("  - {} {}", key.fingerprint, key.comment));
-        let others = known.map(|account| account.other_files.as_slice()).unwrap_or_default();
-        let gone = others.iter().filter(|other| account.other_files.iter().all(|o| o.file != other.file));
-        let gone = gone.flat_map(|other| other.found.keys.iter().map(|key| (other.file.as_str(), key)));
-        let line = |(file, PlainKey { fingerprint, comment, .. }): (&str, &PlainKey)| {
+        let others = known
+            .map(|account| account.other_files.as_slice())
+            .unwrap_or_default();
+        let gone = others
+            .iter()
+            .filter(|other| account.other_files.iter().all(|o| o.file != other.file));
+        let gone = gone.flat_map(|other| {
+            other
+                .found
+                .keys
+                .iter()
+                .map(|key| (other.file.as_str(), key))
+        });
+        let line = |(
+            file,
+            PlainKey {
+                fingerprint,
+                comment,
+                ..
+            },
+        ): (&str, &PlainKey)| {
             format!("  - {fingerprint} {comment}  ({})", escaped(file))
         };
-        let lines: Vec<String> = lines.into_iter().chain(taken).chain(gone.map(line)).collect();
+        let lines: Vec<String> = lines
+            .into_iter()
+            .chain(taken)
+            .chain(gone.map(line))
+            .collect();
         if !lines.is_empty() {
             let _ = writeln!(text, "{}\n{}", account.name, lines.join("\n"));
         }
@@ -160,8 +216,11 @@ fn changes(before: Option<&Status>, after: &Status) -> String {
 }
 
 fn hang_up(pid: Option<u32>, who: &str) -> anyhow::Result<()> {
-    let Some(pid) = pid else { bail!("the {who} runs in another pid namespace; run `sync` there") };
-    process::hang_up(pid).with_context(|| format!("cannot signal the {who} (pid {pid}); run `sync` as root"))
+    let Some(pid) = pid else {
+        bail!("the {who} runs in another pid namespace; run `sync` there")
+    };
+    process::hang_up(pid)
+        .with_context(|| format!("cannot signal the {who} (pid {pid}); run `sync` as root"))
 }
 
 /// A file of another process: whatever is wrong with it, it is no answer yet.

@@ -43,8 +43,11 @@ pub fn look_up<'a>(names: impl IntoIterator<Item = &'a AccountName>) -> Director
     } else {
         String::new()
     };
-    let local: HashMap<&str, Local<'_>> =
-        text.lines().filter_map(Local::read).map(|account| (account.name, account)).collect();
+    let local: HashMap<&str, Local<'_>> = text
+        .lines()
+        .filter_map(Local::read)
+        .map(|account| (account.name, account))
+        .collect();
     let answer = |name: &AccountName| match local.get(name.as_str()) {
         Some(found) => Lookup::Found(Account {
             name: name.clone(),
@@ -55,7 +58,10 @@ pub fn look_up<'a>(names: impl IntoIterator<Item = &'a AccountName>) -> Director
         None => ask_nss(name),
     };
     Directory {
-        accounts: names.into_iter().map(|name| (name.clone(), answer(name))).collect(),
+        accounts: names
+            .into_iter()
+            .map(|name| (name.clone(), answer(name)))
+            .collect(),
         shared_homes: shared_homes(&text),
         uid_min: uid_min(),
     }
@@ -79,15 +85,25 @@ pub fn groups(account: &Account) -> Option<Vec<String>> {
     let name = CString::new(account.name.as_str()).ok()?;
     let ids = getgrouplist(&name, Gid::from_raw(account.gid)).ok()?;
     ids.into_iter()
-        .map(|id| Group::from_gid(id).ok().map(|group| group.map_or_else(|| id.to_string(), |g| g.name)))
+        .map(|id| {
+            Group::from_gid(id)
+                .ok()
+                .map(|group| group.map_or_else(|| id.to_string(), |g| g.name))
+        })
         .collect()
 }
 
 /// True when nobody but `account` is in the group `gid`, as far as the group itself and `/etc/passwd` say. Blocks for as
 /// long as NSS does.
 pub fn is_private_group(account: &Account, gid: u32) -> bool {
-    let Ok(Some(group)) = Group::from_gid(Gid::from_raw(gid)) else { return false };
-    let theirs: Vec<u32> = local().iter().filter(|one| one.gid == gid).map(|one| one.uid).collect();
+    let Ok(Some(group)) = Group::from_gid(Gid::from_raw(gid)) else {
+        return false;
+    };
+    let theirs: Vec<u32> = local()
+        .iter()
+        .filter(|one| one.gid == gid)
+        .map(|one| one.uid)
+        .collect();
     let own = |name: &String| name == account.name.as_str();
     let anybody = account.gid == gid || !group.mem.is_empty();
     anybody && theirs.iter().all(|uid| *uid == account.uid) && group.mem.iter().all(own)
@@ -96,10 +112,23 @@ pub fn is_private_group(account: &Account, gid: u32) -> bool {
 /// The accounts of `/etc/passwd`. What a directory service has besides may be without end.
 pub fn local() -> Vec<Account> {
     let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let account = |Local { name, uid, gid, home }: Local<'_>| {
-        Some(Account { name: name.try_into().ok()?, uid, gid, home: home.into() })
+    let account = |Local {
+                       name,
+                       uid,
+                       gid,
+                       home,
+                   }: Local<'_>| {
+        Some(Account {
+            name: name.try_into().ok()?,
+            uid,
+            gid,
+            home: home.into(),
+        })
     };
-    text.lines().filter_map(Local::read).filter_map(account).collect()
+    text.lines()
+        .filter_map(Local::read)
+        .filter_map(account)
+        .collect()
 }
 
 struct Local<'a> {
@@ -114,8 +143,15 @@ impl<'a> Local<'a> {
     fn read(line: &'a str) -> Option<Self> {
         let fields: Vec<&str> = line.split(':').collect();
         match fields[..] {
-            [name, _, uid, gid, _, home, _] if !name.is_empty() && !name.starts_with(['#', '+', '-']) => {
-                Some(Self { name, uid: uid.parse().ok()?, gid: gid.parse().ok()?, home })
+            [name, _, uid, gid, _, home, _]
+                if !name.is_empty() && !name.starts_with(['#', '+', '-']) =>
+            {
+                Some(Self {
+                    name,
+                    uid: uid.parse().ok()?,
+                    gid: gid.parse().ok()?,
+                    home,
+                })
             }
             _ => None,
         }
@@ -142,16 +178,23 @@ fn shared_homes(passwd: &str) -> HashMap<PathBuf, (String, String)> {
 
 /// nsswitch.conf(5); without the file glibc asks `files` first too.
 fn files_come_first() -> bool {
-    let Ok(text) = fs::read_to_string("/etc/nsswitch.conf") else { return true };
-    let services = text.lines().find_map(|line| line.trim_start().strip_prefix("passwd:"));
-    services.is_none_or(|services| matches!(services.split_whitespace().next(), Some("files") | None))
+    let Ok(text) = fs::read_to_string("/etc/nsswitch.conf") else {
+        return true;
+    };
+    let services = text
+        .lines()
+        .find_map(|line| line.trim_start().strip_prefix("passwd:"));
+    services
+        .is_none_or(|services| matches!(services.split_whitespace().next(), Some("files") | None))
 }
 
 fn uid_min() -> u32 {
     let text = fs::read_to_string("/etc/login.defs").unwrap_or_default();
     let value = |line: &str| {
         let mut words = line.split_whitespace();
-        (words.next() == Some("UID_MIN")).then(|| words.next()?.parse().ok()).flatten()
+        (words.next() == Some("UID_MIN"))
+            .then(|| words.next()?.parse().ok())
+            .flatten()
     };
     text.lines().find_map(value).unwrap_or(DEFAULT_UID_MIN)
 }

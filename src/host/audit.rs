@@ -8,13 +8,20 @@ use crate::host::Program;
 use crate::host::ProgramError;
 
 /// Where distributions put it.
-const PLACES: [&str; 3] = ["/usr/sbin/ausearch", "/sbin/ausearch", "/usr/local/sbin/ausearch"];
+const PLACES: [&str; 3] = [
+    "/usr/sbin/ausearch",
+    "/sbin/ausearch",
+    "/usr/local/sbin/ausearch",
+];
 
 /// The key that the rule gives each record.
 const KEY: &str = "authorized_keys";
 
 /// It reads log files of many megabytes; a search that takes longer is given up.
-const BOUNDS: Bounds = Bounds { time: Duration::from_secs(2), bytes: 8 << 20 };
+const BOUNDS: Bounds = Bounds {
+    time: Duration::from_secs(2),
+    bytes: 8 << 20,
+};
 
 /// True where the audit log can be asked.
 pub fn is_here() -> bool {
@@ -32,15 +39,30 @@ pub enum From {
 
 /// The raw records. Blocks for at most some seconds.
 pub fn records(from: From) -> Result<String, ProgramError> {
-    let Some(ausearch) = Program::find(&PLACES) else { return Ok(String::new()) };
+    let Some(ausearch) = Program::find(&PLACES) else {
+        return Ok(String::new());
+    };
     let start = match from {
         From::Recent => "recent",
         From::Today => "today",
     };
     // Without --input-logs it would read from a pipe that it may have been given (ausearch(8)).
-    match ausearch.ask(["--input-logs", "-k", KEY, "--start", start, "--format", "raw"], BOUNDS) {
+    match ausearch.ask(
+        [
+            "--input-logs",
+            "-k",
+            KEY,
+            "--start",
+            start,
+            "--format",
+            "raw",
+        ],
+        BOUNDS,
+    ) {
         // Nothing found is exit status 1 too; in this format it is not even said.
-        Err(ProgramError::Failed { said, .. }) if said.as_ref().is_none_or(|said| said == "<no matches>") => {
+        Err(ProgramError::Failed { said, .. })
+            if said.as_ref().is_none_or(|said| said == "<no matches>") =>
+        {
             Ok(String::new())
         }
         records => records,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 
 use crate::model::account::{AccountName, BadAccountName};
-use crate::model::list::Entry;
+use crate::model::list::approved::Entry;
 
 /// Why the directory gave no list. All files or nothing: half a list would remove keys.
 #[derive(Debug, thiserror::Error)]
@@ -75,8 +75,10 @@ const MAX_DEPTH: usize = 8;
 pub fn read(directory: &Path) -> Result<Vec<Entry>, DirectoryError> {
     let mut entries = Vec::new();
     for (name, path) in names(directory)? {
-        let account = AccountName::try_from(name)
-            .map_err(|source| DirectoryError::Name { path: path.clone(), source })?;
+        let account = AccountName::try_from(name).map_err(|source| DirectoryError::Name {
+            path: path.clone(),
+            source,
+        })?;
         read_below(&account, &path, 1, &mut entries)?;
     }
     Ok(entries)
@@ -90,8 +92,13 @@ pub fn closed_to_others(directory: &Path) -> Option<PathBuf> {
         return Some(directory.to_owned());
     }
     let mode = |path: &Path| fs::metadata(path).map_or(0, |meta| meta.mode());
-    let above = directory.ancestors().skip(1).find(|path| mode(path) & 0o001 == 0);
-    above.map(Path::to_owned).or_else(|| closed_below(directory, 0))
+    let above = directory
+        .ancestors()
+        .skip(1)
+        .find(|path| mode(path) & 0o001 == 0);
+    above
+        .map(Path::to_owned)
+        .or_else(|| closed_below(directory, 0))
 }
 
 fn closed_below(path: &Path, depth: usize) -> Option<PathBuf> {
@@ -103,7 +110,10 @@ fn closed_below(path: &Path, depth: usize) -> Option<PathBuf> {
     if !meta.is_dir() || depth > MAX_DEPTH {
         return None;
     }
-    names(path).ok()?.into_iter().find_map(|(_, path)| closed_below(&path, depth + 1))
+    names(path)
+        .ok()?
+        .into_iter()
+        .find_map(|(_, path)| closed_below(&path, depth + 1))
 }
 
 fn read_below(
@@ -115,7 +125,10 @@ fn read_below(
     if depth > MAX_DEPTH {
         return Err(DirectoryError::TooDeep(path.to_owned()));
     }
-    if fs::metadata(path).map_err(failed("look at", path))?.is_dir() {
+    if fs::metadata(path)
+        .map_err(failed("look at", path))?
+        .is_dir()
+    {
         for (_, path) in names(path)? {
             read_below(account, &path, depth + 1, entries)?;
         }
@@ -126,11 +139,17 @@ fn read_below(
 }
 
 fn read_value(account: &AccountName, path: &Path) -> Result<Entry, DirectoryError> {
-    let open = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
+    let open = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path);
     let mut file = open.map_err(failed("open", path))?;
     let before = stamp(&file, path)?;
     let mut bytes = Vec::new();
-    (&mut file).take(MAX_VALUE + 1).read_to_end(&mut bytes).map_err(failed("read", path))?;
+    (&mut file)
+        .take(MAX_VALUE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed("read", path))?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_VALUE) {
         return Err(DirectoryError::TooLarge(path.to_owned()));
     }
@@ -139,10 +158,15 @@ fn read_value(account: &AccountName, path: &Path) -> Result<Entry, DirectoryErro
         return Err(DirectoryError::Changed(path.to_owned()));
     }
     let (seconds, nanoseconds, _) = after;
-    let last_modified = i32::try_from(nanoseconds).ok().and_then(|ns| Timestamp::new(seconds, ns).ok());
+    let last_modified = i32::try_from(nanoseconds)
+        .ok()
+        .and_then(|ns| Timestamp::new(seconds, ns).ok());
     Ok(Entry {
         account: account.clone(),
-        parameter: path.to_str().ok_or_else(|| DirectoryError::NotAFile(path.to_owned()))?.to_owned(),
+        parameter: path
+            .to_str()
+            .ok_or_else(|| DirectoryError::NotAFile(path.to_owned()))?
+            .to_owned(),
         version: None,
         last_modified,
         // What is not UTF-8 becomes U+FFFD: harmless in a comment, refused in an option.

@@ -16,7 +16,7 @@ use aws_smithy_runtime_api::client::result::SdkError;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
-use crate::model::template::{Facts, Need};
+use crate::model::list::template::{Facts, Need};
 
 /// How the metadata service is reached.
 #[derive(Clone, Debug)]
@@ -72,7 +72,11 @@ pub enum Failure {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { endpoint: None, attempt: Duration::from_secs(1), lookup: Duration::from_secs(5) }
+        Self {
+            endpoint: None,
+            attempt: Duration::from_secs(1),
+            lookup: Duration::from_secs(5),
+        }
     }
 }
 
@@ -118,7 +122,10 @@ impl Metadata {
             let bad = |_| Failure::BadEndpoint(endpoint.clone());
             builder = builder.endpoint(endpoint).map_err(bad)?;
         }
-        Ok(Self { client: builder.build(), lookup: settings.lookup })
+        Ok(Self {
+            client: builder.build(),
+            lookup: settings.lookup,
+        })
     }
 
     /// All of `needs`, or why one of them is not known.
@@ -142,7 +149,9 @@ impl Metadata {
             (Ok(_), _) => Err(Failure::Malformed(need.clone())),
             (Err(Failure::Status { status: 404, .. }), Need::Tag(tag)) => {
                 match self.get(TAGS.to_owned(), need).await {
-                    Err(Failure::Status { status: 404, .. }) => Err(Failure::TagsDisabled(tag.clone())),
+                    Err(Failure::Status { status: 404, .. }) => {
+                        Err(Failure::TagsDisabled(tag.clone()))
+                    }
                     Err(other) => Err(other),
                     Ok(_) => Err(Failure::TagMissing(tag.clone())),
                 }
@@ -180,7 +189,10 @@ fn status_failure(status: u16, need: &Need) -> Failure {
     match status {
         401 | 403 => Failure::Refused(status),
         200..=299 => Failure::Malformed(need.clone()),
-        _ => Failure::Status { need: need.clone(), status },
+        _ => Failure::Status {
+            need: need.clone(),
+            status,
+        },
     }
 }
 
@@ -188,7 +200,10 @@ fn status_failure(status: u16, need: &Need) -> Failure {
 fn is_usable(value: &str) -> bool {
     /// "Maximum value length – 256 Unicode characters" (EC2 guide, tag restrictions), in UTF-8.
     const LONGEST: usize = 1024;
-    !value.is_empty() && value.len() <= LONGEST && !value.contains(char::is_control) && !value.contains('<')
+    !value.is_empty()
+        && value.len() <= LONGEST
+        && !value.contains(char::is_control)
+        && !value.contains('<')
 }
 
 /// Runs `work` without a subscriber: what the SDK writes at debug and trace is for those who debug the SDK.

@@ -45,7 +45,9 @@ pub fn identity() -> Identity {
 fn is_instance_id(tag: &str) -> bool {
     tag.strip_prefix("i-").is_some_and(|id| {
         matches!(id.len(), 8 | 17)
-            && id.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+            && id
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     })
 }
 

@@ -28,15 +28,22 @@ const OWN_TARGET: &str = "authorized_keys_agent";
 /// `NO_COLOR`.
 pub fn start(level: Level, journal_stream: Option<&str>, no_color: bool) {
     let filter = tracing_subscriber::filter::filter_fn(move |meta| {
-        let limit = if meta.target().starts_with(OWN_TARGET) { level } else { level.min(LevelFilter::WARN) };
+        let limit = if meta.target().starts_with(OWN_TARGET) {
+            level
+        } else {
+            level.min(LevelFilter::WARN)
+        };
         *meta.level() <= limit
     });
     if journal_stream.is_some_and(is_stderr)
         && let Ok(journal) = tracing_journald::layer()
     {
-        let journal =
-            journal.with_field_prefix(None).with_syslog_identifier("authorized-keys-agent".to_owned());
-        let _ = tracing_subscriber::registry().with(journal.with_filter(filter)).try_init();
+        let journal = journal
+            .with_field_prefix(None)
+            .with_syslog_identifier("authorized-keys-agent".to_owned());
+        let _ = tracing_subscriber::registry()
+            .with(journal.with_filter(filter))
+            .try_init();
         return;
     }
     let color = !no_color && std::io::stderr().is_terminal();
@@ -46,16 +53,22 @@ pub fn start(level: Level, journal_stream: Option<&str>, no_color: bool) {
         .with_target(false)
         .without_time()
         .fmt_fields(Plain);
-    let _ = tracing_subscriber::registry().with(boxed(text).with_filter(filter)).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(boxed(text).with_filter(filter))
+        .try_init();
 }
 
-fn boxed<S: Subscriber>(layer: impl Layer<S> + Send + Sync + 'static) -> Box<dyn Layer<S> + Send + Sync> {
+fn boxed<S: Subscriber>(
+    layer: impl Layer<S> + Send + Sync + 'static,
+) -> Box<dyn Layer<S> + Send + Sync> {
     Box::new(layer)
 }
 
 /// `sd_journal_stream_fd(3)`: `device:inode` of the stream that systemd connected.
 fn is_stderr(journal_stream: &str) -> bool {
-    let Ok(meta) = std::fs::metadata("/proc/self/fd/2") else { return false };
+    let Ok(meta) = std::fs::metadata("/proc/self/fd/2") else {
+        return false;
+    };
     journal_stream == format!("{}:{}", meta.st_dev(), meta.st_ino())
 }
 
@@ -68,7 +81,11 @@ impl<'w> FormatFields<'w> for Plain {
         writer: Writer<'w>,
         fields: R,
     ) -> fmt::Result {
-        let mut visitor = PlainVisitor { writer, empty: true, result: Ok(()) };
+        let mut visitor = PlainVisitor {
+            writer,
+            empty: true,
+            result: Ok(()),
+        };
         fields.record(&mut visitor);
         visitor.result
     }

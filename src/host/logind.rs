@@ -11,7 +11,10 @@ use crate::model::session::{self, Live};
 /// Where distributions put it.
 const PLACES: [&str; 2] = ["/usr/bin/loginctl", "/bin/loginctl"];
 
-const BOUNDS: Bounds = Bounds { time: Duration::from_secs(5), bytes: 4 << 20 };
+const BOUNDS: Bounds = Bounds {
+    time: Duration::from_secs(5),
+    bytes: 4 << 20,
+};
 
 /// Sessions named in one question: a command line has its limits.
 const AT_ONCE: usize = 500;
@@ -24,7 +27,9 @@ pub fn anybody() -> bool {
 
 /// The live SSH sessions; none where there is no logind. Blocks.
 pub fn ssh_sessions() -> Result<Vec<Live>, ProgramError> {
-    let Some(loginctl) = Program::find(&PLACES) else { return Ok(Vec::new()) };
+    let Some(loginctl) = Program::find(&PLACES) else {
+        return Ok(Vec::new());
+    };
     let listed = loginctl.ask(["list-sessions", "--no-legend", "--no-pager"], BOUNDS)?;
     let mut all = Vec::new();
     for ids in session::ids(&listed).chunks(AT_ONCE) {
@@ -35,24 +40,46 @@ pub fn ssh_sessions() -> Result<Vec<Live>, ProgramError> {
 
 /// Ends a session, if it still is the one that was looked at; `false` when it is not. Blocks.
 pub fn end(id: &str, leader: u32) -> Result<bool, ProgramError> {
-    let Some(loginctl) = Program::find(&PLACES) else { return Ok(false) };
+    let Some(loginctl) = Program::find(&PLACES) else {
+        return Ok(false);
+    };
     let live = show(&loginctl, &[id])?;
-    if !live.iter().any(|live| live.id == id && live.leader == leader) {
+    if !live
+        .iter()
+        .any(|live| live.id == id && live.leader == leader)
+    {
         return Ok(false);
     }
-    loginctl.ask(["terminate-session", id], BOUNDS).map(|_| true)
+    loginctl
+        .ask(["terminate-session", id], BOUNDS)
+        .map(|_| true)
 }
 
 fn show(loginctl: &Program, ids: &[&str]) -> Result<Vec<Live>, ProgramError> {
-    let properties = ["Id", "Name", "Leader", "Service", "RemoteHost", "State", "Timestamp"];
+    let properties = [
+        "Id",
+        "Name",
+        "Leader",
+        "Service",
+        "RemoteHost",
+        "State",
+        "Timestamp",
+    ];
     let asked = properties.iter().flat_map(|name| ["-p", name]);
-    let shown = loginctl
-        .ask(["show-session", "--no-pager"].into_iter().chain(asked).chain(ids.iter().copied()), BOUNDS);
+    let shown = loginctl.ask(
+        ["show-session", "--no-pager"]
+            .into_iter()
+            .chain(asked)
+            .chain(ids.iter().copied()),
+        BOUNDS,
+    );
     match shown {
         // One of them has ended since.
-        Err(ProgramError::Failed { .. }) if ids.len() > 1 => {
-            Ok(ids.iter().filter_map(|id| show(loginctl, &[id]).ok()).flatten().collect())
-        }
+        Err(ProgramError::Failed { .. }) if ids.len() > 1 => Ok(ids
+            .iter()
+            .filter_map(|id| show(loginctl, &[id]).ok())
+            .flatten()
+            .collect()),
         Err(ProgramError::Failed { .. }) => Ok(Vec::new()),
         shown => Ok(session::ssh_sessions(&shown?)),
     }

@@ -40,7 +40,10 @@ const LOCK_MODE: u32 = 0o600;
 
 /// Takes the lock `path`, or says who has it.
 pub fn lock(path: &Path) -> Result<Lock, LockError> {
-    let failed = |source| LockError::Io { path: path.to_owned(), source };
+    let failed = |source| LockError::Io {
+        path: path.to_owned(),
+        source,
+    };
     let file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -50,12 +53,13 @@ pub fn lock(path: &Path) -> Result<Lock, LockError> {
         .open(path)
         .map_err(failed)?;
     // A file from elsewhere may be open to all; whoever can open it can hold the lock.
-    file.set_permissions(fs::Permissions::from_mode(LOCK_MODE)).map_err(failed)?;
+    file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
+        .map_err(failed)?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Lock(lock)),
-        Err((_, Errno::EWOULDBLOCK)) => {
-            Err(LockError::Held { pid: holder(path).and_then(|holder| holder.pid) })
-        }
+        Err((_, Errno::EWOULDBLOCK)) => Err(LockError::Held {
+            pid: holder(path).and_then(|holder| holder.pid),
+        }),
         Err((_, error)) => Err(failed(error.into())),
     }
 }
@@ -72,29 +76,40 @@ pub struct Holder {
 pub fn holder(path: &Path) -> Option<Holder> {
     let meta = fs::metadata(path).ok()?;
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    let device = format!("{:02x}:{:02x}:{}", major(meta.dev()), minor(meta.dev()), meta.ino());
+    let device = format!(
+        "{:02x}:{:02x}:{}",
+        major(meta.dev()),
+        minor(meta.dev()),
+        meta.ino()
+    );
     let inode = format!(":{}", meta.ino());
     let holders = |place: &dyn Fn(&str) -> bool| -> Vec<Holder> {
         let holder = |line: &str| {
             // 1: FLOCK  ADVISORY  WRITE 1234 00:18:4711 0 EOF
             let words: Vec<&str> = line.split_whitespace().collect();
             match words[..] {
-                [_, "FLOCK", _, _, pid, file, ..] if place(file) => {
-                    Some(Holder { pid: pid.parse().ok().filter(|pid| *pid > 0) })
-                }
+                [_, "FLOCK", _, _, pid, file, ..] if place(file) => Some(Holder {
+                    pid: pid.parse().ok().filter(|pid| *pid > 0),
+                }),
                 _ => None,
             }
         };
         locks.lines().filter_map(holder).collect()
     };
     let owns = |holder: &Holder| {
-        let process = holder.pid.and_then(|pid| fs::metadata(format!("/proc/{pid}")).ok());
+        let process = holder
+            .pid
+            .and_then(|pid| fs::metadata(format!("/proc/{pid}")).ok());
         process.is_some_and(|process| process.uid() == meta.uid())
     };
     let exact = holders(&|file| file == device).into_iter().next();
     // btrfs and overlayfs show another device here than in stat(2). Anybody can lock a file of his own that has
     // this number on another file system, so there the holder must be the file's owner.
-    exact.or_else(|| holders(&|file| file.ends_with(&inode)).into_iter().find(owns))
+    exact.or_else(|| {
+        holders(&|file| file.ends_with(&inode))
+            .into_iter()
+            .find(owns)
+    })
 }
 
 /// SIGHUP: do it now.

@@ -61,7 +61,11 @@ const COMPLAINT: u64 = 64 << 10;
 impl Program {
     /// The first of `places` that is a file. Never by `PATH`: root runs it.
     pub fn find(places: &[&str]) -> Option<Self> {
-        places.iter().map(Path::new).find(|path| path.is_file()).map(|path| Self(path.to_owned()))
+        places
+            .iter()
+            .map(Path::new)
+            .find(|path| path.is_file())
+            .map(|path| Self(path.to_owned()))
     }
 
     /// The one at `path`.
@@ -75,12 +79,19 @@ impl Program {
         arguments: impl IntoIterator<Item = &'a str>,
         bounds: Bounds,
     ) -> Result<String, ProgramError> {
-        let Said { text, complaint, is_well } = self.hear(arguments, bounds)?;
+        let Said {
+            text,
+            complaint,
+            is_well,
+        } = self.hear(arguments, bounds)?;
         if is_well {
             return Ok(text);
         }
         let said = complaint.lines().last().map(|line| line.trim().to_owned());
-        Err(ProgramError::Failed { path: self.0.clone(), said })
+        Err(ProgramError::Failed {
+            path: self.0.clone(),
+            said,
+        })
     }
 
     /// Runs it and gives all that it said, however it ended. Blocks.
@@ -89,7 +100,10 @@ impl Program {
         arguments: impl IntoIterator<Item = &'a str>,
         bounds: Bounds,
     ) -> Result<Said, ProgramError> {
-        let start = |source| ProgramError::Start { path: self.0.clone(), source };
+        let start = |source| ProgramError::Start {
+            path: self.0.clone(),
+            source,
+        };
         let mut child = Command::new(&self.0)
             .args(arguments)
             .env_clear()
@@ -113,7 +127,11 @@ impl Program {
             // Enough was said.
             let _ = child.kill();
             let _ = child.wait();
-            return Ok(Said { text, complaint: String::new(), is_well: true });
+            return Ok(Said {
+                text,
+                complaint: String::new(),
+                is_well: true,
+            });
         }
         let left = bounds.time.saturating_sub(begun.elapsed());
         let Ok((complaint, _)) = complained.recv_timeout(left) else {
@@ -122,7 +140,11 @@ impl Program {
             return Err(ProgramError::Late(self.0.clone(), bounds.time));
         };
         let is_well = end(&mut child).map_err(start)?.success();
-        Ok(Said { text, complaint, is_well })
+        Ok(Said {
+            text,
+            complaint,
+            is_well,
+        })
     }
 }
 
@@ -158,29 +180,52 @@ fn collect(pipe: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Receiv
 mod tests {
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { time: Duration::from_secs(10), bytes: 1000 };
+    const BOUNDS: Bounds = Bounds {
+        time: Duration::from_secs(10),
+        bytes: 1000,
+    };
 
     fn sh(script: &str, bounds: Bounds) -> Result<String, ProgramError> {
-        Program::find(&["/nowhere/sh", "/bin/sh"]).unwrap().ask(["-c", script], bounds)
+        Program::find(&["/nowhere/sh", "/bin/sh"])
+            .unwrap()
+            .ask(["-c", script], bounds)
     }
 
     #[test]
     fn an_answer_is_what_was_printed_within_the_bounds() {
-        assert_eq!(sh("echo $TZ $HOME$SHLVL_; pwd", BOUNDS).unwrap(), "UTC\n/\n");
+        assert_eq!(
+            sh("echo $TZ $HOME$SHLVL_; pwd", BOUNDS).unwrap(),
+            "UTC\n/\n"
+        );
         let most = sh("while :; do echo 0123456789; done", BOUNDS).unwrap();
         assert_eq!(most.len(), 1000, "and what goes on for ever is ended");
-        let short = Bounds { time: Duration::from_millis(100), ..BOUNDS };
-        assert!(matches!(sh("exec sleep 1000", short), Err(ProgramError::Late(..))));
-        assert!(matches!(sh("exec >&-; exec sleep 1000", short), Err(ProgramError::Late(..))));
+        let short = Bounds {
+            time: Duration::from_millis(100),
+            ..BOUNDS
+        };
+        assert!(matches!(
+            sh("exec sleep 1000", short),
+            Err(ProgramError::Late(..))
+        ));
+        assert!(matches!(
+            sh("exec >&-; exec sleep 1000", short),
+            Err(ProgramError::Late(..))
+        ));
     }
 
     #[test]
     fn a_program_that_closes_its_output_and_goes_on_is_ended() {
         let begun = Instant::now();
         let said = Program::at(Path::new("/bin/sh"))
-            .hear(["-c", "echo x; echo y >&2; exec >&- 2>&-; exec sleep 1000"], BOUNDS)
+            .hear(
+                ["-c", "echo x; echo y >&2; exec >&- 2>&-; exec sleep 1000"],
+                BOUNDS,
+            )
             .unwrap();
-        assert_eq!((said.text.as_str(), said.complaint.as_str(), said.is_well), ("x\n", "y\n", false));
+        assert_eq!(
+            (said.text.as_str(), said.complaint.as_str(), said.is_well),
+            ("x\n", "y\n", false)
+        );
         assert!(begun.elapsed() < BOUNDS.time);
     }
 
@@ -193,7 +238,10 @@ mod tests {
             BOUNDS,
         );
         assert_eq!(many.unwrap_err().to_string(), "`/bin/sh` failed: why");
-        assert!(matches!(sh("exit 1", BOUNDS), Err(ProgramError::Failed { said: None, .. })));
+        assert!(matches!(
+            sh("exit 1", BOUNDS),
+            Err(ProgramError::Failed { said: None, .. })
+        ));
         assert!(Program::find(&["/nowhere/sh", "/"]).is_none());
     }
 }

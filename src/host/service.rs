@@ -30,12 +30,18 @@ pub struct Service {
 impl Service {
     /// As the environment says.
     pub fn of_this_process() -> Self {
-        Self { watchdog: sd_notify::watchdog_enabled(), speaks: true }
+        Self {
+            watchdog: sd_notify::watchdog_enabled(),
+            speaks: true,
+        }
     }
 
     /// For a half that is not what systemd started: it says nothing.
     pub fn silent() -> Self {
-        Self { watchdog: None, speaks: false }
+        Self {
+            watchdog: None,
+            speaks: false,
+        }
     }
 
     /// When to say that the loop works: three times in the time that systemd allows.

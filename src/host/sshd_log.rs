@@ -32,7 +32,10 @@ const PLACES: [&str; 2] = ["/usr/bin/journalctl", "/bin/journalctl"];
 /// Debian's, and Red Hat's.
 const FILES: [&str; 2] = ["/var/log/auth.log", "/var/log/secure"];
 
-const BOUNDS: Bounds = Bounds { time: Duration::from_secs(10), bytes: 8 << 20 };
+const BOUNDS: Bounds = Bounds {
+    time: Duration::from_secs(10),
+    bytes: 8 << 20,
+};
 
 /// The end of a log file that is read.
 const TAIL: u64 = 4 << 20;
@@ -50,12 +53,22 @@ pub fn logins(pids: &[u32], since: Option<Timestamp>) -> Result<Vec<Login>, Prog
         for pids in pids.chunks(AT_ONCE) {
             let pids: Vec<String> = pids.iter().map(|pid| format!("_PID={pid}")).collect();
             // Not by boot where there is a time: below `ProtectProc=` a container shows the boot of its host.
-            let from =
-                since.map_or_else(|| "-b".to_owned(), |since| format!("--since=@{}", since.as_second()));
-            let asked =
-                [from.as_str(), "--no-pager", "--quiet", "--output=json", "--output-fields=MESSAGE,_PID"];
+            let from = since.map_or_else(
+                || "-b".to_owned(),
+                |since| format!("--since=@{}", since.as_second()),
+            );
+            let asked = [
+                from.as_str(),
+                "--no-pager",
+                "--quiet",
+                "--output=json",
+                "--output-fields=MESSAGE,_PID",
+            ];
             let whose = ["--identifier=sshd", "--identifier=sshd-session", "_UID=0"];
-            let arguments = asked.into_iter().chain(whose).chain(pids.iter().map(String::as_str));
+            let arguments = asked
+                .into_iter()
+                .chain(whose)
+                .chain(pids.iter().map(String::as_str));
             let said = journalctl.ask(arguments, BOUNDS)?;
             all.extend(said.lines().filter_map(entry));
         }
@@ -63,7 +76,12 @@ pub fn logins(pids: &[u32], since: Option<Timestamp>) -> Result<Vec<Login>, Prog
     let missing = |pid: &u32| !all.iter().any(|login: &Login| login.pid == *pid);
     let rest: Vec<u32> = pids.iter().copied().filter(missing).collect();
     if !rest.is_empty() {
-        all.extend(FILES.iter().filter_map(|path| tail(path)).flat_map(|text| of_file(&text, &rest)));
+        all.extend(
+            FILES
+                .iter()
+                .filter_map(|path| tail(path))
+                .flat_map(|text| of_file(&text, &rest)),
+        );
     }
     Ok(all)
 }
@@ -89,15 +107,23 @@ enum Message {
 
 fn entry(line: &str) -> Option<Login> {
     let entry: Entry = serde_json::from_str(line).ok()?;
-    let Message::Text(message) = &entry.message else { return None };
+    let Message::Text(message) = &entry.message else {
+        return None;
+    };
     let at = Timestamp::from_microsecond(entry.at.parse().ok()?).ok()?;
-    Some(login(entry.pid.parse().ok()?, &accepted(message)?, Some(at)))
+    Some(login(
+        entry.pid.parse().ok()?,
+        &accepted(message)?,
+        Some(at),
+    ))
 }
 
 fn of_file(text: &str, pids: &[u32]) -> Vec<Login> {
     let read = |line| {
         let (pid, message) = logged(line)?;
-        pids.contains(&pid).then(|| accepted(message))?.map(|accepted| login(pid, &accepted, None))
+        pids.contains(&pid)
+            .then(|| accepted(message))?
+            .map(|accepted| login(pid, &accepted, None))
     };
     text.lines().filter_map(read).collect()
 }
@@ -114,8 +140,13 @@ fn login(pid: u32, accepted: &Accepted<'_>, at: Option<Timestamp>) -> Login {
 
 fn tail(path: &str) -> Option<String> {
     let mut file = File::open(path).ok()?;
-    let length = file.metadata().ok().filter(std::fs::Metadata::is_file)?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).ok()?;
+    let length = file
+        .metadata()
+        .ok()
+        .filter(std::fs::Metadata::is_file)?
+        .len();
+    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
+        .ok()?;
     let mut bytes = Vec::new();
     file.take(TAIL).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
@@ -130,10 +161,17 @@ mod tests {
         let line = r#"{"_PID":"4711","__CURSOR":"s=1","MESSAGE":"Accepted publickey for alice from ::1 port 1 ssh2: ED25519 SHA256:abc","__REALTIME_TIMESTAMP":"1800000000000000"}"#;
         let login = entry(line).unwrap();
         assert_eq!(
-            (login.pid, login.account.as_str(), login.fingerprint.as_str()),
+            (
+                login.pid,
+                login.account.as_str(),
+                login.fingerprint.as_str()
+            ),
             (4711, "alice", "SHA256:abc")
         );
-        assert_eq!(login.at, Some(Timestamp::from_second(1_800_000_000).unwrap()));
+        assert_eq!(
+            login.at,
+            Some(Timestamp::from_second(1_800_000_000).unwrap())
+        );
         for line in [
             r#"{"_PID":"4711","MESSAGE":[1,2],"__REALTIME_TIMESTAMP":"1"}"#,
             r#"{"_PID":"4711","MESSAGE":null,"__REALTIME_TIMESTAMP":"1"}"#,
@@ -149,7 +187,10 @@ mod tests {
         let text = "Nov 25 22:11:33 web1 sshd[1]: Accepted publickey for alice from ::1 port 1 ssh2: RSA SHA256:a\n\
                     Nov 25 22:11:33 web1 sshd[2]: Accepted publickey for bob from ::1 port 1 ssh2: RSA SHA256:b\n\
                     Nov 25 22:11:33 web1 cron[1]: Accepted publickey for eve from ::1 port 1 ssh2: RSA SHA256:c\n";
-        let found: Vec<_> = of_file(text, &[1]).into_iter().map(|login| login.fingerprint).collect();
+        let found: Vec<_> = of_file(text, &[1])
+            .into_iter()
+            .map(|login| login.fingerprint)
+            .collect();
         assert_eq!(found, ["SHA256:a"]);
     }
 }

@@ -53,7 +53,9 @@ pub fn make_directory(directory: &Path, mode: u32) -> Result<(), StoreError> {
     if directory.is_dir() {
         return Ok(());
     }
-    let Some(above) = directory.parent() else { return Ok(()) };
+    let Some(above) = directory.parent() else {
+        return Ok(());
+    };
     make_directory(above, mode)?;
     match DirBuilder::new().mode(mode).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !directory.is_dir() => {
@@ -65,20 +67,32 @@ pub fn make_directory(directory: &Path, mode: u32) -> Result<(), StoreError> {
 
 /// A directory, opened; anything else in its place is not waited for.
 pub fn open_directory(path: &Path) -> io::Result<File> {
-    OpenOptions::new().read(true).custom_flags(O_DIRECTORY | O_NONBLOCK).open(path)
+    OpenOptions::new()
+        .read(true)
+        .custom_flags(O_DIRECTORY | O_NONBLOCK)
+        .open(path)
 }
 
 /// Reads a JSON file; `None` when there is none.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = read(path)? else { return Ok(None) };
+    let Some(bytes) = read(path)? else {
+        return Ok(None);
+    };
     serde_json::from_slice(&bytes)
         .map(Some)
-        .map_err(|source| StoreError::Damaged { path: path.to_owned(), source })
+        .map_err(|source| StoreError::Damaged {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Reads a small file without following a link at its name or waiting on a FIFO; `None` when there is none.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let file = match OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path) {
+    let file = match OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
+        .open(path)
+    {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(failed("open", path))?,
     };
@@ -87,14 +101,18 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
         return Err(StoreError::NotAFile(path.to_owned()));
     }
     let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
-    file.take(LIMIT).read_to_end(&mut bytes).map_err(failed("read", path))?;
+    file.take(LIMIT)
+        .read_to_end(&mut bytes)
+        .map_err(failed("read", path))?;
     Ok(Some(bytes))
 }
 
 /// Replaces `path` by `value`. A reader sees the old or the new file, through any crash.
 pub fn write_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(), StoreError> {
-    let mut bytes =
-        serde_json::to_vec(value).map_err(|source| StoreError::Damaged { path: path.to_owned(), source })?;
+    let mut bytes = serde_json::to_vec(value).map_err(|source| StoreError::Damaged {
+        path: path.to_owned(),
+        source,
+    })?;
     bytes.push(b'\n');
     write(path, &bytes, mode)
 }
@@ -113,7 +131,9 @@ pub fn write_soon(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError
 
 /// Waits until a file or a directory is on disk.
 pub fn sync(path: &Path) -> Result<(), StoreError> {
-    File::open(path).and_then(|opened| opened.sync_all()).map_err(failed("sync", path))
+    File::open(path)
+        .and_then(|opened| opened.sync_all())
+        .map_err(failed("sync", path))
 }
 
 /// The names and sizes of the files in a directory of this program's own; none when it is missing.
@@ -150,7 +170,8 @@ fn put(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<(), StoreEr
             .open(&temporary)
             .map_err(failed("write", &temporary))?;
         // The umask of a service is no word on who may read its status.
-        file.set_permissions(Permissions::from_mode(mode)).map_err(failed("set the mode of", &temporary))?;
+        file.set_permissions(Permissions::from_mode(mode))
+            .map_err(failed("set the mode of", &temporary))?;
         file.write_all(bytes).map_err(failed("write", &temporary))?;
         if synced {
             file.sync_all().map_err(failed("sync", &temporary))?;
@@ -166,13 +187,23 @@ fn put(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<(), StoreEr
 
 /// Sets the time of a file to `now`, unless it is younger than `age`.
 pub fn refresh(path: &Path, now: SystemTime, age: Duration) -> Result<(), StoreError> {
-    let file =
-        OpenOptions::new().write(true).custom_flags(O_NOFOLLOW).open(path).map_err(failed("open", path))?;
-    let changed = file.metadata().and_then(|meta| meta.modified()).map_err(failed("look at", path))?;
-    if now.duration_since(changed).is_ok_and(|elapsed| elapsed < age) {
+    let file = OpenOptions::new()
+        .write(true)
+        .custom_flags(O_NOFOLLOW)
+        .open(path)
+        .map_err(failed("open", path))?;
+    let changed = file
+        .metadata()
+        .and_then(|meta| meta.modified())
+        .map_err(failed("look at", path))?;
+    if now
+        .duration_since(changed)
+        .is_ok_and(|elapsed| elapsed < age)
+    {
         return Ok(());
     }
-    file.set_modified(now).map_err(failed("set the time of", path))
+    file.set_modified(now)
+        .map_err(failed("set the time of", path))
 }
 
 /// Whether files can be written in a directory.
@@ -197,7 +228,12 @@ pub fn access(directory: &Path) -> Access {
     for path in directory.ancestors() {
         match fs::metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => result = Access::Makeable,
-            Err(source) => return Access::Refused { path: path.to_owned(), source },
+            Err(source) => {
+                return Access::Refused {
+                    path: path.to_owned(),
+                    source,
+                };
+            }
             Ok(meta) if !meta.is_dir() => {
                 return Access::Refused {
                     path: path.to_owned(),
@@ -207,7 +243,10 @@ pub fn access(directory: &Path) -> Access {
             Ok(_) => {
                 return match eaccess(path, AccessFlags::W_OK | AccessFlags::X_OK) {
                     Ok(()) => result,
-                    Err(error) => Access::Refused { path: path.to_owned(), source: error.into() },
+                    Err(error) => Access::Refused {
+                        path: path.to_owned(),
+                        source: error.into(),
+                    },
                 };
             }
         }

@@ -111,7 +111,11 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
             Err(_) => on_change(Change::Everything),
         };
         let watcher = INotifyWatcher::new(handler, Config::default()).map_err(WatchError::Start)?;
-        Ok(Self { watcher: Mutex::new(watcher), shared, refused: AtomicU32::new(0) })
+        Ok(Self {
+            watcher: Mutex::new(watcher),
+            shared,
+            refused: AtomicU32::new(0),
+        })
     }
 
     /// Watches what `descriptor` holds for `subject`: the inode itself, and the entry `name` in it if given.
@@ -159,7 +163,11 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
             }
             let watch = duplicate(descriptor, shared.next).map_err(WatchError::Descriptor)?;
             shared.next = (watch.0, watch.1 + 1);
-            let mut slot = Slot { name: watch, itself: HashSet::new(), entries: HashMap::new() };
+            let mut slot = Slot {
+                name: watch,
+                itself: HashSet::new(),
+                entries: HashMap::new(),
+            };
             slot.tell(subject, name);
             // Before the watch is on: its first event must find the slot.
             shared.names.insert(watch, inode);
@@ -195,7 +203,10 @@ impl<S: Clone + Eq + Hash> Slot<S> {
     fn tell(&mut self, subject: &S, name: Option<&str>) {
         self.itself.insert(subject.clone());
         if let Some(name) = name {
-            self.entries.entry(name.to_owned()).or_default().insert(subject.clone());
+            self.entries
+                .entry(name.to_owned())
+                .or_default()
+                .insert(subject.clone());
         }
     }
 }
@@ -212,7 +223,11 @@ impl<S: Clone + Eq + Hash> Shared<S> {
         }
         lately.retain(|known| *known != inode);
         lately.push_back(inode);
-        let oldest = if lately.len() > MOST { lately.pop_front() } else { None }?;
+        let oldest = if lately.len() > MOST {
+            lately.pop_front()
+        } else {
+            None
+        }?;
         let slot = self.slots.get_mut(&oldest)?;
         slot.itself.remove(subject);
         for told in slot.entries.values_mut() {
@@ -235,16 +250,25 @@ impl<S> Shared<S> {
 /// Who is to look again after `event`. Reading is no change; notify reports it all the same.
 fn affected<S: Clone + Eq + Hash>(shared: &mut Shared<S>, event: &Event) -> HashSet<S> {
     let mut subjects = HashSet::new();
-    if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write)) {
+    if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
+    {
         return subjects;
     }
     for path in &event.paths {
-        let Some((watch, entry)) = parse(path) else { continue };
-        let Some(inode) = shared.names.get(&watch).copied() else { continue };
-        let Some(slot) = shared.slots.get(&inode) else { continue };
+        let Some((watch, entry)) = parse(path) else {
+            continue;
+        };
+        let Some(inode) = shared.names.get(&watch).copied() else {
+            continue;
+        };
+        let Some(slot) = shared.slots.get(&inode) else {
+            continue;
+        };
         match entry.map(OsStr::to_str) {
             Some(Some(name)) => {
-                let told = [name, ANY].into_iter().filter_map(|name| slot.entries.get(name));
+                let told = [name, ANY]
+                    .into_iter()
+                    .filter_map(|name| slot.entries.get(name));
                 subjects.extend(told.flatten().cloned());
             }
             // A name that is not UTF-8 is none of ours.
@@ -266,7 +290,10 @@ fn duplicate(descriptor: BorrowedFd<'_>, least: Name) -> nix::Result<Name> {
     match fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(number)) {
         Ok(number) => Ok((detours, number)),
         // EINVAL or EMFILE: past the limit of open files.
-        Err(_) => Ok((detours + 1, fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(FIRST_NUMBER))?)),
+        Err(_) => Ok((
+            detours + 1,
+            fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(FIRST_NUMBER))?,
+        )),
     }
 }
 
@@ -308,9 +335,19 @@ mod tests {
             let path = magic_path(name);
             assert_eq!(parse(&path), Some((name, None)), "{}", path.display());
             let entry = path.join(".ssh");
-            assert_eq!(parse(&entry), Some((name, Some(OsStr::new(".ssh")))), "{}", entry.display());
+            assert_eq!(
+                parse(&entry),
+                Some((name, Some(OsStr::new(".ssh")))),
+                "{}",
+                entry.display()
+            );
         }
-        for other in ["/home/bob/.ssh", "/proc/self", "/proc/self/fd", "/proc/self/fd/x"] {
+        for other in [
+            "/home/bob/.ssh",
+            "/proc/self",
+            "/proc/self/fd",
+            "/proc/self/fd/x",
+        ] {
             assert_eq!(parse(Path::new(other)), None, "{other}");
         }
     }

@@ -83,10 +83,20 @@ mod tests {
 
     #[test]
     fn only_names_that_are_one_safe_path_component() {
-        for good in ["ec2-user", "root", "_apt", "j.doe", "svc$", "jane@corp.example", "a"] {
+        for good in [
+            "ec2-user",
+            "root",
+            "_apt",
+            "j.doe",
+            "svc$",
+            "jane@corp.example",
+            "a",
+        ] {
             assert!(AccountName::try_from(good).is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", ".ssh", "-rf", "a/b", "a b", "a\n", "a\0", "ü", "a:b", "*"] {
+        for bad in [
+            "", ".", "..", ".ssh", "-rf", "a/b", "a b", "a\n", "a\0", "ü", "a:b", "*",
+        ] {
             assert!(AccountName::try_from(bad).is_err(), "{bad}");
         }
         assert!(AccountName::try_from("a".repeat(256)).is_err());

@@ -19,7 +19,9 @@ pub fn shortened(text: &str, most: usize) -> String {
     if text.len() <= most {
         return text.to_owned();
     }
-    let end = (0..=most.saturating_sub(3)).rev().find(|end| text.is_char_boundary(*end));
+    let end = (0..=most.saturating_sub(3))
+        .rev()
+        .find(|end| text.is_char_boundary(*end));
     format!("{}...", &text[..end.unwrap_or_default()])
 }
 

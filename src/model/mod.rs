@@ -1,32 +1,23 @@
 //! What things mean: pure values and decisions. No clock, no I/O.
+//!
+//! Each folder uses only those below it in this list.
 
-pub mod access;
-pub mod account;
-pub mod audit;
-pub mod cadence;
-pub mod config;
-pub mod desired;
-pub mod doors;
-pub mod enforced;
-pub mod escape;
-pub mod found;
-pub mod guard;
-pub mod incident;
-pub mod invocation;
-pub mod key;
-pub mod line;
-pub mod lint;
-pub mod list;
-pub mod openssh;
-pub mod options;
-pub mod others;
-pub mod plan;
-pub mod policy;
-pub mod preflight;
-pub mod recent;
-pub mod secret;
-pub mod session;
-pub mod settings;
-pub mod source;
 pub mod status;
-pub mod template;
+
+pub mod past;
+
+pub mod file;
+
+pub mod desired;
+
+pub mod config;
+
+pub mod list;
+pub mod sshd;
+
+pub mod key;
+
+pub mod account;
+pub mod escape;
+pub mod location;
+pub mod session;

@@ -42,8 +42,12 @@ pub struct Live {
 /// The ids that `loginctl list-sessions --no-legend` prints, one in front of each line. They become arguments, so what
 /// is no word of letters and digits is none (`session_id_valid` in systemd).
 pub fn ids(listed: &str) -> Vec<&str> {
-    let first = listed.lines().filter_map(|line| line.split_ascii_whitespace().next());
-    first.filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric())).collect()
+    let first = listed
+        .lines()
+        .filter_map(|line| line.split_ascii_whitespace().next());
+    first
+        .filter(|id| id.bytes().all(|b| b.is_ascii_alphanumeric()))
+        .collect()
 }
 
 /// The SSH sessions in what `loginctl show-session` prints: a block of `Name=value` lines for each, with `TZ=UTC`. One
@@ -54,7 +58,9 @@ pub fn ssh_sessions(shown: &str) -> Vec<Live> {
 
 fn ssh_session(block: &str) -> Option<Live> {
     let get = |name: &str| {
-        let found = block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let found = block
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         found.filter(|value| !value.is_empty())
     };
     // The PAM service: `sshd`, whatever the binary is called.
@@ -107,7 +113,11 @@ pub fn accepted(message: &str) -> Option<Accepted<'_>> {
             algorithm,
             fingerprint,
         ] if fingerprint.starts_with("SHA256:") && !algorithm.ends_with("-CERT") => {
-            Some(Accepted { account, from, fingerprint })
+            Some(Accepted {
+                account,
+                from,
+                fingerprint,
+            })
         }
         _ => None,
     }
@@ -124,9 +134,13 @@ pub fn logged(line: &str) -> Option<(u32, &str)> {
 
 /// Which sessions are new in `now`, not in `before`.
 pub fn news<'a>(before: &[Session], now: &'a [Session]) -> Vec<&'a Session> {
-    let known: BTreeSet<(&str, u32)> =
-        before.iter().map(|session| (session.id.as_str(), session.leader)).collect();
-    now.iter().filter(|session| !known.contains(&(session.id.as_str(), session.leader))).collect()
+    let known: BTreeSet<(&str, u32)> = before
+        .iter()
+        .map(|session| (session.id.as_str(), session.leader))
+        .collect();
+    now.iter()
+        .filter(|session| !known.contains(&(session.id.as_str(), session.leader)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -146,13 +160,19 @@ mod tests {
             ("3", 4711, Some("192.0.2.1"))
         );
         assert_eq!(live[0].since, Some("2026-11-25T22:11:33Z".parse().unwrap()));
-        assert_eq!((live[1].account.as_str(), live[1].since, &live[1].from), ("bob", None, &None));
+        assert_eq!(
+            (live[1].account.as_str(), live[1].since, &live[1].from),
+            ("bob", None, &None)
+        );
         assert_eq!(ssh_sessions(""), []);
     }
 
     #[test]
     fn ids_are_words() {
-        assert_eq!(ids("   3 1000 alice -     1234 user pts/0\nc12 0 root seat0\n--all x\n\n"), ["3", "c12"]);
+        assert_eq!(
+            ids("   3 1000 alice -     1234 user pts/0\nc12 0 root seat0\n--all x\n\n"),
+            ["3", "c12"]
+        );
     }
 
     #[test]
@@ -161,7 +181,10 @@ mod tests {
         let check = |line: &str, expected: Option<(&str, &str)>| {
             let found = accepted(line).map(|a| (a.account, a.from));
             assert_eq!(found, expected, "{line}");
-            assert!(accepted(line).is_none_or(|a| a.fingerprint == key), "{line}");
+            assert!(
+                accepted(line).is_none_or(|a| a.fingerprint == key),
+                "{line}"
+            );
         };
         check(
             &format!("Accepted publickey for alice from 192.0.2.1 port 4711 ssh2: ED25519 {key}"),
@@ -177,18 +200,32 @@ mod tests {
             ),
             None,
         );
-        check("Accepted password for alice from 192.0.2.1 port 4711 ssh2", None);
-        check(&format!("Failed publickey for alice from ::1 port 1 ssh2: ED25519 {key}"), None);
         check(
-            &format!("Invalid user Accepted publickey for alice from ::1 port 1 ssh2: ED25519 {key}"),
+            "Accepted password for alice from 192.0.2.1 port 4711 ssh2",
+            None,
+        );
+        check(
+            &format!("Failed publickey for alice from ::1 port 1 ssh2: ED25519 {key}"),
+            None,
+        );
+        check(
+            &format!(
+                "Invalid user Accepted publickey for alice from ::1 port 1 ssh2: ED25519 {key}"
+            ),
             None,
         );
     }
 
     #[test]
     fn a_line_of_a_log_file_is_read() {
-        for head in ["Nov 25 22:11:33 web1 sshd", "2026-11-25T22:11:33.123456+01:00 web1 sshd-session"] {
-            assert_eq!(logged(&format!("{head}[4711]: Accepted x: y")), Some((4711, "Accepted x: y")));
+        for head in [
+            "Nov 25 22:11:33 web1 sshd",
+            "2026-11-25T22:11:33.123456+01:00 web1 sshd-session",
+        ] {
+            assert_eq!(
+                logged(&format!("{head}[4711]: Accepted x: y")),
+                Some((4711, "Accepted x: y"))
+            );
         }
         assert_eq!(logged("Nov 25 22:11:33 web1 evil[1]: x sshd[2]: y"), None);
         assert_eq!(logged("Nov 25 22:11:33 web1 sshd: y"), None);

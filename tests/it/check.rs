@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use authorized_keys_agent::host::sshd;
-use authorized_keys_agent::model::invocation::Invocation;
+use authorized_keys_agent::model::sshd::invocation::Invocation;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use authorized_keys_agent::model::found::FoundLine;
-use authorized_keys_agent::model::line::{Line, LineError};
-use authorized_keys_agent::model::policy::Policy;
+use authorized_keys_agent::model::key::lenient::FoundLine;
+use authorized_keys_agent::model::key::line::{Line, LineError};
+use authorized_keys_agent::model::key::policy::Policy;
 use tempfile::TempDir;
 
 use crate::sshd::{Admission, Sshd, fingerprint};

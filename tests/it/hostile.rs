@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms};
-use authorized_keys_agent::model::config::Owner;
-use authorized_keys_agent::model::plan::{Found, Wanted, differences};
+use authorized_keys_agent::model::config::tables::Owner;
+use authorized_keys_agent::model::file::difference::differences;
+use authorized_keys_agent::model::file::wanted::{Found, Wanted};
 
 use crate::world::{ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, wait};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use authorized_keys_agent::host::imds::{Failure, Metadata, Settings};
-use authorized_keys_agent::model::template::{Facts, Need};
+use authorized_keys_agent::model::list::template::{Facts, Need};
 
 use crate::fault::run;
 use crate::http_server::{never_accepting, refusing};

@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms};
-use authorized_keys_agent::model::config::Owner;
+use authorized_keys_agent::model::config::tables::Owner;
 use serde_json::Value;
 
 use crate::access::{assert_in, assert_out, by_key, configure, world, written, written_access};

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use authorized_keys_agent::host::keyfile::Target;
 use authorized_keys_agent::model::account::Account;
-use authorized_keys_agent::model::config::{Location, Owner};
+use authorized_keys_agent::model::config::tables::Owner;
+use authorized_keys_agent::model::location::Location;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -9,11 +9,11 @@ use crate::agent::{pass, work};
 use crate::host::accounts::{self, Directory, Lookup};
 use crate::host::keyfile::{self, Nobody, Observed, Refusal, Target};
 use crate::host::store::{self, Access};
-use crate::model::access::Loose;
 use crate::model::account::AccountName;
-use crate::model::config::Config;
-use crate::model::plan::Found;
-use crate::model::preflight::{Finding, Here};
+use crate::model::config::tables::Config;
+use crate::model::file::wanted::Found;
+use crate::model::sshd::access::Loose;
+use crate::model::status::preflight::{Finding, Here};
 
 /// Who exists here, and the files of those that are managed.
 #[derive(Default)]
@@ -42,7 +42,10 @@ pub(super) async fn look_up(
     findings: &mut Vec<Finding>,
 ) -> Accounts {
     let Some(directory) = within(NSS, move || accounts::look_up(&names)).await else {
-        let message = format!("the account database has not answered within {} s", NSS.as_secs());
+        let message = format!(
+            "the account database has not answered within {} s",
+            NSS.as_secs()
+        );
         findings.push(Finding::fail(
             "account",
             message,
@@ -83,7 +86,11 @@ fn judge(
             findings.push(Finding::fail("account", error, hint));
             Here::Unknown
         }
-        Lookup::Found(account) if !config.accounts.manages(name, Some(account.uid), directory.uid_min) => {
+        Lookup::Found(account)
+            if !config
+                .accounts
+                .manages(name, Some(account.uid), directory.uid_min) =>
+        {
             Here::Unmanaged
         }
         Lookup::Found(account) => {
@@ -102,7 +109,10 @@ fn judge(
 /// Looks at each managed file as the enforcer would, and at whether its file system takes writes at all.
 ///
 /// Gives what sshd's `StrictModes` refuses on the way to each.
-pub(super) async fn files(accounts: &Accounts, findings: &mut Vec<Finding>) -> BTreeMap<AccountName, Loose> {
+pub(super) async fn files(
+    accounts: &Accounts,
+    findings: &mut Vec<Finding>,
+) -> BTreeMap<AccountName, Loose> {
     let mut all = BTreeMap::new();
     // As the enforcer does, or a home could look more open than it is; failing leaves only that.
     let _ = keyfile::drop_supplementary_groups();
@@ -121,21 +131,35 @@ pub(super) async fn files(accounts: &Accounts, findings: &mut Vec<Finding>) -> B
             )
         });
         let seen = seen.await;
-        if let Some((Ok(Observed { loose: Some(loose), .. }), _)) = &seen {
+        if let Some((
+            Ok(Observed {
+                loose: Some(loose), ..
+            }),
+            _,
+        )) = &seen
+        {
             all.insert(name.clone(), loose.clone());
         }
         findings.push(match seen {
             None => {
-                let message = format!("{name}: its file system has not answered within {} s", HOME.as_secs());
+                let message = format!(
+                    "{name}: its file system has not answered within {} s",
+                    HOME.as_secs()
+                );
                 Finding::fail("account", message, Refusal::Abandoned.hint())
             }
             Some((Err(refusal @ Refusal::NeedsRoot(_)), _)) => {
-                let message = format!("{name}: its file was not looked at: {}", refusal.explained());
+                let message = format!(
+                    "{name}: its file was not looked at: {}",
+                    refusal.explained()
+                );
                 Finding::warn("account", message, refusal.hint())
             }
-            Some((Err(refusal), _)) => {
-                Finding::fail("account", format!("{name}: {}", refusal.explained()), refusal.hint())
-            }
+            Some((Err(refusal), _)) => Finding::fail(
+                "account",
+                format!("{name}: {}", refusal.explained()),
+                refusal.hint(),
+            ),
             Some((Ok(_), Access::Refused { path, source })) => {
                 let message = format!("{name}: cannot write in `{}`: {source}", path.display());
                 Finding::fail(
@@ -144,7 +168,9 @@ pub(super) async fn files(accounts: &Accounts, findings: &mut Vec<Finding>) -> B
                     "is the file system mounted read-only, or the home not the account's?",
                 )
             }
-            Some((Ok(seen), _)) => Finding::ok("account", format!("{name}: {}", outlook(target, &seen))),
+            Some((Ok(seen), _)) => {
+                Finding::ok("account", format!("{name}: {}", outlook(target, &seen)))
+            }
         });
     }
     all

@@ -10,12 +10,14 @@ use crate::agent::events::chain;
 use crate::host::imds::{self, Metadata};
 use crate::host::ssm::{CredentialSource, Failure};
 use crate::host::{directory, process};
-use crate::model::config::Source;
-use crate::model::desired::{self, Grants, GrantsOf, Rejected, Rules};
-use crate::model::list::{ApprovedList, Entry};
-use crate::model::preflight::{Finding, clock, count};
-use crate::model::source::{Share, Wanted, merge};
-use crate::model::template::{Facts, Need, Unfilled};
+use crate::model::config::source::{Share, Wanted, merge};
+use crate::model::config::tables::Source;
+use crate::model::desired::judge::{self, Rules};
+use crate::model::key::grant::{Grants, GrantsOf};
+use crate::model::list::approved::{ApprovedList, Entry};
+use crate::model::list::rejected::Rejected;
+use crate::model::list::template::{Facts, Need, Unfilled};
+use crate::model::status::preflight::{Finding, clock, count};
 
 /// What could be read of the list.
 pub(super) struct Read {
@@ -28,13 +30,20 @@ pub(super) struct Read {
 impl Read {
     /// The keys that it gives each account.
     pub(super) fn grants(&self, rules: Rules<'_>) -> Grants {
-        let judged = self.list.as_ref().map(|list| desired::judge(list, rules, &GrantsOf::new()));
+        let judged = self
+            .list
+            .as_ref()
+            .map(|list| judge::judge(list, rules, &GrantsOf::new()));
         judged.map(|desired| desired.grants).unwrap_or_default()
     }
 }
 
 /// Asks for everything the source names, each on its own.
-pub(super) async fn look(source: &Source, now: fn() -> Timestamp, findings: &mut Vec<Finding>) -> Read {
+pub(super) async fn look(
+    source: &Source,
+    now: fn() -> Timestamp,
+    findings: &mut Vec<Finding>,
+) -> Read {
     let facts = facts(&source.needs(), findings).await;
     let mut clients = Clients::new(source, false);
     let needs_aws = !source.paths.is_empty() || !source.parameters.is_empty();
@@ -58,7 +67,12 @@ pub(super) async fn look(source: &Source, now: fn() -> Timestamp, findings: &mut
         match clients.entries(&wanted).await {
             Ok((found, misplaced)) => {
                 findings.push(readable(&name, &wanted, &found, &misplaced));
-                findings.extend(wanted.directory.as_deref().and_then(|path| closed(&name, path)));
+                findings.extend(
+                    wanted
+                        .directory
+                        .as_deref()
+                        .and_then(|path| closed(&name, path)),
+                );
                 read += 1;
                 entries.extend(found);
                 unusable.extend(misplaced);
@@ -75,8 +89,12 @@ pub(super) async fn look(source: &Source, now: fn() -> Timestamp, findings: &mut
     {
         findings.push(clock(skew));
     }
-    let list = (read > 0).then(|| ApprovedList::new(String::new(), now(), merge(entries), unusable));
-    Read { list, whole: read == all }
+    let list =
+        (read > 0).then(|| ApprovedList::new(String::new(), now(), merge(entries), unusable));
+    Read {
+        list,
+        whole: read == all,
+    }
 }
 
 /// What the templates ask of the instance.
@@ -86,7 +104,9 @@ async fn facts(needs: &BTreeSet<Need>, findings: &mut Vec<Finding>) -> Facts {
         return facts;
     }
     let fail = |failure: imds::Failure| {
-        let hint = failure.hint().unwrap_or_else(|| "look at the instance metadata options".to_owned());
+        let hint = failure
+            .hint()
+            .unwrap_or_else(|| "look at the instance metadata options".to_owned());
         Finding::fail("metadata", failure.to_string(), hint)
     };
     let metadata = match Metadata::new(&imds::Settings::default()) {
@@ -116,7 +136,11 @@ async fn facts(needs: &BTreeSet<Need>, findings: &mut Vec<Finding>) -> Facts {
 }
 
 /// Region and credentials; true when there are both.
-async fn who_asks(clients: &mut Clients, now: fn() -> Timestamp, findings: &mut Vec<Finding>) -> bool {
+async fn who_asks(
+    clients: &mut Clients,
+    now: fn() -> Timestamp,
+    findings: &mut Vec<Finding>,
+) -> bool {
     let fail = |check, error: &dyn std::error::Error, hint: Option<String>| {
         let hint = hint.unwrap_or_else(|| "look at the AWS_ variables of the fetcher".to_owned());
         Finding::fail(check, error.to_string(), hint)
@@ -133,7 +157,10 @@ async fn who_asks(clients: &mut Clients, now: fn() -> Timestamp, findings: &mut 
             return false;
         }
     };
-    findings.push(Finding::ok("region", format!("{} (from {})", store.region(), store.region_source())));
+    findings.push(Finding::ok(
+        "region",
+        format!("{} (from {})", store.region(), store.region_source()),
+    ));
     let who = match store.who_am_i(now()).await {
         Ok(who) => who,
         Err(failure) => {
@@ -141,22 +168,34 @@ async fn who_asks(clients: &mut Clients, now: fn() -> Timestamp, findings: &mut 
             return false;
         }
     };
-    let expires = who.expires.map(|at| format!(", until {at:.0}")).unwrap_or_default();
+    let expires = who
+        .expires
+        .map(|at| format!(", until {at:.0}"))
+        .unwrap_or_default();
     let message = format!("{} from {}{expires}", who.access_key, who.source);
     if who.expires.is_some_and(|at| at <= now()) {
         let hint = Failure::CredentialsExpired.hint().unwrap_or_default();
         findings.push(Finding::fail("credentials", message, hint));
         return true;
     }
-    let own = matches!(who.source, CredentialSource::Environment | CredentialSource::Profile);
-    let whose = if own { ": those of whoever runs this; a service has its own" } else { "" };
+    let own = matches!(
+        who.source,
+        CredentialSource::Environment | CredentialSource::Profile
+    );
+    let whose = if own {
+        ": those of whoever runs this; a service has its own"
+    } else {
+        ""
+    };
     findings.push(Finding::ok("credentials", message + whose));
     true
 }
 
 /// The next request would fail in the same way.
 fn concerns_all(error: &FetchError) -> bool {
-    let FetchError::Ssm(failure) = error else { return false };
+    let FetchError::Ssm(failure) = error else {
+        return false;
+    };
     matches!(
         failure,
         Failure::Network { .. }
@@ -169,7 +208,11 @@ fn concerns_all(error: &FetchError) -> bool {
 }
 
 fn not_asked(name: &str) -> Finding {
-    Finding::warn("source", format!("{name}: not asked for"), "mend what failed above first")
+    Finding::warn(
+        "source",
+        format!("{name}: not asked for"),
+        "mend what failed above first",
+    )
 }
 
 fn unfillable(name: &str, unfilled: &Unfilled) -> Finding {
@@ -184,15 +227,27 @@ fn unfillable(name: &str, unfilled: &Unfilled) -> Finding {
 }
 
 fn readable(name: &str, wanted: &Wanted, found: &[Entry], misplaced: &[Rejected]) -> Finding {
-    let values =
-        count(found.len() + misplaced.len(), if wanted.directory.is_some() { "file" } else { "parameter" });
+    let values = count(
+        found.len() + misplaced.len(),
+        if wanted.directory.is_some() {
+            "file"
+        } else {
+            "parameter"
+        },
+    );
     if found.is_empty() && misplaced.is_empty() {
         // A path that does not exist is empty too.
         let hint = match wanted.directory {
             Some(_) => "put the keys of an account into a file of its name there",
-            None => "is it the right path, region and AWS account? put keys below it as `…/ACCOUNT/NAME`",
+            None => {
+                "is it the right path, region and AWS account? put keys below it as `…/ACCOUNT/NAME`"
+            }
         };
-        return Finding::warn("source", format!("{name}: readable, and nothing in it"), hint);
+        return Finding::warn(
+            "source",
+            format!("{name}: readable, and nothing in it"),
+            hint,
+        );
     }
     Finding::ok("source", format!("{name}: {values}"))
 }
@@ -202,7 +257,10 @@ fn closed(name: &str, directory: &Path) -> Option<Finding> {
     let closed = directory::closed_to_others(directory).filter(|_| process::is_root())?;
     Some(Finding::warn(
         "source",
-        format!("{name}: the fetcher, which is not root, cannot read `{}`", closed.display()),
+        format!(
+            "{name}: the fetcher, which is not root, cannot read `{}`",
+            closed.display()
+        ),
         "chmod -R a+rX, or a place that is in no home",
     ))
 }

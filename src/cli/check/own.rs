@@ -5,9 +5,9 @@ use crate::agent::events::chain;
 use crate::agent::files;
 use crate::host::process;
 use crate::host::store::{self, Access};
-use crate::model::config::{Config, Paths};
-use crate::model::desired::{self, Rules};
-use crate::model::preflight::{Finding, count};
+use crate::model::config::tables::{Config, Paths};
+use crate::model::desired::judge::{self, Rules};
+use crate::model::status::preflight::{Finding, count};
 
 /// The agent's own directories.
 pub(super) fn directories(paths: &Paths, findings: &mut Vec<Finding>) {
@@ -22,9 +22,13 @@ pub(super) fn directories(paths: &Paths, findings: &mut Vec<Finding>) {
             Access::Writable => Finding::ok("directory", format!("{key} `{shown}` is writable")),
             Access::Makeable => Finding::ok("directory", format!("{key} `{shown}` can be made")),
             Access::Refused { path, source } => {
-                let message = format!("{key} `{shown}` is not writable: `{}`: {source}", path.display());
+                let message = format!(
+                    "{key} `{shown}` is not writable: `{}`: {source}",
+                    path.display()
+                );
                 if process::is_root() {
-                    let hint = "is the file system mounted read-only, or something else in its place?";
+                    let hint =
+                        "is the file system mounted read-only, or something else in its place?";
                     Finding::fail("directory", message, hint)
                 } else {
                     Finding::warn(
@@ -42,10 +46,14 @@ pub(super) fn directories(paths: &Paths, findings: &mut Vec<Finding>) {
 pub(super) fn break_glass(config: &Config, rules: Rules<'_>, findings: &mut Vec<Finding>) {
     let path = &config.accounts.break_glass;
     let shown = path.display();
-    let (owner, bytes) = match store::owner(path).and_then(|owner| Ok((owner, store::read(path)?))) {
+    let (owner, bytes) = match store::owner(path).and_then(|owner| Ok((owner, store::read(path)?)))
+    {
         Ok((Some(owner), Some(bytes))) => (owner, bytes),
         Ok(_) => {
-            findings.push(Finding::ok("break-glass", format!("none: there is no `{shown}`")));
+            findings.push(Finding::ok(
+                "break-glass",
+                format!("none: there is no `{shown}`"),
+            ));
             return;
         }
         Err(error) if !process::is_root() => {
@@ -67,7 +75,8 @@ pub(super) fn break_glass(config: &Config, rules: Rules<'_>, findings: &mut Vec<
     };
     let (uid, mode) = owner;
     if is_open_to_others(owner) {
-        let message = format!("`{shown}` can be changed by others than root (owner {uid}, mode {mode:04o})");
+        let message =
+            format!("`{shown}` can be changed by others than root (owner {uid}, mode {mode:04o})");
         findings.push(Finding::fail(
             "break-glass",
             message,
@@ -76,7 +85,7 @@ pub(super) fn break_glass(config: &Config, rules: Rules<'_>, findings: &mut Vec<
     }
     let text = String::from_utf8_lossy(&bytes);
     let name = shown.to_string();
-    let (grants, rejected) = desired::judge_break_glass(&name, &text, rules);
+    let (grants, rejected) = judge::judge_break_glass(&name, &text, rules);
     findings.extend(rejected.iter().map(|rejected| {
         let message = format!("`{name}` line {}: {}", rejected.line, rejected.reason);
         Finding::warn(
@@ -88,26 +97,46 @@ pub(super) fn break_glass(config: &Config, rules: Rules<'_>, findings: &mut Vec<
     findings.push(match grants.as_deref() {
         None => {
             let hint = "correct it, so that it lets somebody in when everything else fails";
-            Finding::fail("break-glass", format!("no line of `{name}` can be read"), hint)
+            Finding::fail(
+                "break-glass",
+                format!("no line of `{name}` can be read"),
+                hint,
+            )
         }
-        Some(grants) => Finding::ok("break-glass", format!("`{name}`: {}", count(grants.len(), "key"))),
+        Some(grants) => Finding::ok(
+            "break-glass",
+            format!("`{name}`: {}", count(grants.len(), "key")),
+        ),
     });
 }
 
 /// Whether the two halves run.
 pub(super) fn daemons(paths: &Paths, findings: &mut Vec<Finding>) {
     for (what, lock, unit) in [
-        ("fetcher", files::fetch_lock(paths), "authorized-keys-fetch.service"),
-        ("enforcer", files::enforce_lock(paths), "authorized-keys-agent.service"),
+        (
+            "fetcher",
+            files::fetch_lock(paths),
+            "authorized-keys-fetch.service",
+        ),
+        (
+            "enforcer",
+            files::enforce_lock(paths),
+            "authorized-keys-agent.service",
+        ),
     ] {
         findings.push(match process::holder(&lock) {
             Some(holder) => {
-                let pid = holder
-                    .pid
-                    .map_or_else(|| "in another pid namespace".to_owned(), |pid| format!("pid {pid}"));
+                let pid = holder.pid.map_or_else(
+                    || "in another pid namespace".to_owned(),
+                    |pid| format!("pid {pid}"),
+                );
                 Finding::ok(what, format!("running ({pid})"))
             }
-            None => Finding::warn(what, "not running", format!("systemctl enable --now {unit}")),
+            None => Finding::warn(
+                what,
+                "not running",
+                format!("systemctl enable --now {unit}"),
+            ),
         });
     }
 }

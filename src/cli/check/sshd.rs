@@ -10,13 +10,13 @@ use crate::agent::sshd::{self, Answer};
 use crate::host::keyfile::{self, Target};
 use crate::host::process;
 use crate::host::sshd::find;
-use crate::model::access::{Access, Facts, Loose, Verdict, judge, open_doors, several};
 use crate::model::account::AccountName;
-use crate::model::config::{Config, Mode};
-use crate::model::desired::Grants;
-use crate::model::others::Others;
-use crate::model::preflight::Finding;
-use crate::model::status::{InFile, OtherFile};
+use crate::model::config::tables::{Config, Mode};
+use crate::model::file::other_files::Others;
+use crate::model::key::grant::Grants;
+use crate::model::sshd::access::{Access, Facts, Loose, Verdict, judge, open_doors, several};
+use crate::model::status::preflight::Finding;
+use crate::model::status::schema::{InFile, OtherFile};
 
 /// How long sshd may take for all of it.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -26,7 +26,11 @@ pub(super) async fn ask(accounts: &Accounts) -> Option<Answer> {
     if !process::is_root() {
         return None;
     }
-    let people: Vec<_> = accounts.targets.iter().map(|target| target.account.clone()).collect();
+    let people: Vec<_> = accounts
+        .targets
+        .iter()
+        .map(|target| target.account.clone())
+        .collect();
     within(LIMIT, move || sshd::ask(&people, &[])).await
 }
 
@@ -55,10 +59,12 @@ pub(super) fn look(
         findings.push(Finding::warn("sshd", message, "run this as root"));
         return;
     };
-    let version = answer.version.map(|version| format!(", OpenSSH {version}")).unwrap_or_default();
+    let version = answer
+        .version
+        .map(|version| format!(", OpenSSH {version}"))
+        .unwrap_or_default();
     if let Some(error) = &answer.error {
-        let hint =
-            "`sshd -t` as root checks its configuration; `/run/sshd` is missing until sshd has run once";
+        let hint = "`sshd -t` as root checks its configuration; `/run/sshd` is missing until sshd has run once";
         findings.push(Finding::warn("sshd", error, hint));
         return;
     }
@@ -92,8 +98,15 @@ pub(super) fn look(
     let mut verdicts: BTreeMap<(Verdict, Option<&str>), Vec<&str>> = BTreeMap::new();
     for (name, access) in &rows {
         // One that is bypassed is read as well.
-        let verdict = if access.verdict == Verdict::Bypassed { Verdict::Effective } else { access.verdict };
-        verdicts.entry((verdict, access.reason.as_deref())).or_default().push(name);
+        let verdict = if access.verdict == Verdict::Bypassed {
+            Verdict::Effective
+        } else {
+            access.verdict
+        };
+        verdicts
+            .entry((verdict, access.reason.as_deref()))
+            .or_default()
+            .push(name);
     }
     for ((verdict, reason), names) in verdicts {
         let (names, reason) = (several(&names), reason.unwrap_or_default());
@@ -113,15 +126,20 @@ pub(super) fn look(
                 format!("reads the managed file of {names}; {reason}"),
                 "replace these keys, or change that setting in sshd_config",
             ),
-            Verdict::Effective | Verdict::Bypassed => {
-                Finding::ok("sshd", format!("reads the managed file of {names}{version}"))
-            }
+            Verdict::Effective | Verdict::Bypassed => Finding::ok(
+                "sshd",
+                format!("reads the managed file of {names}{version}"),
+            ),
         });
     }
     findings.extend(unjudged(answer, &rows));
     let mut kept_away: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, access) in &rows {
-        for door in access.doors.iter().filter(|door| door.guarded && !door.accepted) {
+        for door in access
+            .doors
+            .iter()
+            .filter(|door| door.guarded && !door.accepted)
+        {
             kept_away.entry(&door.detail).or_default().push(name);
         }
     }
@@ -134,26 +152,39 @@ pub(super) fn look(
     }));
     let open = open_doors(rows.iter().map(|(name, access)| (*name, access)));
     findings.extend(
-        open.into_iter()
-            .map(|(door, names)| Finding::warn("sshd", door.describe(&several(&names)), door.hint())),
+        open.into_iter().map(|(door, names)| {
+            Finding::warn("sshd", door.describe(&several(&names)), door.hint())
+        }),
     );
 }
 
 /// What nobody was told of yet that is not judged.
 fn unjudged(answer: &Answer, rows: &[(&str, Access)]) -> Vec<Finding> {
     let reasons = || rows.iter().filter_map(|(_, access)| access.reason.as_ref());
-    let news = answer.unjudged().into_iter().filter(|what| !reasons().any(|reason| reason.contains(what)));
+    let news = answer
+        .unjudged()
+        .into_iter()
+        .filter(|what| !reasons().any(|reason| reason.contains(what)));
     let hint = "look at sshd_config(5), and at how sshd is started, for who else gets in";
     news.map(|what| Finding::warn("sshd", what, hint)).collect()
 }
 
 /// The other files that are taken away, once the enforcer runs.
 fn guarded(config: &Config, answer: &Answer, target: &Target) -> Vec<PathBuf> {
-    let Target { account, location, .. } = target;
+    let Target {
+        account, location, ..
+    } = target;
     let guards = config.mode == Mode::Enforce && config.accounts.removes_other_files();
-    let reads = answer.reads(Some(&account.name)).filter(|_| guards).unwrap_or_default();
+    let reads = answer
+        .reads(Some(&account.name))
+        .filter(|_| guards)
+        .unwrap_or_default();
     let others = Others::of(reads, account, &location.path);
-    others.in_home.into_iter().map(|location| location.path).collect()
+    others
+        .in_home
+        .into_iter()
+        .map(|location| location.path)
+        .collect()
 }
 
 /// Keys in other files of the managed accounts, which the first pass takes away: somebody may still need them.

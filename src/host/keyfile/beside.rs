@@ -14,14 +14,17 @@ use nix::sys::stat::{FileStat, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use crate::host::keyfile::identity::Identity;
-use crate::host::keyfile::replace::{clear, random_hex, reopen, still_wanted, tidy, unlock, unlock_file};
+use crate::host::keyfile::replace::{
+    clear, random_hex, reopen, still_wanted, tidy, unlock, unlock_file,
+};
 use crate::host::keyfile::resolve::{
     Held, Step, beneath, enter, inode, kind, mark, permissions, start, steps,
 };
 use crate::host::keyfile::survey::survey;
 use crate::host::keyfile::{Marked, READ_LIMIT, Refusal, Target, Terms, Witness, flags};
-use crate::model::others::holds_nothing;
-use crate::model::plan::{Kind, Lock};
+use crate::model::file::difference::Lock;
+use crate::model::file::other_files::holds_nothing;
+use crate::model::file::wanted::Kind;
 
 /// What stands there and lets somebody in, or may at any moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,27 +55,50 @@ pub fn look_beside(target: &Target, witness: &mut dyn Witness) -> Result<Option<
                 return Ok(Some(beside).filter(|beside| beside.content.is_some() || !beside.whole));
             }
             // Where the account cannot go, sshd cannot either.
-            Ok(Step::Missing | Step::Obstacle(_)) | Err(Refusal::Io { source: Errno::EACCES, .. }) => {
+            Ok(Step::Missing | Step::Obstacle(_))
+            | Err(Refusal::Io {
+                source: Errno::EACCES,
+                ..
+            }) => {
                 return Ok(None);
             }
             Err(refusal @ Refusal::Mounted(_)) => return mounted(target, refusal),
             Err(refusal) => return Err(refusal),
         };
     }
-    witness.directory(here.descriptor.as_fd(), inode(&here.stat), &target.location.file);
+    witness.directory(
+        here.descriptor.as_fd(),
+        inode(&here.stat),
+        &target.location.file,
+    );
     witness.changed(mark(Marked::Directory, &here.stat));
     look(&here, target, witness)
 }
 
 /// What stands at the name, in a directory that is held.
-fn look(here: &Held, target: &Target, witness: &mut dyn Witness) -> Result<Option<Beside>, Refusal> {
+fn look(
+    here: &Held,
+    target: &Target,
+    witness: &mut dyn Witness,
+) -> Result<Option<Beside>, Refusal> {
     let (name, path) = (target.location.file.as_str(), &target.location.path);
     let of_root = is_of_root(here, target);
-    let unreadable = Beside { kind: Kind::File, content: None, whole: false, of_root };
+    let unreadable = Beside {
+        kind: Kind::File,
+        content: None,
+        whole: false,
+        of_root,
+    };
     let stat = match fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::ENOENT | Errno::EACCES) => return Ok(None),
-        Err(source) => return Err(Refusal::Io { what: "look at", path: path.clone(), source }),
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "look at",
+                path: path.clone(),
+                source,
+            });
+        }
     };
     witness.changed(mark(Marked::File, &stat));
     match kind(&stat) {
@@ -82,13 +108,25 @@ fn look(here: &Held, target: &Target, witness: &mut dyn Witness) -> Result<Optio
         _ => return Ok(None),
     }
     // Not blocking, or a FIFO put here since, or a lease on the file, would hold us.
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_RDONLY
+        | OFlag::O_NOFOLLOW
+        | OFlag::O_NONBLOCK
+        | OFlag::O_NOCTTY
+        | OFlag::O_CLOEXEC;
     let file = match openat2(&here.descriptor, name, beneath(flags)) {
         Ok(file) => File::from(file),
         Err(Errno::ENOENT) => return Ok(None),
         Err(Errno::EXDEV) => return mounted(target, Refusal::Mounted(path.clone())),
-        Err(Errno::EACCES | Errno::EWOULDBLOCK | Errno::ELOOP | Errno::ENXIO) => return Ok(Some(unreadable)),
-        Err(source) => return Err(Refusal::Io { what: "open", path: path.clone(), source }),
+        Err(Errno::EACCES | Errno::EWOULDBLOCK | Errno::ELOOP | Errno::ENXIO) => {
+            return Ok(Some(unreadable));
+        }
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "open",
+                path: path.clone(),
+                source,
+            });
+        }
     };
     let stat = fstat(&file).map_err(Refusal::io("look at", path))?;
     if kind(&stat) != Kind::File {
@@ -104,7 +142,11 @@ fn look(here: &Held, target: &Target, witness: &mut dyn Witness) -> Result<Optio
     let whole = u64::try_from(content.len()).is_ok_and(|length| length < READ_LIMIT);
     // Through another name it would be written to without anybody being told.
     let harmless = whole && stat.st_nlink == 1 && holds_nothing(&content);
-    Ok((!harmless).then_some(Beside { content: Some(content), whole, ..unreadable }))
+    Ok((!harmless).then_some(Beside {
+        content: Some(content),
+        whole,
+        ..unreadable
+    }))
 }
 
 /// What sshd would read through something that is no directory or file of the account. It may reach further than is seen
@@ -114,7 +156,12 @@ fn behind(target: &Target, kind: Kind, of_root: bool) -> Result<Beside, Refusal>
         Err(Refusal::Io { .. }) => (None, false),
         read => (read?.filter(|content| !holds_nothing(content)), true),
     };
-    Ok(Beside { kind, content, whole, of_root })
+    Ok(Beside {
+        kind,
+        content,
+        whole,
+        of_root,
+    })
 }
 
 /// A mount can be taken away by root alone; one that lets nobody in may stay.
@@ -164,7 +211,10 @@ pub fn take_away(
     }
     let path = &target.location.path;
     if is_of_root(&here, target) {
-        return Err(Refusal::Obstacle { path: here.path.clone(), kind: Kind::DirectoryOf(here.stat.st_uid) });
+        return Err(Refusal::Obstacle {
+            path: here.path.clone(),
+            kind: Kind::DirectoryOf(here.stat.st_uid),
+        });
     }
     let directory = reopen(&here)?;
     if flags::is_locked(&directory) {
@@ -175,7 +225,13 @@ pub fn take_away(
     let stat = match fstatat(&directory, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::ENOENT) => return Ok(unlocked),
-        Err(source) => return Err(Refusal::Io { what: "look at", path: path.clone(), source }),
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "look at",
+                path: path.clone(),
+                source,
+            });
+        }
     };
     if !matches!(kind(&stat), Kind::File | Kind::Symlink) {
         // It has just become something that sshd does not read.
@@ -183,10 +239,18 @@ pub fn take_away(
     }
     if managed_stat(managed)?.is_some_and(|managed| inode(&managed) == inode(&stat)) {
         // One file with two names was the managed one's trouble a moment ago; one name in two spellings is no other file.
-        return if stat.st_nlink == 1 { Ok(unlocked) } else { Err(Refusal::Contended(path.clone())) };
+        return if stat.st_nlink == 1 {
+            Ok(unlocked)
+        } else {
+            Err(Refusal::Contended(path.clone()))
+        };
     }
     still_wanted(terms)?;
-    let aside = if aside { Some(format!("{name}.aside-{}", random_hex()?)) } else { None };
+    let aside = if aside {
+        Some(format!("{name}.aside-{}", random_hex()?))
+    } else {
+        None
+    };
     let mut taken = take(&directory, name, aside.as_deref());
     if taken == Err(Errno::EPERM) {
         unlock_file(&directory, target, terms)?;
@@ -199,7 +263,13 @@ pub fn take_away(
         Err(Errno::ENOENT | Errno::EISDIR) => return Ok(unlocked),
         Err(Errno::EBUSY | Errno::EXDEV) => return Err(Refusal::Mounted(path.clone())),
         Err(Errno::EPERM) => return Err(Refusal::Locked(path.clone())),
-        Err(source) => return Err(Refusal::Io { what: "remove", path: path.clone(), source }),
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "remove",
+                path: path.clone(),
+                source,
+            });
+        }
     }
     fsync(&directory).map_err(Refusal::io("sync the directory of", path))?;
     Ok(unlocked)
@@ -207,7 +277,13 @@ pub fn take_away(
 
 fn take(directory: &OwnedFd, name: &str, aside: Option<&str>) -> nix::Result<()> {
     match aside {
-        Some(aside) => renameat2(directory, name, directory, aside, RenameFlags::RENAME_NOREPLACE),
+        Some(aside) => renameat2(
+            directory,
+            name,
+            directory,
+            aside,
+            RenameFlags::RENAME_NOREPLACE,
+        ),
         None => unlinkat(directory, name, UnlinkatFlags::NoRemoveDir),
     }
 }

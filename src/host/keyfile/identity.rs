@@ -27,7 +27,9 @@ impl Identity {
                 Err(Refusal::NeedsRoot(uid))
             };
         }
-        let identity = Self { before: Some(current()) };
+        let identity = Self {
+            before: Some(current()),
+        };
         setfsgid(Gid::from_raw(gid));
         setfsuid(Uid::from_raw(uid));
         // Both calls report nothing, so ask.

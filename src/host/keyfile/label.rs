@@ -25,7 +25,9 @@ impl Label {
         let wanted = in_home && Path::new(SELINUX_MOUNTED).exists();
         // A policy without the type, or without the right to set it: inheriting is the best that is left, and
         // the file is still whole.
-        Self { set: wanted && fs::write(FSCREATE, SSH_HOME).is_ok() }
+        Self {
+            set: wanted && fs::write(FSCREATE, SSH_HOME).is_ok(),
+        }
     }
 }
 

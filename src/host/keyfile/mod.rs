@@ -26,11 +26,13 @@ pub use replace::{Terms, replace, sweep_up};
 pub use resolve::observe;
 pub use survey::survey;
 
-use crate::model::access::Loose;
 use crate::model::account::Account;
-use crate::model::config::{Location, Owner};
+use crate::model::config::tables::Owner;
 use crate::model::escape::escaped;
-use crate::model::plan::{Difference, Found, Kind};
+use crate::model::file::difference::Difference;
+use crate::model::file::wanted::{Found, Kind};
+use crate::model::location::Location;
+use crate::model::sshd::access::Loose;
 
 /// Which file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,7 +207,9 @@ impl Refusal {
             Self::Obstacle { .. } => "look at what stands there, and remove it",
             Self::Mounted(_) => "unmount what is mounted there",
             Self::Locked(_) => "take the flags away: chattr -i -a",
-            Self::Contended(_) => "find out who writes it: `ausearch -k authorized_keys`, where audit is on",
+            Self::Contended(_) => {
+                "find out who writes it: `ausearch -k authorized_keys`, where audit is on"
+            }
             Self::Abandoned => "look at the file system of the home; a network mount may be down",
             Self::Io { .. } => "look at the file system: is it mounted, writable and sound",
         }

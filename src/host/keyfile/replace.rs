@@ -24,8 +24,9 @@ use crate::host::keyfile::resolve::{
     Held, Step, beneath, enter, is_tidy, kind, magic_path, permissions, start, steps,
 };
 use crate::host::keyfile::{Refusal, Target};
-use crate::model::config::Owner;
-use crate::model::plan::{Kind, Lock, Wanted};
+use crate::model::config::tables::Owner;
+use crate::model::file::difference::Lock;
+use crate::model::file::wanted::{Kind, Wanted};
 
 /// What the caller lets a replacement do.
 #[derive(Clone, Copy)]
@@ -130,7 +131,9 @@ fn descend(
         make_directory(here, name, target, &path)?;
         step = enter(here, name, target)?;
     }
-    let Step::Directory(held) = step else { return Err(Refusal::Contended(path)) };
+    let Step::Directory(held) = step else {
+        return Err(Refusal::Contended(path));
+    };
     if !is_tidy(&held, target) {
         tidy(&held, terms, unlocked)?;
     }
@@ -140,7 +143,11 @@ fn descend(
 /// Gives the directory to its owner, and to nobody else.
 pub(super) fn tidy(held: &Held, terms: Terms<'_>, unlocked: &mut Vec<Lock>) -> Result<(), Refusal> {
     still_wanted(terms)?;
-    let _identity = if held.stat.st_uid == 0 { Some(Identity::own()?) } else { None };
+    let _identity = if held.stat.st_uid == 0 {
+        Some(Identity::own()?)
+    } else {
+        None
+    };
     // Its owner may have closed it to itself, and locked it so.
     let closed = permissions(&held.stat) & 0o400 == 0;
     let root = if closed { Some(Identity::own()?) } else { None };
@@ -156,18 +163,33 @@ pub(super) fn tidy(held: &Held, terms: Terms<'_>, unlocked: &mut Vec<Lock>) -> R
         _ => {}
     }
     let mode = Mode::from_bits_truncate((permissions(&held.stat) & !0o022) | 0o700);
-    fchmodat(AT_FDCWD, &magic_path(&held.descriptor), mode, FchmodatFlags::FollowSymlink)
-        .map_err(Refusal::io("restore the mode of", &held.path))
+    fchmodat(
+        AT_FDCWD,
+        &magic_path(&held.descriptor),
+        mode,
+        FchmodatFlags::FollowSymlink,
+    )
+    .map_err(Refusal::io("restore the mode of", &held.path))
 }
 
 fn make_directory(here: &Held, name: &str, target: &Target, path: &Path) -> Result<(), Refusal> {
     // The account's own is for the account alone. One of root's must let sshd through, which reads as the account:
     // outside homes it stays root's, and in a home a crash may leave it so before it is given away.
     let own = here.stat.st_uid == target.account.uid;
-    let mode = if target.location.in_home && own { 0o700 } else { 0o755 };
+    let mode = if target.location.in_home && own {
+        0o700
+    } else {
+        0o755
+    };
     let make = || match mkdirat(&here.descriptor, name, Mode::from_bits_truncate(mode)) {
-        Ok(()) | Err(Errno::EEXIST) => fsync(reopen(here)?).map_err(Refusal::io("sync the parent of", path)),
-        Err(source) => Err(Refusal::Io { what: "make", path: path.to_owned(), source }),
+        Ok(()) | Err(Errno::EEXIST) => {
+            fsync(reopen(here)?).map_err(Refusal::io("sync the parent of", path))
+        }
+        Err(source) => Err(Refusal::Io {
+            what: "make",
+            path: path.to_owned(),
+            source,
+        }),
     };
     if own {
         return make();
@@ -179,8 +201,12 @@ fn make_directory(here: &Held, name: &str, target: &Target, path: &Path) -> Resu
         return Ok(());
     }
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fresh = openat2(&here.descriptor, name, beneath(flags)).map_err(Refusal::io("open", path))?;
-    let (uid, gid) = (Uid::from_raw(target.account.uid), Gid::from_raw(target.account.gid));
+    let fresh =
+        openat2(&here.descriptor, name, beneath(flags)).map_err(Refusal::io("open", path))?;
+    let (uid, gid) = (
+        Uid::from_raw(target.account.uid),
+        Gid::from_raw(target.account.gid),
+    );
     fchown(&fresh, Some(uid), Some(gid)).map_err(Refusal::io("give away", path))?;
     // Only its owner may.
     let _account = Identity::of(target.account.uid, target.account.gid)?;
@@ -194,11 +220,21 @@ pub(super) fn clear(here: &Held, name: &str, kind: Kind, path: &Path) -> Result<
         unlinkat(&here.descriptor, name, UnlinkatFlags::NoRemoveDir)
     } else {
         let aside = format!("{name}.aside-{}", random_hex()?);
-        renameat2(&here.descriptor, name, &here.descriptor, aside.as_str(), RenameFlags::RENAME_NOREPLACE)
+        renameat2(
+            &here.descriptor,
+            name,
+            &here.descriptor,
+            aside.as_str(),
+            RenameFlags::RENAME_NOREPLACE,
+        )
     };
     match done {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(source) => Err(Refusal::Io { what: "clear", path: path.to_owned(), source }),
+        Err(source) => Err(Refusal::Io {
+            what: "clear",
+            path: path.to_owned(),
+            source,
+        }),
     }
 }
 
@@ -218,21 +254,36 @@ fn write_temporary(
     still_wanted(terms)?;
     let path = &target.location.path;
     let name = format!("{}{}", temporary_prefix(target), random_hex()?);
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let made = openat(directory, name.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR)
-        .map_err(Refusal::io("write beside", path))?;
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = openat(
+        directory,
+        name.as_str(),
+        flags,
+        Mode::S_IRUSR | Mode::S_IWUSR,
+    )
+    .map_err(Refusal::io("write beside", path))?;
     let fill = || -> Result<(), Refusal> {
         let stat = fstat(&made).map_err(Refusal::io("look at the new", path))?;
         if (stat.st_uid, stat.st_gid) != (wanted.uid, wanted.gid) {
-            fchown(&made, Some(Uid::from_raw(wanted.uid)), Some(Gid::from_raw(wanted.gid)))
-                .map_err(Refusal::io("set the owner of the new", path))?;
+            fchown(
+                &made,
+                Some(Uid::from_raw(wanted.uid)),
+                Some(Gid::from_raw(wanted.gid)),
+            )
+            .map_err(Refusal::io("set the owner of the new", path))?;
         }
         // A default list of the directory would let others in, or its owner not.
-        flags::drop_access_list(&made).map_err(Refusal::io("take the access list off the new", path))?;
+        flags::drop_access_list(&made)
+            .map_err(Refusal::io("take the access list off the new", path))?;
         fchmod(&made, Mode::from_bits_truncate(wanted.mode))
             .map_err(Refusal::io("set the mode of the new", path))?;
-        let mut file = File::from(made.try_clone().map_err(|error| write_error(&error, path))?);
-        file.write_all(&wanted.content).map_err(|error| write_error(&error, path))?;
+        let mut file = File::from(
+            made.try_clone()
+                .map_err(|error| write_error(&error, path))?,
+        );
+        file.write_all(&wanted.content)
+            .map_err(|error| write_error(&error, path))?;
         fsync(&made).map_err(Refusal::io("sync the new", path))
     };
     match fill() {
@@ -246,7 +297,11 @@ fn write_temporary(
 
 fn write_error(error: &std::io::Error, path: &Path) -> Refusal {
     let source = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
-    Refusal::Io { what: "write the new", path: path.to_owned(), source }
+    Refusal::Io {
+        what: "write the new",
+        path: path.to_owned(),
+        source,
+    }
 }
 
 fn put_in_place(
@@ -269,22 +324,38 @@ fn put_in_place(
         Err(Errno::EISDIR | Errno::ENOTEMPTY | Errno::EEXIST) => {}
         Err(Errno::EBUSY | Errno::EXDEV) => return Err(Refusal::Mounted(path.clone())),
         Err(Errno::EPERM) => return Err(Refusal::Locked(path.clone())),
-        Err(source) => return Err(Refusal::Io { what: "replace", path: path.clone(), source }),
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "replace",
+                path: path.clone(),
+                source,
+            });
+        }
     }
     // Only a directory stands a rename; it is kept under another name.
-    let stat =
-        fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(Refusal::io("look at", path))?;
+    let stat = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)
+        .map_err(Refusal::io("look at", path))?;
     if kind(&stat) != Kind::Directory {
         return Err(Refusal::Contended(path.clone()));
     }
     let aside = format!("{name}.aside-{}", random_hex()?);
-    renameat2(directory, name, directory, aside.as_str(), RenameFlags::RENAME_NOREPLACE)
-        .and_then(|()| renameat(directory, temporary, directory, name))
-        .map_err(Refusal::io("replace", path))
+    renameat2(
+        directory,
+        name,
+        directory,
+        aside.as_str(),
+        RenameFlags::RENAME_NOREPLACE,
+    )
+    .and_then(|()| renameat(directory, temporary, directory, name))
+    .map_err(Refusal::io("replace", path))
 }
 
 /// The file under its name, if a flag locks it. One with another name elsewhere could be anybody's and stays locked.
-pub(super) fn unlock_file(directory: &OwnedFd, target: &Target, terms: Terms<'_>) -> Result<(), Refusal> {
+pub(super) fn unlock_file(
+    directory: &OwnedFd,
+    target: &Target,
+    terms: Terms<'_>,
+) -> Result<(), Refusal> {
     let (name, path) = (target.location.file.as_str(), &target.location.path);
     let locked = |_| Refusal::Locked(path.clone());
     let ours = |stat: &FileStat| {
@@ -295,8 +366,11 @@ pub(super) fn unlock_file(directory: &OwnedFd, target: &Target, terms: Terms<'_>
     if !ours(&before) {
         return Err(locked(Errno::EPERM));
     }
-    let opening =
-        OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let opening = OFlag::O_RDONLY
+        | OFlag::O_NOFOLLOW
+        | OFlag::O_NONBLOCK
+        | OFlag::O_NOCTTY
+        | OFlag::O_CLOEXEC;
     // As root: a planted file may be one that its account cannot read.
     let root = Identity::own()?;
     let opened = openat2(directory, name, beneath(opening)).map_err(locked)?;
@@ -320,12 +394,16 @@ fn sweep(directory: &OwnedFd, target: &Target) -> Result<(), Refusal> {
     let prefix = temporary_prefix(target);
     let path = target.location.path.parent().unwrap_or(Path::new("/"));
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let mut entries =
-        Dir::openat(directory.as_fd(), ".", flags, Mode::empty()).map_err(Refusal::io("list", path))?;
+    let mut entries = Dir::openat(directory.as_fd(), ".", flags, Mode::empty())
+        .map_err(Refusal::io("list", path))?;
     for entry in entries.iter().take(SWEPT_ENTRIES) {
         let entry = entry.map_err(Refusal::io("list", path))?;
         let name = entry.file_name();
-        let ours = name.to_str().ok().and_then(|name| name.strip_prefix(&prefix)).is_some_and(is_random_hex);
+        let ours = name
+            .to_str()
+            .ok()
+            .and_then(|name| name.strip_prefix(&prefix))
+            .is_some_and(is_random_hex);
         if ours {
             // A directory of that name is not ours and stays.
             let _ = unlinkat(directory, name, UnlinkatFlags::NoRemoveDir);
@@ -335,7 +413,11 @@ fn sweep(directory: &OwnedFd, target: &Target) -> Result<(), Refusal> {
 }
 
 pub(super) fn still_wanted(terms: Terms<'_>) -> Result<(), Refusal> {
-    if (terms.wanted_still)() { Ok(()) } else { Err(Refusal::Abandoned) }
+    if (terms.wanted_still)() {
+        Ok(())
+    } else {
+        Err(Refusal::Abandoned)
+    }
 }
 
 /// 64 random bits.

@@ -14,8 +14,9 @@ use nix::unistd::Uid;
 use crate::host::keyfile::flags;
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::{Inode, Mark, Marked, Observed, READ_LIMIT, Refusal, Target, Witness};
-use crate::model::access::Loose;
-use crate::model::plan::{Difference, Found, FoundFile, Kind};
+use crate::model::file::difference::Difference;
+use crate::model::file::wanted::{Found, FoundFile, Kind};
+use crate::model::sshd::access::Loose;
 
 /// A directory that is held, and what `fstat` said of it then.
 pub(super) struct Held {
@@ -39,7 +40,11 @@ pub(super) enum Step {
 const MAX_LINKS: u32 = 40;
 
 /// Looks at the file as its account sees it. `expected` is the size of the file that would be ours.
-pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> Result<Observed, Refusal> {
+pub fn observe(
+    target: &Target,
+    expected: usize,
+    witness: &mut dyn Witness,
+) -> Result<Observed, Refusal> {
     let _identity = Identity::of(target.account.uid, target.account.gid)?;
     let mut directories = Vec::new();
     let mut here = start(target)?;
@@ -51,35 +56,62 @@ pub fn observe(target: &Target, expected: usize, witness: &mut dyn Witness) -> R
             Step::Directory(held) => held,
             Step::Missing => {
                 mark_again(&here, witness);
-                return Ok(Observed { found: Found::Nothing, directories, loose: loose.map(|loose| *loose) });
+                return Ok(Observed {
+                    found: Found::Nothing,
+                    directories,
+                    loose: loose.map(|loose| *loose),
+                });
             }
             Step::Obstacle(kind) => {
                 mark_again(&here, witness);
-                return Err(Refusal::Obstacle { path: here.path.join(name), kind });
+                return Err(Refusal::Obstacle {
+                    path: here.path.join(name),
+                    kind,
+                });
             }
         };
         loose = loose.or_else(|| self::loose(&here.path, &here.stat, target.account.uid));
         let tidy = is_tidy(&here, target);
-        let marked = if tidy { Marked::Directory } else { Marked::UntidyDirectory };
+        let marked = if tidy {
+            Marked::Directory
+        } else {
+            Marked::UntidyDirectory
+        };
         witness.changed(mark(marked, &here.stat));
         if !tidy {
             directories.push(Difference::DirectoryMode(permissions(&here.stat)));
             if permissions(&here.stat) & 0o700 != 0o700 {
                 // Not even its owner can look into it.
-                return Ok(Observed { found: Found::Nothing, directories, loose: loose.map(|loose| *loose) });
+                return Ok(Observed {
+                    found: Found::Nothing,
+                    directories,
+                    loose: loose.map(|loose| *loose),
+                });
             }
         }
     }
-    witness.directory(here.descriptor.as_fd(), inode(&here.stat), &target.location.file);
+    witness.directory(
+        here.descriptor.as_fd(),
+        inode(&here.stat),
+        &target.location.file,
+    );
     let found = look(&here, target, expected, witness)?;
-    Ok(Observed { found, directories, loose: loose.map(|loose| *loose) })
+    Ok(Observed {
+        found,
+        directories,
+        loose: loose.map(|loose| *loose),
+    })
 }
 
 /// The directories that are entered one by one below the start: all those below a home; of a path from `/` the
 /// last one, which may have to be made.
 pub(super) fn steps(target: &Target) -> &[String] {
     let all = &target.location.directories;
-    if target.location.in_home { all } else { &all[all.len().saturating_sub(1)..] }
+    if target.location.in_home {
+        all
+    } else {
+        &all[all.len().saturating_sub(1)..]
+    }
 }
 
 /// The directory to start from.
@@ -90,11 +122,16 @@ pub(super) fn steps(target: &Target) -> &[String] {
 pub(super) fn start(target: &Target) -> Result<Held, Refusal> {
     if !target.location.in_home {
         let all = &target.location.directories;
-        let directories = all[..all.len().saturating_sub(1)].iter().map(OsString::from);
+        let directories = all[..all.len().saturating_sub(1)]
+            .iter()
+            .map(OsString::from);
         return walk_trusted(directories.collect(), target.account.uid);
     }
     let path = &target.account.home;
-    let home = |source| Refusal::Home { path: path.clone(), source };
+    let home = |source| Refusal::Home {
+        path: path.clone(),
+        source,
+    };
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let descriptor = open(path, flags, Mode::empty()).map_err(home)?;
     let stat = fstat(&descriptor).map_err(home)?;
@@ -105,14 +142,26 @@ pub(super) fn start(target: &Target) -> Result<Held, Refusal> {
         });
         // From the home on: what is above it does not count for sshd.
         let home = walk_trusted(names.collect(), 0)?;
-        return Ok(Held { loose: loose(path, &home.stat, target.account.uid), ..home });
+        return Ok(Held {
+            loose: loose(path, &home.stat, target.account.uid),
+            ..home
+        });
     }
     if stat.st_uid == target.account.uid || stat.st_uid == 0 {
         let trusted = stat.st_uid != target.account.uid;
         let loose = loose(path, &stat, target.account.uid);
-        return Ok(Held { descriptor, stat, path: path.clone(), trusted, loose });
+        return Ok(Held {
+            descriptor,
+            stat,
+            path: path.clone(),
+            trusted,
+            loose,
+        });
     }
-    Err(Refusal::ForeignOwner { path: path.clone(), uid: stat.st_uid })
+    Err(Refusal::ForeignOwner {
+        path: path.clone(),
+        uid: stat.st_uid,
+    })
 }
 
 /// From `/` to a directory, all of it in the hands of root (or of `own`, when this is no root).
@@ -123,7 +172,13 @@ fn walk_trusted(names: Vec<OsString>, own: u32) -> Result<Held, Refusal> {
         let descriptor = open("/", flags, Mode::empty())?;
         let stat = fstat(&descriptor)?;
         let loose = loose(Path::new("/"), &stat, own);
-        Ok(Held { descriptor, stat, path: "/".into(), trusted: true, loose })
+        Ok(Held {
+            descriptor,
+            stat,
+            path: "/".into(),
+            trusted: true,
+            loose,
+        })
     };
     let mut here = root().map_err(Refusal::io("open", Path::new("/")))?;
     let mut rest: Vec<OsString> = names.into_iter().rev().collect();
@@ -142,7 +197,13 @@ fn walk_trusted(names: Vec<OsString>, own: u32) -> Result<Held, Refusal> {
             Kind::Directory => {
                 check_trusted(&path, &stat, own)?;
                 let loose = here.loose.or_else(|| loose(&path, &stat, own));
-                here = Held { descriptor: opened, stat, path, trusted: true, loose };
+                here = Held {
+                    descriptor: opened,
+                    stat,
+                    path,
+                    trusted: true,
+                    loose,
+                };
             }
             // Root put it there, so where it leads is root's decision.
             Kind::Symlink if links < MAX_LINKS && (stat.st_uid == 0 || stat.st_uid == own) => {
@@ -186,7 +247,11 @@ fn check_trusted(path: &Path, stat: &FileStat, own: u32) -> Result<(), Refusal> 
     let sticky = mode & 0o1000 != 0;
     let owner = stat.st_uid == 0 || stat.st_uid == own;
     if !owner || ((by_group || by_others) && !sticky) {
-        return Err(Refusal::Untrusted { path: path.to_owned(), uid: stat.st_uid, mode });
+        return Err(Refusal::Untrusted {
+            path: path.to_owned(),
+            uid: stat.st_uid,
+            mode,
+        });
     }
     Ok(())
 }
@@ -205,28 +270,57 @@ pub(super) fn enter(here: &Held, name: &str, target: &Target) -> Result<Step, Re
                 // It has just become a directory: as good as a change a moment later.
                 Ok(Kind::Directory) | Err(Errno::ENOENT) => Ok(Step::Missing),
                 Ok(kind) => Ok(Step::Obstacle(kind)),
-                Err(source) => Err(Refusal::Io { what: "look at", path, source }),
+                Err(source) => Err(Refusal::Io {
+                    what: "look at",
+                    path,
+                    source,
+                }),
             };
         }
-        Err(source) => return Err(Refusal::Io { what: "open", path, source }),
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "open",
+                path,
+                source,
+            });
+        }
     };
     let stat = fstat(&descriptor).map_err(Refusal::io("look at", &path))?;
     if !target.location.in_home {
-        let own = if Uid::effective().is_root() { 0 } else { target.account.uid };
+        let own = if Uid::effective().is_root() {
+            0
+        } else {
+            target.account.uid
+        };
         check_trusted(&path, &stat, own)?;
     }
     let trusted = here.trusted && stat.st_uid == 0;
     if stat.st_uid != target.account.uid && !trusted {
         return Ok(Step::Obstacle(Kind::DirectoryOf(stat.st_uid)));
     }
-    Ok(Step::Directory(Held { descriptor, stat, path, trusted, loose: None }))
+    Ok(Step::Directory(Held {
+        descriptor,
+        stat,
+        path,
+        trusted,
+        loose: None,
+    }))
 }
 
 /// What stands at the file's name, in a directory that is held.
-fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness) -> Result<Found, Refusal> {
+fn look(
+    here: &Held,
+    target: &Target,
+    expected: usize,
+    witness: &mut dyn Witness,
+) -> Result<Found, Refusal> {
     let name = target.location.file.as_str();
     let path = &target.location.path;
-    let look_at = |source| Refusal::Io { what: "look at", path: path.clone(), source };
+    let look_at = |source| Refusal::Io {
+        what: "look at",
+        path: path.clone(),
+        source,
+    };
     let stat = match fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
         Err(Errno::ENOENT) => {
@@ -240,7 +334,11 @@ fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness
         return Ok(Found::Other(kind(&stat)));
     }
     // Not blocking, or a FIFO put here since, or a lease on the file, would hold us.
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let flags = OFlag::O_RDONLY
+        | OFlag::O_NOFOLLOW
+        | OFlag::O_NONBLOCK
+        | OFlag::O_NOCTTY
+        | OFlag::O_CLOEXEC;
     let file = match openat2(&here.descriptor, name, beneath(flags)) {
         Ok(file) => File::from(file),
         Err(Errno::ENOENT) => {
@@ -264,9 +362,13 @@ fn look(here: &Held, target: &Target, expected: usize, witness: &mut dyn Witness
     }
     let access_list = flags::has_access_list(&file);
     let limit = READ_LIMIT.max(u64::try_from(expected).unwrap_or(u64::MAX));
-    let content = read_at_most(&file, limit, u64::try_from(stat.st_size).unwrap_or(0)).map_err(look_at)?;
+    let content =
+        read_at_most(&file, limit, u64::try_from(stat.st_size).unwrap_or(0)).map_err(look_at)?;
     witness.changed(mark(Marked::File, &fstat(&file).map_err(look_at)?));
-    Ok(Found::File(FoundFile { access_list, ..found_file(&stat, content) }))
+    Ok(Found::File(FoundFile {
+        access_list,
+        ..found_file(&stat, content)
+    }))
 }
 
 /// Looks at the change time again: the entry may have gone after the directory was first looked at.
@@ -277,7 +379,11 @@ fn mark_again(here: &Held, witness: &mut dyn Witness) {
 }
 
 pub(super) fn mark(of: Marked, stat: &FileStat) -> Mark {
-    Mark { of, changed_at: (stat.st_ctime, stat.st_ctime_nsec), inode: inode(stat) }
+    Mark {
+        of,
+        changed_at: (stat.st_ctime, stat.st_ctime_nsec),
+        inode: inode(stat),
+    }
 }
 
 /// With room for `expected` bytes it takes two calls, and not one for each doubling of the room.
@@ -286,13 +392,18 @@ fn read_at_most(file: &File, limit: u64, expected: u64) -> nix::Result<Option<Ve
     let mut content = Vec::with_capacity(room);
     let read = file.take(limit.saturating_add(1)).read_to_end(&mut content);
     match read {
-        Ok(_) => Ok(u64::try_from(content.len()).is_ok_and(|length| length <= limit).then_some(content)),
+        Ok(_) => Ok(u64::try_from(content.len())
+            .is_ok_and(|length| length <= limit)
+            .then_some(content)),
         Err(error) => Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
     }
 }
 
 fn found_file(stat: &FileStat, content: Option<Vec<u8>>) -> FoundFile {
-    #[allow(clippy::useless_conversion, reason = "st_nlink has another width on aarch64")]
+    #[allow(
+        clippy::useless_conversion,
+        reason = "st_nlink has another width on aarch64"
+    )]
     let links = u64::from(stat.st_nlink);
     FoundFile {
         content,

@@ -24,7 +24,12 @@ const LIMIT: u64 = 256 << 10;
 pub fn survey(account: &Account, path: &Path) -> Result<Option<Vec<u8>>, Refusal> {
     let _identity = Identity::of(account.uid, account.gid)?;
     // Neither waits for a FIFO nor takes a terminal; sshd reads regular files only.
-    let open = || OpenOptions::new().read(true).custom_flags(O_NONBLOCK | O_NOCTTY).open(path);
+    let open = || {
+        OpenOptions::new()
+            .read(true)
+            .custom_flags(O_NONBLOCK | O_NOCTTY)
+            .open(path)
+    };
     let read = |file: File| -> io::Result<Option<Vec<u8>>> {
         if !file.metadata()?.is_file() {
             return Ok(None);
@@ -33,9 +38,17 @@ pub fn survey(account: &Account, path: &Path) -> Result<Option<Vec<u8>>, Refusal
         file.take(LIMIT).read_to_end(&mut bytes)?;
         Ok(Some(bytes))
     };
-    open().and_then(read).or_else(|error| match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-        // No file, a name that none can have, a link to itself, a socket.
-        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP | Errno::ENXIO => Ok(None),
-        source => Err(Refusal::Io { what: "read", path: path.to_owned(), source }),
+    open().and_then(read).or_else(|error| {
+        match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
+            // No file, a name that none can have, a link to itself, a socket.
+            Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP | Errno::ENXIO => {
+                Ok(None)
+            }
+            source => Err(Refusal::Io {
+                what: "read",
+                path: path.to_owned(),
+                source,
+            }),
+        }
     })
 }

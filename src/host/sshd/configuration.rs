@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::model::invocation::port;
+use crate::model::sshd::invocation::port;
 
 /// What the text of the configuration says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,7 +37,11 @@ pub struct Configuration {
 
 /// Where sshd looks without `-f`: as it is packaged, as it builds by itself, and where a distribution keeps its own
 /// file apart from the host's.
-const CONFIGS: [&str; 3] = ["/etc/ssh/sshd_config", "/usr/local/etc/sshd_config", "/usr/etc/ssh/sshd_config"];
+const CONFIGS: [&str; 3] = [
+    "/etc/ssh/sshd_config",
+    "/usr/local/etc/sshd_config",
+    "/usr/etc/ssh/sshd_config",
+];
 
 /// `Include` of a relative path is below it (`sshd_config(5)`).
 const INCLUDES: &str = "/etc/ssh";
@@ -92,8 +96,14 @@ const LONGEST: u64 = 1 << 20;
 /// Reads the configuration that starts with `config`, or with the file of this host.
 pub fn configuration(config: Option<&Path>) -> Configuration {
     let mut all = Configuration::default();
-    let usual = CONFIGS.iter().map(Path::new).filter(|path| config.is_none() && path.exists());
-    config.into_iter().chain(usual).for_each(|path| all.read(path, false, 0));
+    let usual = CONFIGS
+        .iter()
+        .map(Path::new)
+        .filter(|path| config.is_none() && path.exists());
+    config
+        .into_iter()
+        .chain(usual)
+        .for_each(|path| all.read(path, false, 0));
     all
 }
 
@@ -116,10 +126,14 @@ impl Configuration {
         let text = String::from_utf8_lossy(&bytes);
         for line in text.lines() {
             let line = line.trim();
-            let end = line.find(|c: char| c.is_whitespace() || c == '=').unwrap_or(line.len());
+            let end = line
+                .find(|c: char| c.is_whitespace() || c == '=')
+                .unwrap_or(line.len());
             let (keyword, rest) = line.split_at(end);
             if inside && !keyword.is_empty() && !keyword.starts_with('#') {
-                self.by_connection |= !HARMLESS.iter().any(|word| keyword.eq_ignore_ascii_case(word));
+                self.by_connection |= !HARMLESS
+                    .iter()
+                    .any(|word| keyword.eq_ignore_ascii_case(word));
                 self.files_by_connection |= line.to_ascii_lowercase().contains(KEYWORD);
             }
             self.has_blanks |= has_blank(line);
@@ -130,7 +144,8 @@ impl Configuration {
                 inside = goes_by_connection(rest);
             } else if keyword.eq_ignore_ascii_case("include") {
                 let rest = rest.trim_start_matches(|c: char| c.is_whitespace() || c == '=');
-                rest.split_whitespace().for_each(|pattern| self.include(pattern, inside, depth));
+                rest.split_whitespace()
+                    .for_each(|pattern| self.include(pattern, inside, depth));
             }
         }
     }
@@ -141,7 +156,9 @@ impl Configuration {
         if !self.directories.contains(&directory) {
             self.directories.push(directory);
         }
-        let found = pattern.to_str().and_then(|pattern| glob::glob(pattern).ok());
+        let found = pattern
+            .to_str()
+            .and_then(|pattern| glob::glob(pattern).ok());
         for path in found.into_iter().flatten().flatten() {
             self.read(&path, inside, depth + 1);
         }
@@ -152,14 +169,28 @@ impl Configuration {
 /// is taken for one: what is not sure is left alone.
 fn goes_by_connection(criteria: &str) -> bool {
     let words = criteria.split(|c: char| c.is_whitespace() || c == '=');
-    let of_connection =
-        ["host", "address", "localaddress", "localport", "rdomain", "version", "invalid-user"];
-    words.into_iter().any(|word| of_connection.iter().any(|known| word.eq_ignore_ascii_case(known)))
+    let of_connection = [
+        "host",
+        "address",
+        "localaddress",
+        "localport",
+        "rdomain",
+        "version",
+        "invalid-user",
+    ];
+    words.into_iter().any(|word| {
+        of_connection
+            .iter()
+            .any(|known| word.eq_ignore_ascii_case(known))
+    })
 }
 
 /// A part of a file. A FIFO in its place is not waited for, and what never ends is cut.
 fn read_some(path: &Path) -> io::Result<Vec<u8>> {
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(path)?;
     let mut bytes = Vec::new();
     if file.metadata()?.is_file() {
         file.take(LONGEST).read_to_end(&mut bytes)?;
@@ -169,7 +200,8 @@ fn read_some(path: &Path) -> io::Result<Vec<u8>> {
 
 /// True for a line, or an `-o`, that says `AuthorizedKeysFile`.
 pub fn names_files(line: &str) -> bool {
-    line.get(..KEYWORD.len()).is_some_and(|word| word.eq_ignore_ascii_case(KEYWORD))
+    line.get(..KEYWORD.len())
+        .is_some_and(|word| word.eq_ignore_ascii_case(KEYWORD))
 }
 
 /// True for an `AuthorizedKeysFile` with a blank inside of one of its paths (`misc.c: argv_split`).
@@ -215,10 +247,18 @@ mod tests {
         let path = |name: &str| directory.path().join(name);
         let main = path("main");
         let check = |text: &str, expected: &[&str], has_match: bool| {
-            fs::write(&main, text.replace("DIR", directory.path().to_str().unwrap())).unwrap();
+            fs::write(
+                &main,
+                text.replace("DIR", directory.path().to_str().unwrap()),
+            )
+            .unwrap();
             let found = configuration(Some(&main));
             let expected: Vec<PathBuf> = expected.iter().map(|name| path(name)).collect();
-            assert_eq!((&found.files, found.has_match), (&expected, has_match), "{text}");
+            assert_eq!(
+                (&found.files, found.has_match),
+                (&expected, has_match),
+                "{text}"
+            );
         };
         fs::create_dir(path("d")).unwrap();
         fs::write(path("d/a.conf"), " \tmatch User bob\n").unwrap();
@@ -226,8 +266,16 @@ mod tests {
         check("Port 22\n#Match all\nMatchbox no\n", &["main"], false);
         check("Match all", &["main"], true);
         check("MATCH=User bob", &["main"], true);
-        check("Include DIR/d/b.*\nInclude /nonexistent/*", &["main", "d/b.conf"], false);
-        check("include \"DIR/d/*.conf\"", &["main", "d/a.conf", "d/b.conf"], true);
+        check(
+            "Include DIR/d/b.*\nInclude /nonexistent/*",
+            &["main", "d/b.conf"],
+            false,
+        );
+        check(
+            "include \"DIR/d/*.conf\"",
+            &["main", "d/a.conf", "d/b.conf"],
+            true,
+        );
         check("Include=DIR/main", &["main"], false);
     }
 
@@ -238,29 +286,90 @@ mod tests {
         let more = directory.path().join("more");
         fs::write(&more, "AuthorizedKeysFile x\nMatch Host y\n").unwrap();
         for (text, named, by_connection, files) in [
-            ("Match User bob\nPasswordAuthentication no\n", false, false, false),
-            ("authorizedkeysfile .ssh/a\nMatch Group legacy\n", true, false, false),
-            ("Match all\n AuthorizedKeysFile=.ssh/a\n", true, false, false),
-            ("Match User bob Address 10.0.0.0/8\nPasswordAuthentication yes\n", false, true, false),
-            ("Match LocalPort=2222\nauthorizedkeysfile=x\n", true, true, true),
+            (
+                "Match User bob\nPasswordAuthentication no\n",
+                false,
+                false,
+                false,
+            ),
+            (
+                "authorizedkeysfile .ssh/a\nMatch Group legacy\n",
+                true,
+                false,
+                false,
+            ),
+            (
+                "Match all\n AuthorizedKeysFile=.ssh/a\n",
+                true,
+                false,
+                false,
+            ),
+            (
+                "Match User bob Address 10.0.0.0/8\nPasswordAuthentication yes\n",
+                false,
+                true,
+                false,
+            ),
+            (
+                "Match LocalPort=2222\nauthorizedkeysfile=x\n",
+                true,
+                true,
+                true,
+            ),
             (
                 "Match Address 10.0.0.0/8\n\n # nothing\nX11Forwarding no\nforcecommand=/x\n",
                 false,
                 false,
                 false,
             ),
-            ("AuthorizedKeysFile x\nMatch Address 10.0.0.0/8\nX11Forwarding no\n", true, false, false),
-            ("Match Host x\nX11Forwarding no\nMatch all\nAuthorizedKeysFile x\n", true, false, false),
+            (
+                "AuthorizedKeysFile x\nMatch Address 10.0.0.0/8\nX11Forwarding no\n",
+                true,
+                false,
+                false,
+            ),
+            (
+                "Match Host x\nX11Forwarding no\nMatch all\nAuthorizedKeysFile x\n",
+                true,
+                false,
+                false,
+            ),
             ("Match Host x\nWhatever yes\n", false, true, false),
-            ("Include MORE\nPasswordAuthentication no\n", true, false, false),
-            ("Include MORE\nMatch Host x\nInclude MORE\n", true, true, true),
-            ("Match Host x\nInclude MORE\nInclude MORE\nInclude MAIN\n", true, true, true),
-            ("# AuthorizedKeysFile x\n#Match Host y\n", false, false, false),
+            (
+                "Include MORE\nPasswordAuthentication no\n",
+                true,
+                false,
+                false,
+            ),
+            (
+                "Include MORE\nMatch Host x\nInclude MORE\n",
+                true,
+                true,
+                true,
+            ),
+            (
+                "Match Host x\nInclude MORE\nInclude MORE\nInclude MAIN\n",
+                true,
+                true,
+                true,
+            ),
+            (
+                "# AuthorizedKeysFile x\n#Match Host y\n",
+                false,
+                false,
+                false,
+            ),
         ] {
-            let text = text.replace("MORE", more.to_str().unwrap()).replace("MAIN", main.to_str().unwrap());
+            let text = text
+                .replace("MORE", more.to_str().unwrap())
+                .replace("MAIN", main.to_str().unwrap());
             fs::write(&main, &text).unwrap();
             let found = configuration(Some(&main));
-            let said = (found.names_files, found.by_connection, found.files_by_connection);
+            let said = (
+                found.names_files,
+                found.by_connection,
+                found.files_by_connection,
+            );
             assert_eq!(said, (named, by_connection, files), "{text}");
         }
     }

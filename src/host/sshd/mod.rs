@@ -16,8 +16,8 @@ use crate::host::Program;
 use crate::host::ProgramError;
 use crate::host::Said;
 use crate::model::account::AccountName;
-use crate::model::invocation::Invocation;
-use crate::model::openssh::Version;
+use crate::model::key::release::Version;
+use crate::model::sshd::invocation::Invocation;
 
 /// Why sshd did not say its configuration.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +42,10 @@ const PLACES: [&str; 3] = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/s
 const CLIENTS: [&str; 2] = ["/usr/bin/ssh", "/usr/local/bin/ssh"];
 
 /// Reading a configuration takes milliseconds; a `Match` on a host name may ask the resolver.
-const BOUNDS: Bounds = Bounds { time: Duration::from_secs(5), bytes: 1 << 20 };
+const BOUNDS: Bounds = Bounds {
+    time: Duration::from_secs(5),
+    bytes: 1 << 20,
+};
 
 /// Where sshd listens unless told otherwise.
 const PORT: u16 = 22;
@@ -83,7 +86,12 @@ pub fn version(sshd: &Path) -> Result<Option<Version>, ProgramError> {
         Ok(Version::find(&said.complaint).or_else(|| Version::find(&said.text)))
     };
     let own = ask(sshd)?;
-    Ok(own.or_else(|| CLIENTS.into_iter().map(Path::new).find_map(|client| ask(client).ok().flatten())))
+    Ok(own.or_else(|| {
+        CLIENTS
+            .into_iter()
+            .map(Path::new)
+            .find_map(|client| ask(client).ok().flatten())
+    }))
 }
 
 /// The configuration for `account` as `keyword value` lines, keywords in lower case. Needs root. Blocks for at most
@@ -101,8 +109,13 @@ pub fn settings(
     let user = format!("user={account},host=localhost,addr=127.0.0.1");
     let local = format!("{user},laddr=127.0.0.1,lport={port}");
     let ask = |connection: &str| {
-        let arguments = ["-T"].into_iter().chain(words.iter().map(String::as_str)).chain(["-C", connection]);
-        Program::at(sshd).hear(arguments, BOUNDS).map_err(SshdError::Silent)
+        let arguments = ["-T"]
+            .into_iter()
+            .chain(words.iter().map(String::as_str))
+            .chain(["-C", connection]);
+        Program::at(sshd)
+            .hear(arguments, BOUNDS)
+            .map_err(SshdError::Silent)
     };
     // `servconf.c: parse_server_match_testspec`: an older one gives up at the first word that it does not know.
     let is_understood =
@@ -119,5 +132,8 @@ pub fn settings(
     }
     let last = said.complaint.lines().rfind(|line| !line.trim().is_empty());
     let said = last.unwrap_or("nothing was said").trim().to_owned();
-    Err(SshdError::Failed { path: sshd.to_owned(), said })
+    Err(SshdError::Failed {
+        path: sshd.to_owned(),
+        said,
+    })
 }

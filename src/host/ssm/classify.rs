@@ -35,7 +35,12 @@ where
     match error {
         SdkError::ServiceError(service) => {
             let meta = service.err().meta();
-            refused(service.raw().status().as_u16(), meta.code(), meta.message(), asked)
+            refused(
+                service.raw().status().as_u16(),
+                meta.code(),
+                meta.message(),
+                asked,
+            )
         }
         SdkError::TimeoutError(_) => asked.network(Network::Timeout),
         // The body was read whole, and it is not the service's JSON.
@@ -71,7 +76,8 @@ pub fn credentials(error: &(dyn Error + 'static)) -> Failure {
 
 /// The status with which the metadata service refused a session token or a role.
 fn metadata_status(error: &(dyn Error + 'static)) -> Option<u16> {
-    let of_token = find::<SdkError<TokenError, HttpResponse>>(error).and_then(SdkError::raw_response);
+    let of_token =
+        find::<SdkError<TokenError, HttpResponse>>(error).and_then(SdkError::raw_response);
     let of_role = match find::<ImdsError>(error) {
         Some(ImdsError::ErrorResponse(reply)) => Some(reply.response()),
         _ => None,
@@ -100,7 +106,9 @@ fn refused(status: u16, code: Option<&str>, message: Option<&str>, asked: &Asked
             denied(message.unwrap_or_default(), asked)
         }
         "ExpiredTokenException" | "ExpiredToken" => Failure::CredentialsExpired,
-        "ParameterNotFound" | "ParameterVersionNotFound" => Failure::NotFound(vec![asked.resource.clone()]),
+        "ParameterNotFound" | "ParameterVersionNotFound" => {
+            Failure::NotFound(vec![asked.resource.clone()])
+        }
         _ if status >= 500 => Failure::Server { status },
         _ => Failure::Other { code },
     }
@@ -110,16 +118,23 @@ fn refused(status: u16, code: Option<&str>, message: Option<&str>, asked: &Asked
 fn denied(message: &str, asked: &Asked<'_>) -> Failure {
     let after = |mark: &str| {
         let (_, rest) = message.split_once(mark)?;
-        rest.split_whitespace().next().map(|word| short(word.trim_end_matches(['.', ','])))
+        rest.split_whitespace()
+            .next()
+            .map(|word| short(word.trim_end_matches(['.', ','])))
     };
     let action = after("is not authorized to perform: ");
     let resource = after("on resource: ");
     // SSM passes on what KMS says, which names no action.
     let of_kms = message.contains("KMS") || message.contains("ciphertext");
     Failure::AccessDenied {
-        action: action.unwrap_or_else(|| if of_kms { "kms:Decrypt" } else { asked.action }.to_owned()),
+        action: action
+            .unwrap_or_else(|| if of_kms { "kms:Decrypt" } else { asked.action }.to_owned()),
         resource: resource.unwrap_or_else(|| {
-            let of = if of_kms { ("kms", "key/*") } else { ("ssm", asked.resource.as_str()) };
+            let of = if of_kms {
+                ("kms", "key/*")
+            } else {
+                ("ssm", asked.resource.as_str())
+            };
             format!("arn:aws:{}:{}:*:{}", of.0, asked.region, of.1)
         }),
         message: short(message),
@@ -131,11 +146,18 @@ fn transport(error: &(dyn Error + 'static), asked: &Asked<'_>) -> Failure {
         return credentials(error);
     }
     if find::<LengthLimitError>(error).is_some() {
-        return Failure::TooLarge { of: "bytes in one reply", limit: asked.reply_bytes };
+        return Failure::TooLarge {
+            of: "bytes in one reply",
+            limit: asked.reply_bytes,
+        };
     }
     if let Some(tls) = find::<rustls::Error>(error) {
         let untrusted = matches!(tls, rustls::Error::InvalidCertificate(_));
-        return asked.network(if untrusted { Network::Certificate } else { Network::Tls });
+        return asked.network(if untrusted {
+            Network::Certificate
+        } else {
+            Network::Tls
+        });
     }
     // These have no type that could be named: hyper-util's, tokio-rustls's and the connector's own.
     let says = |text: &str| chain(error).any(|cause| cause.to_string().contains(text));
@@ -149,7 +171,9 @@ fn transport(error: &(dyn Error + 'static), asked: &Asked<'_>) -> Failure {
         }
     }
     // One error wraps another, and the innermost is the kernel's.
-    let kernel = chain(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).last();
+    let kernel = chain(error)
+        .filter_map(|cause| cause.downcast_ref::<io::Error>())
+        .last();
     asked.network(match kernel.map(io::Error::kind) {
         Some(io::ErrorKind::ConnectionRefused) => Network::Refused,
         Some(io::ErrorKind::TimedOut) => Network::Timeout,
@@ -166,7 +190,10 @@ fn transport(error: &(dyn Error + 'static), asked: &Asked<'_>) -> Failure {
 
 impl Asked<'_> {
     fn network(&self, what: Network) -> Failure {
-        Failure::Network { what, endpoint: self.endpoint.clone() }
+        Failure::Network {
+            what,
+            endpoint: self.endpoint.clone(),
+        }
     }
 }
 
@@ -192,8 +219,12 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 /// An error and its causes. An `io::Error` hides the error it wraps from `source`, so that is opened too.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| {
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        wrapped.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
+        let wrapped = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
+        wrapped
+            .map(|inner| inner as &(dyn Error + 'static))
+            .or_else(|| error.source())
     })
 }
 
@@ -215,8 +246,15 @@ mod tests {
     fn what_is_denied_is_named() {
         let check = |message: &str, action: &str, resource: &str, hint: &str| {
             let failure = refused(400, Some("AccessDeniedException"), Some(message), &asked());
-            assert_eq!(failure.to_string(), format!("access denied: `{action}` on `{resource}`"));
-            assert!(failure.hint().unwrap().contains(hint), "{:?}", failure.hint());
+            assert_eq!(
+                failure.to_string(),
+                format!("access denied: `{action}` on `{resource}`")
+            );
+            assert!(
+                failure.hint().unwrap().contains(hint),
+                "{:?}",
+                failure.hint()
+            );
         };
         let arn = "arn:aws:ssm:eu-central-1:111122223333:parameter/k/web";
         let says = |why: &str| {
@@ -225,8 +263,14 @@ mod tests {
                  ssm:GetParametersByPath on resource: {arn} {why}"
             )
         };
-        let no_policy = says("because no identity-based policy allows the ssm:GetParametersByPath action");
-        check(&no_policy, "ssm:GetParametersByPath", arn, "AmazonSSMManagedInstanceCore does not");
+        let no_policy =
+            says("because no identity-based policy allows the ssm:GetParametersByPath action");
+        check(
+            &no_policy,
+            "ssm:GetParametersByPath",
+            arn,
+            "AmazonSSMManagedInstanceCore does not",
+        );
         let denied = says("with an explicit deny in an identity-based policy");
         check(&denied, "ssm:GetParametersByPath", arn, "explicitly");
         check(
@@ -248,10 +292,16 @@ mod tests {
     fn a_code_or_message_is_never_a_reply() {
         let long = "x".repeat(10_000);
         let failure = refused(400, Some(&long), Some(&long), &asked());
-        assert_eq!(failure.to_string(), "parameter store refused: an error with a code that is no word");
-        let Failure::AccessDenied { message, .. } =
-            refused(400, Some("AccessDenied"), Some(&format!("\u{1b}[2J{long}")), &asked())
-        else {
+        assert_eq!(
+            failure.to_string(),
+            "parameter store refused: an error with a code that is no word"
+        );
+        let Failure::AccessDenied { message, .. } = refused(
+            400,
+            Some("AccessDenied"),
+            Some(&format!("\u{1b}[2J{long}")),
+            &asked(),
+        ) else {
             panic!("not denied")
         };
         assert!(message.starts_with("\\u{1b}[2J") && message.len() < 400);

@@ -89,7 +89,12 @@ impl Limits {
     /// The default limits, with `call` for one call: a quarter of it to connect, half of it for the head of the
     /// answer.
     pub fn per_call(call: Duration) -> Self {
-        Self { connect: call / 4, read: call / 2, operation: call, ..Self::default() }
+        Self {
+            connect: call / 4,
+            read: call / 2,
+            operation: call,
+            ..Self::default()
+        }
     }
 }
 
@@ -108,13 +113,17 @@ pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
     let limits = settings.limits;
     let http = transport::client(limits.connect, limits.read, limits.reply_bytes, &seen);
     let imds = metadata(settings)?;
-    let (region, region_source) = region(settings, &imds).await.ok_or(Failure::RegionMissing)?;
+    let (region, region_source) = region(settings, &imds)
+        .await
+        .ok_or(Failure::RegionMissing)?;
     let credentials = if let Some(keys) = &settings.credentials {
         SharedCredentialsProvider::new(Credentials::from(keys))
     } else {
         let config = ProviderConfig::without_region().with_region(Some(region.clone()));
         let config = config.with_http_client(http.clone());
-        let chain = DefaultCredentialsChain::builder().configure(config).region(region.clone());
+        let chain = DefaultCredentialsChain::builder()
+            .configure(config)
+            .region(region.clone());
         SharedCredentialsProvider::new(chain.imds_client(imds).build().await)
     };
     let times = TimeoutConfig::builder()
@@ -135,7 +144,13 @@ pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
         config = config.endpoint_url(endpoint);
     }
     let client = Client::new(&config.load().await);
-    Ok(Connection { client, credentials, region: region.as_ref().to_owned(), region_source, seen })
+    Ok(Connection {
+        client,
+        credentials,
+        region: region.as_ref().to_owned(),
+        region_source,
+        seen,
+    })
 }
 
 /// The metadata service as the source of region and role. Two short attempts: a fetch that fails comes again.
@@ -167,8 +182,14 @@ async fn region(settings: &Settings, imds: &imds::Client) -> Option<(Region, Reg
         return Some((region, RegionSource::Profile));
     }
     let none = ProviderConfig::without_region().with_http_client(transport::metadata_client());
-    let from_metadata = ImdsRegionProvider::builder().configure(&none).imds_client(imds.clone()).build();
-    from_metadata.region().await.map(|region| (region, RegionSource::InstanceMetadata))
+    let from_metadata = ImdsRegionProvider::builder()
+        .configure(&none)
+        .imds_client(imds.clone())
+        .build();
+    from_metadata
+        .region()
+        .await
+        .map(|region| (region, RegionSource::InstanceMetadata))
 }
 
 impl From<&Keys> for Credentials {
@@ -185,6 +206,8 @@ impl fmt::Debug for Keys {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection").field("region", &self.region).finish_non_exhaustive()
+        f.debug_struct("Connection")
+            .field("region", &self.region)
+            .finish_non_exhaustive()
     }
 }

@@ -98,7 +98,11 @@ impl Failure {
                 "all readers of one account and region share 40 requests a second: raise `every`, or turn on \
                  higher throughput in the settings of Parameter Store"
             }
-            Self::AccessDenied { action, resource, message } => {
+            Self::AccessDenied {
+                action,
+                resource,
+                message,
+            } => {
                 return Some(denied(action, resource, message));
             }
             Self::NotFound(_) => {
@@ -119,9 +123,15 @@ impl Failure {
                 "set AWS_REGION for the fetcher, or enable the instance metadata service (HttpEndpoint=enabled)"
             }
             Self::Network { what, .. } => what.hint(),
-            Self::Malformed(_) => "is there a proxy or a test endpoint in between that answers for AWS?",
-            Self::TooLarge { .. } => "split the hierarchy: a path should hold the keys of one kind of host",
-            Self::Server { .. } => "the fetcher tries again by itself; see https://health.aws.amazon.com",
+            Self::Malformed(_) => {
+                "is there a proxy or a test endpoint in between that answers for AWS?"
+            }
+            Self::TooLarge { .. } => {
+                "split the hierarchy: a path should hold the keys of one kind of host"
+            }
+            Self::Server { .. } => {
+                "the fetcher tries again by itself; see https://health.aws.amazon.com"
+            }
             Self::Other { code } => return other(code).map(str::to_owned),
         };
         Some(text.to_owned())
@@ -131,7 +141,9 @@ impl Failure {
 impl Network {
     fn hint(self) -> &'static str {
         match self {
-            Self::Refused => "nothing listens there: check AWS_ENDPOINT_URL_SSM and the proxy settings",
+            Self::Refused => {
+                "nothing listens there: check AWS_ENDPOINT_URL_SSM and the proxy settings"
+            }
             Self::Dns => {
                 "check the resolver and the region's name; in a VPC without internet, add an interface endpoint \
                  for ssm with private DNS"
@@ -146,14 +158,18 @@ impl Network {
                 "check the clock and the system's trusted roots (package ca-certificates); a proxy that opens TLS \
                  needs its own root there"
             }
-            Self::Closed => "the fetcher tries again by itself; a proxy or firewall may cut idle connections",
+            Self::Closed => {
+                "the fetcher tries again by itself; a proxy or firewall may cut idle connections"
+            }
         }
     }
 }
 
 fn denied(action: &str, resource: &str, message: &str) -> String {
     if message.contains("explicit deny") {
-        return format!("a policy denies `{action}` on `{resource}` explicitly: no allow overrides it");
+        return format!(
+            "a policy denies `{action}` on `{resource}` explicitly: no allow overrides it"
+        );
     }
     let allow = format!("allow `{action}` on `{resource}` in the policy of the instance role");
     match action {
@@ -170,7 +186,10 @@ fn other(code: &str) -> Option<&'static str> {
         "UnrecognizedClientException" | "InvalidClientTokenId" => {
             Some("the access key id is not known here: check the credentials and the region")
         }
-        "InvalidSignatureException" | "SignatureDoesNotMatch" | "RequestExpired" | "RequestTimeTooSkewed" => {
+        "InvalidSignatureException"
+        | "SignatureDoesNotMatch"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed" => {
             Some("check the clock of this host, then the secret access key")
         }
         "InvalidKeyId" => Some("the KMS key of a SecureString is disabled or gone"),

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::connect::Limits;
 use super::failure::Failure;
-use crate::model::template::without_selector;
+use crate::model::list::template::without_selector;
 
 /// One parameter as stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -33,19 +33,33 @@ pub struct Found {
 
 impl Found {
     pub fn new(limits: Limits) -> Self {
-        Self { by_name: BTreeMap::new(), bytes: 0, limits }
+        Self {
+            by_name: BTreeMap::new(),
+            bytes: 0,
+            limits,
+        }
     }
 
     /// A list that changes while it is read may name a parameter twice: the later reading counts.
     pub fn add(&mut self, parameter: Parameter) -> Result<(), Failure> {
-        let Limits { total_bytes, parameters, .. } = self.limits;
+        let Limits {
+            total_bytes,
+            parameters,
+            ..
+        } = self.limits;
         self.bytes += parameter.name.len() + parameter.value.len();
         self.by_name.insert(parameter.name.clone(), parameter);
         if self.bytes > total_bytes {
-            return Err(Failure::TooLarge { of: "bytes", limit: total_bytes });
+            return Err(Failure::TooLarge {
+                of: "bytes",
+                limit: total_bytes,
+            });
         }
         if self.by_name.len() > parameters {
-            return Err(Failure::TooLarge { of: "parameters", limit: parameters });
+            return Err(Failure::TooLarge {
+                of: "parameters",
+                limit: parameters,
+            });
         }
         Ok(())
     }
@@ -63,12 +77,18 @@ impl TryFrom<Reply> for Parameter {
     type Error = Failure;
 
     fn try_from(reply: Reply) -> Result<Self, Failure> {
-        let stamp = |at: DateTime| Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).ok()?).ok();
+        let stamp =
+            |at: DateTime| Timestamp::new(at.secs(), i32::try_from(at.subsec_nanos()).ok()?).ok();
         Ok(Self {
-            name: reply.name.ok_or(Failure::Malformed("a parameter without a name"))?,
-            version: u64::try_from(reply.version).map_err(|_| Failure::Malformed("a negative version"))?,
+            name: reply
+                .name
+                .ok_or(Failure::Malformed("a parameter without a name"))?,
+            version: u64::try_from(reply.version)
+                .map_err(|_| Failure::Malformed("a negative version"))?,
             last_modified: reply.last_modified_date.and_then(stamp),
-            value: reply.value.ok_or(Failure::Malformed("a parameter without a value"))?,
+            value: reply
+                .value
+                .ok_or(Failure::Malformed("a parameter without a value"))?,
         })
     }
 }
@@ -77,7 +97,10 @@ impl fmt::Debug for Parameter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A value may be a secret that was put there by mistake.
         let Self { name, version, .. } = self;
-        f.debug_struct("Parameter").field("name", name).field("version", version).finish_non_exhaustive()
+        f.debug_struct("Parameter")
+            .field("name", name)
+            .field("version", version)
+            .finish_non_exhaustive()
     }
 }
 

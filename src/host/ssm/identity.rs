@@ -59,14 +59,23 @@ impl CredentialSource {
         let marks = credentials.get_property::<Vec<AwsCredentialFeature>>();
         let has = |wanted: &AwsCredentialFeature| marks.is_some_and(|marks| marks.contains(wanted));
         let sources = [
-            (AwsCredentialFeature::CredentialsStsAssumeRole, Self::AssumedRole),
-            (AwsCredentialFeature::CredentialsStsAssumeRoleWebId, Self::AssumedRole),
+            (
+                AwsCredentialFeature::CredentialsStsAssumeRole,
+                Self::AssumedRole,
+            ),
+            (
+                AwsCredentialFeature::CredentialsStsAssumeRoleWebId,
+                Self::AssumedRole,
+            ),
             (AwsCredentialFeature::CredentialsImds, Self::InstanceRole),
             (AwsCredentialFeature::CredentialsHttp, Self::Container),
             (AwsCredentialFeature::CredentialsProfile, Self::Profile),
             (AwsCredentialFeature::CredentialsEnvVars, Self::Environment),
         ];
-        sources.into_iter().find(|(mark, _)| has(mark)).map_or(Self::Given, |(_, source)| source)
+        sources
+            .into_iter()
+            .find(|(mark, _)| has(mark))
+            .map_or(Self::Given, |(_, source)| source)
     }
 }
 

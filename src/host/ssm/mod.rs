@@ -26,7 +26,7 @@ pub use self::failure::{Failure, Network};
 pub use self::found::Parameter;
 use self::found::{Found, answers, in_calls};
 pub use self::identity::{CredentialSource, Identity, RegionSource};
-use crate::model::template::without_selector;
+use crate::model::list::template::without_selector;
 
 /// Prefixes of tracing targets that a subscriber must not let through below `warn`: what they write is for
 /// those who debug the SDK, and may hold requests.
@@ -44,13 +44,21 @@ impl ParameterStore {
     /// one, and nobody for anything else.
     pub async fn new(settings: &Settings) -> Result<Self, Failure> {
         let connection = Box::pin(quiet(connect::connect(settings))).await?;
-        Ok(Self { connection, limits: settings.limits })
+        Ok(Self {
+            connection,
+            limits: settings.limits,
+        })
     }
 
     /// Every parameter below `path`, at any depth, sorted by name. A path that does not exist is empty.
     pub async fn by_path(&self, path: &str) -> Result<Vec<Parameter>, Failure> {
         let resource = format!("parameter/{}", path.trim_matches('/'));
-        self.within("ssm:GetParametersByPath", &resource, Box::pin(self.pages(path, &resource))).await
+        self.within(
+            "ssm:GetParametersByPath",
+            &resource,
+            Box::pin(self.pages(path, &resource)),
+        )
+        .await
     }
 
     /// These parameters, sorted by name, each once; `name:label` and `name:version` read that version. One
@@ -58,14 +66,21 @@ impl ParameterStore {
     pub async fn by_names(&self, names: &[String]) -> Result<Vec<Parameter>, Failure> {
         let first = names.first().map_or("", String::as_str);
         let resource = format!("parameter/{}", without_selector(first).trim_matches('/'));
-        self.within("ssm:GetParameters", &resource, Box::pin(self.batches(names, &resource))).await
+        self.within(
+            "ssm:GetParameters",
+            &resource,
+            Box::pin(self.batches(names, &resource)),
+        )
+        .await
     }
 
     /// Who asks. `now` is for the clock skew, known once the service has answered something.
     pub async fn who_am_i(&self, now: Timestamp) -> Result<Identity, Failure> {
         let given = quiet(self.connection.credentials.provide_credentials());
         let timed_out = |_| self.timed_out();
-        let given = tokio::time::timeout(self.limits.operation, given).await.map_err(timed_out)?;
+        let given = tokio::time::timeout(self.limits.operation, given)
+            .await
+            .map_err(timed_out)?;
         let given = given.map_err(|error| classify::credentials(&error))?;
         Ok(Identity {
             source: CredentialSource::of(&given),
@@ -100,11 +115,25 @@ impl ParameterStore {
         let mut next = None;
         let below = format!("{}/", path.trim_end_matches('/'));
         for _ in 0..self.limits.pages {
-            let ask = self.connection.client.get_parameters_by_path().path(path).recursive(true);
-            let ask = ask.with_decryption(true).max_results(PAGE).set_next_token(next);
+            let ask = self
+                .connection
+                .client
+                .get_parameters_by_path()
+                .path(path)
+                .recursive(true);
+            let ask = ask
+                .with_decryption(true)
+                .max_results(PAGE)
+                .set_next_token(next);
             let asked = || self.asked("ssm:GetParametersByPath", resource);
-            let page = ask.send().await.map_err(|error| classify::failure(&error, &asked()))?;
-            for reply in page.parameters.ok_or(Failure::Malformed("no list of parameters"))? {
+            let page = ask
+                .send()
+                .await
+                .map_err(|error| classify::failure(&error, &asked()))?;
+            for reply in page
+                .parameters
+                .ok_or(Failure::Malformed("no list of parameters"))?
+            {
                 let parameter = Parameter::try_from(reply)?;
                 if !parameter.name.starts_with(&below) {
                     return Err(Failure::Malformed("a parameter that is not below the path"));
@@ -120,19 +149,31 @@ impl ParameterStore {
                 Some(token) => next = Some(token),
             }
         }
-        Err(Failure::TooLarge { of: "pages", limit: self.limits.pages })
+        Err(Failure::TooLarge {
+            of: "pages",
+            limit: self.limits.pages,
+        })
     }
 
     async fn batches(&self, names: &[String], resource: &str) -> Result<Vec<Parameter>, Failure> {
         let mut found = Found::new(self.limits);
         let mut missing = Vec::new();
         for batch in in_calls(names) {
-            let ask = self.connection.client.get_parameters().with_decryption(true);
+            let ask = self
+                .connection
+                .client
+                .get_parameters()
+                .with_decryption(true);
             let ask = ask.set_names(Some(batch.iter().map(|&name| name.to_owned()).collect()));
             let asked = || self.asked("ssm:GetParameters", resource);
-            let reply = ask.send().await.map_err(|error| classify::failure(&error, &asked()))?;
+            let reply = ask
+                .send()
+                .await
+                .map_err(|error| classify::failure(&error, &asked()))?;
             let absent = reply.invalid_parameters.unwrap_or_default();
-            let given = reply.parameters.ok_or(Failure::Malformed("no list of parameters"))?;
+            let given = reply
+                .parameters
+                .ok_or(Failure::Malformed("no list of parameters"))?;
             for mut reply in given {
                 let matches = |name: &&&str| answers(&reply, name);
                 let unasked = Failure::Malformed("a parameter that was not asked for");
@@ -143,14 +184,27 @@ impl ParameterStore {
             missing.extend(
                 batch
                     .iter()
-                    .filter(|name| absent.iter().any(|gone| gone == **name || gone == without_selector(name)))
+                    .filter(|name| {
+                        absent
+                            .iter()
+                            .any(|gone| gone == **name || gone == without_selector(name))
+                    })
                     .map(|&n| n.to_owned()),
             );
-            if !batch.iter().all(|name| found.has(name) || missing.iter().any(|m| m == name)) {
-                return Err(Failure::Malformed("a parameter that was asked for is not in the reply"));
+            if !batch
+                .iter()
+                .all(|name| found.has(name) || missing.iter().any(|m| m == name))
+            {
+                return Err(Failure::Malformed(
+                    "a parameter that was asked for is not in the reply",
+                ));
             }
         }
-        if missing.is_empty() { Ok(found.sorted()) } else { Err(Failure::NotFound(missing)) }
+        if missing.is_empty() {
+            Ok(found.sorted())
+        } else {
+            Err(Failure::NotFound(missing))
+        }
     }
 
     async fn within<T>(
@@ -165,7 +219,10 @@ impl ParameterStore {
     }
 
     fn timed_out(&self) -> Failure {
-        Failure::Network { what: Network::Timeout, endpoint: self.endpoint() }
+        Failure::Network {
+            what: Network::Timeout,
+            endpoint: self.endpoint(),
+        }
     }
 
     fn asked(&self, action: &'static str, resource: &str) -> Asked<'_> {

@@ -9,8 +9,8 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient, SharedHttpConnector,
-    http_client_fn,
+    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector, http_client_fn,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::shared::IntoShared;
@@ -31,15 +31,27 @@ pub struct Seen {
 pub type SharedSeen = Arc<Mutex<Seen>>;
 
 /// A client for AWS itself. Proxies are those of the environment (`HTTPS_PROXY`, `NO_PROXY`).
-pub fn client(connect: Duration, read: Duration, reply_bytes: usize, seen: &SharedSeen) -> SharedHttpClient {
-    let times = HttpConnectorSettings::builder().connect_timeout(connect).read_timeout(read).build();
+pub fn client(
+    connect: Duration,
+    read: Duration,
+    reply_bytes: usize,
+    seen: &SharedSeen,
+) -> SharedHttpClient {
+    let times = HttpConnectorSettings::builder()
+        .connect_timeout(connect)
+        .read_timeout(read)
+        .build();
     let connector = Connector::builder()
         .connector_settings(times)
         .proxy_config(ProxyConfig::from_env())
         .tls_provider(Provider::rustls(CryptoMode::Ring))
         .build();
     let inner = SharedHttpConnector::new(connector);
-    let bounded = SharedHttpConnector::new(Bounded { inner, reply_bytes, seen: Arc::clone(seen) });
+    let bounded = SharedHttpConnector::new(Bounded {
+        inner,
+        reply_bytes,
+        seen: Arc::clone(seen),
+    });
     http_client_fn(move |_, _| bounded.clone()).into_shared()
 }
 
@@ -50,7 +62,10 @@ pub fn metadata_client() -> SharedHttpClient {
 
 /// The last endpoint asked, for messages.
 pub fn endpoint(seen: &SharedSeen) -> Option<String> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner).endpoint.clone()
+    seen.lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .endpoint
+        .clone()
 }
 
 /// How far the service's clock is ahead of `now`; `None` before its first answer.
@@ -77,7 +92,9 @@ impl HttpConnector for Bounded {
             let date = reply.headers().get("date");
             let date = date.and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
             let date = date.and_then(|date| Timestamp::from_second(date.secs()).ok());
-            note(&seen, |seen| seen.date = date.map(|date| (date, Instant::now())).or(seen.date));
+            note(&seen, |seen| {
+                seen.date = date.map(|date| (date, Instant::now())).or(seen.date)
+            });
             let body = std::mem::replace(reply.body_mut(), SdkBody::taken());
             *reply.body_mut() = SdkBody::from_body_1_x(Limited::new(body, limit));
             Ok(reply)
@@ -103,7 +120,13 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_shown_without_a_password() {
-        assert_eq!(origin("https://ssm.eu-west-1.amazonaws.com/"), "https://ssm.eu-west-1.amazonaws.com");
-        assert_eq!(origin("http://me:secret@127.0.0.1:5000/x?y"), "http://127.0.0.1:5000");
+        assert_eq!(
+            origin("https://ssm.eu-west-1.amazonaws.com/"),
+            "https://ssm.eu-west-1.amazonaws.com"
+        );
+        assert_eq!(
+            origin("http://me:secret@127.0.0.1:5000/x?y"),
+            "http://127.0.0.1:5000"
+        );
     }
 }

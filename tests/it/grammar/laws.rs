@@ -1,10 +1,12 @@
 //! Laws of the grammar that hold for any input, and any input that we take before the real sshd.
 
-use authorized_keys_agent::model::desired::{Desired, Grants, Rules, content, judge, with_break_glass};
+use authorized_keys_agent::model::desired::judge::{Desired, Rules, judge};
 use authorized_keys_agent::model::escape::escaped;
-use authorized_keys_agent::model::line::Line;
-use authorized_keys_agent::model::list::{ApprovedList, Entry, SCHEMA};
-use authorized_keys_agent::model::policy::Policy;
+use authorized_keys_agent::model::file::wanted::content;
+use authorized_keys_agent::model::key::grant::{Grants, with_break_glass};
+use authorized_keys_agent::model::key::line::Line;
+use authorized_keys_agent::model::key::policy::Policy;
+use authorized_keys_agent::model::list::approved::{ApprovedList, Entry, SCHEMA};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use proptest::collection::vec;

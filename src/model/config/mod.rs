@@ -1,0 +1,5 @@
+//! The configuration file.
+
+pub mod source;
+pub mod tables;
+mod written;

@@ -1,0 +1,280 @@
+//! What is in force on this host, kept across restarts: the last-known-good decision.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::account::AccountName;
+use crate::model::config::tables::Accounts;
+use crate::model::desired::judge::Desired;
+use crate::model::key::grant::{Grant, GrantsOf};
+use crate::model::key::release::Version;
+
+/// The version of `enforced.json`.
+pub const SCHEMA: u32 = 1;
+
+/// What `enforced.json` holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Enforced {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The EC2 instance whose state this is, where that is known.
+    #[serde(default)]
+    pub instance: Option<String>,
+    /// Digest of the list these keys come from; `None` before the first list.
+    pub list: Option<String>,
+    /// Keys of the break-glass file when it could last be read.
+    pub break_glass: Vec<Grant>,
+    /// Since when that file is missing or empty. An editor replaces a file in two steps.
+    pub break_glass_gone: Option<Timestamp>,
+    /// What the guard holds, and how often it has come.
+    pub holding: Option<Holding>,
+    /// Every account that is or was managed. One that leaves the list stays here, without keys.
+    pub accounts: BTreeMap<AccountName, Account>,
+    /// `AuthorizedKeysFile` of sshd when it last said it: at boot it says nothing before it runs.
+    #[serde(default)]
+    pub sshd_reads: Option<String>,
+    /// The release of sshd when it last said it: lines are written for it.
+    #[serde(default)]
+    pub openssh: Option<Version>,
+}
+
+/// One account.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Account {
+    /// False once the config no longer names it: its file is left alone, and it is remembered.
+    pub managed: bool,
+    /// Its keys.
+    pub grants: Vec<Grant>,
+    /// What its file was when it was last in sync; `None` while it never was.
+    pub synced: Option<Synced>,
+    /// Its values that were only comments when the list was applied.
+    pub comment_only: Vec<String>,
+    /// `AuthorizedKeysFile` for this account, where it has another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sshd_reads: Option<String>,
+    /// No other file was left that sshd would read for it: one that is there now is somebody else's doing.
+    #[serde(default)]
+    pub alone: bool,
+}
+
+/// A file in sync.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Synced {
+    /// Which file.
+    pub file: PathBuf,
+    /// Digest of its content.
+    pub digest: String,
+}
+
+/// A list that waits for confirmation. It is known by what it would leave in force, so that neither a change
+/// elsewhere in the list nor a new policy passes for a confirmation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Holding {
+    /// The keys it would leave on this host.
+    pub outcome: String,
+    /// The list's digest.
+    pub list: String,
+    /// Confirmations of that list which are counted already.
+    pub counted: u32,
+    /// How often this outcome has come in a row.
+    pub seen: u32,
+}
+
+impl Holding {
+    /// This outcome comes again, of a list that was confirmed `confirmations` times in a row.
+    #[must_use]
+    pub fn again(before: Option<&Self>, outcome: String, list: &str, confirmations: u32) -> Self {
+        let seen = match before {
+            Some(before) if before.outcome == outcome && before.list == list => before
+                .seen
+                .saturating_add(confirmations.saturating_sub(before.counted)),
+            Some(before) if before.outcome == outcome => before.seen.saturating_add(1),
+            _ => 1,
+        };
+        Self {
+            outcome,
+            list: list.to_owned(),
+            counted: confirmations,
+            seen,
+        }
+    }
+}
+
+impl Enforced {
+    /// The managed accounts.
+    pub fn managed(&self) -> impl Iterator<Item = (&AccountName, &Account)> {
+        self.accounts.iter().filter(|(_, account)| account.managed)
+    }
+
+    /// The keys in force.
+    pub fn grants(&self) -> GrantsOf<'_> {
+        self.managed()
+            .map(|(name, account)| (name, account.grants.as_slice()))
+            .collect()
+    }
+
+    /// What sshd last said it reads for an account.
+    pub fn sshd_reads(&self, name: &AccountName) -> Option<&str> {
+        let own = self
+            .accounts
+            .get(name)
+            .and_then(|account| account.sshd_reads.as_ref());
+        own.or(self.sshd_reads.as_ref()).map(String::as_str)
+    }
+
+    /// Takes what sshd says that it reads: `host` for all, unless there is a `Match`, and `of` for an account. Gives whether anything changed; for those
+    /// whose files changed, what is there now was not looked for before.
+    pub fn learn<'a>(
+        &mut self,
+        host: Option<&str>,
+        of: impl Fn(&AccountName) -> Option<&'a str>,
+    ) -> bool {
+        let mut changed = false;
+        let before = std::mem::replace(&mut self.sshd_reads, host.map(str::to_owned));
+        for (name, account) in &mut self.accounts {
+            let own = of(name).filter(|own| Some(*own) != host);
+            if account.sshd_reads.as_deref().or(before.as_deref()) != own.or(host) {
+                account.alone = false;
+                changed = true;
+            }
+            if account.sshd_reads.as_deref() != own {
+                account.sshd_reads = own.map(str::to_owned);
+            }
+        }
+        changed || before.as_deref() != host
+    }
+
+    /// True for the state of another instance: the disk was cloned, from a running host or through an image.
+    pub fn is_foreign_to(&self, instance: Option<&str>) -> bool {
+        self.instance
+            .as_deref()
+            .zip(instance)
+            .is_some_and(|(one, other)| one != other)
+    }
+
+    /// What a clone keeps of it: the sshd that is on its disk, and whose files the keys of the other instance are in, so
+    /// that its own first list takes them away there too. Until then nothing of it is managed.
+    #[must_use]
+    pub fn inherited(self) -> Self {
+        let accounts = self
+            .accounts
+            .into_keys()
+            .map(|name| (name, Account::default()))
+            .collect();
+        Self {
+            schema: SCHEMA,
+            accounts,
+            openssh: self.openssh,
+            ..Self::default()
+        }
+    }
+
+    /// Before the first list of its own a clone manages what it inherited only to put the break-glass keys there; gives
+    /// whether anything changed.
+    pub fn await_first_list(&mut self) -> bool {
+        let managed = !self.break_glass.is_empty();
+        let mut changed = false;
+        for account in self.accounts.values_mut().filter(|_| self.list.is_none()) {
+            changed |= account.managed != managed;
+            account.managed = managed;
+        }
+        changed
+    }
+
+    /// Puts a list into force. `manages` says which accounts are managed. A managed account that the list no
+    /// longer names has no keys. An account that is new and for which the list has no usable key is taken on
+    /// only if `may_empty` says so: an error must not empty a file that was never ours.
+    pub fn apply(
+        &mut self,
+        digest: &str,
+        desired: &Desired,
+        manages: impl Fn(&AccountName) -> bool,
+        may_empty: impl Fn(&AccountName) -> bool,
+    ) {
+        self.schema = SCHEMA;
+        self.list = Some(digest.to_owned());
+        self.holding = None;
+        for (name, account) in &mut self.accounts {
+            account.managed = manages(name);
+            // What came while nobody looked was there first.
+            account.alone &= account.managed;
+            if account.managed {
+                replace(&mut account.grants, desired.grants.get(name));
+                replace(&mut account.comment_only, desired.comment_only.get(name));
+            }
+        }
+        for (name, grants) in &desired.grants {
+            let known = self.accounts.contains_key(name);
+            if !known && manages(name) && (!grants.is_empty() || may_empty(name)) {
+                let comment_only = desired.comment_only.get(name).cloned().unwrap_or_default();
+                let grants = grants.clone();
+                let account = Account {
+                    managed: true,
+                    grants,
+                    comment_only,
+                    ..Account::default()
+                };
+                self.accounts.insert(name.clone(), account);
+            }
+        }
+    }
+
+    /// Names whose existence matters: those of the list, those in force, and those that the config names.
+    pub fn names<'a>(
+        &'a self,
+        desired: &'a Desired,
+        accounts: &'a Accounts,
+    ) -> Vec<&'a AccountName> {
+        let mut all: Vec<_> = self
+            .accounts
+            .keys()
+            .chain(desired.grants.keys())
+            .chain(accounts.named())
+            .collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// Takes over what differs; a list of thousands of accounts mostly does not.
+fn replace<T: Clone + PartialEq>(current: &mut Vec<T>, next: Option<&Vec<T>>) {
+    let next = next.map(Vec::as_slice).unwrap_or_default();
+    if current != next {
+        *current = next.to_vec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_outcome_counts_as_a_confirmation() {
+        let again = |before: &Holding, outcome: &str, list: &str, confirmations| {
+            Holding::again(Some(before), outcome.to_owned(), list, confirmations)
+        };
+        let first = Holding::again(None, "o".to_owned(), "l1", 1000);
+        assert_eq!(
+            first.seen, 1,
+            "what the list was confirmed for before is no confirmation of this"
+        );
+        assert_eq!(
+            again(&first, "o", "l1", 1000).seen,
+            1,
+            "looked at twice, come once"
+        );
+        let second = again(&first, "o", "l1", 1001);
+        assert_eq!(second.seen, 2);
+        let third = again(&second, "o", "l2", 1);
+        assert_eq!(
+            (third.seen, again(&third, "o", "l2", 2).seen),
+            (3, 4),
+            "other lines of the list changed"
+        );
+        assert_eq!(again(&second, "other", "l1", 1002).seen, 1);
+    }
+}

@@ -1,0 +1,585 @@
+//! The desired state: which keys each account has, by the list and the policy, and what was rejected and why.
+
+use crate::model::key::grant::{Grant, Grants, GrantsOf};
+use crate::model::list::rejected::Rejected;
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+use crate::model::account::AccountName;
+use crate::model::escape::escaped;
+use crate::model::key::line::{KeyLine, Line};
+use crate::model::key::policy::Policy;
+use crate::model::key::release::Version;
+use crate::model::key::secret;
+use crate::model::list::approved::{ApprovedList, Entry};
+
+/// What the list says, judged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Keys of each account, sorted by line; no key for an account the list leaves empty.
+    pub grants: Grants,
+    /// Accounts of which every value is only comments: left without keys, on purpose.
+    pub tombstones: Vec<AccountName>,
+    /// The comment-only values of each account, by parameter.
+    pub comment_only: BTreeMap<AccountName, Vec<String>>,
+    /// What was not taken.
+    pub rejected: Vec<Rejected>,
+}
+
+/// By what a line is judged and written.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// Which lines are taken.
+    pub policy: &'a Policy,
+    /// The system's, in which sshd reads a time without `Z`.
+    pub zone: &'a TimeZone,
+    /// The sshd that is to read them; `None` for one that understands all of it.
+    pub openssh: Option<Version>,
+}
+
+/// Judges a list. `previous` are the keys in force: a value of which no line can be read says nothing, so
+/// the keys that it gave before stay.
+pub fn judge(list: &ApprovedList, rules: Rules<'_>, previous: &GrantsOf<'_>) -> Desired {
+    let mut desired = Desired {
+        rejected: list.unusable.clone(),
+        ..Desired::default()
+    };
+    let mut candidates: BTreeMap<&AccountName, Vec<Grant>> = BTreeMap::new();
+    let mut values: BTreeMap<&AccountName, usize> = BTreeMap::new();
+    let mut given: HashMap<(&AccountName, &str), Vec<&Grant>> = HashMap::new();
+    for (account, grants) in previous {
+        for grant in *grants {
+            given
+                .entry((account, &grant.parameter))
+                .or_default()
+                .push(grant);
+        }
+    }
+    for entry in &list.entries {
+        let of_account = candidates.entry(&entry.account).or_default();
+        *values.entry(&entry.account).or_default() += 1;
+        let value = read_value(entry, rules);
+        desired.rejected.extend(value.rejected);
+        match value.says {
+            Says::Keys(keys) => of_account.extend(keys),
+            Says::NoKeys => {
+                let comment_only = desired
+                    .comment_only
+                    .entry(entry.account.clone())
+                    .or_default();
+                comment_only.push(entry.parameter.clone());
+            }
+            Says::Nothing => {
+                let kept = given.get(&(&entry.account, entry.parameter.as_str()));
+                of_account.extend(kept.into_iter().flatten().copied().cloned());
+            }
+        }
+    }
+    for (account, candidates) in candidates {
+        let comments = desired.comment_only.get(account).map_or(0, Vec::len);
+        if values.get(account) == Some(&comments) {
+            desired.tombstones.push(account.clone());
+        }
+        desired
+            .grants
+            .insert(account.clone(), settle(candidates, &mut desired.rejected));
+    }
+    desired
+        .comment_only
+        .values_mut()
+        .for_each(|parameters| parameters.sort());
+    desired
+        .rejected
+        .sort_by(|a, b| (&a.parameter, a.line).cmp(&(&b.parameter, b.line)));
+    shorten(&mut desired.rejected);
+    desired
+}
+
+/// Rejects that are told one by one: more than a person reads, less than fills a journal.
+const TOLD: usize = 1000;
+
+/// Leaves the first rejects, and one that counts the others.
+fn shorten(rejected: &mut Vec<Rejected>) {
+    let more = rejected.len().saturating_sub(TOLD);
+    if more > 0 {
+        rejected.truncate(TOLD);
+        rejected.extend(rejected.last().cloned().map(|last| Rejected {
+            line: 0,
+            reason: format!(
+                "and {more} more lines or values, here and in parameters after this one"
+            ),
+            ..last
+        }));
+    }
+}
+
+/// Judges the break-glass file, whose lines every managed account keeps. No keys for a file that is empty or only
+/// comments; `None` when it has lines and not one of them can be read.
+pub fn judge_break_glass(
+    path: &str,
+    text: &str,
+    rules: Rules<'_>,
+) -> (Option<Vec<Grant>>, Vec<Rejected>) {
+    if text.trim().is_empty() {
+        return (Some(Vec::new()), Vec::new());
+    }
+    let source = Source {
+        parameter: path,
+        version: None,
+        modified: None,
+    };
+    let value = read_lines(source, text, rules);
+    let mut rejected = value.rejected;
+    let grants = match value.says {
+        Says::Keys(candidates) => Some(settle(candidates, &mut rejected)),
+        Says::NoKeys => Some(Vec::new()),
+        Says::Nothing => None,
+    };
+    (grants, rejected)
+}
+
+/// Values that are not on a list yet, judged as those of one account.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Drafts {
+    /// Every line that the policy takes, in the order of the values.
+    pub lines: Vec<Grant>,
+    /// The keys that come of them.
+    pub grants: Vec<Grant>,
+    /// The values that are only comments.
+    pub tombstones: Vec<String>,
+    /// What is not taken.
+    pub rejected: Vec<Rejected>,
+}
+
+/// Judges values by name and text, each as [`judge`] would judge a parameter.
+pub fn judge_drafts<'a>(
+    values: impl IntoIterator<Item = (&'a str, &'a str)>,
+    rules: Rules<'_>,
+) -> Drafts {
+    let mut drafts = Drafts::default();
+    for (name, text) in values {
+        let value = read_lines(
+            Source {
+                parameter: name,
+                version: None,
+                modified: None,
+            },
+            text,
+            rules,
+        );
+        drafts.rejected.extend(value.rejected);
+        match value.says {
+            Says::Keys(keys) => drafts.lines.extend(keys),
+            Says::NoKeys => drafts.tombstones.push(name.to_owned()),
+            Says::Nothing => {}
+        }
+    }
+    drafts.grants = settle(drafts.lines.clone(), &mut drafts.rejected);
+    drafts
+}
+
+/// What a value says.
+enum Says {
+    /// These keys (none, if the policy refused them all).
+    Keys(Vec<Grant>),
+    /// Only comments: a tombstone.
+    NoKeys,
+    /// Empty, or nothing in it can be read.
+    Nothing,
+}
+
+struct Value {
+    says: Says,
+    rejected: Vec<Rejected>,
+}
+
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    parameter: &'a str,
+    version: Option<u64>,
+    modified: Option<Timestamp>,
+}
+
+fn read_value(entry: &Entry, rules: Rules<'_>) -> Value {
+    let source = Source {
+        parameter: &entry.parameter,
+        version: entry.version,
+        modified: entry.last_modified,
+    };
+    read_lines(source, &entry.value, rules)
+}
+
+fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
+    let reject = |line: usize, reason: String| Rejected {
+        parameter: source.parameter.to_owned(),
+        parameter_version: source.version,
+        line,
+        reason: escaped(&reason),
+    };
+    if let Some(line) = secret::private_key(text) {
+        let reason = "a PRIVATE key: nothing of this value is used; delete it and replace that key \
+            everywhere, it is known to all who can read the list";
+        return Value {
+            says: Says::Nothing,
+            rejected: vec![reject(line, reason.to_owned())],
+        };
+    }
+    let (mut keys, mut rejected, mut comments, mut readable) = (Vec::new(), Vec::new(), 0, 0);
+    for (index, bytes) in text.as_bytes().split(|b| *b == b'\n').enumerate() {
+        match Line::read(bytes) {
+            Ok(Line::Blank) => {}
+            Ok(Line::Comment) => comments += 1,
+            Ok(Line::Key(line)) => {
+                readable += 1;
+                let taken = rules.policy.judge(&line).map_err(|error| error.to_string());
+                match taken.and_then(|()| granted(source, index + 1, &line, rules)) {
+                    Ok(grant) => keys.push(grant),
+                    Err(reason) => rejected.push(reject(index + 1, reason)),
+                }
+            }
+            Err(error) => rejected.push(reject(index + 1, error.to_string())),
+        }
+    }
+    let says = match (readable, rejected.is_empty(), comments) {
+        (0, true, 1..) => Says::NoKeys,
+        (0, true, 0) => {
+            let reason = "the value is empty and says nothing; to leave the account without keys, \
+                write a `#` comment";
+            rejected.push(reject(0, reason.to_owned()));
+            Says::Nothing
+        }
+        (0, false, _) => Says::Nothing,
+        _ => Says::Keys(keys),
+    };
+    Value { says, rejected }
+}
+
+fn granted(
+    source: Source<'_>,
+    line_number: usize,
+    line: &KeyLine,
+    rules: Rules<'_>,
+) -> Result<Grant, String> {
+    let written = rules
+        .openssh
+        .map(|version| line.for_openssh(version, rules.zone));
+    let written = written.transpose().map_err(|error| error.to_string())?;
+    Ok(Grant {
+        line: written.as_ref().unwrap_or(line).to_string(),
+        fingerprint: line.key.fingerprint().to_owned(),
+        algorithm: line.key.algorithm().to_owned(),
+        comment: line.comment.clone(),
+        parameter: source.parameter.to_owned(),
+        parameter_version: source.version,
+        parameter_modified_at: source.modified,
+        parameter_line: line_number,
+        expires_at: line.options.expires_at(rules.zone),
+    })
+}
+
+/// One line a key: the first line that authorises wins in sshd, and a refused one does not stop a later
+/// duplicate, so the same key with other options is dangerous and both lines are refused.
+fn settle(candidates: Vec<Grant>, rejected: &mut Vec<Rejected>) -> Vec<Grant> {
+    let mut by_key: BTreeMap<String, Vec<Grant>> = BTreeMap::new();
+    for candidate in candidates {
+        by_key
+            .entry(candidate.fingerprint.clone())
+            .or_default()
+            .push(candidate);
+    }
+    let mut grants = Vec::new();
+    for mut same_key in by_key.into_values() {
+        same_key.sort_by(|a, b| a.place().cmp(&b.place()));
+        let other = |one: &Grant| {
+            same_key
+                .iter()
+                .find(|other| other.authorises() != one.authorises())
+        };
+        let conflicts = same_key
+            .iter()
+            .filter_map(|one| other(one).map(|other| conflict(one, other)));
+        let before = rejected.len();
+        rejected.extend(conflicts);
+        if rejected.len() == before {
+            grants.extend(same_key.into_iter().next());
+        }
+    }
+    grants.sort_by(|a, b| a.line.cmp(&b.line));
+    grants
+}
+
+fn conflict(one: &Grant, other: &Grant) -> Rejected {
+    Rejected {
+        parameter: one.parameter.clone(),
+        parameter_version: one.parameter_version,
+        line: one.parameter_line,
+        reason: format!(
+            "the same key ({}) has other options in line {} of `{}`; sshd would use either, so neither is taken",
+            one.fingerprint,
+            other.parameter_line,
+            escaped(&other.parameter),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::file::wanted::{HEADER, content};
+    use crate::model::key::grant::with_break_glass;
+
+    fn rules(policy: &Policy) -> Rules<'_> {
+        static ZONE: std::sync::LazyLock<TimeZone> = std::sync::LazyLock::new(|| TimeZone::UTC);
+        Rules {
+            policy,
+            zone: &ZONE,
+            openssh: None,
+        }
+    }
+
+    const A: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    const B: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+    const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+
+    /// Judges `values`, each of a parameter of its own for the account `alice`; `previous` is what such a
+    /// list of values left in force.
+    fn judged(values: &[&str], previous: &[&str]) -> Desired {
+        let parameters = ["/1", "/2", "/3"];
+        let entries = parameters
+            .into_iter()
+            .zip(values)
+            .map(|(parameter, value)| Entry {
+                account: alice(),
+                parameter: parameter.to_owned(),
+                version: Some(1),
+                last_modified: None,
+                value: (*value).to_owned(),
+            });
+        let list = ApprovedList::new("test".to_owned(), NOW, entries.collect(), Vec::new());
+        let previous = if previous.is_empty() {
+            Grants::new()
+        } else {
+            judged(previous, &[]).grants
+        };
+        let previous = previous
+            .iter()
+            .map(|(name, grants)| (name, grants.as_slice()))
+            .collect();
+        judge(&list, rules(&Policy::default()), &previous)
+    }
+
+    #[test]
+    fn rejects_are_told_up_to_a_number_that_a_person_reads() {
+        let desired = judged(&[&"<html>\n".repeat(100_000), A], &[]);
+        assert_eq!(desired.grants[&alice()].len(), 1);
+        assert_eq!(desired.rejected.len(), TOLD + 1);
+        let last = desired.rejected.last().unwrap();
+        assert_eq!((last.parameter.as_str(), last.line), ("/1", 0));
+        assert!(last.reason.starts_with("and 99000 more"), "{}", last.reason);
+    }
+
+    fn alice() -> AccountName {
+        "alice".try_into().unwrap()
+    }
+
+    /// `keys` are the lines that `values` give; each of `rejected` is `parameter:line` and part of the reason.
+    fn check(
+        values: &[&str],
+        previous: &[&str],
+        keys: &[&str],
+        rejected: &[(&str, &str)],
+    ) -> Desired {
+        let desired = judged(values, previous);
+        let lines: Vec<_> = desired.grants[&alice()]
+            .iter()
+            .map(|grant| grant.line.as_str())
+            .collect();
+        assert_eq!(lines, keys, "{values:?}");
+        assert_eq!(
+            desired.rejected.len(),
+            rejected.len(),
+            "{:?}",
+            desired.rejected
+        );
+        for (found, (place, reason)) in desired.rejected.iter().zip(rejected) {
+            assert_eq!(&format!("{}:{}", found.parameter, found.line), place);
+            assert!(found.reason.contains(reason), "{}", found.reason);
+        }
+        desired
+    }
+
+    #[test]
+    fn only_a_comment_takes_all_keys_away() {
+        assert_eq!(
+            check(&["# left the company"], &[A], &[], &[]).tombstones,
+            [alice()]
+        );
+        for (value, why) in [
+            ("", "the value is empty"),
+            (" \n\t\n", "the value is empty"),
+        ] {
+            assert!(
+                check(&[value], &[A], &[A], &[("/1:0", why)])
+                    .tombstones
+                    .is_empty()
+            );
+        }
+        assert!(
+            check(&["# a tombstone", A], &[], &[A], &[])
+                .tombstones
+                .is_empty()
+        );
+        assert!(
+            check(&["# a tombstone", ""], &["", A], &[A], &[("/2:0", "empty")])
+                .tombstones
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_value_that_cannot_be_read_keeps_its_keys() {
+        let html = "# comment\n<html>503</html>";
+        check(
+            &[html],
+            &[A],
+            &[A],
+            &[("/1:2", "not an authorized_keys line")],
+        );
+        check(
+            &[html],
+            &[],
+            &[],
+            &[("/1:2", "not an authorized_keys line")],
+        );
+        check(
+            &[html, B],
+            &[A, ""],
+            &[B, A],
+            &[("/1:2", "not an authorized_keys line")],
+        );
+        check(
+            &["garbage\nssh-rsa AAAA", A],
+            &["", B],
+            &[A],
+            &[("/1:1", ""), ("/1:2", "")],
+        );
+        // What the policy refuses was read all the same: its keys go.
+        let tunnel = format!("tunnel=\"0\" {A}");
+        check(
+            &[&tunnel],
+            &[A],
+            &[],
+            &[("/1:1", "`tunnel` is not in `[policy] options`")],
+        );
+        check(
+            &[&format!("nonsense\n{B}")],
+            &[A],
+            &[B],
+            &[("/1:1", "not an authorized_keys line")],
+        );
+    }
+
+    #[test]
+    fn a_private_key_spoils_its_value() {
+        let pem = format!("{A}\n  -----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNz\n{B}");
+        check(&[&pem], &[], &[], &[("/1:2", "a PRIVATE key")]);
+        check(&[&pem], &[B], &[B], &[("/1:2", "a PRIVATE key")]);
+        check(
+            &["PuTTY-User-Key-File-3: ssh-ed25519"],
+            &[],
+            &[],
+            &[("/1:1", "a PRIVATE key")],
+        );
+    }
+
+    #[test]
+    fn lines_that_differ_in_the_comment_alone_are_one() {
+        let desired = check(
+            &[&format!("{A} second"), &format!("{A} first")],
+            &[],
+            &[&format!("{A} second")],
+            &[],
+        );
+        assert_eq!(desired.grants[&alice()][0].parameter, "/1");
+        let restricted = format!("restrict,command=\"a b\" {A}");
+        check(
+            &[&format!("{restricted} x\n{restricted}")],
+            &[],
+            &[&format!("{restricted} x")],
+            &[],
+        );
+    }
+
+    #[test]
+    fn a_kept_key_agrees_with_itself() {
+        for line in [
+            A,
+            &format!("{A} me@host"),
+            &format!("no-pty,command=\"a b\" {A} me@host"),
+        ] {
+            check(
+                &["", line],
+                &[line],
+                &[line],
+                &[("/1:0", "the value is empty")],
+            );
+        }
+        let restricted = format!("restrict {A}");
+        check(
+            &["", &restricted],
+            &[A],
+            &[],
+            &[
+                ("/1:0", ""),
+                ("/1:1", "other options"),
+                ("/2:1", "other options"),
+            ],
+        );
+    }
+
+    #[test]
+    fn one_key_with_different_options_is_refused_everywhere() {
+        let restricted = format!("restrict {A}");
+        let twice = format!("{A} x\n{A} y\n{restricted}\n{B}");
+        let rejected = [
+            ("/1:1", "line 3 of `/1`"),
+            ("/1:2", "line 3 of `/1`"),
+            ("/1:3", "line 1 of `/1`"),
+        ];
+        check(&[&twice], &[], &[B], &rejected);
+        check(
+            &[A, &restricted],
+            &[],
+            &[],
+            &[("/1:1", "line 1 of `/2`"), ("/2:1", "line 1 of `/1`")],
+        );
+    }
+
+    #[test]
+    fn break_glass_wins_and_expired_lines_are_left_out() {
+        let expiring = format!("expiry-time=\"20300101Z\" {A}");
+        let list = judged(
+            &[&format!("restrict {A}\nexpiry-time=\"20300101Z\" {B}")],
+            &[],
+        );
+        let (glass, rejected) =
+            judge_break_glass("/etc/glass", &expiring, rules(&Policy::default()));
+        assert!(rejected.is_empty());
+        let glass = glass.unwrap();
+        let lines = |now: &str| {
+            let all = with_break_glass(&list.grants[&alice()], &glass, now.parse().unwrap());
+            String::from_utf8(content(&all))
+                .unwrap()
+                .replace(HEADER, "")
+        };
+        assert_eq!(
+            lines("2029-12-31T23:59:59Z"),
+            format!("expiry-time=\"20300101Z\" {B}\nexpiry-time=\"20300101Z\" {A}\n")
+        );
+        assert_eq!(lines("2030-01-01T00:00:00Z"), format!("restrict {A}\n"));
+    }
+}

@@ -1,0 +1,261 @@
+//! What is wrong with values before they are published, said as a compiler does: file, line, reason.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::model::desired::judge::{self, Rules};
+use crate::model::escape::escaped;
+use crate::model::key::grant::Grant;
+
+/// One value, as it would be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// The file's name, for messages.
+    pub name: String,
+    /// What is in it.
+    pub bytes: Vec<u8>,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Lint {
+    /// Every value that was read.
+    pub files: Vec<Size>,
+    /// Keys that would be taken, each once.
+    pub keys: usize,
+    /// What would not be taken.
+    pub problems: Vec<Remark>,
+    /// What would be taken, and may not be what was meant.
+    pub notes: Vec<Remark>,
+}
+
+/// One value and its size.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Size {
+    /// The file's name, escaped.
+    pub file: String,
+    /// Its size.
+    pub bytes: usize,
+}
+
+/// A place and what there is to say of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remark {
+    /// The file's name, escaped.
+    pub file: String,
+    /// The line, from 1; `None` for the value as a whole.
+    pub line: Option<usize>,
+    /// For a person, escaped.
+    pub reason: String,
+}
+
+/// "Standard: 4 KB", "Advanced: 8 KB" (Systems Manager guide, parameter tiers).
+const STANDARD: usize = 4 << 10;
+const ADVANCED: usize = 8 << 10;
+
+/// Judges `drafts` as the values of one account. `now` tells which keys have expired.
+pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
+    let texts: Vec<_> = drafts
+        .iter()
+        .map(|draft| (draft.name.as_str(), String::from_utf8_lossy(&draft.bytes)))
+        .collect();
+    let judged = judge::judge_drafts(texts.iter().map(|(name, text)| (*name, &**text)), rules);
+    let mut lint = Lint {
+        keys: judged.grants.len(),
+        ..Lint::default()
+    };
+    for rejected in &judged.rejected {
+        let line = Some(rejected.line).filter(|line| *line > 0);
+        lint.problems
+            .push(remark(&rejected.parameter, line, rejected.reason.clone()));
+    }
+    for draft in drafts {
+        let size = draft.bytes.len();
+        lint.files.push(Size {
+            file: escaped(&draft.name),
+            bytes: size,
+        });
+        if let Some(problem) = too_large(size) {
+            lint.problems.push(remark(&draft.name, None, problem));
+        } else if size > STANDARD {
+            let text = format!(
+                "{size} bytes, more than the 4 KB of a standard parameter: publish it with `--tier Advanced`"
+            );
+            lint.notes.push(remark(&draft.name, None, text));
+        }
+        if let Err(error) = std::str::from_utf8(&draft.bytes) {
+            let line = draft.bytes[..error.valid_up_to()]
+                .split(|b| *b == b'\n')
+                .count();
+            let text = "not UTF-8 here, which Parameter Store does not take";
+            lint.notes
+                .push(remark(&draft.name, Some(line), text.to_owned()));
+        }
+    }
+    for name in &judged.tombstones {
+        let text = "holds only comments: leaves its account without keys, unless another value gives it some";
+        lint.notes.push(remark(name, None, text.to_owned()));
+    }
+    let kept: HashMap<&str, &Grant> = judged
+        .grants
+        .iter()
+        .map(|g| (g.fingerprint.as_str(), g))
+        .collect();
+    for line in &judged.lines {
+        let at = Some(line.parameter_line);
+        match kept.get(line.fingerprint.as_str()) {
+            Some(first)
+                if (&first.parameter, first.parameter_line)
+                    != (&line.parameter, line.parameter_line) =>
+            {
+                let text = format!(
+                    "the same key as in line {} of `{}`",
+                    first.parameter_line,
+                    escaped(&first.parameter)
+                );
+                lint.notes.push(remark(&line.parameter, at, text));
+            }
+            Some(_) if !line.is_good_at(now) => {
+                lint.notes.push(remark(
+                    &line.parameter,
+                    at,
+                    "its expiry-time is over, so it lets nobody in".to_owned(),
+                ));
+            }
+            _ => {}
+        }
+    }
+    let order: HashMap<String, usize> = drafts
+        .iter()
+        .enumerate()
+        .map(|(at, draft)| (escaped(&draft.name), at))
+        .collect();
+    for remarks in [&mut lint.problems, &mut lint.notes] {
+        remarks.sort_by_key(|remark| (order.get(&remark.file).copied(), remark.line));
+    }
+    lint
+}
+
+fn too_large(size: usize) -> Option<String> {
+    (size > ADVANCED).then(|| {
+        format!(
+            "{size} bytes, more than the 8 KB that even an advanced parameter holds: split it into several"
+        )
+    })
+}
+
+fn remark(file: &str, line: Option<usize>, reason: String) -> Remark {
+    Remark {
+        file: escaped(file),
+        line,
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::model::key::policy::Policy;
+
+    const A: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+
+    /// Each of `expected` is `file:line reason`, with `0` for a whole file; problems first.
+    fn check(drafts: &[(&str, String)], keys: usize, problems: &[&str], notes: &[&str]) {
+        let drafts: Vec<_> = drafts
+            .iter()
+            .map(|(name, text)| Draft {
+                name: (*name).to_owned(),
+                bytes: text.clone().into_bytes(),
+            })
+            .collect();
+        let rules = Rules {
+            policy: &Policy::default(),
+            zone: &TimeZone::UTC,
+            openssh: None,
+        };
+        let lint = lint(&drafts, rules, Timestamp::UNIX_EPOCH);
+        assert_eq!(lint.keys, keys, "{lint:?}");
+        for (found, expected) in [(&lint.problems, problems), (&lint.notes, notes)] {
+            assert_eq!(found.len(), expected.len(), "{found:?}");
+            for (found, expected) in found.iter().zip(expected) {
+                let shown = format!(
+                    "{}:{} {}",
+                    found.file,
+                    found.line.unwrap_or(0),
+                    found.reason
+                );
+                assert!(shown.starts_with(expected), "{shown}");
+            }
+        }
+    }
+
+    #[test]
+    fn sizes_are_those_of_the_two_tiers() {
+        let of = |size: usize| format!("{A} {}\n", "x".repeat(size - A.len() - 2));
+        check(&[("a", of(4096))], 1, &[], &[]);
+        check(
+            &[("a", of(4097))],
+            1,
+            &[],
+            &["a:0 4097 bytes, more than the 4 KB"],
+        );
+        check(&[("a", of(8192))], 1, &[], &["a:0 8192 bytes"]);
+        check(
+            &[("a", of(8193))],
+            1,
+            &["a:0 8193 bytes, more than the 8 KB"],
+            &[],
+        );
+    }
+
+    #[test]
+    fn a_key_counts_once() {
+        check(
+            &[("a", format!("{A} x\n{A} y"))],
+            1,
+            &[],
+            &["a:2 the same key as in line 1 of `a`"],
+        );
+        check(
+            &[("b", A.to_owned()), ("a", A.to_owned())],
+            1,
+            &[],
+            &["b:1 the same key as in line 1 of `a`"],
+        );
+        let options = format!("restrict {A}");
+        check(
+            &[("a", A.to_owned()), ("b", options)],
+            0,
+            &["a:1 the same key (SHA256:", "b:1 the same key"],
+            &[],
+        );
+        check(
+            &[("a", format!("expiry-time=\"19690101Z\" {A}"))],
+            0,
+            &["a:1 the value of `expiry-time`"],
+            &[],
+        );
+    }
+
+    #[test]
+    fn names_are_escaped_and_keep_their_order() {
+        let bad = "nonsense".to_owned();
+        check(
+            &[("z", bad.clone()), ("a\u{1b}[2J", bad)],
+            0,
+            &["z:1 not an", "a\\u{1b}[2J:1 not an"],
+            &[],
+        );
+        check(
+            &[("a", String::new()), ("b", "# gone".to_owned())],
+            0,
+            &["a:0 the value is empty"],
+            &["b:0 holds only comments"],
+        );
+    }
+}

@@ -1,0 +1,6 @@
+//! Which keys are in force.
+
+pub mod guard;
+pub mod in_force;
+pub mod judge;
+pub mod lint;

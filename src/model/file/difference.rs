@@ -1,0 +1,300 @@
+//! Desired and observed, compared: what differs, and so what to do. Doing it is `host/keyfile`'s.
+
+use crate::model::file::wanted::{Found, Kind, Wanted};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::config::tables::Mode;
+use crate::model::escape::escaped;
+use crate::model::key::lenient::{FoundKey, FoundKeys, unclear};
+
+/// One way in which the file is not what it is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// There is no file.
+    Missing,
+    /// It is no regular file.
+    Kind(Kind),
+    /// It holds a key that it is not to hold.
+    Added(KeyName),
+    /// It lacks a key.
+    Removed(KeyName),
+    /// A key has other options or another comment, or stands twice.
+    Altered(KeyName),
+    /// Its bytes differ, its keys do not.
+    Bytes,
+    /// So many of its lines are no keys that this program understands; sshd may.
+    Unclear(usize),
+    /// It cannot be read, or is far too large.
+    Unreadable,
+    /// Owner and group.
+    Owner(u32, u32),
+    /// Permission bits.
+    Mode(u32),
+    /// It has another name elsewhere.
+    Links(u64),
+    /// It has an access control list.
+    AccessList,
+    /// A flag kept this from being replaced.
+    Locked(Lock),
+    /// The directory of the file has these permission bits, which let others write.
+    DirectoryMode(u32),
+    /// sshd reads this one besides.
+    OtherFile(OtherFile),
+}
+
+/// Another file in the home that sshd reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherFile {
+    /// Which.
+    pub path: PathBuf,
+    /// A file, or a symbolic link at its name, or something that is no directory of the account on the way to it.
+    pub kind: Kind,
+    /// The keys in it, as far as it could be read.
+    pub keys: Vec<KeyName>,
+    /// Lines that may be keys.
+    pub unclear: usize,
+}
+
+/// What a flag was set on (`chattr(1)`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// The file.
+    File,
+    /// A directory of ours on the way to it.
+    Directory,
+}
+
+/// There is no file, so every key is missing from it.
+fn lacking(why: Difference, wanted: &Wanted) -> Vec<Difference> {
+    let mut all = vec![why];
+    all.extend(
+        compare_keys(&wanted.content, b"")
+            .into_iter()
+            .filter(|d| *d != Difference::Bytes),
+    );
+    all
+}
+
+/// A key, as people know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyName {
+    /// `SHA256:…`.
+    pub fingerprint: String,
+    /// Printable ASCII, no more of it than a person reads.
+    pub comment: String,
+}
+
+/// What to do about the differences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// In sync.
+    Nothing,
+    /// Observe mode: say so.
+    Report,
+    /// Replace the whole file.
+    Replace,
+}
+
+/// The decision for one account.
+pub fn action(mode: Mode, differences: &[Difference]) -> Action {
+    match mode {
+        _ if differences.is_empty() => Action::Nothing,
+        Mode::Observe => Action::Report,
+        Mode::Enforce => Action::Replace,
+    }
+}
+
+/// Everything in which `found` is not what is `wanted`; empty when in sync.
+pub fn differences(wanted: &Wanted, found: &Found) -> Vec<Difference> {
+    let file = match found {
+        Found::Nothing => return lacking(Difference::Missing, wanted),
+        Found::Other(kind) => return lacking(Difference::Kind(*kind), wanted),
+        Found::File(file) => file,
+    };
+    let mut all = match &file.content {
+        None => vec![Difference::Unreadable],
+        Some(content) if *content == wanted.content => Vec::new(),
+        Some(content) => compare_keys(&wanted.content, content),
+    };
+    if (file.uid, file.gid) != (wanted.uid, wanted.gid) {
+        all.push(Difference::Owner(file.uid, file.gid));
+    }
+    if file.mode != wanted.mode {
+        all.push(Difference::Mode(file.mode));
+    }
+    if file.links != 1 {
+        all.push(Difference::Links(file.links));
+    }
+    if file.access_list {
+        all.push(Difference::AccessList);
+    }
+    all
+}
+
+/// The keys of a file, fingerprint to the lines that have it, and how many lines may be keys besides.
+fn keys_of(content: &[u8]) -> (BTreeMap<String, Vec<FoundKey>>, usize) {
+    let mut keys: BTreeMap<String, Vec<FoundKey>> = BTreeMap::new();
+    let found = FoundKeys::read(content);
+    for line in found.keys {
+        keys.entry(line.fingerprint.clone()).or_default().push(line);
+    }
+    (keys, found.unclear)
+}
+
+/// The keys in a file, each once, and how many lines may be keys besides.
+pub fn keys_in(content: &[u8]) -> (Vec<KeyName>, usize) {
+    let (keys, unclear) = keys_of(content);
+    (
+        keys.iter()
+            .map(|(fingerprint, lines)| name(fingerprint, lines))
+            .collect(),
+        unclear,
+    )
+}
+
+fn name(fingerprint: &str, lines: &[FoundKey]) -> KeyName {
+    KeyName {
+        fingerprint: fingerprint.to_owned(),
+        comment: lines.first().map(FoundKey::comment).unwrap_or_default(),
+    }
+}
+
+fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
+    let ((wanted, _), (found, unclear)) = (keys_of(wanted), keys_of(found));
+    let mut all: Vec<Difference> = Vec::new();
+    for (key, lines) in &found {
+        match wanted.get(key) {
+            None => all.push(Difference::Added(name(key, lines))),
+            Some(expected) if expected != lines => all.push(Difference::Altered(name(key, lines))),
+            Some(_) => {}
+        }
+    }
+    let missing = wanted.iter().filter(|(key, _)| !found.contains_key(*key));
+    all.extend(missing.map(|(key, lines)| Difference::Removed(name(key, lines))));
+    if unclear > 0 {
+        all.push(Difference::Unclear(unclear));
+    }
+    if all.is_empty() {
+        all.push(Difference::Bytes);
+    }
+    all
+}
+
+impl fmt::Display for KeyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.fingerprint)
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => write!(f, "deleted"),
+            Self::Kind(kind) => write!(f, "replaced by {kind}"),
+            Self::Added(key) => write!(f, "added {key}"),
+            Self::Removed(key) => write!(f, "removed {key}"),
+            Self::Altered(key) => write!(f, "altered {key}"),
+            Self::Bytes => write!(f, "other bytes, same keys"),
+            Self::Unclear(lines) => write!(f, "{}", unclear(*lines)),
+            Self::Unreadable => write!(f, "cannot be read"),
+            Self::Owner(uid, gid) => write!(f, "owner {uid}:{gid}"),
+            Self::Mode(mode) => write!(f, "mode {mode:04o}"),
+            Self::Links(count) => write!(f, "{count} hard links"),
+            Self::AccessList => write!(f, "access control list"),
+            Self::Locked(Lock::File) => write!(f, "immutable or append-only flag"),
+            Self::Locked(Lock::Directory) => {
+                write!(f, "immutable or append-only flag on the directory")
+            }
+            Self::DirectoryMode(mode) => write!(f, "directory mode {mode:04o}"),
+            Self::OtherFile(other) => write!(f, "other file {other}"),
+        }
+    }
+}
+
+impl fmt::Display for OtherFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SHOWN: usize = 5;
+        write!(f, "`{}`", escaped(&self.path.to_string_lossy()))?;
+        if self.kind != Kind::File {
+            write!(f, " by {}", self.kind)?;
+        }
+        for (number, key) in self.keys.iter().take(SHOWN).enumerate() {
+            write!(f, "{} {key}", if number == 0 { " with" } else { "," })?;
+        }
+        match self.keys.len().saturating_sub(SHOWN) {
+            0 => {}
+            more => write!(f, " and {more} more")?,
+        }
+        match self.unclear {
+            0 => Ok(()),
+            lines => write!(
+                f,
+                "{} {}",
+                if self.keys.is_empty() {
+                    " with"
+                } else {
+                    " and"
+                },
+                unclear(lines)
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    const OTHER: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIaDx5TTkaWJ8Qra3i8J59dHlibub2Qiv69l7JVqY6ql";
+
+    #[test]
+    fn a_key_that_sshd_takes_is_named_however_it_is_spelled() {
+        let wanted = format!("# header\nno-pty {KEY} alice\n");
+        let check = |found: &str, expected: &[&str]| {
+            let said: Vec<_> = compare_keys(wanted.as_bytes(), found.as_bytes())
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            let said: Vec<_> = said
+                .iter()
+                .map(|said| said.split(" SHA256").next().unwrap())
+                .collect();
+            assert_eq!(said, expected, "{found:?}");
+        };
+        check(&format!("{wanted}{OTHER}\0\n"), &["added"]);
+        check(
+            &format!("{wanted}no-pty,no-pty {OTHER} mallory\n"),
+            &["added"],
+        );
+        check(
+            &format!("\tNO-PTY {KEY} alice\0\n"),
+            &["other bytes, same keys"],
+        );
+        check(&format!("no-pty, {KEY} alice\n"), &["altered"]);
+        check(
+            &format!("{wanted}hello\n"),
+            &["1 line that is not understood"],
+        );
+        check(
+            &format!("{OTHER}\na\nb\n"),
+            &["added", "removed", "2 lines that are not understood"],
+        );
+        // No comment is so long that a change in it goes unseen.
+        let long = |end: &str| format!("{KEY} {}{end}\n", "a".repeat(1000));
+        let differences = compare_keys(long("b").as_bytes(), long("c").as_bytes());
+        let [Difference::Altered(name)] = differences.as_slice() else {
+            panic!("{differences:?}")
+        };
+        assert!(
+            name.comment.len() <= 200 && name.comment.ends_with("aaa..."),
+            "{name:?}"
+        );
+    }
+}

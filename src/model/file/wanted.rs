@@ -1,0 +1,95 @@
+//! What a file is to be, and what can stand in its place.
+
+use std::fmt;
+
+use crate::model::key::grant::Grant;
+
+/// What a managed file is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Every byte.
+    pub content: Vec<u8>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// What stands at the file's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Nothing, or not even its directory.
+    Nothing,
+    /// A regular file.
+    File(FoundFile),
+    /// Something else.
+    Other(Kind),
+}
+
+/// A regular file, as `fstat` and a bounded read show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundFile {
+    /// Its bytes; `None` when it cannot be read or is too large to be ours.
+    pub content: Option<Vec<u8>>,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Names it has.
+    pub links: u64,
+    /// It has an access control list, which says more than its mode does.
+    pub access_list: bool,
+}
+
+/// What can stand in a file's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Directory,
+    /// A directory of another uid.
+    DirectoryOf(u32),
+    /// A symbolic link.
+    Symlink,
+    /// A named pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A block or character device.
+    Device,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::DirectoryOf(uid) => return write!(f, "a directory of uid {uid}"),
+            Self::File => "a file",
+            Self::Directory => "a directory",
+            Self::Symlink => "a symbolic link",
+            Self::Fifo => "a FIFO",
+            Self::Socket => "a socket",
+            Self::Device => "a device",
+        })
+    }
+}
+
+/// The bytes of a managed file.
+pub fn content(grants: &[&Grant]) -> Vec<u8> {
+    let mut bytes = HEADER.as_bytes().to_vec();
+    for grant in grants {
+        bytes.extend_from_slice(grant.line.as_bytes());
+        bytes.push(b'\n');
+    }
+    bytes
+}
+
+/// First lines of a managed file. No time and no version: the same list always gives the same bytes.
+pub const HEADER: &str = "\
+# Managed by authorized-keys-agent. Any other change to this file is undone at once.
+# Change the approved list instead; `agent status` says where each key comes from.
+";

@@ -1,0 +1,354 @@
+//! Records of the Linux audit log, as `ausearch --format raw` prints them, and which of them made a change.
+//!
+//! `type=NAME msg=audit(SECONDS.MILLIS:SERIAL): key=value …` is one record; all records of one system call have the same
+//! serial number. A value that the process chose is in quotes, or in hexadecimal if it has a blank, a quote or a
+//! control character (`audit_log_untrustedstring` in the kernel's `kernel/audit.c`).
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use jiff::{SignedDuration, Timestamp};
+
+use crate::model::past::incident::Who;
+
+/// Device, as `stat(2)` numbers it, and inode number. Where a file system gives its parts devices of their own, such as
+/// btrfs, the audit log has another one, and only the path tells.
+pub type Inode = (u64, u64);
+
+/// What is looked for.
+#[derive(Clone, Debug)]
+pub struct Sought {
+    /// The file that was changed.
+    pub file: PathBuf,
+    /// The inode that stood there, where there was one.
+    pub inode: Option<Inode>,
+    /// Inode number of its directory. This process names what it changes by descriptor, so that its calls have no path.
+    pub directory: Option<u64>,
+    /// When it was changed, as far as is known.
+    pub changed_at: Option<Timestamp>,
+    /// When the change was undone.
+    pub undone_at: Timestamp,
+    /// This process; it is not who is looked for.
+    pub own_pid: u32,
+}
+
+/// File systems stamp with the time of the last tick, at most 10 ms ago (`CONFIG_HZ=100`), audit with its own.
+const TICK: SignedDuration = SignedDuration::from_millis(20);
+
+/// One system call.
+#[derive(Default)]
+struct Call {
+    at: Option<Timestamp>,
+    who: Option<Who>,
+    cwd: PathBuf,
+    items: Vec<Item>,
+}
+
+/// One thing that a call worked on.
+struct Item {
+    path: PathBuf,
+    device: Option<u64>,
+    inode: Option<u64>,
+    is_parent: bool,
+}
+
+/// The last call in `records` that may have made the change: it succeeded, touched the file, its directory or its inode,
+/// and came before the change was complete. What had stood there before this process put the right file in its place
+/// is gone by then, so who did that is not it; only what is still open can be written to later.
+pub fn find(records: &str, sought: &Sought) -> Option<Who> {
+    let mut calls: BTreeMap<(Timestamp, u64), Call> = BTreeMap::new();
+    for line in records.lines() {
+        if let Some((kind, at, serial, fields)) = record(line) {
+            let call = calls.entry((at, serial)).or_default();
+            call.at = Some(at);
+            call.take(kind, &fields);
+        }
+    }
+    // What was opened before the change time, and written to a moment later, has the time of its opening.
+    let end = sought
+        .changed_at
+        .map_or(sought.undone_at, |at| at.min(sought.undone_at));
+    let end = end.checked_add(TICK).unwrap_or(end);
+    // The log has milliseconds; a repair of this very change comes after it.
+    let repaired_before = |at: Timestamp| {
+        sought
+            .changed_at
+            .is_some_and(|changed| at.as_millisecond() < changed.as_millisecond())
+    };
+    let mut undone = false;
+    for call in calls.values().rev() {
+        let (Some(at), Some(who)) = (call.at.filter(|at| *at <= end), &call.who) else {
+            continue;
+        };
+        if who.pid == sought.own_pid {
+            // By its number alone: to name nobody is better than to name the wrong one.
+            let is_here = |item: &Item| item.inode.is_some() && item.inode == sought.directory;
+            undone |=
+                repaired_before(at) && (call.touches(sought) || call.items.iter().any(is_here));
+        } else if call.has(sought.inode) || (!undone && call.touches(sought)) {
+            return Some(who.clone());
+        }
+    }
+    None
+}
+
+impl Call {
+    fn take(&mut self, kind: &str, fields: &BTreeMap<&str, &str>) {
+        let get = |name: &str| fields.get(name).copied();
+        let number = |name: &str| get(name).and_then(|value| value.parse::<u32>().ok());
+        match kind {
+            "SYSCALL" if get("success") == Some("yes") => {
+                let (Some(uid), Some(pid), Some(at)) = (number("uid"), number("pid"), self.at)
+                else {
+                    return;
+                };
+                self.who = Some(Who {
+                    // (unsigned) -1: never logged in
+                    auid: number("auid").filter(|auid| *auid != u32::MAX),
+                    uid,
+                    pid,
+                    exe: text(get("exe").unwrap_or_default()),
+                    comm: text(get("comm").unwrap_or_default()),
+                    at,
+                });
+            }
+            "CWD" => self.cwd = text(get("cwd").unwrap_or_default()).into(),
+            "PATH" => {
+                let name = text(get("name").unwrap_or_default());
+                let inode = get("inode").and_then(|inode| inode.parse().ok());
+                let device = get("dev").and_then(device);
+                let is_parent = get("nametype") == Some("PARENT");
+                self.items.push(Item {
+                    path: name.into(),
+                    device,
+                    inode,
+                    is_parent,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn has(&self, inode: Option<Inode>) -> bool {
+        inode.is_some()
+            && self
+                .items
+                .iter()
+                .any(|item| item.device.zip(item.inode) == inode)
+    }
+
+    fn touches(&self, sought: &Sought) -> bool {
+        let directory = sought.file.parent().unwrap_or(Path::new("/"));
+        self.has(sought.inode)
+            || self.items.iter().any(|item| {
+                let path = tidy(&self.cwd.join(&item.path));
+                // The directory is an item of each call that makes or removes a name in it, whichever name.
+                path == sought.file || (path == directory && !item.is_parent)
+            })
+    }
+}
+
+/// `major:minor`, hexadecimal, as the C library makes one number of them (`gnu_dev_makedev`).
+fn device(text: &str) -> Option<u64> {
+    let (major, minor) = text.split_once(':')?;
+    let number = |text| u32::from_str_radix(text, 16).ok().map(u64::from);
+    let (major, minor) = (number(major)?, number(minor)?);
+    Some((major & !0xfff) << 32 | (major & 0xfff) << 8 | (minor & !0xff) << 12 | minor & 0xff)
+}
+
+/// A path without `.` and `..`, by its text alone.
+fn tidy(path: &Path) -> PathBuf {
+    let mut tidy = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(tidy.pop()),
+            Component::CurDir => {}
+            part => tidy.push(part),
+        }
+    }
+    tidy
+}
+
+/// The parts of one record.
+fn record(line: &str) -> Option<(&str, Timestamp, u64, BTreeMap<&str, &str>)> {
+    // The names of uids and system calls that `auditd` adds for people stand after a separator.
+    let line = line.split('\u{1d}').next().unwrap_or_default();
+    // With `name_format` set, `node=… ` stands before.
+    let (_, rest) = line.split_once("type=")?;
+    let (kind, rest) = rest.split_once(' ')?;
+    let (stamp, rest) = rest.strip_prefix("msg=audit(")?.split_once(')')?;
+    let (time, serial) = stamp.split_once(':')?;
+    let (seconds, millis) = time.split_once('.')?;
+    let at = Timestamp::new(
+        seconds.parse().ok()?,
+        millis.parse::<i32>().ok()?.checked_mul(1_000_000)?,
+    )
+    .ok()?;
+    let words = rest.trim_start_matches(':').split_ascii_whitespace();
+    Some((
+        kind,
+        at,
+        serial.parse().ok()?,
+        words.filter_map(|word| word.split_once('=')).collect(),
+    ))
+}
+
+/// A value that the process chose.
+fn text(value: &str) -> String {
+    if let Some(quoted) = value.strip_prefix('"') {
+        return quoted.trim_end_matches('"').to_owned();
+    }
+    let digit = |b: u8| {
+        char::from(b)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
+    let bytes: Option<Vec<u8>> = value
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| match *pair {
+            [high, low] => Some(digit(high)? << 4 | digit(low)?),
+            _ => None,
+        })
+        .collect();
+    // `(null)` is no hexadecimal and no text.
+    bytes
+        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RECORDS: &str = concat!(
+        "type=SYSCALL msg=audit(1800000000.100:41): arch=c000003e syscall=257 success=yes exit=3 a0=ffffff9c a1=55 a2=441 a3=1b6 items=2 ppid=10 pid=11 auid=1000 uid=0 gid=0 euid=0 suid=0 fsuid=0 egid=0 sgid=0 fsgid=0 tty=pts0 ses=3 comm=\"tee\" exe=\"/usr/bin/tee\" subj=unconfined key=\"authorized_keys\"\u{1d}ARCH=x86_64 SYSCALL=openat AUID=\"alice\" UID=\"root\"\n",
+        "type=CWD msg=audit(1800000000.100:41): cwd=\"/home/alice\"\n",
+        "type=PATH msg=audit(1800000000.100:41): item=0 name=\".ssh/\" inode=70 dev=fd:01 mode=040700 ouid=1000 ogid=1000 rdev=00:00 nametype=PARENT\n",
+        "type=PATH msg=audit(1800000000.100:41): item=1 name=\".ssh/authorized_keys\" inode=71 dev=fd:01 mode=0100600 ouid=1000 ogid=1000 rdev=00:00 nametype=NORMAL\n",
+        "type=PROCTITLE msg=audit(1800000000.100:41): proctitle=746565\n",
+        "type=SYSCALL msg=audit(1800000000.110:40): arch=c000003e syscall=257 success=yes exit=3 items=2 pid=10 auid=1000 uid=1000 comm=\"ssh\" exe=\"/usr/bin/ssh\" key=\"authorized_keys\"\n",
+        "type=CWD msg=audit(1800000000.110:40): cwd=\"/home/alice/.ssh\"\n",
+        "type=PATH msg=audit(1800000000.110:40): item=0 name=\"/home/alice/.ssh/\" inode=70 dev=fd:01 nametype=PARENT\n",
+        "type=PATH msg=audit(1800000000.110:40): item=1 name=\"known_hosts\" inode=72 dev=fd:01 nametype=CREATE\n",
+        "----\n",
+        "type=SYSCALL msg=audit(1800000000.140:42): arch=c000003e syscall=82 success=yes exit=0 items=4 ppid=1 pid=99 auid=4294967295 uid=0 gid=0 comm=\"agent\" exe=\"/usr/bin/authorized-keys-agent\" key=\"authorized_keys\"\n",
+        "type=CWD msg=audit(1800000000.140:42): cwd=\"/\"\n",
+        "type=PATH msg=audit(1800000000.140:42): item=0 name=\"/\" inode=70 dev=fd:01 nametype=PARENT\n",
+        "node=web1 type=SYSCALL msg=audit(1800000001.000:43): syscall=263 success=yes items=2 pid=12 auid=4294967295 uid=1001 comm=6120622F63 exe=2F7573722F62696E2F6D79207064 key=\"authorized_keys\"\n",
+        "node=web1 type=CWD msg=audit(1800000001.000:43): cwd=\"/home/bob/.ssh\"\n",
+        "node=web1 type=PATH msg=audit(1800000001.000:43): item=0 name=\"../.ssh/authorized_keys\" inode=81 nametype=DELETE\n",
+        "type=SYSCALL msg=audit(1800000001.500:44): syscall=257 success=no exit=-13 items=1 pid=13 auid=1003 uid=1003 comm=\"sh\" exe=\"/usr/bin/dash\"\n",
+        "type=PATH msg=audit(1800000001.500:44): item=0 name=\"/home/bob/.ssh/authorized_keys\" inode=81 nametype=NORMAL\n",
+        "type=SYSCALL msg=audit(broken): pid=\ntype=\n\u{0}\n",
+    );
+
+    /// `fd:01`.
+    const DISK: u64 = 0xfd01;
+
+    fn find(file: &str, inode: Option<u64>, changed: Option<i64>, undone: i64) -> Option<Who> {
+        find_on(DISK, file, inode, changed, undone)
+    }
+
+    fn find_on(
+        disk: u64,
+        file: &str,
+        inode: Option<u64>,
+        changed: Option<i64>,
+        undone: i64,
+    ) -> Option<Who> {
+        let at = |millis| Timestamp::from_millisecond(1_800_000_000_000 + millis).unwrap();
+        super::find(
+            RECORDS,
+            &Sought {
+                file: file.into(),
+                inode: inode.map(|inode| (disk, inode)),
+                directory: Some(70),
+                changed_at: changed.map(at),
+                undone_at: at(undone),
+                own_pid: 99,
+            },
+        )
+    }
+
+    #[test]
+    fn the_call_that_made_the_change_is_found() {
+        let alice = find("/home/alice/.ssh/authorized_keys", Some(71), Some(95), 110).unwrap();
+        assert_eq!(
+            (alice.auid, alice.uid, alice.pid, alice.exe.as_str()),
+            (Some(1000), 0, 11, "/usr/bin/tee")
+        );
+        assert_eq!(
+            alice.at,
+            Timestamp::from_millisecond(1_800_000_000_100).unwrap()
+        );
+        let bob = find("/home/bob/.ssh/authorized_keys", None, None, 2000).unwrap();
+        assert_eq!(
+            (bob.auid, bob.pid, bob.exe.as_str()),
+            (None, 12, "/usr/bin/my pd")
+        );
+        assert_eq!(bob.comm, "a b/c", "and not the call that failed");
+    }
+
+    #[test]
+    fn nobody_is_named_for_what_another_call_did() {
+        assert_eq!(
+            find("/home/alice/.ssh/authorized_keys", Some(71), Some(20), 30),
+            None,
+            "it came later"
+        );
+        assert_eq!(
+            find("/home/carol/.ssh/authorized_keys", Some(9), None, 5000),
+            None,
+            "another file"
+        );
+        let file = "/home/alice/.ssh/authorized_keys";
+        assert_eq!(
+            find(file, Some(71), Some(100), 200).unwrap().pid,
+            11,
+            "its own repair does not hide it"
+        );
+        assert_eq!(
+            find(file, None, Some(2000), 3000),
+            None,
+            "what was done before had been undone"
+        );
+        assert_eq!(find(file, Some(5), Some(2000), 3000), None);
+        let open = find(file, Some(71), Some(2000), 3000).unwrap();
+        assert_eq!(
+            open.pid, 11,
+            "a file that was opened before the repair, and moved there after it"
+        );
+        assert_eq!(find("/home/carol/x", Some(71), None, 3000).unwrap().pid, 11);
+        assert_eq!(
+            find_on(0xfd02, "/home/carol/x", Some(71), None, 3000),
+            None,
+            "another disk"
+        );
+        assert_eq!(
+            super::find(
+                "",
+                &Sought {
+                    file: "/".into(),
+                    inode: None,
+                    directory: None,
+                    changed_at: None,
+                    undone_at: Timestamp::UNIX_EPOCH,
+                    own_pid: 1
+                }
+            ),
+            None
+        );
+    }
+
+    #[test]
+    fn a_device_is_numbered_as_stat_has_it() {
+        let check =
+            |text: &str, expected: Option<u64>| assert_eq!(device(text), expected, "{text}");
+        check("fd:01", Some(0xfd01));
+        check("00:2f", Some(0x2f));
+        check("103:12345", Some(0x1231_0345));
+        check("none", None);
+        check("fd:x", None);
+    }
+}

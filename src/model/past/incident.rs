@@ -1,0 +1,537 @@
+//! One change to a managed file that somebody else made: what it was, how long it stood, how it was undone.
+//!
+//! Schema 1: fields may be added, none changes its meaning.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::account::AccountName;
+use crate::model::file::difference::{Difference, KeyName, Lock, OtherFile};
+use crate::model::file::wanted::{Kind, Wanted};
+
+/// The version of this schema.
+pub const SCHEMA: u32 = 1;
+
+/// One incident.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// Its name, in order of time; also that of its files.
+    pub id: String,
+    /// When it was undone for the first time, or seen where nothing is written.
+    pub at: Timestamp,
+    /// When it was undone for the last time, where it came again.
+    pub last_at: Timestamp,
+    /// Whose file.
+    pub account: AccountName,
+    /// Which file.
+    pub file: String,
+    /// What had been changed.
+    pub changes: Vec<Change>,
+    /// Changes that are left out above.
+    pub more_changes: usize,
+    /// How long it stood at least, the longest time of several; `None` where that cannot be told.
+    pub stood_milliseconds: Option<u64>,
+    /// Where that comes from.
+    pub stood_since: Option<Since>,
+    /// How it was undone.
+    pub undone: Undone,
+    /// What stood in the file.
+    pub evidence: Option<Evidence>,
+    /// Who made the change, where the audit log knows.
+    pub who: Option<Who>,
+    /// How often the very same change came again, each time within a minute of the last.
+    pub repeated: u64,
+    /// Further changes of this account in the same minute, each another one, of which nothing else is kept.
+    pub uncounted: u64,
+}
+
+/// One way in which the file was not as it is to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "kebab-case")]
+pub enum Change {
+    /// There was no file.
+    Deleted,
+    /// It was no regular file.
+    Kind {
+        /// What it was.
+        to: String,
+    },
+    /// It held a key that it was not to hold.
+    Added {
+        /// `SHA256:…`.
+        fingerprint: String,
+        /// Printable ASCII.
+        comment: String,
+    },
+    /// It lacked a key.
+    Removed {
+        /// `SHA256:…`.
+        fingerprint: String,
+        /// Printable ASCII.
+        comment: String,
+    },
+    /// A key had other options or another comment, or stood twice.
+    Altered {
+        /// `SHA256:…`.
+        fingerprint: String,
+        /// As it stood there, printable ASCII.
+        comment: String,
+    },
+    /// Its bytes differed, its keys did not.
+    Bytes,
+    /// Lines of it were no keys that this program understands; sshd may.
+    Unclear {
+        /// How many.
+        lines: usize,
+    },
+    /// It could not be read, or was far too large.
+    Unreadable,
+    /// Owner and group.
+    Owner {
+        /// `uid:gid` as it is to be.
+        from: String,
+        /// `uid:gid` as it was.
+        to: String,
+    },
+    /// Permission bits.
+    Mode {
+        /// Octal, as it is to be.
+        from: String,
+        /// Octal, as it was.
+        to: String,
+    },
+    /// It had other names.
+    Links {
+        /// How many in all.
+        count: u64,
+    },
+    /// It had an access control list, which says more than its mode does.
+    AccessList,
+    /// An immutable or append-only flag kept it from being replaced.
+    Locked {
+        /// `file` or `directory`.
+        on: String,
+    },
+    /// It was another file that sshd reads.
+    OtherFile {
+        /// What took its name: `file`, `symbolic link`.
+        kind: String,
+        /// The keys in it.
+        keys: Vec<OtherKey>,
+        /// Keys that are left out above.
+        more: usize,
+        /// Lines that may be keys.
+        #[serde(default)]
+        unclear: usize,
+    },
+    /// Its directory let others write, or kept its owner out.
+    DirectoryMode {
+        /// Octal.
+        to: String,
+    },
+}
+
+/// A key in another file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OtherKey {
+    /// `SHA256:…`.
+    pub fingerprint: String,
+    /// Printable ASCII.
+    pub comment: String,
+}
+
+/// Where the beginning of an incident is read from. The kernel sets both, and nobody can set them back
+/// (`inode(7)`, `st_ctime`); another change, by the same hand or not, sets them anew, so a change may have stood longer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Since {
+    /// The change time of what stood at the file's name.
+    File,
+    /// The change time of the directory: something was deleted from it, or it is what was changed.
+    Directory,
+    /// The agent saw it then and could not undo it yet.
+    Seen,
+}
+
+/// How an incident ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Undone {
+    /// The whole file was replaced by the right one.
+    Replaced,
+    /// The other file was taken away.
+    Removed,
+    /// It was not: `mode = "observe"`.
+    SeenOnly,
+}
+
+/// What stood in the file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// `sha256:…` of all of it.
+    pub sha256: String,
+    /// Its length.
+    pub bytes: u64,
+    /// How much of it is kept.
+    pub kept: Kept,
+}
+
+/// How much of a content is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kept {
+    /// All of it.
+    Whole,
+    /// Its beginning.
+    Cut,
+    /// Nothing: too much came at once, or there was no room.
+    No,
+}
+
+/// Who made a change, in the words of `auditd`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Who {
+    /// The uid that logged in, whatever it became since (`sudo`, `su`); `None` for a daemon.
+    pub auid: Option<u32>,
+    /// The real uid at that moment.
+    pub uid: u32,
+    /// Its process.
+    pub pid: u32,
+    /// The program.
+    pub exe: String,
+    /// The name of the thread.
+    pub comm: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Incidents that are kept.
+pub const MOST: usize = 1000;
+
+/// Bytes that are kept of all incidents.
+pub const MOST_BYTES: u64 = 16 << 20;
+
+/// Bytes that are kept of one content.
+pub const MOST_CONTENT: usize = 256 << 10;
+
+/// Which of the kept incidents (id and size) go, so that the rest is within bounds: always the oldest of the account
+/// that has the most, so that an account which makes a great many never costs another one its own.
+pub fn surplus(kept: &[(String, u64)]) -> Vec<String> {
+    let (mut number, mut bytes) = (kept.len(), kept.iter().map(|(_, size)| size).sum::<u64>());
+    if number <= MOST && bytes <= MOST_BYTES {
+        return Vec::new();
+    }
+    let mut accounts: BTreeMap<&str, VecDeque<&(String, u64)>> = BTreeMap::new();
+    let mut sorted: Vec<_> = kept.iter().collect();
+    sorted.sort();
+    for incident in sorted {
+        accounts
+            .entry(Incident::account_of(&incident.0).unwrap_or_default())
+            .or_default()
+            .push_back(incident);
+    }
+    let mut gone = Vec::new();
+    while number > MOST || bytes > MOST_BYTES {
+        let weight = |incidents: &VecDeque<&(String, u64)>| {
+            let count = u64::try_from(incidents.len()).unwrap_or(u64::MAX);
+            if number > MOST {
+                count
+            } else {
+                incidents.iter().map(|(_, size)| size).sum()
+            }
+        };
+        let most = accounts
+            .values_mut()
+            .max_by_key(|incidents| weight(incidents));
+        let Some((id, size)) = most.and_then(VecDeque::pop_front) else {
+            break;
+        };
+        number -= 1;
+        bytes -= size;
+        gone.push(id.clone());
+    }
+    gone
+}
+
+/// Changes of one incident that are kept, and keys of each other file; the account chooses how many there are.
+const CHANGES: usize = 100;
+const KEYS: usize = 50;
+
+/// As many of both are kept of an incident for which there is little room.
+const FEW: usize = 5;
+
+/// What is added to an incident when it comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct More {
+    /// The same change came again so often.
+    pub repeated: u64,
+    /// Others came so often.
+    pub uncounted: u64,
+    /// The last time.
+    pub at: Timestamp,
+    /// The longest that one of them stood.
+    pub stood_milliseconds: Option<u64>,
+}
+
+impl More {
+    /// Both.
+    pub fn add(&mut self, more: Self) {
+        self.repeated += more.repeated;
+        self.uncounted += more.uncounted;
+        self.at = self.at.max(more.at);
+        self.stood_milliseconds = self.stood_milliseconds.max(more.stood_milliseconds);
+    }
+}
+
+impl Incident {
+    /// It came again.
+    pub fn add(&mut self, more: More) {
+        self.repeated += more.repeated;
+        self.uncounted += more.uncounted;
+        self.last_at = self.last_at.max(more.at);
+        if more.repeated > 0 {
+            self.stood_milliseconds = self.stood_milliseconds.max(more.stood_milliseconds);
+        }
+    }
+
+    /// There was no room for its content.
+    pub fn lose_content(&mut self) {
+        if let Some(evidence) = &mut self.evidence {
+            evidence.kept = Kept::No;
+        }
+    }
+
+    /// There is little room for it: the first changes say what it was.
+    pub fn shorten(&mut self) {
+        self.more_changes += self.changes.len().saturating_sub(FEW);
+        self.changes.truncate(FEW);
+        for change in &mut self.changes {
+            if let Change::OtherFile { keys, more, .. } = change {
+                *more += keys.len().saturating_sub(FEW);
+                keys.truncate(FEW);
+            }
+        }
+    }
+
+    /// The changes that `differences` to `wanted` are, and how many more there are.
+    pub fn changes(differences: &[Difference], wanted: &Wanted) -> (Vec<Change>, usize) {
+        let changes = differences
+            .iter()
+            .take(CHANGES)
+            .map(|difference| Change::of(difference, wanted));
+        (changes.collect(), differences.len().saturating_sub(CHANGES))
+    }
+
+    /// The id of what an account's file was at `at`: sorted by name, incidents are in order of time.
+    pub fn name(account: &AccountName, at: Timestamp) -> String {
+        format!("{}-{account}", at.strftime("%Y%m%dT%H%M%S.%6fZ"))
+    }
+
+    /// The account of an id.
+    pub fn account_of(id: &str) -> Option<&str> {
+        id.split_once('-').map(|(_, account)| account)
+    }
+}
+
+impl Change {
+    fn of(difference: &Difference, wanted: &Wanted) -> Self {
+        let key = |KeyName {
+                       fingerprint,
+                       comment,
+                   }: &KeyName| (fingerprint.clone(), comment.clone());
+        match difference {
+            Difference::Missing => Self::Deleted,
+            Difference::Kind(kind) => Self::Kind { to: spelled(*kind) },
+            Difference::Added(name) => {
+                let (fingerprint, comment) = key(name);
+                Self::Added {
+                    fingerprint,
+                    comment,
+                }
+            }
+            Difference::Removed(name) => {
+                let (fingerprint, comment) = key(name);
+                Self::Removed {
+                    fingerprint,
+                    comment,
+                }
+            }
+            Difference::Altered(name) => {
+                let (fingerprint, comment) = key(name);
+                Self::Altered {
+                    fingerprint,
+                    comment,
+                }
+            }
+            Difference::Bytes => Self::Bytes,
+            Difference::Unclear(lines) => Self::Unclear { lines: *lines },
+            Difference::Unreadable => Self::Unreadable,
+            Difference::Owner(uid, gid) => Self::Owner {
+                from: format!("{}:{}", wanted.uid, wanted.gid),
+                to: format!("{uid}:{gid}"),
+            },
+            Difference::Mode(mode) => Self::Mode {
+                from: octal(wanted.mode),
+                to: octal(*mode),
+            },
+            Difference::Links(count) => Self::Links { count: *count },
+            Difference::AccessList => Self::AccessList,
+            Difference::Locked(Lock::File) => Self::Locked {
+                on: "file".to_owned(),
+            },
+            Difference::Locked(Lock::Directory) => Self::Locked {
+                on: "directory".to_owned(),
+            },
+            Difference::DirectoryMode(mode) => Self::DirectoryMode { to: octal(*mode) },
+            Difference::OtherFile(OtherFile {
+                kind,
+                keys,
+                unclear,
+                ..
+            }) => Self::OtherFile {
+                kind: spelled(*kind),
+                keys: keys
+                    .iter()
+                    .take(KEYS)
+                    .map(key)
+                    .map(OtherKey::from)
+                    .collect(),
+                more: keys.len().saturating_sub(KEYS),
+                unclear: *unclear,
+            },
+        }
+    }
+}
+
+impl From<(String, String)> for OtherKey {
+    fn from((fingerprint, comment): (String, String)) -> Self {
+        Self {
+            fingerprint,
+            comment,
+        }
+    }
+}
+
+fn octal(mode: u32) -> String {
+    format!("{mode:04o}")
+}
+
+fn spelled(kind: Kind) -> String {
+    match kind {
+        Kind::File => "file",
+        Kind::Directory => "directory",
+        Kind::DirectoryOf(uid) => return format!("directory of uid {uid}"),
+        Kind::Symlink => "symbolic link",
+        Kind::Fifo => "fifo",
+        Kind::Socket => "socket",
+        Kind::Device => "device",
+    }
+    .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_names_its_account_and_sorts_by_time() {
+        let account = AccountName::try_from("web-admin").unwrap();
+        let at = |text: &str| Incident::name(&account, text.parse().unwrap());
+        let (one, other) = (
+            at("2026-11-25T22:11:33.000001Z"),
+            at("2026-11-25T22:11:33.1Z"),
+        );
+        assert_eq!(one, "20261125T221133.000001Z-web-admin");
+        assert!(one < other);
+        assert_eq!(Incident::account_of(&one), Some("web-admin"));
+        assert_eq!(Incident::account_of("noise"), None);
+    }
+
+    #[test]
+    fn the_account_that_has_the_most_gives_first() {
+        let of = |account: &str, count: usize, size: u64| {
+            (0..count)
+                .map(|number| (format!("{number:04}-{account}"), size))
+                .collect::<Vec<_>>()
+        };
+        let check =
+            |kept: &[Vec<(String, u64)>], gone: &[&str]| assert_eq!(surplus(&kept.concat()), gone);
+        check(&[of("alice", 990, 1), of("bob", 10, 1)], &[]);
+        check(
+            &[of("alice", 991, 1), of("bob", 11, 1)],
+            &["0000-alice", "0001-alice"],
+        );
+        check(&[of("alice", 30, 1), of("bob", 16, 1 << 20)], &["0000-bob"]);
+        check(&[of("alice", 3, 9 << 20)], &["0000-alice", "0001-alice"]);
+        check(&[], &[]);
+    }
+
+    #[test]
+    fn what_an_account_chooses_is_bounded() {
+        let name = |number: usize| KeyName {
+            fingerprint: format!("SHA256:{number:043}"),
+            comment: "c".repeat(200),
+        };
+        let other = OtherFile {
+            path: "/home/alice/.ssh/authorized_keys2".into(),
+            kind: Kind::File,
+            keys: (0..10_000).map(name).collect(),
+            unclear: 7,
+        };
+        let mut differences = vec![Difference::OtherFile(other)];
+        differences.extend((0..10_000).map(|number| Difference::Added(name(number))));
+        let wanted = Wanted {
+            content: Vec::new(),
+            uid: 0,
+            gid: 0,
+            mode: 0o600,
+        };
+        let (changes, more_changes) = Incident::changes(&differences, &wanted);
+        let listed = |change: &Change| match change {
+            Change::OtherFile {
+                keys,
+                more,
+                unclear,
+                ..
+            } => (keys.len(), *more, *unclear),
+            _ => (0, 0, 0),
+        };
+        assert_eq!(
+            (changes.len(), more_changes, listed(&changes[0])),
+            (100, 9_901, (50, 9_950, 7))
+        );
+        let id = Incident::name(
+            &AccountName::try_from("alice").unwrap(),
+            Timestamp::UNIX_EPOCH,
+        );
+        let mut incident = Incident {
+            schema: SCHEMA,
+            id,
+            at: Timestamp::UNIX_EPOCH,
+            last_at: Timestamp::UNIX_EPOCH,
+            account: AccountName::try_from("alice").unwrap(),
+            file: String::new(),
+            changes,
+            more_changes,
+            stood_milliseconds: None,
+            stood_since: None,
+            undone: Undone::Replaced,
+            evidence: None,
+            who: None,
+            repeated: 0,
+            uncounted: 0,
+        };
+        assert!(serde_json::to_vec(&incident).unwrap().len() < 64 << 10);
+        incident.shorten();
+        let first = listed(&incident.changes[0]);
+        assert_eq!(
+            (incident.changes.len(), incident.more_changes, first),
+            (5, 9_996, (5, 9_995, 7))
+        );
+        assert!(serde_json::to_vec(&incident).unwrap().len() < 4 << 10);
+    }
+}

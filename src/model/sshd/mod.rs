@@ -1,0 +1,6 @@
+//! What sshd reads and whom it lets in.
+
+pub mod access;
+pub mod doors;
+pub mod effective;
+pub mod invocation;

@@ -1,0 +1,4 @@
+//! What is said of all this.
+
+pub mod preflight;
+pub mod schema;
