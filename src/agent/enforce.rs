@@ -1,477 +1,432 @@
-//! The enforce loop: level-triggered. An event only says "look again"; a pass does the rest.
+//! A pass and its effects: what a pass returns is saved, told and published here and nowhere else.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, Metadata};
-use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
-use jiff::{SignedDuration, Timestamp};
-use serde::{Deserialize, Serialize};
-use tokio::sync::Notify;
+use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::agent::events::chain;
-use crate::agent::pass::{Enforcer, List, Report, Terms, due};
-use crate::agent::start::{Asked, Signals, StartError};
-use crate::agent::work::{AgentWatches, Subject};
-use crate::agent::{Trigger, files};
+use crate::agent::gather::{self, List};
+use crate::agent::incidents::Incidents;
+use crate::agent::pass::{Auditor, Look, Looked, Reconciler};
+use crate::agent::publish::{News, Publisher};
+use crate::agent::sessions::{Answer, Sessions};
+use crate::agent::signals::StartError;
+use crate::agent::wakeups::{AgentWatches, Pending, Trigger, Wake, watch};
+use crate::agent::workers::LookAgain;
+use crate::agent::{events, paths};
 use crate::host::process::{self, Lock};
-use crate::host::service::Service;
-use crate::host::watch::{ANY, Change, Watches};
-use crate::host::{keyfile, store};
-use crate::model::account::AccountName;
-use crate::model::config::tables::{Config, Paths};
+use crate::host::{chain, keyfile, store};
+use crate::model::config::tables::{Config, Mode, Paths};
+use crate::model::desired::guard::Held;
+use crate::model::desired::in_force::InForce;
+use crate::model::file::orders::Whom;
+use crate::model::list::rejected::Rejected;
+use crate::model::session::Session;
+use crate::model::status::assess::{OfEnforcer, rivals};
+use crate::model::status::problem::{Cause, Problem};
+use crate::model::status::schema::{AccountState, Enforcer, Host, Status};
 
 /// Makes this process the enforcer of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
     process::widen_umask();
     store::make_directory(&paths.runtime_dir, 0o755)
         .map_err(|error| StartError::Directory("enforcer", error))?;
-    let lock = process::lock(&files::enforce_lock(paths))
+    let lock = process::lock(&paths::enforce_lock(paths))
         .map_err(|error| StartError::Lock("enforcer", error))?;
     keyfile::drop_supplementary_groups().map_err(|error| StartError::Groups(error.into()))?;
     process::raise_descriptor_limit();
     Ok(lock)
 }
 
-/// One pass over everything, without watching.
-pub async fn once(
-    enforcer: &mut Enforcer,
-    list: List<'_>,
-    accepted: Option<String>,
-    now: Timestamp,
-) -> Report {
-    let terms = Terms {
-        trigger: Trigger::Startup,
-        only: None,
-        list,
-        accepted,
-        watches: None,
-        consults: true,
-        publish: true,
-        alive: &|| (),
-        now,
-    };
-    let report = enforcer.pass(terms, |_| {}).await;
-    while enforcer.is_asking() {
-        let answer = enforcer.session_answer().await;
-        enforcer.take_sessions(answer, now);
-    }
-    report
+/// A reconciler, and everything by which what it returns has an effect.
+pub struct Enforcing {
+    pub reconciler: Reconciler,
+    status: Option<Status>,
+    effects: Effects,
+    pub sessions: Sessions,
 }
 
-/// What changed since the last pass.
-#[derive(Default)]
-struct Pending {
-    changed: Mutex<Changed>,
-    bell: Notify,
+/// What was done last, so that it is not done again.
+struct Effects {
+    host_name: String,
+    incidents: Incidents,
+    publisher: Publisher,
+    enforcer: Enforcer,
+    /// Fingerprint of what `enforced.json` holds.
+    saved: Option<u64>,
+    /// Why it could not be saved.
+    unsaved: Option<String>,
+    config_unusable: Option<String>,
+    nothing_watched: Option<String>,
+    unwatched: u32,
+    /// What was told of the list that is still so.
+    held: Option<Held>,
+    rejected: Vec<Rejected>,
 }
 
-#[derive(Default)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a bell of its own")]
-struct Changed {
-    /// The stored list, or what goes with it.
-    list: bool,
-    accounts: BTreeSet<AccountName>,
-    /// The fetcher has tried again.
-    fetched: bool,
-    /// Events were lost: anything may have changed.
-    lost: bool,
-    /// sshd has answered.
-    sshd: bool,
+/// What a pass came to, for the loop and the commands.
+pub struct Passed {
+    pub looked: Looked,
+    /// When everything must be looked at again: a key expires, or something was left to settle.
+    pub next_look: Option<Timestamp>,
 }
 
-impl Pending {
-    fn add(&self, change: Change<Subject>) {
-        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
-        match change {
-            Change::At(Subject::List) => changed.list = true,
-            Change::At(Subject::Fetched) => changed.fetched = true,
-            Change::At(Subject::Account(name)) => drop(changed.accounts.insert(name)),
-            Change::Everything => changed.lost = true,
-        }
-        self.bell.notify_one();
-    }
-
-    fn sshd_answered(&self) {
-        self.changed
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .sshd = true;
-        self.bell.notify_one();
-    }
-
-    fn take(&self) -> Changed {
-        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
-    }
+/// By whose clock, and through whose watches, a pass goes.
+#[derive(Clone, Copy)]
+pub struct Means<'a> {
+    pub watches: Option<&'a Arc<AgentWatches>>,
+    pub look_again: &'a LookAgain,
+    pub alive: &'a dyn Fn(),
+    pub now: Timestamp,
 }
 
-/// Enforces until SIGTERM or SIGINT. `reread` gives the config again at SIGHUP; `now` is the clock.
-pub async fn run(
-    mut enforcer: Enforcer,
-    service: Service,
-    reread: impl Fn() -> Result<Config, String>,
-    now: impl Fn() -> Timestamp,
-) -> Result<(), StartError> {
-    let mut signals = Signals::listen("enforcer")?;
-    let pending = Arc::new(Pending::default());
-    let told = Arc::clone(&pending);
-    enforcer.when_version_comes(move || told.sshd_answered());
-    let (mut trigger, mut only) = (Trigger::Startup, None::<BTreeSet<AccountName>>);
-    let mut watches: Option<Arc<AgentWatches>> = None;
-    let mut said = String::new();
-    // Accounts whose repair waits, for a rival's sake.
-    let mut waiting: BTreeMap<AccountName, Instant> = BTreeMap::new();
-    let (mut full_check, mut last_full, mut renew) =
-        (Instant::now(), Instant::now(), Instant::now());
-    let mut heartbeat = service.heartbeat();
-    'work: loop {
-        let full = only.is_none();
-        waiting.retain(|name, _| only.as_ref().is_some_and(|only| !only.contains(name)));
-        let mut fresh = None;
-        if full {
-            last_full = Instant::now();
-            full_check = last_full + enforcer.config().verify.every;
-            if watches.is_none() || renew <= last_full {
-                // The old watches, if any, see what happens until the new ones are on.
-                renew = last_full + WATCHES_LAST;
-                fresh = watch(&pending);
-            }
-        }
-        let watching = fresh.as_ref().or(watches.as_ref());
-        let heard = enforcer.hear_sshd(now());
-        if let Some(watches) = watching.filter(|_| full || heard) {
-            watch_inputs(watches, &enforcer);
-        }
-        let working = pass(
-            &mut enforcer,
-            trigger,
-            only,
-            watching,
-            &pending,
-            service,
-            now(),
-        );
-        let (report, stopping) = in_time(working, &mut signals, trigger, service).await;
-        let Some(report) = report else { break };
-        if full {
-            enforcer.relay_fetch();
-            full_check = full_check.min(at(report.next_look, now()));
-        }
-        watches = fresh.or(watches);
-        if report.newly_hanging {
-            // Whatever holds the thread may hold the watcher too: put the others' watches on another one.
-            renew = Instant::now();
-            full_check = full_check.min(last_full + STORM_PAUSE);
-        }
-        tell(service, trigger, &mut said, enforcer.summary());
-        if full {
-            // Now that everything is in force and said to be.
-            let told = Arc::clone(&pending);
-            enforcer.ask_sshd(now(), move || told.sshd_answered());
-        }
-        if stopping {
-            break;
-        }
-        let retry = enforcer.next_retry();
-        // Every arm is cancel-safe: signals and the bell keep what arrives while nobody waits, sleeping keeps
-        // nothing.
-        (trigger, only) = loop {
-            let next = waiting.values().min().copied();
-            let question = enforcer.next_question();
-            break tokio::select! {
-                () = heartbeat.next() => {
-                    service.alive();
-                    continue;
-                }
-                asked = signals.next() => match asked {
-                    Asked::Stop => break 'work,
-                    Asked::Reload => {
-                        service.reloading();
-                        enforcer.reconfigure(reread());
-                        (Trigger::Reload, None)
-                    }
-                },
-                () = pending.bell.notified() => {
-                    let changed = pending.take();
-                    // An account can bring that about on purpose, again and again: the rest of what is known is looked
-                    // at now, everything a moment later.
-                    let soon = changed.lost && last_full.elapsed() < STORM_PAUSE;
-                    if soon {
-                        full_check = full_check.min(last_full + STORM_PAUSE);
-                    }
-                    match after(&mut enforcer, changed, soon, &mut waiting, now()) {
-                        Some(next) => next,
-                        None => continue,
-                    }
-                }
-                () = tokio::time::sleep_until(next.unwrap_or(full_check)), if next.is_some() => {
-                    (Trigger::Drift, Some(due(waiting.iter().map(|(name, at)| (name, *at)))))
-                }
-                () = tokio::time::sleep_until(question.unwrap_or(full_check)), if question.is_some() => {
-                    enforcer.ask_now();
-                    continue;
-                }
-                answer = enforcer.session_answer() => {
-                    enforcer.take_sessions(answer, now());
-                    continue;
-                }
-                () = tokio::time::sleep_until(full_check) => (Trigger::Timer, None),
-                () = tokio::time::sleep_until(retry.unwrap_or(full_check)), if retry.is_some() => {
-                    (Trigger::Timer, Some(enforcer.due_retries()))
-                }
-            };
+impl Enforcing {
+    pub fn new(reconciler: Reconciler, now: Timestamp) -> Self {
+        let effects = Effects {
+            host_name: process::host_name(),
+            incidents: Incidents::new(&paths::incidents(&reconciler.config.paths)),
+            publisher: Publisher::default(),
+            enforcer: Enforcer {
+                pid: std::process::id(),
+                started_at: now,
+                written_at: now,
+                asked_at: None,
+            },
+            saved: None,
+            unsaved: None,
+            config_unusable: None,
+            nothing_watched: None,
+            unwatched: 0,
+            held: None,
+            rejected: Vec::new(),
         };
-    }
-    service.stopping();
-    Ok(())
-}
-
-/// Tells the service manager how things are, when it waits for that or when it is news.
-fn tell(service: Service, trigger: Trigger, said: &mut String, summary: String) {
-    let is_news = *said != summary;
-    *said = summary;
-    if matches!(trigger, Trigger::Startup | Trigger::Reload) {
-        service.ready(said);
-    } else if is_news {
-        service.says(said);
-    }
-}
-
-/// sshd waits for the first pass no longer than this: what hangs by then may hang for ever.
-const READY_WITHIN: Duration = Duration::from_secs(8);
-
-/// A pass that goes on for so long after SIGTERM hangs; what it leaves is swept up at the next start.
-const LAST_WORK: Duration = Duration::from_secs(2);
-
-/// Waits for a pass, but neither keeps a start or a reload waiting for what hangs, nor a stop; gives its report, `None` when it was
-/// left, and whether to stop.
-async fn in_time(
-    working: impl Future<Output = Report>,
-    signals: &mut Signals,
-    trigger: Trigger,
-    service: Service,
-) -> (Option<Report>, bool) {
-    let mut working = std::pin::pin!(working);
-    let mut awaited = matches!(trigger, Trigger::Startup | Trigger::Reload);
-    let ready_at = Instant::now() + READY_WITHIN;
-    let mut stop_at = None;
-    loop {
-        // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
-        tokio::select! {
-            report = &mut working => return (Some(report), stop_at.is_some()),
-            () = signals.stopped(), if stop_at.is_none() => stop_at = Some(Instant::now() + LAST_WORK),
-            () = tokio::time::sleep_until(ready_at), if awaited => {
-                awaited = false;
-                service.ready("the first look at all files is not over yet");
-            }
-            () = tokio::time::sleep_until(stop_at.unwrap_or(ready_at)), if stop_at.is_some() => return (None, true),
+        Self {
+            reconciler,
+            status: None,
+            effects,
+            sessions: Sessions::default(),
         }
     }
-}
 
-/// Why, and for whom, to make a pass after a change, if at all; when events were lost, and all is looked at `soon`, only for
-/// those that are known.
-fn after(
-    enforcer: &mut Enforcer,
-    changed: Changed,
-    soon: bool,
-    waiting: &mut BTreeMap<AccountName, Instant>,
-    now: Timestamp,
-) -> Option<(Trigger, Option<BTreeSet<AccountName>>)> {
-    if changed.fetched || changed.lost {
-        enforcer.relay_fetch();
+    /// What the last pass found.
+    pub fn status(&self) -> Option<&Status> {
+        self.status.as_ref()
     }
-    // While a list is held, what the fetcher says may be the confirmation it waits for.
-    let list = changed.list || changed.fetched && enforcer.holds_a_list();
-    match changed {
-        Changed {
-            lost: true,
-            accounts,
-            ..
-        } if soon => Some((Trigger::Drift, Some(accounts))),
-        Changed { lost: true, .. } => Some((Trigger::Timer, None)),
-        _ if list => Some((Trigger::ListChanged, None)),
-        Changed { sshd, accounts, .. } => {
-            let accounts = hold_back(enforcer, accounts, waiting, now);
-            let trigger = if sshd {
-                Trigger::SshdAnswered
+
+    /// One pass over everything, without watching.
+    pub async fn once(&mut self, accepted: Option<String>, now: Timestamp) -> Passed {
+        self.decide(accepted, now).await;
+        self.reconciler.consult_sshd(Vec::new(), now).await;
+        // What it makes of the files is the running enforcer's business.
+        self.reconciler.world.sshd.answer = None;
+        let look_again: LookAgain = Arc::new(|_| {});
+        let means = Means {
+            watches: None,
+            look_again: &look_again,
+            alive: &|| (),
+            now,
+        };
+        let wake = Wake {
+            why: Trigger::Startup,
+            whom: Whom::Everybody,
+        };
+        let passed = self.look(&wake, means).await;
+        while self.sessions.is_asking() {
+            let answer = self.sessions.answer().await;
+            self.take_sessions(answer, now);
+        }
+        passed
+    }
+
+    /// The whole pass for a wake.
+    pub async fn pass(&mut self, wake: &Wake, means: Means<'_>) -> Passed {
+        tracing::debug!(trigger = ?wake.why, whom = ?wake.whom, "pass");
+        if wake.whom == Whom::Everybody {
+            let asked = matches!(wake.why, Trigger::Reload | Trigger::Startup);
+            let paths = &self.reconciler.config.paths;
+            let accepted = if asked {
+                gather::take_accepted(paths, means.now)
             } else {
-                Trigger::Drift
+                None
             };
-            (sshd || !accounts.is_empty()).then_some((trigger, Some(accounts)))
+            // One that was left before this process began was for another one.
+            let accepted = accepted.filter(|_| wake.why == Trigger::Reload);
+            self.decide(accepted, means.now).await;
+        }
+        self.look(wake, means).await
+    }
+
+    /// Decides, and saves what is in force before any file is touched: a crash between the two must not forget who is
+    /// managed.
+    async fn decide(&mut self, accepted: Option<String>, now: Timestamp) {
+        self.reconciler.decide(List::Stored, accepted, now).await;
+        let Self {
+            reconciler,
+            effects,
+            ..
+        } = self;
+        if let Some((from, here)) = reconciler.decision.cloned.take() {
+            events::cloned(&from, &here);
+        }
+        let decision = &reconciler.decision;
+        if decision.held != effects.held {
+            if let Some(held) = &decision.held {
+                events::held(&held.to_string());
+            }
+            effects.held.clone_from(&decision.held);
+        }
+        let rejected = decision
+            .rejected
+            .iter()
+            .chain(&decision.break_glass_rejected);
+        let rejected: Vec<Rejected> = rejected.cloned().collect();
+        for new in rejected
+            .iter()
+            .filter(|new| !effects.rejected.contains(new))
+        {
+            events::rejected(&new.parameter, new.line, &new.reason);
+        }
+        effects.rejected = rejected;
+        if decision.changed || effects.saved.is_none() || effects.unsaved.is_some() {
+            effects.save(reconciler);
         }
     }
-}
 
-/// Those of `accounts` that are looked at now; the others wait, each from its first change on.
-fn hold_back(
-    enforcer: &mut Enforcer,
-    mut accounts: BTreeSet<AccountName>,
-    waiting: &mut BTreeMap<AccountName, Instant>,
-    now: Timestamp,
-) -> BTreeSet<AccountName> {
-    accounts.retain(|name| {
-        let Some(wait) = enforcer.back_off(name, now) else {
-            return true;
+    async fn look(&mut self, wake: &Wake, means: Means<'_>) -> Passed {
+        self.take_rows_back();
+        let Self {
+            reconciler,
+            effects,
+            ..
+        } = self;
+        let look = Look {
+            wake,
+            watches: means.watches,
+            look_again: means.look_again,
+            elsewhere: false,
+            auditor: &effects.incidents,
+            alive: means.alive,
+            now: means.now,
+            instant: Instant::now().into_std(),
         };
-        waiting
-            .entry(name.clone())
-            .or_insert_with(|| Instant::now() + wait);
-        false
-    });
-    accounts
+        let mut looked = reconciler.look(look).await;
+        // Every account was judged anew.
+        looked.rows_are_others |= wake.why == Trigger::SshdAnswered;
+        for event in looked.events.drain(..) {
+            events::tell(&event);
+            effects.incidents.take(event);
+        }
+        let memory = &reconciler.memory;
+        effects
+            .incidents
+            .forget(|account| memory.knows_a_change(account));
+        if looked.in_force_changed {
+            effects.save(reconciler);
+        }
+        self.look_for_sessions(wake, &looked);
+        if wake.why == Trigger::Reload {
+            self.effects.enforcer.asked_at = Some(means.now);
+        }
+        if wake.whom == Whom::Everybody {
+            self.effects.unwatched = means.watches.map_or(0, |watches| watches.refused());
+        }
+        self.publish(&looked, means.now);
+        let decision = &self.reconciler.decision;
+        let quiet = self.reconciler.memory.quiet_at();
+        Passed {
+            looked,
+            next_look: decision.look_again.into_iter().chain(quiet).min(),
+        }
+    }
+
+    fn look_for_sessions(&mut self, wake: &Wake, looked: &Looked) {
+        let known = wake.whom == Whom::Everybody && !self.sessions.known.is_empty();
+        let asked = matches!(wake.why, Trigger::Startup | Trigger::Reload);
+        if known || asked || looked.keys_left {
+            self.sessions.ask();
+        }
+        if looked.keys_left {
+            self.sessions.ask_again_later(Instant::now().into_std());
+        }
+    }
+
+    pub fn take_sessions(&mut self, answer: Option<Answer>, now: Timestamp) {
+        self.take_rows_back();
+        let config = &self.reconciler.config;
+        let may_end = config.accounts.end_sessions && config.mode == Mode::Enforce;
+        let rows = self.reconciler.rows();
+        let in_sync = |session: &Session| {
+            let row = rows.get(&session.account);
+            row.is_some_and(|row| row.state == AccountState::InSync)
+        };
+        let ends = |session: &Session| may_end && in_sync(session);
+        self.sessions
+            .take(answer, &self.reconciler.decision, ends, now);
+        self.publish(&Looked::default(), now);
+    }
+
+    pub fn hear_sshd(&mut self, now: Timestamp) -> Option<Whom> {
+        self.take_rows_back();
+        self.reconciler.hear_sshd(now)
+    }
+
+    /// The last status was made with them, and so is the next one.
+    fn take_rows_back(&mut self) {
+        if let Some(status) = self.status.take() {
+            self.reconciler.keep_rows(status.rows);
+        }
+    }
+
+    /// Makes the status anew, and writes what is new in it.
+    fn publish(&mut self, looked: &Looked, now: Timestamp) {
+        self.take_rows_back();
+        let Self {
+            reconciler,
+            effects,
+            sessions,
+            ..
+        } = self;
+        let of = OfEnforcer {
+            host: Host {
+                name: effects.host_name.clone(),
+                instance: reconciler.in_force().instance.clone(),
+            },
+            enforcer: effects.enforcer.clone(),
+            problems: effects.problems(reconciler),
+            sessions: sessions.known.clone(),
+        };
+        let mut status = reconciler.status(of, now);
+        let news = News {
+            rows: &looked.rows,
+            is_whole: looked.rows_are_others,
+            keys: reconciler.decision.changed,
+        };
+        let clocks = (now, Instant::now().into_std());
+        let paths = &reconciler.config.paths;
+        effects
+            .publisher
+            .publish(paths, &mut status, &reconciler.decision, &news, clocks);
+        reconciler.decision.changed = false;
+        self.status = Some(status);
+    }
+
+    /// Takes a config that was read again; an error is a problem, and the old one stays.
+    pub fn reconfigure(&mut self, config: Result<Config, String>) {
+        let same = |config: &Config| config.paths == self.reconciler.config.paths;
+        let config = match config {
+            Ok(config) if same(&config) => Ok(config),
+            Ok(_) => Err("`[paths]` cannot change while the agent runs; restart it".to_owned()),
+            Err(error) => Err(error),
+        };
+        match config {
+            Ok(config) => {
+                self.reconciler.reconfigure(config);
+                self.effects.config_unusable = None;
+            }
+            Err(error) => {
+                tracing::error!(error, "config not read again, the old one stays");
+                self.effects.config_unusable = Some(error);
+            }
+        }
+    }
+
+    /// New watches; without inotify changes are seen by the full check only, and the status says so.
+    pub fn start_watching(&mut self, pending: &Arc<Pending>) -> Option<Arc<AgentWatches>> {
+        match watch(pending) {
+            Ok(watches) => {
+                self.effects.nothing_watched = None;
+                Some(watches)
+            }
+            Err(error) => {
+                tracing::warn!(
+                    error,
+                    "nothing is watched, changes are seen by the full check only"
+                );
+                self.effects.nothing_watched = Some(error);
+                None
+            }
+        }
+    }
+
+    /// When the whole status must be written, though nothing else may happen.
+    pub fn next_writing(&self) -> Option<std::time::Instant> {
+        self.effects.publisher.due()
+    }
+
+    pub fn publish_again(&mut self, now: Timestamp) {
+        self.publish(&Looked::default(), now);
+    }
+
+    pub fn relay_fetch(&mut self) {
+        let paths = &self.reconciler.config.paths;
+        self.effects
+            .publisher
+            .relay_fetch(paths, gather::fetch_report(paths));
+    }
 }
 
-/// A watch may die in ways that nobody tells of (an unmount, the watcher's thread); until then the full check sees what
-/// it would have seen. Thousands of watches take seconds to put on.
-const WATCHES_LAST: Duration = Duration::from_hours(1);
+impl Effects {
+    /// What only this enforcer knows to be wrong.
+    fn problems(&self, reconciler: &Reconciler) -> Vec<Problem> {
+        let mut all = Vec::new();
+        let mut add = |cause| all.push(Problem::new(cause));
+        if let Some(error) = self.config_unusable.clone() {
+            add(Cause::ConfigUnusable { error });
+        }
+        if let Some(error) = reconciler.damaged.clone() {
+            add(Cause::StateDamaged { error });
+        }
+        if let Some(error) = self.unsaved.clone() {
+            add(Cause::StateUnsaved { error });
+        }
+        if let Some(error) = self.nothing_watched.clone() {
+            add(Cause::NothingWatched { error });
+        }
+        if self.unwatched > 0 {
+            let places = self.unwatched;
+            add(Cause::Unwatched { places });
+        }
+        all.extend(rivals(&reconciler.memory, |account| {
+            self.incidents.program(account)
+        }));
+        all
+    }
 
-/// Least time between two full passes that lost events cause.
-const STORM_PAUSE: Duration = Duration::from_secs(1);
-
-async fn pass(
-    enforcer: &mut Enforcer,
-    trigger: Trigger,
-    only: Option<BTreeSet<AccountName>>,
-    watches: Option<&Arc<AgentWatches>>,
-    pending: &Arc<Pending>,
-    service: Service,
-    now: Timestamp,
-) -> Report {
-    let asked = matches!(trigger, Trigger::Reload | Trigger::Startup);
-    let accepted = if asked {
-        take_accepted(&enforcer.config().paths, now)
-    } else {
-        None
-    };
-    let accepted = accepted.filter(|_| trigger == Trigger::Reload);
-    let again = Arc::clone(pending);
-    let terms = Terms {
-        trigger,
-        only,
-        list: List::Stored,
-        accepted,
-        watches: watches.cloned(),
-        consults: false,
-        publish: true,
-        alive: &|| service.alive(),
-        now,
-    };
-    enforcer
-        .pass(terms, move |name| {
-            again.add(Change::At(Subject::Account(name)))
-        })
-        .await
-}
-
-/// What `sync --accept-removals` leaves for the enforcer.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Accepted {
-    /// Digest of the list whose removals are accepted.
-    pub digest: String,
-    /// When.
-    pub at: Timestamp,
-}
-
-/// An acceptance is for now: an empty list always has the same digest, and the next one may be an outage.
-const ACCEPTANCE_LASTS: SignedDuration = SignedDuration::from_mins(10);
-
-/// The digest that `sync --accept-removals` left; it counts once, whatever comes of it.
-fn take_accepted(paths: &Paths, now: Timestamp) -> Option<String> {
-    let path = files::accepted(paths);
-    let accepted = store::read_json::<Accepted>(&path).ok().flatten();
-    // If it stays, its time runs out.
-    let _ = std::fs::remove_file(&path);
-    let age = |accepted: &Accepted| now.duration_since(accepted.at);
-    accepted
-        .filter(|a| age(a) >= SignedDuration::ZERO && age(a) < ACCEPTANCE_LASTS)
-        .map(|a| a.digest)
-}
-
-/// New watches; `None`, and a warning, where inotify is not to be had.
-fn watch(pending: &Arc<Pending>) -> Option<Arc<AgentWatches>> {
-    let told = Arc::clone(pending);
-    match Watches::start(move |change| told.add(change)) {
-        Ok(watches) => Some(Arc::new(watches)),
-        Err(error) => {
-            tracing::warn!(
-                error = chain(&error),
-                "nothing is watched, changes are seen by the full check only"
-            );
-            None
+    /// Writes what is in force, if it changed; in observe mode nothing is.
+    fn save(&mut self, reconciler: &Reconciler) {
+        if reconciler.config.mode == Mode::Observe {
+            return;
+        }
+        let in_force = reconciler.in_force();
+        let fingerprint = Some(fingerprint(in_force));
+        if self.saved == fingerprint && self.unsaved.is_none() {
+            return;
+        }
+        let paths = &reconciler.config.paths;
+        if reconciler.damaged.is_some() && self.saved.is_none() {
+            // For a person to look at; without room for it, the state that works matters more.
+            let _ = std::fs::rename(paths::in_force(paths), paths::damaged(paths));
+        }
+        let saved = store::make_directory(&paths.state_dir, 0o700)
+            .and_then(|()| store::write_json(&paths::in_force(paths), in_force, 0o600));
+        match saved {
+            Ok(()) => {
+                self.saved = fingerprint;
+                self.unsaved = None;
+            }
+            Err(error) => {
+                let error = chain(&error);
+                tracing::error!(error, "state not saved");
+                self.unsaved = Some(error);
+            }
         }
     }
 }
 
-/// Watches what a full pass reads. A directory that was missing may be there by now.
-fn watch_inputs(watches: &AgentWatches, enforcer: &Enforcer) {
-    watches.recount();
-    watch_file(
-        watches,
-        &files::approved(&enforcer.config().paths),
-        &Subject::List,
-    );
-    watch_file(
-        watches,
-        &enforcer.config().accounts.break_glass,
-        &Subject::List,
-    );
-    watch_file(
-        watches,
-        &files::fetch_report(&enforcer.config().paths),
-        &Subject::Fetched,
-    );
-    let (files, directories) = enforcer.sshd_inputs();
-    for path in files {
-        watch_file(watches, &path, &Subject::List);
-    }
-    for path in directories {
-        match store::open_directory(&path).and_then(|opened| Ok((opened.metadata()?, opened))) {
-            Ok((meta, opened)) => put(watches, &opened, &meta, (ANY, &Subject::List), &path),
-            Err(_) => watch_file(watches, &path, &Subject::List),
-        }
-    }
-}
-
-/// Watches for a file to be replaced or, where its directory is missing too, for the directory to appear.
-fn watch_file(watches: &AgentWatches, path: &Path, subject: &Subject) {
-    let watch = |place: &Path| -> Option<()> {
-        let (directory, name) = (place.parent()?, place.file_name()?.to_str()?);
-        let opened = store::open_directory(directory).ok()?;
-        let meta = opened.metadata().ok()?;
-        put(watches, &opened, &meta, (name, subject), path);
-        Some(())
-    };
-    if watch(path).is_none() {
-        path.parent().and_then(watch);
-        // The directory may have come before that watch was on.
-        watch(path);
-    }
-}
-
-fn put(
-    watches: &AgentWatches,
-    directory: &File,
-    meta: &Metadata,
-    (name, subject): (&str, &Subject),
-    path: &Path,
-) {
-    let inode = (meta.dev(), meta.ino());
-    if let Err(error) = watches.put(directory.as_fd(), inode, Some(name), subject) {
-        tracing::warn!(path = %path.display(), error = chain(&error), "not watched");
-    }
-}
-
-/// The instant of a time of day, far off for `None`. A clock that jumps is corrected by the next full check.
-fn at(time: Option<Timestamp>, now: Timestamp) -> Instant {
-    const FAR: Duration = Duration::from_hours(24);
-    let wait = time.map_or(FAR, |time| {
-        // A moment later than the second it expires in, or the pass would come too early.
-        Duration::try_from(time.duration_since(now)).unwrap_or_default() + Duration::from_millis(50)
-    });
-    Instant::now() + wait.min(FAR)
+/// Tells whether what is in force differs from what is on disk, without keeping it twice.
+fn fingerprint(in_force: &InForce) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    in_force.hash(&mut hasher);
+    hasher.finish()
 }

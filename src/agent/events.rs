@@ -1,15 +1,13 @@
-//! What is logged: one function a kind of event, each with its constant `MESSAGE_ID`.
+//! What is logged, each kind with its constant `MESSAGE_ID`.
 //!
 //! info: something changed on disk. warn: a person should look. error: the agent cannot do its job.
 
-use std::path::Path;
-
-use crate::agent::incidents::Recorded;
 use crate::model::account::AccountName;
-use crate::model::file::difference::Difference;
+use crate::model::escape::escaped;
+use crate::model::file::difference::{in_words, undone_in_words};
+use crate::model::past::event::{Change, Event};
 use crate::model::past::incident::Who;
 use crate::model::session::Session;
-use crate::model::status::schema::OtherFile;
 
 /// `MESSAGE_ID`s: constant for ever, so that `journalctl MESSAGE_ID=…` finds a kind of event.
 pub mod id {
@@ -49,70 +47,87 @@ pub mod id {
     pub const SESSION_ENDED: &str = "bcb9995540ac4c68a7485c5fbec82b7a";
 }
 
-/// An error with its causes, in one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
+/// Tells one event to the journal. Incidents are kept by `incidents`; their numbers are told with the change.
+pub fn tell(event: &Event) {
+    match event {
+        Event::Applied {
+            account,
+            file,
+            differences,
+        } => {
+            let changes = undone_in_words(differences).join(", ");
+            tracing::info!(message_id = id::APPLIED, %account, file = %file.display(), changes, "list applied");
+        }
+        Event::FirstRun {
+            account,
+            file,
+            fingerprint,
+            backup,
+        } => tracing::warn!(
+            message_id = id::FIRST_RUN, %account, file = %file.display(), fingerprint, backup = %backup.display(),
+            "key removed that is not on the list"
+        ),
+        Event::Repaired(change) => {
+            let Change {
+                account,
+                file,
+                differences,
+                incident,
+                stood_milliseconds,
+                untold,
+            } = change;
+            let undone = in_words(differences).join(", ");
+            let not_said = (*untold > 0).then_some(untold);
+            let stood_ms = stood_milliseconds;
+            tracing::warn!(
+                message_id = id::REPAIRED, %account, file = %file.display(), undone, incident, stood_ms, not_said,
+                "drift undone"
+            );
+        }
+        Event::Differs(change) => {
+            let Change {
+                account,
+                file,
+                differences,
+                incident,
+                untold,
+                ..
+            } = change;
+            let seen = in_words(differences).join(", ");
+            let not_said = (*untold > 0).then_some(untold);
+            tracing::warn!(
+                message_id = id::DIFFERS, %account, file = %file.display(), seen, incident, not_said,
+                "file differs, not written (mode = \"observe\")"
+            );
+        }
+        Event::Refused { account, reason } => {
+            tracing::warn!(message_id = id::REFUSED, %account, reason, "file not brought in line");
+        }
+        Event::OtherFile { account, other } => {
+            let keys = other.found.keys.iter().take(20);
+            let keys: Vec<&str> = keys.map(|key| key.fingerprint.as_str()).collect();
+            let (file, keys) = (escaped(&other.file), keys.join(", "));
+            tracing::warn!(
+                message_id = id::OTHER_FILE, %account, file, keys,
+                "sshd also reads this file, and it stays"
+            );
+        }
+        Event::Rival {
+            account,
+            times,
+            program,
+        } => tracing::warn!(
+            message_id = id::RIVAL, %account, times, program,
+            hint = "take the file away from that program, or the account out of `[accounts] manage`",
+            "the same change comes again and again: another program manages this file, so repairs wait for up to a second"
+        ),
+        Event::Untold { account, changes } => tracing::warn!(
+            message_id = id::UNSAID, %account, not_said = changes,
+            hint = "agent incidents",
+            "more changes of this account came than were said each; none for a minute now"
+        ),
+        Event::Incident { .. } | Event::Again { .. } => {}
     }
-    text
-}
-
-/// `differences`, for people; no more of them than a person reads, since the account chooses how many there are.
-pub fn changes(differences: &[Difference]) -> Vec<String> {
-    const MOST: usize = 20;
-    let mut all: Vec<String> = differences
-        .iter()
-        .take(MOST)
-        .map(ToString::to_string)
-        .collect();
-    if differences.len() > MOST {
-        all.push(format!("and {} more", differences.len() - MOST));
-    }
-    all
-}
-
-pub(super) fn applied(account: &AccountName, file: &Path, differences: &[Difference]) {
-    let changes = wanted_changes(differences.get(..20).unwrap_or(differences)).join(", ");
-    tracing::info!(message_id = id::APPLIED, %account, file = %file.display(), changes, "list applied");
-}
-
-pub(super) fn repaired(
-    account: &AccountName,
-    file: &Path,
-    differences: &[Difference],
-    recorded: &Recorded,
-) {
-    let Some(before) = recorded.said else { return };
-    let not_said = Some(before).filter(|before| *before > 0);
-    let undone = changes(differences).join(", ");
-    let (incident, stood_ms) = (&recorded.id, recorded.stood_milliseconds);
-    tracing::warn!(message_id = id::REPAIRED, %account, file = %file.display(), undone, incident, stood_ms, not_said, "drift undone");
-}
-
-pub(super) fn differs(
-    account: &AccountName,
-    file: &Path,
-    differences: &[Difference],
-    recorded: Option<&Recorded>,
-) {
-    let before = recorded.map_or(Some(0), |recorded| recorded.said);
-    let Some(before) = before else { return };
-    let not_said = Some(before).filter(|before| *before > 0);
-    let seen = changes(differences).join(", ");
-    let incident = recorded.map(|recorded| recorded.id.as_str());
-    tracing::warn!(message_id = id::DIFFERS, %account, file = %file.display(), seen, incident, not_said, "file differs, not written (mode = \"observe\")");
-}
-
-pub(super) fn unsaid(account: &AccountName, not_said: u64) {
-    tracing::warn!(
-        message_id = id::UNSAID, %account, not_said,
-        hint = "agent incidents",
-        "more changes of this account came than were said each; none for a minute now"
-    );
 }
 
 pub(super) fn attributed(account: &AccountName, incident: &str, who: &Who) {
@@ -120,14 +135,6 @@ pub(super) fn attributed(account: &AccountName, incident: &str, who: &Who) {
     tracing::warn!(
         message_id = id::ATTRIBUTED, %account, incident, exe, comm, uid, auid, by_pid = pid,
         "the audit log says who changed the file"
-    );
-}
-
-pub(super) fn rival(account: &AccountName, times: u64, program: Option<&str>) {
-    tracing::warn!(
-        message_id = id::RIVAL, %account, times, program,
-        hint = "take the file away from that program, or the account out of `[accounts] manage`",
-        "the same change comes again and again: another program manages this file, so repairs wait for up to a second"
     );
 }
 
@@ -162,10 +169,6 @@ pub(super) fn session_ended(session: &Session) {
     );
 }
 
-pub(super) fn refused(account: &AccountName, reason: &str) {
-    tracing::warn!(message_id = id::REFUSED, %account, reason, "file not brought in line");
-}
-
 pub(super) fn cloned(from: &str, here: &str) {
     tracing::warn!(
         message_id = id::CLONED,
@@ -181,35 +184,13 @@ pub(super) fn held(reason: &str) {
 }
 
 pub(super) fn rejected(parameter: &str, line: usize, reason: &str) {
-    let parameter = crate::model::escape::escaped(parameter);
+    let parameter = escaped(parameter);
     tracing::warn!(
         message_id = id::REJECTED,
         parameter,
         line,
         reason,
         "not taken from the list"
-    );
-}
-
-pub(super) fn first_run(account: &AccountName, file: &Path, fingerprint: &str, backup: &Path) {
-    tracing::warn!(
-        message_id = id::FIRST_RUN, %account, file = %file.display(), fingerprint, backup = %backup.display(),
-        "key removed that is not on the list"
-    );
-}
-
-pub(super) fn other_file(account: &AccountName, other: &OtherFile) {
-    let keys: Vec<&str> = other
-        .found
-        .keys
-        .iter()
-        .take(20)
-        .map(|key| key.fingerprint.as_str())
-        .collect();
-    let (file, keys) = (crate::model::escape::escaped(&other.file), keys.join(", "));
-    tracing::warn!(
-        message_id = id::OTHER_FILE, %account, file, keys,
-        "sshd also reads this file, and it stays"
     );
 }
 
@@ -250,18 +231,4 @@ pub(super) fn list_changed(source: &str, digest: &str, parameters: usize) {
         parameters,
         "list changed"
     );
-}
-
-/// A key that the file had and the list has not was removed by us, and the other way round.
-fn wanted_changes(differences: &[Difference]) -> Vec<String> {
-    differences
-        .iter()
-        .map(|difference| match difference {
-            Difference::Added(key) => format!("removed {key}"),
-            Difference::Removed(key) => format!("added {key}"),
-            Difference::Missing => "created".to_owned(),
-            Difference::OtherFile(other) => format!("removed other file {other}"),
-            other => format!("was {other}"),
-        })
-        .collect()
 }

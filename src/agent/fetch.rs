@@ -5,10 +5,11 @@ use std::time::{Duration, UNIX_EPOCH};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::agent::clients::{Clients, FetchError, LIMIT};
-use crate::agent::events::{self, chain};
-use crate::agent::files;
-use crate::agent::start::{Asked, Signals, StartError};
+use crate::agent::events;
+use crate::agent::paths;
+use crate::agent::signals::{Asked, Signals, StartError};
+use crate::agent::source::{Clients, FetchError, LIMIT};
+use crate::host::chain;
 use crate::host::process::{self, Lock};
 use crate::host::service::Service;
 use crate::host::store;
@@ -28,7 +29,7 @@ pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
         store::make_directory(directory, mode)
             .map_err(|error| StartError::Directory("fetcher", error))?;
     }
-    process::lock(&files::fetch_lock(paths)).map_err(|error| StartError::Lock("fetcher", error))
+    process::lock(&paths::fetch_lock(paths)).map_err(|error| StartError::Lock("fetcher", error))
 }
 
 /// What `status` calls the source when it could not even be looked up: templates as written.
@@ -67,11 +68,11 @@ impl Fetcher {
     ///
     /// `may_ask`: whether the metadata service may be asked which instance this is.
     pub fn new(config: Config, may_ask: bool) -> Self {
-        let report = store::read_json(&files::fetch_report(&config.paths))
+        let report = store::read_json(&paths::fetch_report(&config.paths))
             .ok()
             .flatten()
             .unwrap_or_default();
-        let stored = store::read_json(&files::approved(&config.paths))
+        let stored = store::read_json(&paths::approved(&config.paths))
             .ok()
             .flatten();
         let clients = Clients::new(&config.source, may_ask);
@@ -132,7 +133,7 @@ impl Fetcher {
 
     /// Replaces the stored list if this one says something else; gives its digest.
     fn store(&mut self, list: ApprovedList) -> Result<String, FetchError> {
-        let (digest, path) = (list.digest(), files::approved(&self.config.paths));
+        let (digest, path) = (list.digest(), paths::approved(&self.config.paths));
         // Whoever took the file away gets it back with the next fetch.
         if self
             .stored
@@ -154,7 +155,7 @@ impl Fetcher {
         let OnStale::RevokeAfter(limit) = self.config.source.on_stale else {
             return;
         };
-        let path = files::approved(&self.config.paths);
+        let path = paths::approved(&self.config.paths);
         let now =
             UNIX_EPOCH + Duration::from_secs(u64::try_from(now.as_second()).unwrap_or_default());
         let Err(error) = store::refresh(&path, now, limit / 10) else {
@@ -190,7 +191,7 @@ impl Fetcher {
     /// Says when the next fetch is due, and how the last one went.
     pub fn publish(&mut self, next: Option<Timestamp>) {
         self.report.next_attempt = next;
-        let path = files::fetch_report(&self.config.paths);
+        let path = paths::fetch_report(&self.config.paths);
         if let Err(error) = store::write_json(&path, &self.report, 0o644) {
             tracing::error!(error = chain(&error), "report not written");
         }

@@ -1,178 +1,547 @@
-//! From a difference to an incident: what is news, what came again, and who makes the same change again and again.
+//! The incident store: `incidents/ID.json`, and `incidents/ID.content` beside it, for root alone.
+//!
+//! Written by a thread of its own that lives while there is something to write: a repair never waits for it, and an idle
+//! agent has none. What it cannot write it says once and lets go. Nothing waits for the disk but the end of a burst, so a
+//! power cut may leave an empty file: whoever reads passes over it.
 
-use std::path::Path;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
+use jiff::SignedDuration;
 
-use crate::agent::pass::Enforcer;
-use crate::agent::seen::Seen;
-use crate::agent::{events, files, recorder};
-use crate::host::audit;
+use crate::agent::events;
+use crate::agent::pass::Auditor;
+use crate::host::audit::{self, From};
+use crate::host::chain;
+use crate::host::store::{self, StoreError};
 use crate::model::account::AccountName;
-use crate::model::file::difference::Difference;
-use crate::model::file::wanted::Wanted;
-use crate::model::past::audit::Sought;
-use crate::model::past::incident::{Incident, More, SCHEMA, Since, Undone};
-use crate::model::past::rivals::News;
+use crate::model::past::audit::{Sought, find};
+use crate::model::past::event::Event;
+use crate::model::past::incident::{Incident, MOST, MOST_BYTES, More, surplus};
 
-/// What is said of an incident in the log.
-pub(super) struct Recorded {
-    pub(super) id: String,
-    pub(super) stood_milliseconds: Option<u64>,
-    /// How many before it were not said; `None` when it is not said itself.
-    pub(super) said: Option<u64>,
+/// Where incidents go. Dropped, it first writes what it was given.
+pub struct Incidents {
+    directory: PathBuf,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
 }
 
-/// One difference, with all that is known of it.
-pub(super) struct Found<'a> {
-    pub(super) account: &'a AccountName,
-    pub(super) file: &'a Path,
-    pub(super) differences: &'a [Difference],
-    pub(super) wanted: &'a Wanted,
-    pub(super) seen: Seen,
-    pub(super) undone: Undone,
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// Something was added, or it is time to end.
+    bell: Condvar,
 }
 
-impl Enforcer {
-    /// Takes down an incident.
-    pub(super) fn incident(&mut self, found: Found<'_>, now: Timestamp) -> Recorded {
-        let Found {
-            account,
-            file,
-            differences,
-            wanted,
-            seen,
-            undone,
-        } = found;
-        let milliseconds =
-            |stood: jiff::SignedDuration| u64::try_from(stood.as_millis()).unwrap_or_default();
-        let mut stood = seen.stood(now).map(milliseconds);
-        let mut since = seen.since.map(|(_, since)| since);
-        // Changed again while it could not be undone, it has a younger time than when it was first seen.
-        let first = self
-            .standing
-            .remove(account)
-            .map(|first| milliseconds(now.duration_since(first)));
-        if first > stood {
-            (stood, since) = (first, Some(Since::Seen));
+#[derive(Default)]
+struct State {
+    queue: BTreeMap<String, Task>,
+    /// Bytes of what is to be written, in the queue and on the way to the disk.
+    held: u64,
+    /// Incidents that there was no room for since the last one that was taken in.
+    lost: u64,
+    /// A thread is there to see to the queue.
+    at_work: bool,
+    ending: bool,
+    /// Programs that the audit log named last, for each account.
+    programs: BTreeMap<AccountName, String>,
+    /// When the audit log was last asked.
+    asked: Option<Instant>,
+}
+
+/// What is to be done about one incident.
+enum Task {
+    /// Write it, and look for who did it.
+    New(Box<Incident>, Option<Vec<u8>>, Sought, Held),
+    /// It came again.
+    Again(More),
+}
+
+/// Bytes that it is counted with.
+type Held = u64;
+
+/// Incidents that wait to be written; only a disk that stands still makes so many.
+const QUEUE: usize = 1000;
+
+/// A burst is over when nothing has come for so long. Then the disk is waited for: sooner, it would keep the disk from
+/// the next repair.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// A record of the kernel is in the log by then.
+const SETTLES: Duration = Duration::from_millis(300);
+
+/// Least time between two searches of the audit log: they read megabytes, and a flood needs no more of them.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// `ausearch --start recent` reaches back ten minutes.
+const RECENT: SignedDuration = SignedDuration::from_mins(9);
+
+impl Incidents {
+    pub fn new(directory: &Path) -> Self {
+        Self {
+            directory: directory.to_owned(),
+            shared: Arc::default(),
+            thread: None,
         }
-        let id = Incident::name(account, now);
-        let what = events::changes(differences).join(", ");
-        let content = seen
-            .evidence
-            .as_ref()
-            .map(|evidence| evidence.sha256.as_str());
-        let news = self.recent.take(account, &what, content, &id, now);
-        let at = seen.undone_at.unwrap_or(now);
-        let directory = files::incidents(&self.config.paths);
-        let more = |repeated, uncounted| More {
-            repeated,
-            uncounted,
-            at,
-            stood_milliseconds: stood,
-        };
-        let id = match news {
-            News::Again(id) => {
-                self.recorder.again(&directory, &id, more(1, 0));
-                id
-            }
-            News::Flood(id) => {
-                self.recorder.again(&directory, &id, more(0, 1));
-                id
-            }
-            News::Fresh => {
-                let sought = Sought {
-                    file: file.to_owned(),
-                    inode: seen.inode,
-                    directory: seen.directory,
-                    changed_at: seen.since.map(|(at, _)| at),
-                    undone_at: at,
-                    own_pid: std::process::id(),
-                };
-                let (changes, more_changes) = Incident::changes(differences, wanted);
-                let mut incident = Incident {
-                    schema: SCHEMA,
-                    id: id.clone(),
-                    at,
-                    last_at: at,
-                    account: account.clone(),
-                    file: file.display().to_string(),
-                    changes,
-                    more_changes,
-                    stood_milliseconds: stood,
-                    stood_since: since,
-                    undone,
-                    evidence: seen.evidence,
-                    who: None,
-                    repeated: 0,
-                    uncounted: 0,
-                };
-                if !self.recent.may_keep(account, recorder::size(&incident)) {
-                    incident.shorten();
+    }
+
+    /// Takes in what of an event is to be kept.
+    pub fn take(&mut self, event: Event) {
+        match event {
+            Event::Incident {
+                incident,
+                content,
+                sought,
+            } => self.add(*incident, content, sought),
+            Event::Again { incident, more } => self.again(&incident, more),
+            _ => {}
+        }
+    }
+
+    /// Takes a new incident in.
+    fn add(&mut self, mut incident: Incident, content: Option<Vec<u8>>, sought: Sought) {
+        {
+            let mut state = locked(&self.shared);
+            let mut size = incident.size();
+            if state.queue.len() >= QUEUE || state.held.saturating_add(size) > MOST_BYTES {
+                // A disk that stands still lets thousands go; the first says so.
+                if state.lost == 0 {
+                    tracing::warn!(
+                        incident = incident.id,
+                        "incident not kept: too many at once"
+                    );
                 }
-                let content = seen
-                    .content
-                    .filter(|content| self.recent.may_keep(account, recorder::length(content)));
-                self.recorder.add(&directory, incident, content, sought);
-                id
+                state.lost += 1;
+                return;
+            }
+            let more = content.as_ref().map_or(0, |content| length(content));
+            let content = content
+                .filter(|_| state.held.saturating_add(size).saturating_add(more) <= MOST_BYTES);
+            match &content {
+                Some(_) => size += more,
+                None => incident.lose_content(),
+            }
+            let lost = std::mem::take(&mut state.lost);
+            if lost > 1 {
+                tracing::warn!(incidents = lost, "incidents not kept: too many at once");
+            }
+            state.held += size;
+            let id = incident.id.clone();
+            state
+                .queue
+                .insert(id, Task::New(Box::new(incident), content, sought, size));
+        }
+        self.wake();
+    }
+
+    /// Adds to an incident that was taken in before.
+    fn again(&mut self, id: &str, more: More) {
+        {
+            let mut state = locked(&self.shared);
+            match state.queue.get_mut(id) {
+                Some(Task::New(incident, ..)) => incident.add(more),
+                Some(Task::Again(before)) => before.add(more),
+                None => drop(state.queue.insert(id.to_owned(), Task::Again(more))),
+            }
+        }
+        self.wake();
+    }
+
+    /// Forgets the programs of accounts that are not `wanted`.
+    pub fn forget(&self, wanted: impl Fn(&AccountName) -> bool) {
+        locked(&self.shared)
+            .programs
+            .retain(|account, _| wanted(account));
+    }
+
+    fn wake(&mut self) {
+        let starts = !std::mem::replace(&mut locked(&self.shared).at_work, true);
+        if starts {
+            let (shared, directory) = (Arc::clone(&self.shared), self.directory.clone());
+            self.thread = Some(std::thread::spawn(move || {
+                Burst::new(&shared, directory).work();
+            }));
+        }
+        self.shared.bell.notify_one();
+    }
+}
+
+impl Auditor for Incidents {
+    fn is_here(&self) -> bool {
+        audit::is_here()
+    }
+
+    /// The program that the audit log named for this account since it was last forgotten.
+    fn program(&self, account: &AccountName) -> Option<String> {
+        locked(&self.shared).programs.get(account).cloned()
+    }
+}
+
+impl Drop for Incidents {
+    fn drop(&mut self) {
+        locked(&self.shared).ending = true;
+        self.shared.bell.notify_one();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Task {
+    fn size(&self) -> u64 {
+        match self {
+            Self::New(.., size) => *size,
+            Self::Again(_) => 0,
+        }
+    }
+}
+
+/// One life of the thread.
+struct Burst<'a> {
+    shared: &'a Shared,
+    directory: PathBuf,
+    /// Everything that is kept: its id, and the sizes of its files by their ending.
+    kept: BTreeMap<String, BTreeMap<String, u64>>,
+    /// What to sync at the end.
+    written: BTreeSet<PathBuf>,
+    /// Who did these is not known yet.
+    unknown: Vec<(String, AccountName, Sought)>,
+    failed: bool,
+}
+
+impl<'a> Burst<'a> {
+    fn new(shared: &'a Shared, directory: PathBuf) -> Self {
+        Self {
+            shared,
+            directory,
+            kept: BTreeMap::new(),
+            written: BTreeSet::new(),
+            unknown: Vec::new(),
+            failed: false,
+        }
+    }
+
+    fn work(mut self) {
+        let _ends = Ends(self.shared);
+        let listed = store::make_directory(&self.directory, 0o700).and_then(|()| self.list());
+        self.note(listed);
+        let audited = audit::is_here();
+        let (mut ask_at, mut quiet_at) = (None, Instant::now());
+        loop {
+            let (tasks, ending) = {
+                let mut state = locked(self.shared);
+                (std::mem::take(&mut state.queue), state.ending)
+            };
+            let idle = tasks.is_empty();
+            for (id, task) in tasks {
+                let size = task.size();
+                self.take(&id, task, audited);
+                // Until now the memory was in use.
+                let mut state = locked(self.shared);
+                state.held = state.held.saturating_sub(size);
+            }
+            if !self.unknown.is_empty() && ask_at.is_none() {
+                let next = locked(self.shared).asked.map(|at| at + PAUSE);
+                ask_at = Some((Instant::now() + SETTLES).max(next.unwrap_or_else(Instant::now)));
+            }
+            if let Some(at) = ask_at.filter(|at| ending || *at <= Instant::now()) {
+                ask_at = None;
+                tracing::debug!(late = ?at.elapsed(), incidents = self.unknown.len(), "asking the audit log");
+                self.ask();
+                continue;
+            }
+            if !idle {
+                quiet_at = Instant::now() + QUIET;
+                continue;
+            }
+            let sync_at = (!self.written.is_empty()).then_some(quiet_at);
+            if sync_at.is_some_and(|at| ending || at <= Instant::now()) {
+                self.sync();
+                continue;
+            }
+            let mut state = locked(self.shared);
+            if !state.queue.is_empty() || state.ending != ending {
+                continue;
+            }
+            let Some(until) = ask_at.into_iter().chain(sync_at).min() else {
+                state.at_work = false;
+                return;
+            };
+            let wait = until.saturating_duration_since(Instant::now());
+            drop(self.shared.bell.wait_timeout(state, wait));
+        }
+    }
+
+    /// What is kept already, without what a crash left half written.
+    fn list(&mut self) -> Result<(), StoreError> {
+        for (name, size) in store::names(&self.directory)? {
+            match name.rsplit_once('.') {
+                Some((_, "new")) => drop(std::fs::remove_file(self.directory.join(name))),
+                Some((id, what)) => {
+                    self.kept
+                        .entry(id.to_owned())
+                        .or_default()
+                        .insert(what.to_owned(), size);
+                }
+                None => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, id: &str, task: Task, audited: bool) {
+        match task {
+            Task::New(mut incident, content, sought, _) => {
+                if let Some(content) = &content
+                    && let Err(error) = self.put(id, "content", content)
+                {
+                    incident.lose_content();
+                    self.note(Err(error));
+                }
+                self.save(&incident);
+                if audited {
+                    self.unknown
+                        .push((id.to_owned(), incident.account.clone(), sought));
+                }
+            }
+            Task::Again(more) => self.change(id, |incident| incident.add(more)),
+        }
+    }
+
+    /// Reads an incident, changes it, writes it. One that is gone stays gone.
+    fn change(&mut self, id: &str, change: impl FnOnce(&mut Incident)) {
+        match store::read_json::<Incident>(&self.path(id, "json")) {
+            Ok(Some(mut incident)) => {
+                change(&mut incident);
+                self.save(&incident);
+            }
+            Ok(None) => {}
+            Err(error) => self.note(Err(error)),
+        }
+    }
+
+    fn save(&mut self, incident: &Incident) {
+        let bytes = incident.written();
+        let saved = self.put(&incident.id, "json", &bytes);
+        self.note(saved);
+    }
+
+    fn put(&mut self, id: &str, what: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.kept
+            .entry(id.to_owned())
+            .or_default()
+            .insert(what.to_owned(), length(bytes));
+        self.make_room();
+        let path = self.path(id, what);
+        if !self.kept.contains_key(id) {
+            return Ok(());
+        }
+        store::write_soon(&path, bytes, 0o600)?;
+        self.written.insert(path);
+        Ok(())
+    }
+
+    fn make_room(&mut self) {
+        let size = |files: &BTreeMap<String, u64>| files.values().sum::<u64>();
+        if self.kept.len() <= MOST && self.kept.values().map(size).sum::<u64>() <= MOST_BYTES {
+            return;
+        }
+        let kept: Vec<_> = self
+            .kept
+            .iter()
+            .map(|(id, files)| (id.clone(), size(files)))
+            .collect();
+        for id in surplus(&kept) {
+            for what in self
+                .kept
+                .remove(&id)
+                .into_iter()
+                .flat_map(BTreeMap::into_keys)
+            {
+                let path = self.path(&id, &what);
+                let _ = std::fs::remove_file(&path);
+                self.written.remove(&path);
+            }
+        }
+    }
+
+    fn path(&self, id: &str, what: &str) -> PathBuf {
+        self.directory.join(format!("{id}.{what}"))
+    }
+
+    /// Asks the audit log once for all that are unknown.
+    fn ask(&mut self) {
+        let now = Instant::now();
+        let unknown = std::mem::take(&mut self.unknown);
+        let oldest = unknown
+            .iter()
+            .map(|(.., sought)| sought.changed_at.unwrap_or(sought.undone_at))
+            .min();
+        let newest = unknown.iter().map(|(.., sought)| sought.undone_at).max();
+        let old = oldest
+            .zip(newest)
+            .is_some_and(|(oldest, newest)| newest.duration_since(oldest) > RECENT);
+        let records = audit::records(if old { From::Today } else { From::Recent });
+        locked(self.shared).asked = Some(now);
+        let records = match records {
+            Ok(records) => records,
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "the audit log does not say who did it"
+                );
+                return;
             }
         };
-        Recorded {
-            id,
-            stood_milliseconds: stood,
-            said: self.recent.may_say(account, now),
+        for (id, account, sought) in unknown {
+            if let Some(who) = find(&records, &sought) {
+                events::attributed(&account, &id, &who);
+                locked(self.shared)
+                    .programs
+                    .insert(account, who.exe.clone());
+                self.change(&id, |incident| incident.who = Some(who));
+            }
         }
     }
 
-    /// Says once that an account has a rival; with its name, if that is still to come.
-    pub(super) fn name_rival(&mut self, account: &AccountName) {
-        /// The audit log is asked for the first of these; by then it has answered.
-        const NAMED_BY: u64 = 20;
-        let Some(rival) = self.recent.rival(account).filter(|rival| !rival.said) else {
+    /// Off the way of every repair: the burst is over.
+    fn sync(&mut self) {
+        let written = std::mem::take(&mut self.written);
+        if written.is_empty() {
             return;
+        }
+        let synced = written
+            .iter()
+            .try_for_each(|path| store::sync(path))
+            .and_then(|()| store::sync(&self.directory));
+        self.note(synced);
+    }
+
+    /// Says what went wrong, once a burst.
+    fn note(&mut self, outcome: Result<(), StoreError>) {
+        if let Err(error) = outcome
+            && !std::mem::replace(&mut self.failed, true)
+        {
+            tracing::warn!(error = chain(&error), "incident not kept, or not all of it");
+        }
+    }
+}
+
+/// Says that the thread has ended by a panic, so that the next incident has another one.
+struct Ends<'a>(&'a Shared);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut state = locked(self.0);
+            state.at_work = false;
+            state.held = state.queue.values().map(Task::size).sum();
+        }
+    }
+}
+
+fn length(bytes: &[u8]) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+fn locked(shared: &Shared) -> MutexGuard<'_, State> {
+    shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::model::key::id::KeyId;
+    use crate::model::past::incident::{Change, Evidence, Kept, SCHEMA, Undone};
+
+    fn incident(number: i64, comment: &str) -> (Incident, Sought) {
+        let account = AccountName::try_from("alice").unwrap();
+        let at = Timestamp::from_second(number).unwrap();
+        let added = Change::Added(KeyId {
+            fingerprint: "SHA256:x".to_owned(),
+            algorithm: "ssh-ed25519".to_owned(),
+            comment: comment.to_owned(),
+        });
+        let incident = Incident {
+            schema: SCHEMA,
+            id: Incident::name(&account, at),
+            at,
+            last_at: at,
+            account,
+            file: String::new(),
+            changes: vec![added],
+            more_changes: 0,
+            stood_milliseconds: None,
+            stood_since: None,
+            undone: Undone::Replaced,
+            evidence: Some(Evidence {
+                sha256: String::new(),
+                bytes: 1,
+                kept: Kept::Whole,
+            }),
+            who: None,
+            repeated: 0,
+            uncounted: 0,
         };
-        let program = self.recorder.program(account);
-        if program.is_some() || rival.times >= NAMED_BY || !audit::is_here() {
-            events::rival(account, rival.times, program.as_deref());
-            self.recent.said(account);
+        let sought = Sought {
+            file: PathBuf::new(),
+            inode: None,
+            directory: None,
+            changed_at: None,
+            undone_at: at,
+            own_pid: 1,
+        };
+        (incident, sought)
+    }
+
+    #[test]
+    fn a_disk_that_stands_still_costs_no_more_memory_than_is_kept() {
+        let mut recorder = Incidents::new(Path::new(""));
+        // There is a thread, and it waits for the disk.
+        locked(&recorder.shared).at_work = true;
+        for number in 0..i64::try_from(QUEUE).unwrap() {
+            let (incident, sought) = incident(number, &"c".repeat(100_000));
+            recorder.add(incident, Some(vec![0; 1 << 20]), sought);
         }
-    }
-
-    /// What `status` says of rivals.
-    pub(super) fn rival_problems(&self) -> impl Iterator<Item = String> {
-        self.recent.rivals().map(|(account, rival)| {
-            let program = self.recorder.program(account);
-            let who = program.map_or_else(
-                || "another program manages this file".to_owned(),
-                |program| format!("`{program}` manages this file too"),
-            );
-            let (times, since) = (rival.times, rival.since);
-            format!(
-                "{account}: the same change comes again and again ({times} times since {since:.0}): {who}"
-            )
-        })
-    }
-
-    /// How long the next repair of an account waits for a rival's sake, if there is one.
-    pub(super) fn back_off(&mut self, account: &AccountName, now: Timestamp) -> Option<Duration> {
-        self.forget_changes(now);
-        self.recent
-            .rival(account)
-            .map(|rival| rival.wait)
-            .filter(|wait| !wait.is_zero())
-    }
-
-    /// Forgets what has been quiet for a minute.
-    pub(super) fn forget_rivals(&mut self, now: Timestamp) {
-        self.forget_changes(now);
-        let recent = &self.recent;
-        self.recorder.forget(|account| recent.knows(account));
-    }
-
-    fn forget_changes(&mut self, now: Timestamp) {
-        for (account, changes) in self.recent.forget(now) {
-            events::unsaid(&account, changes);
+        let state = locked(&recorder.shared);
+        let mut sum = 0;
+        for task in state.queue.values() {
+            let Task::New(incident, content, ..) = task else {
+                panic!("none came again")
+            };
+            let kept = incident.evidence.as_ref().unwrap().kept;
+            assert_eq!(content.is_some(), kept == Kept::Whole);
+            sum += incident.size() + content.as_ref().map_or(0, |content| length(content));
         }
+        assert!((MOST_BYTES / 2..=MOST_BYTES).contains(&sum), "{sum}");
+        assert!(
+            (sum..=MOST_BYTES).contains(&state.held),
+            "{} held",
+            state.held
+        );
+        assert_eq!(
+            state.lost,
+            u64::try_from(QUEUE - state.queue.len()).unwrap()
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_no_longer_held() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut recorder = Incidents::new(directory.path());
+        for number in 0..10 {
+            let (incident, sought) = incident(number, "");
+            recorder.add(incident, Some(vec![0; 1000]), sought);
+        }
+        let shared = Arc::clone(&recorder.shared);
+        drop(recorder);
+        assert_eq!(locked(&shared).held, 0);
+        assert!(locked(&shared).queue.is_empty());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 20);
     }
 }

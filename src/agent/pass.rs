@@ -1,912 +1,451 @@
-//! One pass: read everything it needs afresh, decide, do, say.
+//! One pass: gather, decide, orders, work, remember, assess. Each step takes values and returns values.
 //!
-//! A pass cannot fail. What went wrong for one account is that account's state; what went wrong for all is a
-//! problem in the status; the keys in force stay.
+//! A pass cannot fail. What went wrong for one account is that account's state; what went wrong for all is a problem in
+//! the status; the keys in force stay. Nothing but the files of accounts is written here: what is to be saved, told and
+//! published is returned.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use tokio::time::Instant;
 
-use crate::agent::decide::Decided;
-use crate::agent::events::{self, chain};
-use crate::agent::incidents::Found;
-use crate::agent::others;
-use crate::agent::recorder::Recorder;
-use crate::agent::seen::Seen;
-use crate::agent::sessions::Asking;
-use crate::agent::sshd::Knowledge;
-use crate::agent::work::{self, AgentWatches, Hanging, Job, Outcome};
-use crate::agent::{Trigger, files};
-use crate::host::accounts::{Directory, Lookup};
-use crate::host::instance::{self, Identity};
-use crate::host::keyfile::Target;
-use crate::host::store::{self, StoreError};
+use crate::agent::gather::{self, List, World};
+use crate::agent::inquiry::Bell;
+use crate::agent::paths;
+use crate::agent::wakeups::{AgentWatches, Trigger, Wake};
+use crate::agent::workers::{LookAgain, Tools, Workers};
+use crate::host::store::StoreError;
 use crate::model::account::{Account, AccountName};
-use crate::model::config::tables::{Accounts, Config, Mode, Owner};
-use crate::model::desired::in_force::{Enforced, Synced};
-use crate::model::file::difference::{Difference, KeyName};
-use crate::model::file::wanted::Wanted;
-use crate::model::file::wanted::content;
-use crate::model::key::grant::{Grant, Grants, with_break_glass};
-use crate::model::list::approved::ApprovedList;
-use crate::model::list::fetch_report::FetchReport;
-use crate::model::past::incident::Undone;
-use crate::model::past::rivals::Recent;
-use crate::model::sshd::access::Loose;
-use crate::model::status::schema::{AccountState, REMOVED, Status};
+use crate::model::config::tables::{Config, Mode};
+use crate::model::desired::decide::{Decision, Terms};
+use crate::model::desired::in_force::InForce;
+use crate::model::file::difference::Difference;
+use crate::model::file::orders::{self, Basis, Whom};
+use crate::model::past::event::Event;
+use crate::model::past::memory::{Circumstances, Memory};
+use crate::model::past::outcome::Outcome;
+use crate::model::status::assess::{self, Judgements, Known, OfEnforcer};
+use crate::model::status::problem::Cause;
+use crate::model::status::schema::{Row, Rows, Status};
 
-/// What the enforcer knows between two passes. All of it can be lost: a new one reads it from disk.
-pub struct Enforcer {
-    pub(super) config: Config,
-    pub(super) zone: TimeZone,
-    pub(super) enforced: Enforced,
-    /// Which instance this is.
-    pub(super) identity: Identity,
-    pub(super) decided: Decided,
-    pub(super) status: Status,
-    /// Keeps what `status` says from being written again.
-    pub(super) written: Option<Status>,
-    /// Problems of this pass that belong to no account.
-    pub(super) problems: Vec<String>,
-    /// The config could not be read again.
-    pub(super) config_problem: Option<String>,
-    /// The pass speaks to the journal, not to somebody who reads its report.
-    pub(super) publishing: bool,
-    /// `enforced.json` could not be read at start.
-    pub(super) state_problem: Option<String>,
-    /// What is in force may differ from what is on disk.
-    pub(super) unsaved: bool,
-    /// Places that could not be watched.
-    pub(super) unwatched: u32,
-    /// What sshd is and makes of the files.
-    pub(super) sshd: Knowledge,
-    hanging: Hanging,
-    /// Files whose last replacement did not end well.
-    unsettled: HashSet<AccountName>,
-    /// Accounts to look at again before the next full check.
-    retries: HashMap<AccountName, (Retry, Instant)>,
-    /// Since when a change is seen that could not be undone yet.
-    pub(super) standing: HashMap<AccountName, Timestamp>,
-    /// Changes of the last minute.
-    pub(super) recent: Recent,
-    /// The keys of each account whose keys a list changed, as they were when its file was last in sync.
-    pub(super) former: HashMap<AccountName, HashSet<String>>,
-    /// A list took keys away.
-    pub(super) keys_left: bool,
-    /// Where incidents go.
-    pub(super) recorder: Recorder,
-    /// What of the fetcher was last passed on.
-    pub(super) relayed: Option<FetchReport>,
-    /// What is being asked about live sessions.
-    pub(super) asking: Asking,
+/// What is known between two passes. All of it can be lost: a new one reads it from disk.
+pub struct Reconciler {
+    pub config: Config,
+    zone: TimeZone,
+    pub world: World,
+    pub decision: Decision,
+    pub memory: Memory,
+    workers: Workers,
+    rows: Rows,
+    judgements: Judgements,
+    /// Files that several accounts would have.
+    shared: BTreeSet<PathBuf>,
+    /// The state could not be read at start, for this reason.
+    pub damaged: Option<String>,
+    /// Files may be written, if the config says so too.
+    writes: bool,
 }
 
-/// Why, and how often already, an account is looked at again.
+/// How a look at the files goes.
 #[derive(Clone, Copy)]
-enum Retry {
-    /// Its file could not be brought in line; what was in the way may go without an event (an unmount, a quota).
-    Refused(u32),
-    /// It was changed without an event (a store through a mapping); who did that may do it again at once.
-    Unannounced(u32),
+pub struct Look<'a> {
+    pub wake: &'a Wake,
+    pub watches: Option<&'a Arc<AgentWatches>>,
+    pub look_again: &'a LookAgain,
+    /// Also look at files outside of homes.
+    pub elsewhere: bool,
+    /// What the audit log has said of who changes files.
+    pub auditor: &'a dyn Auditor,
+    /// Called again and again meanwhile.
+    pub alive: &'a dyn Fn(),
+    pub now: Timestamp,
+    pub instant: Instant,
 }
 
-impl Retry {
-    /// How long to wait. A refusal is not forgotten; a quiet file is, after the next full check is due anyway.
-    fn wait(self) -> Duration {
-        const LONGEST: Duration = Duration::from_secs(30);
-        match self {
-            Self::Refused(times) => Duration::from_secs(1 << times.min(5)).min(LONGEST),
-            Self::Unannounced(times) => Duration::from_secs(1 << times.min(16)),
-        }
+/// Whoever knows which program changes an account's file.
+pub trait Auditor {
+    /// The audit log can be asked.
+    fn is_here(&self) -> bool;
+    fn program(&self, account: &AccountName) -> Option<String>;
+}
+
+/// An auditor that knows nothing.
+pub struct NoAuditor;
+
+impl Auditor for NoAuditor {
+    fn is_here(&self) -> bool {
+        false
+    }
+
+    fn program(&self, _: &AccountName) -> Option<String> {
+        None
     }
 }
 
-/// Where a pass takes its list from.
-pub enum List<'a> {
-    /// The stored one.
-    Stored,
-    /// This one, not stored: for `diff`.
-    Given(&'a ApprovedList),
-}
-
-/// How a pass runs.
-pub struct Terms<'a> {
-    /// Why.
-    pub trigger: Trigger,
-    /// Only these accounts; everything else is taken from the last pass.
-    pub only: Option<BTreeSet<AccountName>>,
-    /// Where the list is.
-    pub list: List<'a>,
-    /// Removals of the list with this digest are accepted.
-    pub accepted: Option<String>,
-    /// Where watches are put.
-    pub watches: Option<Arc<AgentWatches>>,
-    /// This pass is the only one, so it waits for what sshd has to say.
-    pub consults: bool,
-    /// Write the status; `diff` writes nothing.
-    pub publish: bool,
-    /// Called again and again while the pass goes on.
-    pub alive: &'a dyn Fn(),
-    /// What the clock says.
-    pub now: Timestamp,
-}
-
-/// What a pass found and did, for the loop and the commands.
-pub struct Report {
-    /// Differences by account, repaired or not.
-    pub differences: Vec<(AccountName, Vec<Difference>)>,
-    /// When everything must be looked at again: a key expires, or something was left to settle.
-    pub next_look: Option<Timestamp>,
+/// What a look at the files came to.
+#[derive(Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each has an effect of its own"
+)]
+pub struct Looked {
+    pub events: Vec<Event>,
+    /// What differs or differed, by account.
+    pub differences: BTreeMap<AccountName, Vec<Difference>>,
+    /// What is in force says more of the files than before.
+    pub in_force_changed: bool,
+    /// Accounts whose row is another one.
+    pub rows: BTreeSet<AccountName>,
+    /// Rows came or went.
+    pub rows_are_others: bool,
+    /// Nobody may let in by a key that is gone: sessions that it opened may still live.
+    pub keys_left: bool,
     /// A thread did not come back; the watcher may hang with it.
     pub newly_hanging: bool,
 }
 
-impl Enforcer {
-    /// Reads what earlier runs left. State that cannot be read now may be readable later, so that is an error;
-    /// state that is damaged is started anew.
-    pub fn new(config: Config, zone: TimeZone, now: Timestamp) -> Result<Self, StoreError> {
-        let (enforced, state_problem) = match store::read_json(&files::enforced(&config.paths)) {
-            Ok(enforced) => (enforced, None),
-            // Nothing counts as managed before then, so nothing is emptied; the list is applied afresh.
-            Err(error @ StoreError::Damaged { .. }) => (None, Some(chain(&error))),
-            Err(error) => return Err(error),
-        };
-        // The last word of an enforcer before this one: counts and times go on.
-        let last = store::read_json::<Status>(&files::status(&config.paths))
-            .ok()
-            .flatten();
-        let mut status = Status::unknown(&config, now);
-        status.enforcer.pid = std::process::id();
-        if let Some(last) = last {
-            (status.accounts, status.drift, status.sessions) =
-                (last.accounts, last.drift, last.sessions);
-            for account in status.accounts.values_mut() {
-                (account.keys, account.access) = (Vec::new(), None);
-            }
+/// How many accounts are worked on before what came of them is taken in.
+const AT_ONCE: usize = 512;
+
+impl Reconciler {
+    /// Goes on from what an earlier process left in force and said last. What sshd made of the files then, it is asked anew.
+    pub fn new(
+        config: Config,
+        zone: TimeZone,
+        mut said: Option<Status>,
+        bell: Option<Bell>,
+    ) -> Result<Self, StoreError> {
+        if let Some(said) = &mut said {
+            said.rows = said.rows.values().map(Row::without_access).collect();
         }
-        let mut enforcer = Self {
+        Self::resumed(config, zone, said, bell, true)
+    }
+
+    /// The same for a command that only prints: it looks, and writes nothing.
+    pub fn observer(
+        config: Config,
+        zone: TimeZone,
+        said: Option<Status>,
+    ) -> Result<Self, StoreError> {
+        Self::resumed(config, zone, said, None, false)
+    }
+
+    fn resumed(
+        config: Config,
+        zone: TimeZone,
+        said: Option<Status>,
+        bell: Option<Bell>,
+        writes: bool,
+    ) -> Result<Self, StoreError> {
+        let world = World::new(bell);
+        let (in_force, damaged) = gather::read_in_force(&config.paths)?;
+        let decision = Decision::resumed(in_force.unwrap_or_default(), &world.identity);
+        let mut memory = Memory::default();
+        let mut rows = Rows::default();
+        if let Some(said) = said {
+            memory.drift = said.drift;
+            for row in said.rows.values() {
+                if let Some(Cause::FileRefused { .. } | Cause::FileDrifted { .. }) = row.why {
+                    let said = row.why.as_ref().map(Cause::reason);
+                    memory.resume(&row.name, said.unwrap_or_default());
+                }
+            }
+            rows = said.rows;
+        }
+        Ok(Self {
             config,
             zone,
-            decided: Decided::after(enforced.as_ref().map(fingerprint)),
-            enforced: enforced.unwrap_or_default(),
-            identity: instance::identity(),
-            status,
-            written: None,
-            problems: Vec::new(),
-            config_problem: None,
-            publishing: true,
-            state_problem,
-            unsaved: true,
-            unwatched: 0,
-            sshd: Knowledge::default(),
-            hanging: Hanging::default(),
-            unsettled: HashSet::new(),
-            retries: HashMap::new(),
-            standing: HashMap::new(),
-            recent: Recent::default(),
-            former: HashMap::new(),
-            keys_left: false,
-            recorder: Recorder::new(),
-            relayed: None,
-            asking: Asking::default(),
-        };
-        if let Some(id) = enforcer.identity.id().map(ToOwned::to_owned) {
-            enforcer.belong_to(&id);
-        }
-        Ok(enforcer)
-    }
-
-    /// The configuration in use.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// What the last pass found.
-    pub fn status(&self) -> &Status {
-        &self.status
-    }
-
-    /// One line for `systemctl status`.
-    pub fn summary(&self) -> String {
-        let in_sync = self
-            .status
-            .accounts
-            .values()
-            .filter(|a| a.state == AccountState::InSync)
-            .count();
-        let managed = self.enforced.managed().count();
-        let list = if self.status.list.digest.is_some() {
-            ""
-        } else {
-            ", no list yet"
-        };
-        format!(
-            "{} ({}): {in_sync} of {managed} accounts in sync, {} changes undone{list}",
-            self.status.health.as_str(),
-            self.status.mode,
-            self.status.drift.repaired
-        )
-    }
-
-    /// When some accounts are to be looked at again, before the next full check. Each keeps its time, whatever other accounts do
-    /// meanwhile.
-    pub fn next_retry(&self) -> Option<Instant> {
-        self.retries.values().map(|(_, due)| *due).min()
-    }
-
-    /// Those that are to be looked at by now.
-    pub fn due_retries(&self) -> BTreeSet<AccountName> {
-        due(self.retries.iter().map(|(name, (_, at))| (name, *at)))
-    }
-
-    fn plan_retry(
-        &mut self,
-        name: &AccountName,
-        outcome: &Outcome,
-        others_refused: bool,
-        wanted: Option<&Wanted>,
-        trigger: Trigger,
-    ) {
-        let before = self.retries.remove(name).map(|(retry, _)| retry);
-        let refused = match before {
-            Some(Retry::Refused(times)) => times,
-            _ => 0,
-        };
-        let next = match (outcome, before) {
-            (Outcome::Refused { .. } | Outcome::Hanging, _) => Some(Retry::Refused(refused + 1)),
-            _ if others_refused => Some(Retry::Refused(refused + 1)),
-            (Outcome::Replaced { .. }, _)
-                if trigger == Trigger::Timer && self.is_drift(name, wanted) =>
-            {
-                Some(Retry::Unannounced(0))
-            }
-            (Outcome::InSync, Some(Retry::Unannounced(times))) => {
-                Some(Retry::Unannounced(times + 1))
-            }
-            _ => None,
-        };
-        let next = next.filter(|next| {
-            next.wait() < self.config.verify.every || matches!(next, Retry::Refused(_))
-        });
-        self.retries
-            .extend(next.map(|next| (name.clone(), (next, Instant::now() + next.wait()))));
-    }
-
-    /// True when the file was in sync with just this content before: then what differs now is not the list's doing.
-    fn is_drift(&self, name: &AccountName, wanted: Option<&Wanted>) -> bool {
-        let synced = self
-            .enforced
-            .accounts
-            .get(name)
-            .and_then(|account| account.synced.as_ref());
-        synced.is_some_and(|synced| {
-            wanted.is_some_and(|wanted| {
-                synced.digest == crate::agent::report::digest(&wanted.content)
-            })
+            world,
+            decision,
+            memory,
+            workers: Workers::default(),
+            rows,
+            judgements: Judgements::default(),
+            shared: BTreeSet::new(),
+            damaged,
+            writes,
         })
     }
 
-    /// What of `differences` is somebody else's doing, in a file that was ours; `None` if nothing is. When the list has changed
-    /// besides, a key that came or went by the list is not.
-    fn foreign(
-        &self,
-        name: &AccountName,
-        wanted: &Wanted,
-        seen: &Seen,
-        differences: &[Difference],
-    ) -> Option<Vec<Difference>> {
-        if self.is_drift(name, Some(wanted)) {
-            return Some(differences.to_vec());
+    /// Takes a config that was read again. Under another one, the same list may say something else.
+    pub fn reconfigure(&mut self, config: Config) {
+        if config != self.config {
+            self.world.forget_list();
         }
-        let account = self.enforced.accounts.get(name)?;
-        let synced = account.synced.as_ref()?;
-        if seen
-            .evidence
-            .as_ref()
-            .is_some_and(|evidence| evidence.sha256 == synced.digest)
-        {
-            return None;
-        }
-        let in_force: Vec<&str> = account
-            .grants
-            .iter()
-            .chain(&self.enforced.break_glass)
-            .map(|g| &*g.fingerprint)
-            .collect();
-        let former = self.former.get(name);
-        let stood = |key: &KeyName| {
-            let now = || in_force.contains(&&*key.fingerprint);
-            former.map_or_else(now, |former| former.contains(&key.fingerprint))
+        self.config = config;
+    }
+
+    /// Gathers what there is to know, and decides which keys are in force.
+    pub async fn decide(&mut self, list: List<'_>, accepted: Option<String>, now: Timestamp) {
+        let mut facts = self
+            .world
+            .gather(&self.config, &self.decision, list, accepted, now)
+            .await;
+        let terms = Terms {
+            config: &self.config,
+            zone: &self.zone,
         };
-        let mut foreign = differences.to_vec();
-        foreign.retain(|difference| match difference {
-            Difference::Added(key) => !stood(key),
-            Difference::Removed(key) | Difference::Altered(key) => stood(key),
-            _ => true,
-        });
-        if foreign.is_empty() {
-            foreign.push(Difference::Bytes);
-        }
-        Some(foreign)
+        self.decision = std::mem::take(&mut self.decision).decide(&mut facts, terms);
+        self.shared = orders::shared_files(&self.config, &self.decision, &self.world.people);
+        self.memory
+            .note_former(std::mem::take(&mut self.decision.former));
     }
 
-    /// The keys in force, break-glass keys included for every account.
-    pub fn grants(&self) -> Grants {
-        let break_glass = &self.enforced.break_glass;
-        let all = |grants: &[Grant]| grants.iter().chain(break_glass).cloned().collect();
-        self.enforced
-            .grants()
+    /// Looks at the files of these accounts, and brings them in line.
+    pub async fn look(&mut self, look: Look<'_>) -> Looked {
+        let Look { wake, now, .. } = look;
+        let mut looked = Looked::default();
+        self.workers.begin();
+        let names: Vec<(AccountName, bool)> = orders::names(self.basis(now), &wake.whom)
             .into_iter()
-            .map(|(name, grants)| (name.clone(), all(grants)))
-            .collect()
-    }
-
-    /// A guard holds a list, so the fetcher's report matters too.
-    pub fn holds_a_list(&self) -> bool {
-        self.decided.held.is_some()
-    }
-
-    /// Takes a configuration that was read again; an error is a problem, and the old one stays.
-    pub fn reconfigure(&mut self, config: Result<Config, String>) {
-        let config = config.and_then(|config| {
-            let same = config.paths == self.config.paths;
-            same.then_some(config).ok_or_else(|| {
-                "`[paths]` cannot change while the agent runs; restart it".to_owned()
-            })
-        });
-        match config {
-            Ok(config) => {
-                // The same config judges the same list in the same way.
-                if config != self.config {
-                    self.decided.forget();
-                }
-                self.config = config;
-                self.config_problem = None;
-            }
-            Err(error) => {
-                tracing::error!(error, "config not read again, the old one stays");
-                self.config_problem = Some(error);
-            }
+            .map(|(name, listed)| (name.clone(), listed))
+            .collect();
+        for chunk in names.chunks(AT_ONCE) {
+            self.look_at(chunk, look, &mut looked).await;
         }
+        let is_gone = |name: &AccountName| {
+            wake.whom.includes(name) && names.iter().all(|(known, _)| known != name)
+        };
+        self.memory.keep_retries(|name| !is_gone(name));
+        looked.events.extend(self.memory.forget(now));
+        if wake.whom == Whom::Everybody {
+            self.assess_the_rest(now, &mut looked);
+        }
+        looked.keys_left |= std::mem::take(&mut self.decision.keys_left);
+        looked.newly_hanging = self.workers.newly_hanging;
+        looked
     }
 
-    /// One pass. `look_again` is called with an account whose file system answers at last.
-    pub async fn pass(
+    async fn look_at(
         &mut self,
-        terms: Terms<'_>,
-        look_again: impl Fn(AccountName) + Clone + Send + 'static,
-    ) -> Report {
-        let Terms {
-            trigger,
-            only,
-            list,
-            accepted,
-            watches,
-            consults,
-            publish,
-            alive,
+        names: &[(AccountName, bool)],
+        look: Look<'_>,
+        looked: &mut Looked,
+    ) {
+        let Look {
+            wake,
+            auditor,
             now,
-        } = terms;
-        let only = self.widen(only);
-        let full = only.is_none();
-        tracing::debug!(
-            ?trigger,
-            accounts = only.as_ref().map(BTreeSet::len),
-            "pass"
-        );
-        self.publishing = publish;
-        if full {
-            self.problems.clear();
-            self.decide(&list, accepted.as_deref(), now).await;
-        }
-        if consults {
-            self.consult_sshd().await;
-        }
-        let mut rows = self.rows();
-        rows.retain(|row| only.as_ref().is_none_or(|only| only.contains(&row.name)));
-        let (jobs, mut outcomes) = self.jobs(rows, trigger, now);
-        let wanted: HashMap<AccountName, Wanted> = jobs
-            .iter()
-            .map(|job| (job.target.account.name.clone(), job.wanted.clone()))
-            .collect();
-        let mut done =
-            work::work(jobs, watches.as_ref(), &mut self.hanging, look_again, alive).await;
-        outcomes.extend(done.outcomes);
-        self.know_ways(done.loose);
-        let mut differences = Vec::new();
-        for (name, outcome) in outcomes {
-            let others = done.others.remove(&name);
-            let stuck = others
-                .as_ref()
-                .is_some_and(|others| others.refused.is_some());
-            self.plan_retry(&name, &outcome, stuck, wanted.get(&name), trigger);
-            let (seen, wanted) = (done.seen.remove(&name), wanted.get(&name));
-            let mut changed = self.record(&name, outcome, wanted, seen, now);
-            let others = others
-                .zip(wanted)
-                .map(|(others, wanted)| self.record_others(&name, others, wanted, now));
-            let others = others.unwrap_or_default();
-            if !others.is_empty() {
-                changed
-                    .get_or_insert_with(|| (name, Vec::new()))
-                    .1
-                    .extend(others);
-            }
-            differences.extend(changed);
-        }
-        // Who was to be looked at and is not there any more is not to be looked at for ever.
-        self.retries.retain(|name, _| {
-            wanted.contains_key(name) || only.as_ref().is_some_and(|only| !only.contains(name))
-        });
-        self.forget_rivals(now);
-        let key_left = |(_, differences): &(_, Vec<Difference>)| {
-            let left = |difference: &_| {
-                matches!(
-                    difference,
-                    Difference::Added(_) | Difference::Unclear(_) | Difference::OtherFile(_)
-                )
-            };
-            differences.iter().any(left)
+            instant,
+            ..
+        } = look;
+        let names: Vec<(&AccountName, bool)> =
+            names.iter().map(|(name, listed)| (name, *listed)).collect();
+        let sweep = wake.why == Trigger::Startup;
+        let unsettled = |name: &AccountName| self.memory.is_unsettled(name);
+        let (orders, unworkable) = orders::orders(self.basis(now), &names, unsettled, sweep);
+        let tools = Tools {
+            watches: look.watches.cloned(),
+            backups: paths::backups(&self.config.paths),
+            look_again: Arc::clone(look.look_again),
+            elsewhere: look.elsewhere,
         };
-        let known = full && !self.status.sessions.is_empty();
-        let asked = matches!(trigger, Trigger::Startup | Trigger::Reload);
-        let left = std::mem::take(&mut self.keys_left) || differences.iter().any(key_left);
-        if publish && (known || asked || left) {
-            self.ask_for_sessions();
-        }
-        if publish && left {
-            self.ask_again_later();
-        }
-        self.unwatched = watches.as_ref().map_or(0, |watches| watches.refused());
-        self.save();
-        self.judge_access();
-        self.update_status(trigger, now);
-        if publish {
-            self.publish(now);
-        }
-        let next_expiry = self
-            .enforced
-            .accounts
-            .values()
-            .flat_map(|account| &account.grants)
-            .chain(&self.enforced.break_glass)
-            .filter_map(|grant| grant.expires_at)
-            .filter(|at| *at > now)
-            .min();
-        let next_look = next_expiry
-            .into_iter()
-            .chain(self.decided.look_again)
-            .chain(self.recent.quiet_at())
-            .min();
-        Report {
-            differences,
-            next_look,
-            newly_hanging: done.newly_hanging,
-        }
-    }
-
-    /// True before there is anything in force: no list yet, or nothing is to be written (`mode = "observe"`).
-    pub fn is_new(&self) -> bool {
-        self.enforced.list.is_none()
-    }
-
-    /// True when the file of an account is what this program says that it is to be.
-    pub fn enforces(&self, name: &AccountName) -> bool {
-        self.enforced
-            .accounts
-            .get(name)
-            .is_some_and(|account| account.managed)
-    }
-
-    /// True for an account of this uid whose file is, or will be, this program's business.
-    pub fn claims(&self, name: &AccountName, uid: u32) -> bool {
-        self.config
-            .accounts
-            .manages(name, Some(uid), self.decided.directory.uid_min)
-    }
-
-    /// Looks at every managed file and writes nothing; for `status`.
-    pub async fn verify(&mut self, now: Timestamp) -> Vec<(AccountName, Outcome, others::Seen)> {
-        let names = self
-            .enforced
-            .accounts
-            .keys()
-            .chain(self.config.accounts.named());
-        self.look_up(names.cloned().collect(), now).await;
-        self.check_age(now);
-        let mut rows = self.rows();
-        rows.retain(|row| row.listed);
-        let (mut jobs, mut outcomes) = self.jobs(rows, Trigger::Timer, now);
-        for job in &mut jobs {
-            job.mode = Mode::Observe;
-            job.others.everywhere = true;
-        }
-        let mut done = work::work(jobs, None, &mut self.hanging, |_| {}, &|| ()).await;
-        outcomes.extend(done.outcomes);
-        self.know_ways(done.loose);
-        let mut others = |name: AccountName, outcome| {
-            let others = done.others.remove(&name).unwrap_or_default();
-            (name, outcome, others)
-        };
-        let outcomes = outcomes.into_iter();
-        outcomes
-            .map(|(name, outcome)| others(name, outcome))
-            .collect()
-    }
-
-    /// Notes for each file that was looked at what `StrictModes` of sshd refuses on the way to it.
-    fn know_ways(&mut self, seen: Vec<(AccountName, Option<Loose>)>) {
-        for (name, loose) in seen {
-            match loose {
-                Some(loose) => drop(self.sshd.loose.insert(name, loose)),
-                None => drop(self.sshd.loose.remove(&name)),
-            }
-        }
-    }
-
-    /// The accounts to look at, each with what NSS says.
-    fn rows(&self) -> Vec<Row> {
-        let unlisted = self.config.accounts.named().filter(|name| {
-            self.enforced.list.is_some() && !self.enforced.accounts.contains_key(*name)
-        });
-        let listed = self.enforced.managed().map(|(name, _)| (name, true));
-        listed
-            .chain(unlisted.map(|name| (name, false)))
-            .filter(|(name, _)| self.manages(name))
-            .filter_map(
-                |(name, listed)| match self.decided.directory.accounts.get(name)? {
-                    Lookup::Found(account) => Some(Row {
-                        name: name.clone(),
-                        account: Ok(account.clone()),
-                        listed,
-                    }),
-                    Lookup::Failed(error) => Some(Row {
-                        name: name.clone(),
-                        account: Err(error.clone()),
-                        listed,
-                    }),
-                    Lookup::Unknown => None,
-                },
-            )
-            .collect()
-    }
-
-    /// The work on each account, or why there is none.
-    fn jobs(
-        &self,
-        rows: Vec<Row>,
-        trigger: Trigger,
-        now: Timestamp,
-    ) -> (Vec<Job>, Vec<(AccountName, Outcome)>) {
-        let (mut jobs, mut refused) = (Vec::<Job>::new(), Vec::new());
-        let refusal = |reason: String| Outcome::Refused {
-            reason,
-            differences: Vec::new(),
-            began: false,
-        };
-        for row in rows {
-            match row.account.and_then(|account| self.target(account)) {
-                Ok(target) => jobs.push(self.job(target, row.listed, trigger, now)),
-                Err(reason) if row.listed => refused.push((row.name, refusal(reason))),
-                Err(_) => {}
-            }
-        }
-        let mut paths: HashMap<_, u32> = HashMap::new();
-        for job in &jobs {
-            *paths.entry(job.target.location.path.clone()).or_default() += 1;
-        }
-        let (jobs, clashing): (Vec<_>, Vec<_>) = jobs
-            .into_iter()
-            .partition(|job| paths.get(&job.target.location.path) == Some(&1));
-        refused.extend(clashing.into_iter().map(|job| {
-            let reason = format!(
-                "`{}` is the file of several accounts",
-                job.target.location.path.display()
-            );
-            (job.target.account.name, refusal(reason))
-        }));
-        (jobs, refused)
-    }
-
-    fn target(&self, account: Account) -> Result<Target, String> {
-        target(&self.config.accounts, &self.decided.directory, account)
-    }
-
-    fn job(&self, target: Target, listed: bool, trigger: Trigger, now: Timestamp) -> Job {
-        let name = &target.account.name;
-        let account = self.enforced.accounts.get(name);
-        let grants = account.filter(|_| !self.decided.revoked);
-        let grants = grants
-            .map(|account| account.grants.as_slice())
-            .unwrap_or_default();
-        let break_glass = if listed {
-            self.enforced.break_glass.as_slice()
-        } else {
-            &[]
-        };
-        let (uid, mode) = match target.owner {
-            Owner::Account => (target.account.uid, 0o600),
-            Owner::Root => (0, 0o640),
-        };
-        Job {
-            others: self.others(&target, listed),
-            wanted: Wanted {
-                content: content(&with_break_glass(grants, break_glass, now)),
-                uid,
-                gid: target.account.gid,
-                mode,
-            },
-            // A name in `manage` that no list ever spoke of: its keys are reported, never taken.
-            mode: if listed {
+        let outcomes = self.workers.work(orders, &tools, look.alive).await;
+        let when = Circumstances {
+            now,
+            instant,
+            mode: if self.writes {
                 self.config.mode
             } else {
                 Mode::Observe
             },
-            adopted: account
-                .and_then(|account| account.synced.as_ref())
-                .is_some_and(|synced| synced.file == target.location.path),
-            unsettled: self.unsettled.contains(name),
-            sweep: trigger == Trigger::Startup,
-            backups: files::backups(&self.config.paths),
-            target,
+            every: self.config.verify.every,
+            by_timer: wake.why == Trigger::Timer,
+            removes_others: self.config.accounts.removes_other_files(),
+            own_pid: std::process::id(),
+            audited: &|| auditor.is_here(),
+            program: &|account| auditor.program(account),
+        };
+        for (name, why) in &unworkable {
+            looked
+                .events
+                .extend(self.memory.unworkable(name, &why.in_words()));
+            let before = self.rows.get(name);
+            let row = assess::unworkable_row(self.known(now), name, why, before);
+            self.put(row, looked);
+        }
+        for mut outcome in outcomes {
+            let (events, changed) =
+                self.memory
+                    .after(&mut outcome, &mut self.decision.in_force, when);
+            looked.events.extend(events);
+            looked.in_force_changed |= changed;
+            self.assess(&outcome, now, looked);
         }
     }
 
-    /// Takes one outcome into the status; gives what differed.
-    fn record(
-        &mut self,
-        name: &AccountName,
-        outcome: Outcome,
-        wanted: Option<&Wanted>,
-        seen: Option<Seen>,
-        now: Timestamp,
-    ) -> Option<(AccountName, Vec<Difference>)> {
-        let digest = wanted.map(|wanted| crate::agent::report::digest(&wanted.content));
-        let listed = self.enforced.accounts.contains_key(name);
-        let drift = wanted.zip(seen);
-        let file = self
-            .decided
-            .account(name)
-            .and_then(|account| self.config.accounts.file.locate(account))
-            .map(|location| location.path);
-        let path = file.clone().unwrap_or_default();
-        if !listed && matches!(outcome, Outcome::Refused { .. } | Outcome::Hanging) {
-            // Nothing is to be done there.
+    fn assess(&mut self, outcome: &Outcome, now: Timestamp, looked: &mut Looked) {
+        let name = outcome.orders.account.name.clone();
+        let known = Known {
+            config: &self.config,
+            decision: &self.decision,
+            people: &self.world.people,
+            sshd: self.world.sshd.said(),
+            now,
+        };
+        let before = self.rows.get(&name);
+        if let Some(row) = assess::row(known, outcome, before, &mut self.judgements) {
+            self.put(row, looked);
+        }
+        let differences = outcome.differences();
+        if !differences.is_empty() && outcome.orders.listed {
+            looked.keys_left |= differences.iter().any(Difference::held_a_key);
+            looked.differences.insert(name, differences);
+        }
+    }
+
+    fn put(&mut self, row: Row, looked: &mut Looked) {
+        let before = self.rows.get(&row.name);
+        if before == Some(&row) {
+            return;
+        }
+        looked.rows_are_others |= before.is_none();
+        looked.rows.insert(row.name.clone());
+        self.rows.insert(row);
+    }
+
+    /// Accounts that no work was for, and those of which nothing speaks any more.
+    fn assess_the_rest(&mut self, now: Timestamp, looked: &mut Looked) {
+        for row in assess::passive_rows(self.known(now)) {
+            self.put(row, looked);
+        }
+        let known = Known {
+            config: &self.config,
+            decision: &self.decision,
+            people: &self.world.people,
+            sshd: self.world.sshd.said(),
+            now,
+        };
+        let before = self.rows.names().count();
+        self.rows.retain(|row| assess::is_spoken_of(known, row));
+        looked.rows_are_others |= self.rows.names().count() != before;
+    }
+
+    /// Takes what sshd has said since; returns whose files must be looked at for it, if it said something new.
+    pub fn hear_sshd(&mut self, now: Timestamp) -> Option<Whom> {
+        let is_news = self.world.hear_sshd(now);
+        let said = match &self.world.sshd.answer {
+            Some((answer, _)) if is_news => answer.version,
+            _ => self.world.hear_version(),
+        };
+        let is_another = said.is_some() && said != self.decision.in_force.openssh;
+        if is_another {
+            // Lines are written for it.
+            self.decision.in_force.openssh = said;
+            self.world.forget_list();
+            return Some(Whom::Everybody);
+        }
+        if !is_news {
             return None;
         }
-        let (state, reason, differences) = match outcome {
-            Outcome::InSync => (AccountState::InSync, None, Vec::new()),
-            Outcome::Differs(differences) if !listed => {
-                let keys = differences
-                    .iter()
-                    .any(|d| matches!(d, Difference::Added(_) | Difference::Unclear(_)));
-                let reason = "the list says nothing about it and never did, so its keys stay; \
-                    publish keys for it, or a comment-only value to leave it without";
-                let state = if keys {
-                    AccountState::Held
-                } else {
-                    AccountState::Unmanaged
-                };
-                (state, Some(reason.to_owned()), Vec::new())
-            }
-            Outcome::Differs(differences) => {
-                let reason = events::changes(&differences).join(", ");
-                if self.said(name, AccountState::Drifted, &reason) {
-                    let recorded = drift.and_then(|(wanted, seen)| {
-                        let foreign = self.foreign(name, wanted, &seen, &differences)?;
-                        let undone = Undone::SeenOnly;
-                        let (account, file, differences) =
-                            (name, path.as_path(), foreign.as_slice());
-                        Some(self.incident(
-                            Found {
-                                account,
-                                file,
-                                differences,
-                                wanted,
-                                seen,
-                                undone,
-                            },
-                            now,
-                        ))
-                    });
-                    events::differs(name, &path, &differences, recorded.as_ref());
-                }
-                (AccountState::Drifted, Some(reason), differences)
-            }
-            Outcome::Replaced {
-                differences,
-                backup,
-            } => {
-                self.unsettled.remove(name);
-                self.say_replaced(name, &path, &differences, backup, drift, now);
-                (AccountState::InSync, None, differences)
-            }
-            Outcome::Refused {
-                reason,
-                differences,
-                began,
-            } => {
-                if began {
-                    self.unsettled.insert(name.clone());
-                }
-                if !differences.is_empty() && self.is_drift(name, wanted) {
-                    self.standing.entry(name.clone()).or_insert(now);
-                }
-                if self.said(name, AccountState::Refused, &reason) {
-                    events::refused(name, &reason);
-                }
-                (AccountState::Refused, Some(reason), differences)
-            }
-            Outcome::Hanging => {
-                let reason = "its file system has not answered within 2 s".to_owned();
-                if self.said(name, AccountState::Refused, &reason) {
-                    events::refused(name, &reason);
-                }
-                (AccountState::Refused, Some(reason), Vec::new())
-            }
-        };
-        if state == AccountState::InSync {
-            self.standing.remove(name);
-            self.former.remove(name);
-        }
-        if state == AccountState::InSync
-            && let (Some(account), Some(digest)) = (self.enforced.accounts.get_mut(name), &digest)
-        {
-            let synced = Some(Synced {
-                file: path,
-                digest: digest.clone(),
-            });
-            self.unsaved |= account.synced != synced;
-            account.synced = synced;
-        }
-        let changed = (!differences.is_empty() && state == AccountState::InSync).then_some(now);
-        self.note(name, state, reason, digest, changed);
-        if let Some(row) = self
-            .status
-            .accounts
-            .get_mut(name)
-            .filter(|_| changed.is_some())
-        {
-            let removed = differences
-                .iter()
-                .filter_map(|difference| match difference {
-                    Difference::Added(key) => Some(key.clone()),
-                    _ => None,
-                });
-            row.removed_keys = removed.take(REMOVED).collect();
-        }
-        (!differences.is_empty()).then(|| (name.clone(), differences))
-    }
-
-    /// A file was replaced: for the list, for the first time, or since somebody else had changed it.
-    fn say_replaced(
-        &mut self,
-        account: &AccountName,
-        file: &Path,
-        differences: &[Difference],
-        backup: Option<PathBuf>,
-        drift: Option<(&Wanted, Seen)>,
-        now: Timestamp,
-    ) {
-        if let Some(backup) = backup {
-            for difference in differences {
-                if let Difference::Added(key) = difference {
-                    events::first_run(account, file, &key.fingerprint, &backup);
-                }
-            }
-        }
-        if !self.is_drift(account, drift.as_ref().map(|(wanted, _)| *wanted)) {
-            events::applied(account, file, differences);
-        }
-        let Some((wanted, seen)) = drift else { return };
-        let Some(foreign) = self.foreign(account, wanted, &seen, differences) else {
-            return;
-        };
-        let (differences, undone) = (foreign.as_slice(), Undone::Replaced);
-        let recorded = self.incident(
-            Found {
-                account,
-                file,
-                differences,
-                wanted,
-                seen,
-                undone,
-            },
+        let reads_others = self.learn_files();
+        let known = Known {
+            config: &self.config,
+            decision: &self.decision,
+            people: &self.world.people,
+            sshd: self.world.sshd.said(),
             now,
-        );
-        events::repaired(account, file, differences, &recorded);
-        self.drifted(account, differences, now);
-        self.name_rival(account);
+        };
+        assess::judge_all(known, &mut self.rows, &mut self.judgements);
+        let managed = self
+            .decision
+            .in_force
+            .managed()
+            .map(|(name, _)| name.clone());
+        Some(Whom::These(if reads_others {
+            managed.collect()
+        } else {
+            BTreeSet::new()
+        }))
     }
 
-    /// Writes what is in force, if it changed; in observe mode nothing is.
-    pub(super) fn save(&mut self) {
-        if self.config.mode == Mode::Observe || !self.unsaved {
-            return;
+    /// Takes what sshd says that it reads; returns whether it reads other files than it did.
+    fn learn_files(&mut self) -> bool {
+        let Some((answer, _)) = &self.world.sshd.answer else {
+            return false;
+        };
+        let in_force = &mut self.decision.in_force;
+        if answer.error.is_some() {
+            return self.world.sshd.is_mute && in_force.sshd_reads.is_none();
         }
-        let fingerprint = Some(fingerprint(&self.enforced));
-        if self.decided.saved == fingerprint {
-            self.unsaved = false;
-            return;
+        let changed = in_force.learn(answer.reads(None), |name| answer.reads(Some(name)));
+        self.decision.changed |= changed;
+        changed
+    }
+
+    /// Asks sshd what it reads, and waits for it: there will be no later pass to take the answer.
+    pub async fn consult_sshd(&mut self, others: Vec<Account>, now: Timestamp) -> bool {
+        let people = self.people();
+        if people.is_empty() && others.is_empty() {
+            return false;
         }
-        let paths = &self.config.paths;
-        if self.state_problem.is_some() && self.decided.saved.is_none() {
-            // For a person to look at; without room for it, the state that works matters more.
-            let _ = std::fs::rename(files::enforced(paths), files::damaged(paths));
+        let answered = self.world.consult_sshd(people, others, now).await;
+        if answered {
+            self.learn_files();
         }
-        let saved = store::make_directory(&paths.state_dir, 0o700)
-            .and_then(|()| store::write_json(&files::enforced(paths), &self.enforced, 0o600));
-        match saved {
-            Ok(()) => {
-                self.decided.saved = fingerprint;
-                self.unsaved = false;
-            }
-            Err(error) => {
-                let error = chain(&error);
-                tracing::error!(error, "state not saved");
-                let problem = format!("{error}; what is in force is lost when the agent restarts");
-                if !self.problems.contains(&problem) {
-                    self.problems.push(problem);
-                }
-            }
+        answered
+    }
+
+    /// The managed accounts that exist.
+    pub fn people(&self) -> Vec<Account> {
+        gather::managed_people(&self.config, &self.decision, &self.world.people)
+    }
+
+    /// True for an account of this uid whose file is, or will be, the agent's business.
+    pub fn claims(&self, name: &AccountName, uid: u32) -> bool {
+        self.config
+            .accounts
+            .manages(name, Some(uid), self.world.people.uid_min)
+    }
+
+    /// True when the file of an account should say what the list says.
+    pub fn is_in_force(&self, name: &AccountName) -> bool {
+        let account = self.decision.in_force.accounts.get(name);
+        account.is_some_and(|account| account.managed)
+    }
+
+    /// The status of this moment.
+    pub fn status(&mut self, of: OfEnforcer, now: Timestamp) -> Status {
+        let rows = std::mem::take(&mut self.rows);
+        assess::status(self.known(now), of, &self.memory, rows)
+    }
+
+    /// Takes the rows back that a status was made with.
+    pub fn keep_rows(&mut self, rows: Rows) {
+        self.rows = rows;
+    }
+
+    pub fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    fn basis(&self, now: Timestamp) -> Basis<'_> {
+        Basis {
+            config: &self.config,
+            decision: &self.decision,
+            people: &self.world.people,
+            sshd_is_mute: self.world.sshd.is_mute,
+            shared: &self.shared,
+            writes: self.writes,
+            now,
         }
     }
-}
 
-/// Those whose time has come.
-pub(super) fn due<'a>(
-    times: impl Iterator<Item = (&'a AccountName, Instant)>,
-) -> BTreeSet<AccountName> {
-    let now = Instant::now();
-    times
-        .filter(|(_, at)| *at <= now)
-        .map(|(name, _)| name.clone())
-        .collect()
-}
-
-/// Tells whether what is in force differs from what is on disk, without keeping it twice.
-fn fingerprint(enforced: &Enforced) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    enforced.hash(&mut hasher);
-    hasher.finish()
-}
-
-/// The file of an account, or why there is none to work on.
-pub fn target(
-    accounts: &Accounts,
-    directory: &Directory,
-    account: Account,
-) -> Result<Target, String> {
-    let location = accounts.file.locate(&account).ok_or_else(|| {
-        format!(
-            "its home `{}` is not one to work in",
-            account.home.display().to_string().escape_debug()
-        )
-    })?;
-    if location.in_home
-        && let Some((one, other)) = directory.shared_homes.get(&account.home)
-    {
-        return Err(format!(
-            "its home `{}` is shared by `{one}` and `{other}`",
-            account.home.display()
-        ));
+    fn known(&self, now: Timestamp) -> Known<'_> {
+        Known {
+            config: &self.config,
+            decision: &self.decision,
+            people: &self.world.people,
+            sshd: self.world.sshd.said(),
+            now,
+        }
     }
-    Ok(Target {
-        account,
-        location,
-        owner: accounts.owner,
-    })
-}
 
-/// One account to look at.
-struct Row {
-    name: AccountName,
-    account: Result<Account, String>,
-    listed: bool,
+    /// What is in force.
+    pub fn in_force(&self) -> &InForce {
+        &self.decision.in_force
+    }
 }

@@ -4,46 +4,45 @@
 //! time from then, at start, and at each full check while such a session is known; never while nobody is logged in.
 
 use std::collections::VecDeque;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 
-use crate::agent::events::{self, chain};
-use crate::agent::pass::Enforcer;
+use crate::agent::events;
+use crate::agent::inquiry::Inquiry;
 use crate::host::sshd_log::{self, Login};
-use crate::host::{ProgramError, logind};
-use crate::model::config::tables::Mode;
+use crate::host::{ProgramError, chain, logind};
+use crate::model::desired::decide::Decision;
 use crate::model::key::grant::with_break_glass;
 use crate::model::session::{Live, Session, news};
-use crate::model::status::schema::AccountState;
 
-/// What was asked of the host, and has not been answered.
+/// The sessions that are known, and what is being asked about them.
 #[derive(Default)]
-pub(super) struct Asking {
-    answer: Option<oneshot::Receiver<Answer>>,
+pub struct Sessions {
+    /// Live, and opened with a key that is not approved.
+    pub known: Vec<Session>,
+    asking: Inquiry<Answer>,
     /// Ask again when this is answered: keys have left since.
     again: bool,
     /// When to ask once more.
     later: VecDeque<Instant>,
     /// Some were just ended, and are not ended again if logind still shows them.
-    ended: bool,
+    just_ended: bool,
 }
 
 /// What the host answered.
 pub enum Answer {
     /// Every SSH session whose key is known.
     Looked(Result<Vec<Keyed>, ProgramError>),
-    /// These were to be ended; whether they were.
+    /// Whether each of these was ended.
     Ended(Vec<(Session, Result<bool, ProgramError>)>),
 }
 
 /// A session and its key.
 pub struct Keyed {
     session: Session,
-    /// It is sure enough to end it: without a time, or from a log file that keeps no year and no boot, the login may be an
-    /// older one of the same pid.
+    /// Sure enough to end it: without a time, or from a log file that keeps no year and no boot, the login may be an older
+    /// one of the same pid.
     sure: bool,
 }
 
@@ -60,23 +59,142 @@ const LATER: [Duration; 4] = [
 const BEFORE: SignedDuration = SignedDuration::from_mins(2);
 const AFTER: SignedDuration = SignedDuration::from_secs(2);
 
+impl Sessions {
+    /// Asks, without waiting; nothing is asked while nobody is logged in.
+    pub fn ask(&mut self) {
+        if self.asking.is_open() {
+            self.again = true;
+        } else if logind::anybody() || !self.known.is_empty() {
+            self.asking.ask(None, || Answer::Looked(look()));
+        }
+    }
+
+    /// A key has left: asks again, later and later.
+    pub fn ask_again_later(&mut self, now: Instant) {
+        self.later = LATER.map(|wait| now + wait).into();
+    }
+
+    /// When to ask again.
+    pub fn next_question(&self) -> Option<Instant> {
+        self.later.front().copied()
+    }
+
+    /// Asks again, as it is time.
+    pub fn ask_once_more(&mut self) {
+        self.later.pop_front();
+        self.ask();
+    }
+
+    /// The next answer; never, while nothing is asked. Cancel-safe: an answer that comes while nobody waits is kept.
+    pub async fn answer(&mut self) -> Option<Answer> {
+        self.asking.next().await
+    }
+
+    pub fn is_asking(&self) -> bool {
+        self.asking.is_open()
+    }
+
+    /// Takes an answer in, says what is new, and has those ended that `ends` says.
+    pub fn take(
+        &mut self,
+        answer: Option<Answer>,
+        decision: &Decision,
+        ends: impl Fn(&Session) -> bool,
+        now: Timestamp,
+    ) {
+        match answer {
+            Some(Answer::Looked(Ok(found))) => self.found(unapproved(decision, found, now), ends),
+            Some(Answer::Looked(Err(error))) => {
+                tracing::warn!(error = chain(&error), "live sessions are not known");
+            }
+            Some(Answer::Ended(ended)) => {
+                for (session, ended) in ended {
+                    match ended {
+                        Ok(true) => events::session_ended(&session),
+                        // It had ended by itself.
+                        Ok(false) => {}
+                        Err(error) => {
+                            let error = chain(&error);
+                            tracing::warn!(session = session.id, error, "session not ended");
+                        }
+                    }
+                }
+                // logind takes a moment; the next full check looks again.
+                self.asking.ask(None, || Answer::Looked(look()));
+                self.just_ended = true;
+            }
+            None => {}
+        }
+        if std::mem::take(&mut self.again) {
+            self.ask();
+        }
+    }
+
+    fn found(&mut self, found: Vec<Keyed>, ends: impl Fn(&Session) -> bool) {
+        let just_ended = std::mem::take(&mut self.just_ended);
+        let to_end = found
+            .iter()
+            .filter(|keyed| !just_ended && keyed.sure && ends(&keyed.session));
+        let to_end: Vec<Session> = to_end.map(|keyed| keyed.session.clone()).collect();
+        let sessions: Vec<Session> = found.into_iter().map(|keyed| keyed.session).collect();
+        for session in news(&self.known, &sessions) {
+            events::revoked_session(session);
+        }
+        self.known = sessions;
+        if !to_end.is_empty() {
+            self.asking.ask(None, || Answer::Ended(end(to_end)));
+        }
+    }
+}
+
+fn end(sessions: Vec<Session>) -> Vec<(Session, Result<bool, ProgramError>)> {
+    let end = |session: Session| {
+        let ended = logind::end(&session.id, session.leader);
+        (session, ended)
+    };
+    sessions.into_iter().map(end).collect()
+}
+
+/// The live sessions of this moment whose key is not approved; `None` when the host does not say. Blocks.
+pub fn now_live(decision: &Decision, now: Timestamp) -> Option<Vec<Session>> {
+    let found = unapproved(decision, look().ok()?, now).into_iter();
+    Some(found.map(|keyed| keyed.session).collect())
+}
+
+/// Those whose key is not in force. Before the first list nothing is said of anybody's key.
+fn unapproved(decision: &Decision, mut sessions: Vec<Keyed>, now: Timestamp) -> Vec<Keyed> {
+    let in_force = &decision.in_force;
+    sessions.retain(|keyed| {
+        let session = &keyed.session;
+        match in_force.accounts.get(&session.account) {
+            Some(account) if account.managed && in_force.list.is_some() => {
+                let grants = decision.grants_of(&session.account);
+                let keys = with_break_glass(grants, &in_force.break_glass, now);
+                !keys
+                    .iter()
+                    .any(|grant| grant.fingerprint == session.fingerprint)
+            }
+            _ => false,
+        }
+    });
+    sessions
+}
+
 /// Every SSH session of this host whose key is known. Blocks.
 fn look() -> Result<Vec<Keyed>, ProgramError> {
     if !logind::anybody() {
         return Ok(Vec::new());
     }
     let live = logind::ssh_sessions()?;
+    if live.is_empty() {
+        return Ok(Vec::new());
+    }
     let leaders: Vec<u32> = live.iter().map(|live| live.leader).collect();
+    let begin = |live: &Live| live.since?.checked_sub(BEFORE).ok();
     // Of one whose beginning is not known, the login may be any of this boot.
-    let begins = live.iter().map(|live| live.since?.checked_sub(BEFORE).ok());
-    let since = begins
-        .collect::<Option<Vec<_>>>()
-        .and_then(|all| all.into_iter().min());
-    let logins = if leaders.is_empty() {
-        Vec::new()
-    } else {
-        sshd_log::logins(&leaders, since)?
-    };
+    let begins: Option<Vec<Timestamp>> = live.iter().map(begin).collect();
+    let since = begins.and_then(|all| all.into_iter().min());
+    let logins = sshd_log::logins(&leaders, since)?;
     Ok(live
         .into_iter()
         .filter_map(|live| keyed(live, &logins))
@@ -85,20 +203,15 @@ fn look() -> Result<Vec<Keyed>, ProgramError> {
 
 /// The key of a session: that of the last login its leader logged before it began. A pid may have been another's before.
 fn keyed(live: Live, logins: &[Login]) -> Option<Keyed> {
-    let in_time = |login: &&Login| {
-        let lag = live
-            .since
-            .zip(login.at)
-            .map(|(since, at)| since.duration_since(at));
-        lag.is_none_or(|lag| (-AFTER..=BEFORE).contains(&lag))
+    let in_time = |login: &Login| match (live.since, login.at) {
+        (Some(since), Some(at)) => (-AFTER..=BEFORE).contains(&since.duration_since(at)),
+        _ => true,
     };
-    let same_place = |login: &&Login| login.at.is_some() || live.from.as_ref() == Some(&login.from);
-    let own = |login: &&Login| login.pid == live.leader && login.account == live.account.as_str();
+    let same_place = |login: &Login| login.at.is_some() || live.from.as_ref() == Some(&login.from);
+    let own = |login: &Login| login.pid == live.leader && login.account == live.account.as_str();
     let login = logins
         .iter()
-        .filter(own)
-        .filter(in_time)
-        .rfind(same_place)?;
+        .rfind(|login| own(login) && in_time(login) && same_place(login))?;
     let session = Session {
         account: live.account,
         id: live.id,
@@ -111,180 +224,6 @@ fn keyed(live: Live, logins: &[Login]) -> Option<Keyed> {
         session,
         sure: login.at.is_some() && live.since.is_some(),
     })
-}
-
-/// What a person is told of it.
-pub fn problem(session: &Session) -> String {
-    let Session {
-        account,
-        id,
-        fingerprint,
-        from,
-        ..
-    } = session;
-    let from = from
-        .as_deref()
-        .map(|from| format!(" from {from}"))
-        .unwrap_or_default();
-    format!(
-        "session {id} of {account}{from} was opened with a key that is not approved, {fingerprint}; \
-         hint: loginctl terminate-session {id}, or `end-sessions = true`"
-    )
-}
-
-impl Enforcer {
-    /// Those of `sessions` whose key is not in force. Before the first list nothing is said of anybody's key.
-    fn unapproved(&self, sessions: Vec<Keyed>, now: Timestamp) -> Vec<Keyed> {
-        let mut sessions = sessions;
-        sessions.retain(|keyed| {
-            let session = &keyed.session;
-            let account = self
-                .enforced
-                .accounts
-                .get(&session.account)
-                .filter(|account| account.managed);
-            let Some(account) = account.filter(|_| self.enforced.list.is_some()) else {
-                return false;
-            };
-            let grants = if self.decided.revoked {
-                &[][..]
-            } else {
-                &account.grants
-            };
-            let keys = with_break_glass(grants, &self.enforced.break_glass, now);
-            !keys
-                .iter()
-                .any(|grant| grant.fingerprint == session.fingerprint)
-        });
-        sessions
-    }
-
-    /// Asks now, and blocks; for `status`. `None` when the host does not say.
-    pub fn sessions_now(&self, now: Timestamp) -> Option<Vec<Session>> {
-        let found = look().ok()?;
-        Some(
-            self.unapproved(found, now)
-                .into_iter()
-                .map(|keyed| keyed.session)
-                .collect(),
-        )
-    }
-
-    /// Asks, without waiting; nothing is asked while nobody is logged in.
-    pub(super) fn ask_for_sessions(&mut self) {
-        if self.asking.answer.is_some() {
-            self.asking.again = true;
-        } else if logind::anybody() || !self.status.sessions.is_empty() {
-            self.ask(|| Answer::Looked(look()));
-        }
-    }
-
-    /// A key has left: asks again, later and later.
-    pub(super) fn ask_again_later(&mut self) {
-        let now = Instant::now();
-        self.asking.later = LATER.map(|wait| now + wait).into();
-    }
-
-    /// When to ask again, if ever.
-    pub(super) fn next_question(&self) -> Option<Instant> {
-        self.asking.later.front().copied()
-    }
-
-    /// Asks again.
-    pub(super) fn ask_now(&mut self) {
-        self.asking.later.pop_front();
-        self.ask_for_sessions();
-    }
-
-    fn ask(&mut self, question: impl FnOnce() -> Answer + Send + 'static) {
-        let (sender, receiver) = oneshot::channel();
-        self.asking.answer = Some(receiver);
-        std::thread::spawn(move || {
-            // An enforcer that has ended wants no answer.
-            let _ = sender.send(question());
-        });
-    }
-
-    /// The next answer; never, while nothing is asked. Cancel-safe: an answer that comes while nobody waits is kept.
-    pub async fn session_answer(&mut self) -> Option<Answer> {
-        match &mut self.asking.answer {
-            Some(answer) => answer.await.ok(),
-            None => std::future::pending().await,
-        }
-    }
-
-    /// True while an answer is to come.
-    pub fn is_asking(&self) -> bool {
-        self.asking.answer.is_some()
-    }
-
-    /// Takes an answer in, says what is new, and ends what is to be ended.
-    pub fn take_sessions(&mut self, answer: Option<Answer>, now: Timestamp) {
-        self.asking.answer = None;
-        let again = std::mem::take(&mut self.asking.again);
-        match answer {
-            Some(Answer::Looked(Ok(found))) => self.found_sessions(found, now),
-            Some(Answer::Looked(Err(error))) => {
-                tracing::warn!(error = chain(&error), "live sessions are not known");
-            }
-            Some(Answer::Ended(ended)) => {
-                for (session, ended) in ended {
-                    match ended {
-                        Ok(true) => events::session_ended(&session),
-                        // It had ended by itself.
-                        Ok(false) => {}
-                        Err(error) => {
-                            tracing::warn!(
-                                session = session.id,
-                                error = chain(&error),
-                                "session not ended"
-                            );
-                        }
-                    }
-                }
-                // logind takes a moment; the next full check looks again.
-                self.ask(|| Answer::Looked(look()));
-                self.asking.ended = true;
-            }
-            None => {}
-        }
-        if again {
-            self.ask_for_sessions();
-        }
-    }
-
-    fn found_sessions(&mut self, found: Vec<Keyed>, now: Timestamp) {
-        let just_ended = std::mem::take(&mut self.asking.ended);
-        let found = self.unapproved(found, now);
-        let ends =
-            self.config.accounts.end_sessions && self.config.mode == Mode::Enforce && !just_ended;
-        let in_sync = |session: &Session| {
-            self.status
-                .accounts
-                .get(&session.account)
-                .is_some_and(|account| account.state == AccountState::InSync)
-        };
-        let to_end: Vec<Session> = found
-            .iter()
-            .filter(|keyed| ends && keyed.sure && in_sync(&keyed.session))
-            .map(|keyed| keyed.session.clone())
-            .collect();
-        let sessions: Vec<Session> = found.into_iter().map(|keyed| keyed.session).collect();
-        news(&self.status.sessions, &sessions)
-            .into_iter()
-            .for_each(events::revoked_session);
-        self.status.sessions = sessions;
-        self.describe(now);
-        if !to_end.is_empty() {
-            self.ask(move || {
-                let end = |session: Session| {
-                    let ended = logind::end(&session.id, session.leader);
-                    (session, ended)
-                };
-                Answer::Ended(to_end.into_iter().map(end).collect())
-            });
-        }
-    }
 }
 
 #[cfg(test)]

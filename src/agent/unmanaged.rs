@@ -7,10 +7,11 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::agent::sshd::Answer;
 use crate::host::keyfile;
 use crate::model::account::{Account, AccountName};
-use crate::model::status::schema::{InFile, UnmanagedFile};
+use crate::model::file::other_files::InFile;
+use crate::model::sshd::answer::Answer;
+use crate::model::status::schema::UnmanagedFile;
 
 /// Accounts that are looked at, and files with keys that are listed.
 const ACCOUNTS: usize = 2000;

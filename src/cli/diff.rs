@@ -1,15 +1,23 @@
 //! `diff`: what enforcing would change. Exit 0 nothing, 1 changes, 2 error.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 
-use crate::agent::clients::Clients;
-use crate::agent::events::chain;
-use crate::agent::pass::{Enforcer, List, Report, Terms};
-use crate::agent::{Trigger, files};
+use super::print;
+use crate::agent::gather::List;
+use crate::agent::pass::{Look, Looked, NoAuditor, Reconciler};
+use crate::agent::paths;
+use crate::agent::source::Clients;
+use crate::agent::wakeups::{Trigger, Wake};
+use crate::agent::workers::LookAgain;
 use crate::cli::Outcome;
+use crate::host::chain;
 use crate::host::store::{self, StoreError};
-use crate::model::config::tables::{Config, Mode};
+use crate::model::config::tables::Config;
+use crate::model::file::orders::Whom;
 use crate::model::list::approved::ApprovedList;
+use crate::model::status::problem::Cause;
 use crate::model::status::schema::AccountState;
 
 /// What its exit status means, for `--help` and the man page.
@@ -20,58 +28,53 @@ Exit status:
   2  error";
 
 /// Fetches afresh, so that it shows what `sync` would do; with the source out of reach, what is stored.
-pub(super) async fn run(mut config: Config) -> Outcome {
-    let list = match Clients::new(&config.source, super::may_ask_metadata())
-        .list(&config.source, super::now())
-        .await
-    {
+pub(super) async fn run(config: Config) -> Outcome {
+    let mut clients = Clients::new(&config.source, super::may_ask_metadata());
+    let list = match clients.list(&config.source, super::now()).await {
         Ok(list) => list,
-        Err(error) => {
-            let error = chain(&error);
-            let stored: Option<ApprovedList> = store::read_json(&files::approved(&config.paths))
-                .map_err(hinted)
-                .with_context(|| format!("no list: {error}"))?;
-            let list = stored.with_context(|| format!("no list: {error}"))?;
-            tracing::warn!(error, fetched_at = %list.fetched_at, "not fetched, the stored list is compared");
-            list
-        }
+        Err(error) => stored(&config, &chain(&error))?,
     };
-    config.mode = Mode::Observe;
-    let (mut enforcer, mut report) = compare(&config, &list, None).await?;
-    if let Some(held) = enforcer.status().list.held.clone() {
+    let (mut reconciler, mut looked) = compare(&config, &list, None).await?;
+    if let Some(held) = reconciler.decision.held.clone() {
         tracing::warn!("{held}; this is what it would change then");
-        (enforcer, report) = compare(&config, &list, Some(list.digest())).await?;
+        (reconciler, looked) = compare(&config, &list, Some(list.digest())).await?;
     }
-    let changes = !report.differences.is_empty();
-    super::print(&super::describe_report(report, &enforcer.grants()))?;
-    let status = enforcer.status();
-    for rejected in &status.rejected {
+    super::print(&print::changes(&looked.differences, &reconciler.decision))?;
+    let decision = &reconciler.decision;
+    for rejected in decision
+        .rejected
+        .iter()
+        .chain(&decision.break_glass_rejected)
+    {
         // The value as a whole has no line.
-        let line = if rejected.line == 0 {
-            String::new()
-        } else {
-            format!("{}: ", rejected.line)
+        let line = match rejected.line {
+            0 => String::new(),
+            line => format!("{line}: "),
         };
         tracing::warn!("{}: {line}{}", rejected.parameter, rejected.reason);
     }
-    let refused = status
-        .accounts
-        .values()
-        .filter(|account| account.state == AccountState::Refused);
     let mut blind = false;
-    for account in refused {
-        blind = true;
-        tracing::error!(
-            "{}: {}",
-            account.name,
-            account.reason.as_deref().unwrap_or_default()
-        );
+    for row in reconciler.rows().values() {
+        if row.state == AccountState::Refused {
+            blind = true;
+            let reason = row.why.as_ref().map(Cause::reason).unwrap_or_default();
+            tracing::error!("{}: {reason}", row.name);
+        }
     }
     Ok(if blind {
         super::USAGE
     } else {
-        u8::from(changes)
+        u8::from(!looked.differences.is_empty())
     })
+}
+
+fn stored(config: &Config, error: &str) -> anyhow::Result<ApprovedList> {
+    let stored: Option<ApprovedList> = store::read_json(&paths::approved(&config.paths))
+        .map_err(hinted)
+        .with_context(|| format!("no list: {error}"))?;
+    let list = stored.with_context(|| format!("no list: {error}"))?;
+    tracing::warn!(error, fetched_at = %list.fetched_at, "not fetched, the stored list is compared");
+    Ok(list)
 }
 
 /// What enforcing `list` would change; with its removals, if its digest is `accepted`.
@@ -79,22 +82,29 @@ async fn compare(
     config: &Config,
     list: &ApprovedList,
     accepted: Option<String>,
-) -> anyhow::Result<(Enforcer, Report)> {
-    let mut enforcer =
-        Enforcer::new(config.clone(), super::zone(), super::now()).map_err(hinted)?;
-    let terms = Terms {
-        trigger: Trigger::Startup,
-        only: None,
-        list: List::Given(list),
-        accepted,
-        watches: None,
-        consults: true,
-        publish: false,
-        alive: &|| (),
-        now: super::now(),
+) -> anyhow::Result<(Reconciler, Looked)> {
+    let now = super::now();
+    let mut reconciler =
+        Reconciler::observer(config.clone(), super::zone(), None).map_err(hinted)?;
+    reconciler.decide(List::Given(list), accepted, now).await;
+    reconciler.consult_sshd(Vec::new(), now).await;
+    let nobody: LookAgain = Arc::new(|_| {});
+    let wake = Wake {
+        why: Trigger::Timer,
+        whom: Whom::Everybody,
     };
-    let report = enforcer.pass(terms, |_| {}).await;
-    Ok((enforcer, report))
+    let look = Look {
+        wake: &wake,
+        watches: None,
+        look_again: &nobody,
+        elsewhere: false,
+        auditor: &NoAuditor,
+        alive: &|| (),
+        now,
+        instant: super::instant(),
+    };
+    let looked = reconciler.look(look).await;
+    Ok((reconciler, looked))
 }
 
 fn hinted(error: StoreError) -> anyhow::Error {

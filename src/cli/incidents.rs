@@ -10,13 +10,16 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp, civil};
 use serde::Serialize;
 
-use crate::agent::{events, files};
+use crate::agent::paths;
 use crate::cli::Outcome;
+use crate::host::chain;
 use crate::host::store;
 use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
+use crate::model::key::id::KeyId;
 use crate::model::key::lenient::unclear;
-use crate::model::past::incident::{Change, Incident, Kept, OtherKey, SCHEMA, Since, Undone};
+use crate::model::past::incident::{Change, Incident, Kept, SCHEMA, Since, Undone};
+use crate::model::status::problem::duration;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -55,7 +58,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> Outcome {
         .as_deref()
         .map(|text| point(text, super::now(), &super::zone()))
         .transpose()?;
-    let directory = files::incidents(&config.paths);
+    let directory = paths::incidents(&config.paths);
     let mut incidents = read(&directory)?;
     incidents.retain(|told| since.is_none_or(|since| told.incident.last_at >= since));
     let text = if arguments.json {
@@ -82,7 +85,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> Outcome {
 fn read(directory: &Path) -> anyhow::Result<Vec<Told>> {
     let mut names = match store::names(directory) {
         Err(error) if error.is_denied() => {
-            bail!("{}; incidents are for root alone", events::chain(&error))
+            bail!("{}; incidents are for root alone", chain(&error))
         }
         names => names?,
     };
@@ -107,7 +110,7 @@ fn read(directory: &Path) -> anyhow::Result<Vec<Told>> {
             Ok(Some(_)) => tracing::warn!(name, "not the incident it is named after, passed over"),
             // It went to make room.
             Ok(None) => {}
-            Err(error) => tracing::warn!(error = events::chain(&error), "passed over"),
+            Err(error) => tracing::warn!(error = chain(&error), "passed over"),
         }
     }
     Ok(all)
@@ -220,18 +223,9 @@ fn said(change: &Change) -> String {
     match change {
         Change::Deleted => "deleted".to_owned(),
         Change::Kind { to } => format!("replaced by a {to}"),
-        Change::Added {
-            fingerprint,
-            comment,
-        } => format!("+ {fingerprint} {comment}"),
-        Change::Removed {
-            fingerprint,
-            comment,
-        } => format!("- {fingerprint} {comment}"),
-        Change::Altered {
-            fingerprint,
-            comment,
-        } => format!("~ {fingerprint} {comment}"),
+        Change::Added(key) => format!("+ {key} {}", key.comment),
+        Change::Removed(key) => format!("- {key} {}", key.comment),
+        Change::Altered(key) => format!("~ {key} {}", key.comment),
         Change::Bytes => "other bytes, same keys".to_owned(),
         Change::Unclear { lines } => unclear(*lines),
         Change::Unreadable => "could not be read".to_owned(),
@@ -247,10 +241,7 @@ fn said(change: &Change) -> String {
             more,
             unclear: lines,
         } => {
-            let key = |OtherKey {
-                           fingerprint,
-                           comment,
-                       }: &OtherKey| format!("+ {fingerprint} {comment}");
+            let key = |key: &KeyId| format!("+ {key} {}", key.comment);
             let more = (*more > 0).then(|| format!("and {more} more"));
             let lines = (*lines > 0).then(|| unclear(*lines));
             let keys: Vec<String> = keys.iter().map(key).chain(more).chain(lines).collect();
@@ -264,7 +255,7 @@ fn brief(milliseconds: u64) -> String {
     match milliseconds {
         0..1000 => format!("{milliseconds} ms"),
         1000..60_000 => format!("{}.{} s", milliseconds / 1000, milliseconds % 1000 / 100),
-        _ => super::duration(i64::try_from(milliseconds / 1000).unwrap_or(i64::MAX)),
+        _ => duration(i64::try_from(milliseconds / 1000).unwrap_or(i64::MAX)),
     }
 }
 

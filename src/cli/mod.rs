@@ -1,17 +1,15 @@
 //! People: one file a command. stdout is data, stderr is everything else.
 
 mod check;
+mod daemons;
 mod diff;
-mod enforce;
-mod fetch;
 mod incidents;
 mod lint;
-mod run;
+mod print;
 mod seal;
 mod status;
 mod sync;
 
-use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,17 +19,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::agent::pass::Report;
 use crate::host::journal;
-use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
-use crate::model::file::difference::{Difference, OtherFile};
-use crate::model::file::wanted::Kind;
-use crate::model::key::grant::Grants;
-use crate::model::key::lenient::unclear;
-use crate::model::status::preflight::count;
-use crate::model::status::schema::{InFile, KeyStatus};
 
 /// Makes this host's authorized_keys say exactly what the approved list says.
 ///
@@ -59,18 +49,18 @@ enum Command {
     /// Fetch and enforce in the foreground, in one process
     ///
     /// For containers, development and a first try. Under systemd the two halves are two services.
-    #[command(after_help = run::EXIT)]
+    #[command(after_help = daemons::RUN_EXIT)]
     Run,
     /// Fetch the list and store it, as authorized-keys-fetch.service does
     ///
     /// Needs no root. The list is replaced only when its content changed; whatever goes wrong leaves the last good one.
-    #[command(after_help = fetch::EXIT)]
-    Fetch(fetch::Arguments),
+    #[command(after_help = daemons::FETCH_EXIT)]
+    Fetch(daemons::FetchArguments),
     /// Enforce the stored list, as authorized-keys-agent.service does
     ///
     /// Needs root and no network. Before a first list has come it changes nothing.
-    #[command(after_help = enforce::EXIT)]
-    Enforce(enforce::Arguments),
+    #[command(after_help = daemons::ENFORCE_EXIT)]
+    Enforce(daemons::EnforceArguments),
     /// Fetch now, enforce now, wait, and print what changed
     ///
     /// Running services are asked to do it and waited for; what does not run is done here.
@@ -215,9 +205,9 @@ fn run(cli: &Cli) -> Outcome {
         match &cli.command {
             // Done above: it works without a config.
             Command::Lint(_) => Ok(USAGE),
-            Command::Run => Box::pin(run::run(config, path)).await,
-            Command::Fetch(arguments) => fetch::run(arguments, config, path).await,
-            Command::Enforce(arguments) => enforce::run(arguments, config, path).await,
+            Command::Run => Box::pin(daemons::run(config, path)).await,
+            Command::Fetch(arguments) => daemons::fetch(arguments, config, path).await,
+            Command::Enforce(arguments) => daemons::enforce(arguments, config, path).await,
             Command::Sync(arguments) => sync::run(arguments, config).await,
             Command::Seal => seal::run(&config),
             Command::Diff => diff::run(config).await,
@@ -252,6 +242,10 @@ fn now() -> Timestamp {
     Timestamp::now()
 }
 
+fn instant() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 /// AWS's own variable for "do not ask the instance metadata service"; see the AWS SDK reference, "IMDS client".
 #[expect(
     clippy::disallowed_methods,
@@ -278,106 +272,4 @@ fn print(text: &str) -> anyhow::Result<()> {
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let io = error.downcast_ref::<io::Error>();
     io.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Where a key comes from: `/k/alice/laptop version 3 of 2026-11-24T10:00:00Z`.
-fn provenance(key: &KeyStatus) -> String {
-    let mut text = escaped(&key.parameter);
-    if let Some(version) = key.parameter_version {
-        let _ = write!(text, " version {version}");
-    }
-    if let Some(at) = key.parameter_modified_at {
-        let _ = write!(text, " of {at:.0}");
-    }
-    text
-}
-
-/// Seconds in the two largest units that matter.
-fn duration(seconds: i64) -> String {
-    match seconds {
-        ..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
-    }
-}
-
-/// What a pass changed, or would change, account by account.
-fn describe_report(mut report: Report, grants: &Grants) -> String {
-    report.differences.sort_by(|a, b| a.0.cmp(&b.0));
-    let describe =
-        |(account, differences): &(_, Vec<_>)| describe_changes(account, differences, grants);
-    report.differences.iter().map(describe).collect()
-}
-
-/// What stands in a file that is not the managed one, a line each.
-fn describe_keys(text: &mut String, indent: &str, found: &InFile) {
-    let InFile {
-        keys,
-        more,
-        unclear: lines,
-        error,
-    } = found;
-    for key in keys {
-        let (algorithm, comment) = (escaped(&key.algorithm), escaped(&key.comment));
-        let _ = writeln!(text, "{indent}{} {algorithm} {comment}", key.fingerprint);
-    }
-    if *more > 0 {
-        let _ = writeln!(text, "{indent}and {}", count(*more, "more key"));
-    }
-    if *lines > 0 {
-        let _ = writeln!(text, "{indent}{}", unclear(*lines));
-    }
-    if let Some(error) = error {
-        let _ = writeln!(text, "{indent}{}", escaped(error));
-    }
-}
-
-/// What goes with another file.
-fn describe_other(text: &mut String, other: &OtherFile) {
-    let path = escaped(&other.path.to_string_lossy());
-    for key in &other.keys {
-        let _ = writeln!(text, "  - {} {}  ({path})", key.fingerprint, key.comment);
-    }
-    if other.unclear > 0 {
-        let _ = writeln!(text, "  - {}  ({path})", unclear(other.unclear));
-    }
-    let what = if other.kind == Kind::File {
-        String::new()
-    } else {
-        format!(", {}", other.kind)
-    };
-    let _ = writeln!(text, "  - {path}{what}");
-}
-
-/// What enforcing changes in one file: `+` what it gets, `-` what it loses, `~` what becomes as it is to be.
-fn describe_changes(account: &AccountName, differences: &[Difference], grants: &Grants) -> String {
-    let mut text = format!("{account}\n");
-    for difference in differences {
-        if let Difference::OtherFile(other) = difference {
-            describe_other(&mut text, other);
-            continue;
-        }
-        let line = match difference {
-            Difference::Added(key) => format!("- {} {}", key.fingerprint, key.comment),
-            Difference::Removed(key) => {
-                let grant = grants
-                    .get(account)
-                    .into_iter()
-                    .flatten()
-                    .find(|g| g.fingerprint == key.fingerprint);
-                let from = grant.map(|grant| format!("  ({})", provenance(&grant.into())));
-                format!(
-                    "+ {} {}{}",
-                    key.fingerprint,
-                    key.comment,
-                    from.unwrap_or_default()
-                )
-            }
-            Difference::Missing => "~ the file is made".to_owned(),
-            other => format!("~ {other}"),
-        };
-        let _ = writeln!(text, "  {}", line.trim_end());
-    }
-    text
 }

@@ -6,10 +6,12 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::agent::{files, sshd, unmanaged};
+use super::print;
+use crate::agent::{paths, unmanaged};
 use crate::cli::Outcome;
 use crate::host::accounts;
 use crate::host::process::{self, LockError};
+use crate::host::sshd::Circumstances;
 use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
 
@@ -25,8 +27,8 @@ Exit status:
 pub(super) fn run(config: &Config) -> Outcome {
     let mut locks = Vec::new();
     for (who, path) in [
-        ("enforcer", files::enforce_lock(&config.paths)),
-        ("fetcher", files::fetch_lock(&config.paths)),
+        ("enforcer", paths::enforce_lock(&config.paths)),
+        ("fetcher", paths::fetch_lock(&config.paths)),
     ] {
         // One that root made would keep out the fetcher, which is not root.
         if !path.exists() {
@@ -46,7 +48,7 @@ pub(super) fn run(config: &Config) -> Outcome {
         }
     }
     let mut text = String::new();
-    for path in files::of_this_instance(&config.paths) {
+    for path in paths::of_this_instance(&config.paths) {
         if remove(&path).with_context(|| format!("cannot remove `{}`", path.display()))? {
             let _ = writeln!(text, "removed {}", path.display());
         }
@@ -62,7 +64,7 @@ pub(super) fn run(config: &Config) -> Outcome {
 /// The keys of all local accounts, wherever sshd reads them.
 fn describe_kept(text: &mut String) {
     let local = accounts::local();
-    let answer = sshd::ask(&[], &local);
+    let answer = Circumstances::look().ask(&[], &local, accounts::groups);
     if let Some(error) = &answer.error {
         let _ = writeln!(
             text,
@@ -74,7 +76,7 @@ fn describe_kept(text: &mut String) {
     let kept = unmanaged::look(&answer, local, |_| false);
     for file in kept.files {
         let _ = writeln!(text, "kept    {}, into the image with", escaped(&file.file));
-        super::describe_keys(text, "        ", &file.found);
+        print::keys_in_file(text, "        ", &file.found);
     }
     if kept.cut {
         text.push_str("and more, which are not listed\n");

@@ -1,28 +1,32 @@
-//! `status`: verified as it answers. Exit 0 healthy, 1 degraded, 2 usage or config, 3 no enforcer.
+//! `status`: looks at the files as it answers. Exit 0 healthy, 1 degraded, 2 usage or config, 3 no enforcer.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use clap::Args;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-use crate::agent::pass::{Enforcer, List, Terms};
-use crate::agent::work::Outcome as Found;
-use crate::agent::{Trigger, events, files, sessions, sshd, unmanaged};
+use super::print;
+use crate::agent::gather::List;
+use crate::agent::pass::{Look, NoAuditor, Reconciler};
+use crate::agent::wakeups::{Trigger, Wake};
+use crate::agent::workers::LookAgain;
+use crate::agent::{paths, publish, sessions, unmanaged};
 use crate::cli::Outcome;
-use crate::host::store::StoreError;
-use crate::host::{accounts, process, store};
+use crate::host::store::{self, StoreError};
+use crate::host::{accounts, chain, process};
 use crate::model::account::AccountName;
-use crate::model::config::tables::{Config, Mode};
+use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
+use crate::model::file::orders::Whom;
 use crate::model::list::fetch_report::FetchReport;
 use crate::model::sshd::access::Verdict;
+use crate::model::status::assess::{self, OfEnforcer, OfFetcher};
 use crate::model::status::preflight::count;
+use crate::model::status::problem::{Cause, Problem, Severity, duration};
 use crate::model::status::schema::{
-    AccountState, AccountStatus, Health, ListStatus, SshdStatus, Status, UnmanagedFile,
+    Enforcer, Health, Host, Row, SshdStatus, Status, UnmanagedFile, keys,
 };
-
-use super::duration;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -34,446 +38,259 @@ Exit status:
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Print JSON, schema 1
+    /// Print JSON, schema 2
     #[arg(long)]
     json: bool,
 }
 
 const STOPPED: u8 = 3;
 
-/// A fetched list is looked at by the enforcer long before this.
-const ENFORCED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
-
-/// When an attempt is due it has begun by then, and ended.
-const FETCHED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
-
 pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     let now = super::now();
-    let (status, unverified) = status(config, now).await;
+    let (status, unseen) = status(config, now).await;
     let text = if arguments.json {
-        let mut text = serde_json::to_string_pretty(&status)?;
+        let mut text = serde_json::to_string_pretty(&status.document(now))?;
         text.push('\n');
         text
     } else {
-        describe(&status, unverified.as_deref(), now)
+        describe(&status, unseen.as_deref(), now)
     };
     super::print(&text)?;
-    Ok(match status.health {
+    Ok(match status.health() {
         Health::Healthy => 0,
         Health::Degraded => 1,
         Health::Stopped => STOPPED,
     })
 }
 
-/// The enforcer's last word, with everything that can be looked at looked at again; and why that was not all.
+/// The status of this moment as far as this user may look; and why that was not all.
 async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
-    let paths = config.paths.clone();
-    let running = process::holder(&files::enforce_lock(&paths)).is_some();
-    let said = store::read_json::<Status>(&files::status(&paths));
-    let mut status = Status::unknown(&config, now);
-    match said {
-        Ok(Some(said)) => status = said,
-        Ok(None) if running => {
-            status
-                .problems
-                .push("the enforcer has not finished its first pass yet".to_owned());
-        }
-        Ok(None) => {}
+    let runs = process::holder(&paths::enforce_lock(&config.paths)).is_some();
+    let mut problems = Vec::new();
+    let said = match publish::read_with_keys(&config.paths) {
+        Ok(said) => said,
         Err(error) => {
-            status.problems.push(format!(
-                "{}; what the enforcer says is not known",
-                events::chain(&error)
-            ));
+            let error = chain(&error);
+            problems.push(Problem::new(Cause::WordUnreadable { error }));
+            None
         }
-    }
-    let unverified = look(&mut status, config.clone(), now)
-        .await
-        .unwrap_or_else(|error| Some(events::chain(&error)));
-    let unseen = add_fetch(&mut status, &config, now);
-    let unverified = unverified.or(unseen);
-    status.settle_health();
-    if !running {
-        status.problems.insert(
-            0,
-            "no enforcer is running, so nothing is repaired".to_owned(),
-        );
-        status.health = Health::Stopped;
-    }
-    (status, unverified)
-}
-
-/// Looks at all that this user may look at; gives why that was not all.
-async fn look(
-    status: &mut Status,
-    config: Config,
-    now: Timestamp,
-) -> Result<Option<String>, StoreError> {
-    let mut enforcer = Enforcer::new(config, super::zone(), now)?;
-    let unverified = if enforcer.is_new() {
-        // Nothing is to be written.
-        let config = Config {
-            mode: Mode::Observe,
-            ..enforcer.config().clone()
-        };
-        enforcer = Enforcer::new(config, super::zone(), now)?;
-        compare(status, &mut enforcer, now).await
-    } else {
-        verify(status, &mut enforcer, now).await
     };
-    if process::is_root() {
-        look_at_sessions(status, &enforcer, now);
-        ask_sshd(status, &enforcer, now).await;
+    if runs && said.is_none() && problems.is_empty() {
+        problems.push(Problem::new(Cause::FirstPass));
     }
-    status.weigh_access();
-    Ok(unverified)
+    let (mut status, mut unseen) = match look(&config, said.clone(), now).await {
+        Ok(status) => (status, None),
+        Err(error) => (
+            said.unwrap_or_else(|| unknown(&config, now)),
+            Some(chain(&error)),
+        ),
+    };
+    status.problems.extend(problems);
+    let (of_fetcher, not_told) = fetcher(&config);
+    assess::add_fetcher(&mut status, of_fetcher, &config, now);
+    if !runs {
+        status.problems.push(Problem::new(Cause::NoEnforcer));
+    }
+    let row = status
+        .rows
+        .values()
+        .find(|row| !row.verified && row.state.is_managed());
+    if let Some(row) = row
+        && unseen.is_none()
+    {
+        unseen = Some(format!("the file of {} was not looked at", row.name));
+    }
+    (status, unseen.or(not_told))
 }
 
-/// Where nothing is in force, compares the files with the stored list, as the enforcer does in observe mode.
-async fn compare(status: &mut Status, enforcer: &mut Enforcer, now: Timestamp) -> Option<String> {
-    let terms = Terms {
-        trigger: Trigger::Timer,
-        only: None,
-        list: List::Stored,
-        accepted: None,
+/// Nothing is known.
+fn unknown(config: &Config, now: Timestamp) -> Status {
+    let of = OfEnforcer {
+        host: host(None),
+        enforcer: no_enforcer(now),
+        problems: Vec::new(),
+        sessions: Vec::new(),
+    };
+    assess::nothing_known(config, of)
+}
+
+fn host(instance: Option<String>) -> Host {
+    Host {
+        name: process::host_name(),
+        instance,
+    }
+}
+
+fn no_enforcer(now: Timestamp) -> Enforcer {
+    Enforcer {
+        pid: 0,
+        started_at: now,
+        written_at: now,
+        asked_at: None,
+    }
+}
+
+/// Makes the decisions of the enforcer with the same code, and looks at the files; writes nothing. What only the enforcer
+/// knows is taken from what it `said`.
+async fn look(config: &Config, said: Option<Status>, now: Timestamp) -> Result<Status, StoreError> {
+    let mut reconciler = Reconciler::observer(config.clone(), super::zone(), said.clone())?;
+    reconciler.decide(List::Stored, None, now).await;
+    let local = accounts::local();
+    let asked = reconciler.consult_sshd(local.clone(), now).await;
+    let nobody: LookAgain = Arc::new(|_| {});
+    let wake = Wake {
+        why: Trigger::Timer,
+        whom: Whom::Everybody,
+    };
+    let look = Look {
+        wake: &wake,
         watches: None,
-        consults: false,
-        publish: false,
+        look_again: &nobody,
+        elsewhere: true,
+        auditor: &NoAuditor,
         alive: &|| (),
         now,
+        instant: super::instant(),
     };
-    enforcer.pass(terms, |_| {}).await;
-    let mut unverified = None;
-    let mut grants = enforcer.grants();
-    for (name, row) in &enforcer.status().accounts {
-        if row.state == AccountState::Refused && !process::is_root() {
-            unverified.clone_from(&row.reason);
-            continue;
-        }
-        let keys = grants
-            .remove(name)
-            .unwrap_or_default()
-            .iter()
-            .map(Into::into)
-            .collect();
-        let wrong = match row.state {
-            AccountState::Refused | AccountState::Drifted => true,
-            AccountState::Held => !enforcer.enforces(name),
-            AccountState::InSync | AccountState::NoAccount | AccountState::Unmanaged => false,
-        };
-        status.take_problem(name, row.state, row.reason.as_deref().filter(|_| wrong));
-        status.accounts.insert(
-            name.clone(),
-            AccountStatus {
-                verified: true,
-                keys,
-                ..row.clone()
-            },
-        );
+    reconciler.look(look).await;
+    let live = if process::is_root() {
+        sessions::now_live(&reconciler.decision, now)
+    } else {
+        None
+    };
+    let mut problems = Vec::new();
+    let mut of = OfEnforcer {
+        host: host(reconciler.in_force().instance.clone()),
+        enforcer: no_enforcer(now),
+        problems: Vec::new(),
+        sessions: Vec::new(),
+    };
+    let mut sshd = None;
+    if let Some(said) = said {
+        problems.extend(said.problems);
+        of.enforcer = said.enforcer;
+        of.sessions = said.sessions;
+        sshd = said.sshd;
     }
-    let unseen = status.accounts.values().any(|account| !account.verified);
-    unverified.or_else(|| unseen.then(|| "what is stored cannot be read".to_owned()))
-}
-
-/// Looks at the files now. What differs this very moment is said, whatever the enforcer said before.
-async fn verify(status: &mut Status, enforcer: &mut Enforcer, now: Timestamp) -> Option<String> {
-    let mut unverified = None;
-    let seen = enforcer.verify(now).await;
-    for (name, seen, others) in seen {
-        let Some(account) = status.accounts.get_mut(&name) else {
-            continue;
-        };
-        let (others, left, refused) = others.describe();
-        account
-            .other_files
-            .retain(|other| other.found.error.is_some() && !others.is_empty());
-        account.other_files.extend(left);
-        let seen = match (seen, refused) {
-            (Found::InSync, Some(reason)) => Found::Refused {
-                reason,
-                differences: others,
-                began: false,
-            },
-            (Found::InSync, None) if !others.is_empty() => Found::Differs(others),
-            (Found::Differs(differences), _) => Found::Differs([differences, others].concat()),
-            (seen, _) => seen,
-        };
-        let (state, reason) = match seen {
-            Found::InSync => (AccountState::InSync, None),
-            Found::Differs(differences) | Found::Replaced { differences, .. } => (
-                AccountState::Drifted,
-                Some(events::changes(&differences).join(", ")),
-            ),
-            Found::Refused { reason, .. } if !process::is_root() => {
-                unverified = Some(reason);
-                continue;
-            }
-            Found::Refused { reason, .. } => (AccountState::Refused, Some(reason)),
-            Found::Hanging => (
-                AccountState::Refused,
-                Some("its file system does not answer".to_owned()),
-            ),
-        };
-        account.verified = true;
-        // Why it is held, or could not be brought in line, only the enforcer knows.
-        let known = match account.state {
-            AccountState::Held => state == AccountState::InSync,
-            AccountState::Refused => state == AccountState::Drifted,
-            _ => false,
-        };
-        if known {
-            continue;
-        }
-        let verdict = (state, reason.clone());
-        (account.state, account.reason) = (state, reason);
-        status.take_problem(&name, verdict.0, verdict.1.as_deref());
-    }
-    unverified
-}
-
-/// Asks sshd what it makes of the files, and looks for keys that are nobody's business. For root only: what the
-/// enforcer was told stays where it says nothing now.
-async fn ask_sshd(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
-    let others = accounts::local();
-    let Some(answer) = sshd::ask_within_patience(enforcer.people(), others.clone()).await else {
-        let late = "it has not answered in time".to_owned();
-        status.sshd = status.sshd.take().map(|known| SshdStatus {
-            error: Some(late),
+    of.sessions = live.unwrap_or(of.sessions);
+    problems.retain(|one: &Problem| {
+        let of_sshd = !asked && one.cause.is_of_sshd();
+        of_sshd || one.cause.is_the_enforcers_own()
+    });
+    if process::is_root() && !asked && !reconciler.people().is_empty() {
+        let error = "it has not answered in time".to_owned();
+        sshd = sshd.map(|known| SshdStatus {
+            error: Some(error.clone()),
             ..known
         });
-        return;
-    };
-    status.sshd = Some(answer.describe(now));
-    let ours = |row: &AccountStatus| match row.state {
-        AccountState::InSync | AccountState::Drifted | AccountState::Refused => true,
-        AccountState::Held => enforcer.enforces(&row.name),
-        AccountState::NoAccount | AccountState::Unmanaged => false,
-    };
-    for row in status.accounts.values_mut() {
-        row.access = enforcer
-            .access(&answer, &row.name, row.state, &row.other_files)
-            .map(Arc::new);
+        problems.push(Problem::new(Cause::SshdSilent { error }));
     }
-    let managed = |name: &AccountName| status.accounts.get(name).is_some_and(ours);
-    let found = unmanaged::look(&answer, others, managed);
-    let mut files = found.files;
-    for file in &mut files {
-        let name = AccountName::try_from(file.name.as_str());
-        file.awaits_list = name.is_ok_and(|name| enforcer.claims(&name, file.uid));
+    of.problems = problems;
+    let mut status = reconciler.status(of, now);
+    if !asked {
+        // What the enforcer was told stays.
+        status.sshd = sshd;
     }
-    (status.unmanaged, status.unmanaged_cut) = (Some(files), found.cut);
-}
-
-/// Asks for live sessions again; where the host does not say, the enforcer's word stays.
-fn look_at_sessions(status: &mut Status, enforcer: &Enforcer, now: Timestamp) {
-    let Some(sessions) = enforcer.sessions_now(now) else {
-        return;
-    };
-    let before: Vec<String> = status.sessions.iter().map(sessions::problem).collect();
-    status.problems.retain(|problem| !before.contains(problem));
-    status
-        .problems
-        .extend(sessions.iter().map(sessions::problem));
-    status.sessions = sessions;
+    let names: Vec<AccountName> = status.rows.names().cloned().collect();
+    for name in names {
+        let keys = keys(&reconciler.decision, &name, now);
+        status.rows.set_keys(&name, keys);
+    }
+    if let Some((answer, _)) = reconciler.world.sshd.said()
+        && asked
+    {
+        let managed = |name: &AccountName| {
+            let row = status.rows.get(name);
+            row.is_some_and(|row| row.state.is_managed() && reconciler.is_in_force(name))
+        };
+        let found = unmanaged::look(answer, local, managed);
+        let mut files = found.files;
+        for file in &mut files {
+            let name = AccountName::try_from(file.name.as_str());
+            file.awaits_list = name.is_ok_and(|name| reconciler.claims(&name, file.uid));
+        }
+        status.unmanaged = Some(files);
+        status.unmanaged_cut = found.cut;
+    }
+    Ok(status)
 }
 
 /// What the fetcher says; and why that is not known. Its own directory may be for root alone (`DynamicUser=`): then what the
 /// enforcer has passed on.
-fn add_fetch(status: &mut Status, config: &Config, now: Timestamp) -> Option<String> {
-    let (report, seen) = match read_report(config) {
-        Ok(read) => read,
+fn fetcher(config: &Config) -> (OfFetcher, Option<String>) {
+    let nothing = OfFetcher {
+        report: None,
+        runs: None,
+        unreadable: None,
+    };
+    match store::read_json::<FetchReport>(&paths::fetch_report(&config.paths)) {
+        Ok(report) => {
+            let runs = process::holder(&paths::fetch_lock(&config.paths)).is_some();
+            let of = OfFetcher {
+                report,
+                runs: Some(runs),
+                ..nothing
+            };
+            (of, None)
+        }
         Err(error) if error.is_denied() => {
-            add_age(&mut status.list, now);
-            return Some(events::chain(&error));
+            match store::read_json(&paths::fetch_report_copy(&config.paths)) {
+                Ok(Some(report)) => {
+                    let report = Some(report);
+                    (OfFetcher { report, ..nothing }, None)
+                }
+                _ => (nothing, Some(chain(&error))),
+            }
         }
         Err(error) => {
-            status.problems.push(events::chain(&error));
-            (None, Seen::Here)
+            let of = OfFetcher {
+                runs: Some(process::holder(&paths::fetch_lock(&config.paths)).is_some()),
+                unreadable: Some(chain(&error)),
+                ..nothing
+            };
+            (of, None)
         }
-    };
-    let next = report.as_ref().and_then(|report| report.next_attempt);
-    let confirmed = report.and_then(|report| {
-        let confirmed = report.last_success;
-        add_report(status, report, now);
-        confirmed
-    });
-    let running = match seen {
-        Seen::Here => process::holder(&files::fetch_lock(&config.paths)).is_some(),
-        Seen::PassedOn => next.is_none_or(|at| now.duration_since(at) < FETCHED_WITHIN),
-    };
-    if !running {
-        let problem = match seen {
-            Seen::Here => "no fetcher is running, so no change of the list arrives".to_owned(),
-            Seen::PassedOn => "the fetcher has not tried when it was to: is it running?".to_owned(),
-        };
-        status.problems.push(problem);
     }
-    add_age(&mut status.list, now);
-    let age = confirmed
-        .or(status.list.fetched_at)
-        .map(|at| now.duration_since(at));
-    if let Some(age) =
-        age.filter(|age| age.unsigned_abs() > config.source.stale_after && age.is_positive())
-    {
-        let limit = i64::try_from(config.source.stale_after.as_secs()).unwrap_or(i64::MAX);
-        status.problems.push(format!(
-            "the list is stale: no fetch has confirmed it for {} (`stale-after` is {})",
-            duration(age.as_secs()),
-            duration(limit)
-        ));
-    }
-    None
-}
-
-/// By whom a report was read.
-#[derive(Clone, Copy)]
-enum Seen {
-    Here,
-    PassedOn,
-}
-
-fn read_report(config: &Config) -> Result<(Option<FetchReport>, Seen), StoreError> {
-    match store::read_json(&files::fetch_report(&config.paths)) {
-        Err(error) if error.is_denied() => {
-            let copy = store::read_json(&files::fetch_report_copy(&config.paths))?;
-            copy.map(|report| (Some(report), Seen::PassedOn))
-                .ok_or(error)
-        }
-        read => read.map(|report| (report, Seen::Here)),
-    }
-}
-
-fn add_report(status: &mut Status, report: FetchReport, now: Timestamp) {
-    let list = &mut status.list;
-    list.source = Some(report.source);
-    // The stored list was found so at the last good fetch.
-    if report.digest == list.digest {
-        list.fetched_at = report.last_success.or(list.fetched_at);
-    }
-    let found = report
-        .last_success
-        .filter(|_| report.digest.is_some() && report.digest != list.digest);
-    if found.is_some_and(|at| now.duration_since(at) > ENFORCED_WITHIN) {
-        let problem = "the list that was fetched is not the one the enforcer speaks of";
-        status.problems.push(problem.to_owned());
-    }
-    list.error.clone_from(&report.error);
-    list.next_fetch_at = report.next_attempt;
-    if let Some(error) = report.error {
-        let hint = report
-            .hint
-            .map(|hint| format!("; hint: {hint}"))
-            .unwrap_or_default();
-        status
-            .problems
-            .push(format!("the last fetch failed: {error}{hint}"));
-    }
-}
-
-fn add_age(list: &mut ListStatus, now: Timestamp) {
-    list.age_seconds = list
-        .fetched_at
-        .map(|at| now.duration_since(at).as_secs().max(0));
 }
 
 /// For people.
-fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String {
+fn describe(status: &Status, unseen: Option<&str>, now: Timestamp) -> String {
     let mut text = String::new();
     let t = &mut text;
+    let health = status.health().as_str();
     let _ = writeln!(
         t,
-        "{} (mode {}, version {})",
-        status.health.as_str(),
-        status.mode,
-        status.version
+        "{health} (mode {}, version {})",
+        status.mode, status.version
     );
-    for problem in &status.problems {
-        let _ = writeln!(t, "  ! {}", escaped(problem));
-    }
-    for warning in &status.warnings {
-        let _ = writeln!(t, "  ~ {}", escaped(warning));
-    }
-    let list = &status.list;
-    let source = list.source.as_deref().unwrap_or("none yet");
-    let _ = writeln!(t, "\nlist     {}", escaped(source));
-    if let Some(digest) = &list.digest {
-        let short: String = digest.chars().take(19).collect();
-        let parameters = count(list.parameters, "parameter");
-        let age = list
-            .age_seconds
-            .map(|age| format!(", confirmed {} ago", duration(age)))
-            .unwrap_or_default();
-        let _ = writeln!(t, "         {parameters}, {short}…{age}");
-    }
-    if let Some(next) = list.next_fetch_at {
-        let _ = writeln!(
-            t,
-            "         next fetch in {}",
-            duration(next.duration_since(now).as_secs().max(0))
-        );
-    }
-    for account in status.accounts.values() {
-        describe_account(t, account, now);
-    }
-    if !status.rejected.is_empty() {
-        let _ = writeln!(t, "\nrejected");
-        for rejected in &status.rejected {
-            let version = rejected
-                .parameter_version
-                .map(|v| format!(" version {v}"))
-                .unwrap_or_default();
-            // The value as a whole has no line.
-            let line = if rejected.line == 0 {
-                String::new()
-            } else {
-                format!(" line {}", rejected.line)
-            };
-            let _ = writeln!(t, "  {}{version}{line}", escaped(&rejected.parameter));
-            let _ = writeln!(t, "    {}", escaped(&rejected.reason));
+    for told in status.told() {
+        let mark = match told.cause.severity() {
+            Severity::Error => '!',
+            Severity::Warning => '~',
+        };
+        let _ = writeln!(t, "  {mark} {}", escaped(&told.text()));
+        if let Some(hint) = told.cause.hint() {
+            let _ = writeln!(t, "      hint: {}", escaped(&hint));
         }
     }
-    if !status.sessions.is_empty() {
-        let _ = writeln!(t, "\nsessions opened with a key that is not approved");
+    describe_list(t, status, now);
+    for row in status.rows.values() {
+        describe_account(t, row, now);
     }
-    for session in &status.sessions {
-        let from = session
-            .from
-            .as_deref()
-            .map(|from| format!(" from {}", escaped(from)))
-            .unwrap_or_default();
-        let since = session
-            .since
-            .map(|since| format!(" since {since:.0}"))
-            .unwrap_or_default();
-        let (account, id, leader) = (&session.account, escaped(&session.id), session.leader);
-        let _ = writeln!(t, "  {account}  session {id}, pid {leader}{from}{since}");
-        let _ = writeln!(t, "    {}", escaped(&session.fingerprint));
-    }
+    describe_rejected(t, status);
+    describe_sessions(t, status);
     describe_unmanaged(t, status);
     describe_sshd(t, status, now);
     let drift = &status.drift;
-    let _ = writeln!(
-        t,
-        "drift    {} undone",
-        count(
-            usize::try_from(drift.repaired).unwrap_or(usize::MAX),
-            "change"
-        )
-    );
+    let repaired = usize::try_from(drift.repaired).unwrap_or(usize::MAX);
+    let _ = writeln!(t, "drift    {} undone", count(repaired, "change"));
     if let Some(last) = &drift.last {
-        let ago = duration(now.duration_since(last.at).as_secs().max(0));
-        let _ = writeln!(
-            t,
-            "         last {ago} ago, {}: {}",
-            last.account,
-            escaped(&last.changes.join(", "))
-        );
+        let ago = ago(last.at, now);
+        let changes = escaped(&last.changes.join(", "));
+        let _ = writeln!(t, "         last {ago} ago, {}: {changes}", last.account);
     }
-    if let Some(why) = unverified {
-        let age = duration(
-            now.duration_since(status.enforcer.written_at)
-                .as_secs()
-                .max(0),
-        );
+    if let Some(why) = unseen {
+        let age = ago(status.enforcer.written_at, now);
         let _ = writeln!(
             t,
             "\nfiles without `looked at just now` are as the enforcer last said, {age} ago and unchanged since:"
@@ -483,72 +300,116 @@ fn describe(status: &Status, unverified: Option<&str>, now: Timestamp) -> String
     text
 }
 
-fn describe_account(t: &mut String, account: &AccountStatus, now: Timestamp) {
-    let file = account.file.as_deref().unwrap_or("");
-    let looked = if account.verified {
+fn ago(at: Timestamp, now: Timestamp) -> String {
+    duration(now.duration_since(at).as_secs().max(0))
+}
+
+fn describe_list(t: &mut String, status: &Status, now: Timestamp) {
+    let list = &status.list;
+    let source = list.source.as_deref().unwrap_or("none yet");
+    let _ = writeln!(t, "\nlist     {}", escaped(source));
+    if let Some(listed) = &list.listed {
+        let short: String = listed.digest.chars().take(19).collect();
+        let parameters = count(listed.parameters, "parameter");
+        let age = match list.age(now) {
+            Some(age) => format!(", confirmed {} ago", duration(age)),
+            None => String::new(),
+        };
+        let _ = writeln!(t, "         {parameters}, {short}…{age}");
+    }
+    if let Some(next) = list.next_fetch_at {
+        let _ = writeln!(t, "         next fetch in {}", ago(now, next));
+    }
+}
+
+fn describe_rejected(t: &mut String, status: &Status) {
+    if !status.rejected.is_empty() {
+        let _ = writeln!(t, "\nrejected");
+    }
+    for rejected in &status.rejected {
+        let version = match rejected.parameter_version {
+            Some(version) => format!(" version {version}"),
+            None => String::new(),
+        };
+        // The value as a whole has no line.
+        let line = match rejected.line {
+            0 => String::new(),
+            line => format!(" line {line}"),
+        };
+        let _ = writeln!(t, "  {}{version}{line}", escaped(&rejected.parameter));
+        let _ = writeln!(t, "    {}", escaped(&rejected.reason));
+    }
+}
+
+fn describe_sessions(t: &mut String, status: &Status) {
+    if !status.sessions.is_empty() {
+        let _ = writeln!(t, "\nsessions opened with a key that is not approved");
+    }
+    for session in &status.sessions {
+        let from = match &session.from {
+            Some(from) => format!(" from {}", escaped(from)),
+            None => String::new(),
+        };
+        let since = match session.since {
+            Some(since) => format!(" since {since:.0}"),
+            None => String::new(),
+        };
+        let (account, id, leader) = (&session.account, escaped(&session.id), session.leader);
+        let _ = writeln!(t, "  {account}  session {id}, pid {leader}{from}{since}");
+        let _ = writeln!(t, "    {}", escaped(&session.fingerprint));
+    }
+}
+
+fn describe_account(t: &mut String, row: &Row, now: Timestamp) {
+    let file = row.file.as_deref().unwrap_or_default();
+    let looked = if row.verified {
         ", looked at just now"
     } else {
         ""
     };
-    let access = account.access.as_deref();
-    let verdict = access.filter(|access| access.verdict != Verdict::Unknown);
-    let verdict = verdict.map(|access| match access.verdict {
-        Verdict::Refused => ", refused by sshd".to_owned(),
-        verdict => format!(", {}", verdict.as_str()),
-    });
-    let verdict = verdict.unwrap_or_default();
-    let _ = writeln!(
-        t,
-        "\n{}  {}{looked}{verdict}  {}",
-        account.name,
-        account.state.as_str(),
-        escaped(file)
-    );
-    if let Some(reason) = &account.reason {
-        let _ = writeln!(t, "  {}", escaped(reason));
+    let access = row.access.as_deref();
+    let verdict = match access.map(|access| access.verdict) {
+        Some(Verdict::Refused) => ", refused by sshd".to_owned(),
+        Some(Verdict::Unknown) | None => String::new(),
+        Some(verdict) => format!(", {}", verdict.as_str()),
+    };
+    let (name, state) = (&row.name, row.state.as_str());
+    let _ = writeln!(t, "\n{name}  {state}{looked}{verdict}  {}", escaped(file));
+    if let Some(why) = &row.why {
+        let _ = writeln!(t, "  {}", escaped(&why.reason()));
     }
     if let Some(reason) = access.and_then(|access| access.reason.as_ref()) {
         let _ = writeln!(t, "  sshd: {}", escaped(reason));
     }
     for door in access.iter().flat_map(|access| &access.doors) {
-        let name = door
-            .name
-            .as_ref()
-            .map(|name| format!(" ({name})"))
-            .unwrap_or_default();
+        let name = match &door.name {
+            Some(name) => format!(" ({name})"),
+            None => String::new(),
+        };
         let accepted = match (door.accepted, door.guarded) {
             (true, _) => ", accepted",
             (false, true) => ", guarded: taken away when it comes",
             (false, false) => "",
         };
-        let _ = writeln!(
-            t,
-            "  door: {} {}{}{accepted}",
-            door.kind.as_str(),
-            escaped(&door.detail),
-            name
-        );
+        let (kind, detail) = (door.kind.as_str(), escaped(&door.detail));
+        let _ = writeln!(t, "  door: {kind} {detail}{name}{accepted}");
     }
-    for other in &account.other_files {
+    for other in &row.other_files {
         let _ = writeln!(t, "  other file: {}", escaped(&other.file));
-        super::describe_keys(t, "    ", &other.found);
+        print::keys_in_file(t, "    ", &other.found);
     }
-    for key in &account.keys {
-        let expires = match key.expires_at {
-            Some(at) => format!(
-                ", expires in {}",
-                duration(at.duration_since(now).as_secs().max(0))
-            ),
+    for status in row.keys.iter().flatten() {
+        let expires = match status.expires_at {
+            Some(at) => format!(", expires in {}", ago(now, at)),
             None => String::new(),
         };
-        let _ = writeln!(
-            t,
-            "  {} {} {}",
-            key.fingerprint,
-            key.algorithm,
-            escaped(&key.comment)
-        );
-        let _ = writeln!(t, "    {}{expires}", super::provenance(key));
+        let key = &status.key;
+        let _ = writeln!(t, "  {key} {} {}", key.algorithm, escaped(&key.comment));
+        if status.parameter.is_empty() {
+            let _ = writeln!(t, "    not on the list");
+        } else {
+            let _ = writeln!(t, "    {}{expires}", print::provenance(status));
+        }
     }
 }
 
@@ -574,7 +435,7 @@ fn describe_unmanaged(t: &mut String, status: &Status) {
         } in files
         {
             let _ = writeln!(t, "{name}  uid {uid}  {}", escaped(file));
-            super::describe_keys(t, "  ", found);
+            print::keys_in_file(t, "  ", found);
         }
     }
     if status.unmanaged_cut {
@@ -585,21 +446,16 @@ fn describe_unmanaged(t: &mut String, status: &Status) {
 fn describe_sshd(t: &mut String, status: &Status, now: Timestamp) {
     let _ = writeln!(t);
     let Some(sshd) = &status.sshd else { return };
-    let version = sshd
-        .version
-        .as_ref()
-        .map(|version| format!("OpenSSH {version}, "));
+    let version = match &sshd.version {
+        Some(version) => format!("OpenSSH {version}, "),
+        None => String::new(),
+    };
     let path = sshd.path.as_deref().unwrap_or("none on this host");
-    let ago = match duration(now.duration_since(sshd.asked_at).as_secs().max(0)).as_str() {
+    let asked = match ago(sshd.asked_at, now).as_str() {
         "0 s" => "just now".to_owned(),
         ago => format!("{ago} ago, nothing has changed since"),
     };
-    let _ = writeln!(
-        t,
-        "sshd     {}{}, asked {ago}",
-        version.unwrap_or_default(),
-        escaped(path)
-    );
+    let _ = writeln!(t, "sshd     {version}{}, asked {asked}", escaped(path));
     if sshd.unasked > 0 {
         let accounts = count(sshd.unasked, "account");
         let _ = writeln!(

@@ -7,15 +7,18 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 
+use super::{daemons, print};
 use crate::agent::fetch::{self, Fetcher};
-use crate::agent::pass::{Enforcer, List};
-use crate::agent::{enforce, files};
+use crate::agent::gather::Accepted;
+use crate::agent::{enforce, paths, publish};
 use crate::cli::Outcome;
 use crate::host::{process, store};
-use crate::model::config::tables::Config;
+use crate::model::config::tables::{Config, Mode};
 use crate::model::escape::escaped;
+use crate::model::key::id::KeyId;
 use crate::model::list::fetch_report::FetchReport;
-use crate::model::status::schema::{KeyStatus, PlainKey, Status};
+use crate::model::status::problem::Severity;
+use crate::model::status::schema::{Health, KeyStatus, Row, Status};
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const EXIT: &str = "\
@@ -40,8 +43,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     let limit = Duration::from_secs(arguments.timeout);
     // Before anything is asked for: a new list is enforced as soon as it is stored.
-    let before = read::<Status>(&files::status(&config.paths));
-    let fetched = match process::holder(&files::fetch_lock(&config.paths)) {
+    let before = said(&config);
+    let fetched = match process::holder(&paths::fetch_lock(&config.paths)) {
         Some(holder) => ask_fetcher(holder.pid, &config, limit).await?,
         None => fetch_here(&config).await?,
     };
@@ -49,7 +52,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
         .accept_removals
         .then(|| fetched.digest.clone())
         .flatten();
-    let in_sync = match process::holder(&files::enforce_lock(&config.paths)) {
+    let in_sync = match process::holder(&paths::enforce_lock(&config.paths)) {
         Some(holder) => ask_enforcer(holder.pid, &config, before.as_ref(), accepted, limit).await?,
         None => enforce_here(config, accepted).await?,
     };
@@ -78,7 +81,7 @@ async fn ask_fetcher(
     config: &Config,
     limit: Duration,
 ) -> anyhow::Result<FetchReport> {
-    let path = files::fetch_report(&config.paths);
+    let path = paths::fetch_report(&config.paths);
     let asked = super::now();
     hang_up(pid, "fetcher")?;
     // One that began before may have read the old list.
@@ -93,10 +96,16 @@ async fn ask_fetcher(
 
 async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Result<bool> {
     let _lock = enforce::claim(&config.paths)?;
-    let mut enforcer = Enforcer::new(config, super::zone(), super::now())?;
-    let report = enforce::once(&mut enforcer, List::Stored, accepted, super::now()).await;
-    super::print(&super::describe_report(report, &enforcer.grants()))?;
-    Ok(conclude(enforcer.status()))
+    let (mut enforcing, _) = daemons::enforcing(config)?;
+    let passed = enforcing.once(accepted, super::now()).await;
+    let reconciler = &enforcing.reconciler;
+    if reconciler.config.mode == Mode::Enforce {
+        super::print(&print::changes(
+            &passed.looked.differences,
+            &reconciler.decision,
+        ))?;
+    }
+    Ok(daemons::conclude(&enforcing))
 }
 
 async fn ask_enforcer(
@@ -106,21 +115,17 @@ async fn ask_enforcer(
     accepted: Option<String>,
     limit: Duration,
 ) -> anyhow::Result<bool> {
-    let path = files::status(&config.paths);
     let asked = super::now();
     if let Some(digest) = accepted {
-        let accepted = enforce::Accepted { digest, at: asked };
-        store::write_json(&files::accepted(&config.paths), &accepted, 0o600)
+        let accepted = Accepted { digest, at: asked };
+        store::write_json(&paths::accepted(&config.paths), &accepted, 0o600)
             .context("cannot tell the enforcer that the removals are accepted")?;
     }
     hang_up(pid, "enforcer")?;
-    let answered = || {
-        read::<Status>(&path)
-            .filter(|status| status.enforcer.asked_at.is_some_and(|at| at >= asked))
-    };
+    let answered = || said(config).filter(|status| status.enforcer.asked_at >= Some(asked));
     let after = wait(answered, limit).await;
     // Not taken, it must not be there for a later list.
-    let _ = std::fs::remove_file(files::accepted(&config.paths));
+    let _ = std::fs::remove_file(paths::accepted(&config.paths));
     let after = after.with_context(|| {
         format!(
             "the enforcer has not made its pass within {} s",
@@ -131,88 +136,78 @@ async fn ask_enforcer(
     Ok(conclude(&after))
 }
 
-/// Says what keeps the host from being in sync; true when nothing does.
+/// The enforcer's word. Whatever is wrong with it, it is no answer yet.
+fn said(config: &Config) -> Option<Status> {
+    publish::read_with_keys(&config.paths).ok().flatten()
+}
+
+/// Says what keeps the host from being in sync; returns whether nothing does.
 fn conclude(status: &Status) -> bool {
-    for problem in &status.problems {
-        tracing::warn!("{problem}");
+    for told in status.told() {
+        if told.cause.severity() == Severity::Error {
+            tracing::warn!("{}", told.line());
+        }
     }
-    status.problems.is_empty()
+    status.health() == Health::Healthy
 }
 
 /// Keys that came and went between two words of the enforcer.
 fn changes(before: Option<&Status>, after: &Status) -> String {
     let mut text = String::new();
-    for account in after.accounts.values() {
-        let old = before.and_then(|status| status.accounts.get(&account.name));
-        let old = old
-            .map(|account| account.keys.as_slice())
-            .unwrap_or_default();
-        let missing_from = |keys: &[KeyStatus], key: &KeyStatus| {
-            !keys.iter().any(|k| k.fingerprint == key.fingerprint)
-        };
-        let lines: Vec<String> = old
-            .iter()
-            .filter(|key| missing_from(&account.keys, key))
-            .map(|key| format!("  - {} {}", key.fingerprint, key.comment))
-            .chain(
-                account
-                    .keys
-                    .iter()
-                    .filter(|key| missing_from(old, key))
-                    .map(|key| {
-                        format!(
-                            "  + {} {}  ({})",
-                            key.fingerprint,
-                            key.comment,
-                            super::provenance(key)
-                        )
-                    }),
-            )
-            .collect();
-        let known = before.and_then(|status| status.accounts.get(&account.name));
-        // What was there before this program came, or was put there since, no status ever named as in force.
-        let changed = account.changed_at > known.and_then(|known| known.changed_at);
-        let taken = account.removed_keys.iter().filter(|key| {
-            changed
-                && old
-                    .iter()
-                    .chain(&account.keys)
-                    .all(|known| known.fingerprint != key.fingerprint)
-        });
-        let taken = taken.map(|key| format!("  - {} {}", key.fingerprint, key.comment));
-        let others = known
-            .map(|account| account.other_files.as_slice())
-            .unwrap_or_default();
-        let gone = others
-            .iter()
-            .filter(|other| account.other_files.iter().all(|o| o.file != other.file));
-        let gone = gone.flat_map(|other| {
-            other
-                .found
-                .keys
-                .iter()
-                .map(|key| (other.file.as_str(), key))
-        });
-        let line = |(
-            file,
-            PlainKey {
-                fingerprint,
-                comment,
-                ..
-            },
-        ): (&str, &PlainKey)| {
-            format!("  - {fingerprint} {comment}  ({})", escaped(file))
-        };
-        let lines: Vec<String> = lines
-            .into_iter()
-            .chain(taken)
-            .chain(gone.map(line))
-            .collect();
+    for row in after.rows.values() {
+        let before = before.and_then(|status| status.rows.get(&row.name));
+        let lines = changes_of(before, row);
         if !lines.is_empty() {
-            let _ = writeln!(text, "{}\n{}", account.name, lines.join("\n"));
+            let _ = writeln!(text, "{}\n{}", row.name, lines.join("\n"));
         }
     }
     text
+}
+
+fn changes_of(before: Option<&Row>, after: &Row) -> Vec<String> {
+    let of = |row: &Row| row.keys.clone().unwrap_or_default();
+    let (old, new) = (before.map(of).unwrap_or_default(), of(after));
+    let lacks = |keys: &[KeyStatus], key: &KeyId| {
+        keys.iter()
+            .all(|known| known.key.fingerprint != key.fingerprint)
+    };
+    let mut lines = Vec::new();
+    for KeyStatus { key, .. } in &old {
+        if lacks(&new, key) {
+            lines.push(format!("  - {key} {}", key.comment));
+        }
+    }
+    for status in &new {
+        if lacks(&old, &status.key) {
+            let (key, from) = (&status.key, print::provenance(status));
+            lines.push(format!("  + {key} {}  ({from})", key.comment));
+        }
+    }
+    // What was in the file before the agent came, or was put there since, no status ever named as in force.
+    if after.changed_at > before.and_then(|before| before.changed_at) {
+        for key in &after.removed_keys {
+            if lacks(&old, key) && lacks(&new, key) {
+                lines.push(format!("  - {key} {}", key.comment));
+            }
+        }
+    }
+    let gone = before
+        .map(|before| before.other_files.as_slice())
+        .unwrap_or_default();
+    for other in gone {
+        if after
+            .other_files
+            .iter()
+            .any(|known| known.file == other.file)
+        {
+            continue;
+        }
+        for key in &other.found.keys {
+            let file = escaped(&other.file);
+            lines.push(format!("  - {key} {}  ({file})", key.comment));
+        }
+    }
+    lines
 }
 
 fn hang_up(pid: Option<u32>, who: &str) -> anyhow::Result<()> {

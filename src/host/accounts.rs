@@ -1,6 +1,6 @@
 //! Who exists on this host, as NSS says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
 use std::path::PathBuf;
@@ -8,28 +8,7 @@ use std::path::PathBuf;
 use nix::unistd::{Gid, Group, User, getgrouplist};
 
 use crate::model::account::{Account, AccountName};
-
-/// The answer for one name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Lookup {
-    /// It exists.
-    Found(Account),
-    /// It does not.
-    Unknown,
-    /// The account database did not answer; nothing is known.
-    Failed(String),
-}
-
-/// What was asked for, all at once.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Directory {
-    /// The answer for each name.
-    pub accounts: BTreeMap<AccountName, Lookup>,
-    /// Homes that local accounts with different uids share, with two of their names.
-    pub shared_homes: HashMap<PathBuf, (String, String)>,
-    /// Below this a uid belongs to the system (login.defs(5), `UID_MIN`).
-    pub uid_min: u32,
-}
+use crate::model::people::{Lookup, People};
 
 const DEFAULT_UID_MIN: u32 = 1000;
 
@@ -37,7 +16,7 @@ const DEFAULT_UID_MIN: u32 = 1000;
 ///
 /// Where `nsswitch.conf` asks the files first, `/etc/passwd` is read once instead of once a name: with 10,000
 /// accounts glibc's own look-up reads it 10,000 times.
-pub fn look_up<'a>(names: impl IntoIterator<Item = &'a AccountName>) -> Directory {
+pub fn look_up<'a>(names: impl IntoIterator<Item = &'a AccountName>) -> People {
     let text = if files_come_first() {
         fs::read_to_string("/etc/passwd").unwrap_or_default()
     } else {
@@ -57,7 +36,7 @@ pub fn look_up<'a>(names: impl IntoIterator<Item = &'a AccountName>) -> Director
         }),
         None => ask_nss(name),
     };
-    Directory {
+    People {
         accounts: names
             .into_iter()
             .map(|name| (name.clone(), answer(name)))

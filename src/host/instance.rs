@@ -2,32 +2,13 @@
 
 use std::fs;
 
+use crate::model::instance::Identity;
+
 /// On a Nitro instance this is the instance id (EC2 guide, "Detect whether a host is an EC2 instance").
 const ASSET_TAG: &str = "/sys/class/dmi/id/board_asset_tag";
 
 /// On a Xen instance this begins with `ec2`; its firmware has no asset tag (the same guide).
 const HYPERVISOR_UUID: &str = "/sys/hypervisor/uuid";
-
-/// What the firmware says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Identity {
-    /// An EC2 instance with this id.
-    Instance(String),
-    /// A machine that is no such instance.
-    Other,
-    /// The firmware does not say it, or is not shown: a Xen instance, some containers.
-    Unknown,
-}
-
-impl Identity {
-    /// The instance's id, where it is known.
-    pub fn id(&self) -> Option<&str> {
-        match self {
-            Self::Instance(id) => Some(id),
-            Self::Other | Self::Unknown => None,
-        }
-    }
-}
 
 /// Asks the firmware.
 pub fn identity() -> Identity {

@@ -128,6 +128,12 @@ pub fn user() -> u32 {
     Uid::effective().as_raw()
 }
 
+/// The name of this host, as the kernel has it.
+pub fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 /// 64 random bits; a clock would do for what they are used for, spreading polls over a fleet.
 pub fn random() -> u64 {
     getrandom::u64().unwrap_or_default()

@@ -19,5 +19,7 @@ pub mod key;
 
 pub mod account;
 pub mod escape;
+pub mod instance;
 pub mod location;
+pub mod people;
 pub mod session;

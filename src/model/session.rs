@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::account::AccountName;
 
 /// One live session, opened with a key that its account does not have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Session {
     /// Whose.
     pub account: AccountName,

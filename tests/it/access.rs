@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::world::{ALICE, BOB, DAEMON, World, fingerprint, key, pair, shown, wait};
+use crate::world::{ALICE, BOB, DAEMON, World, fingerprint, key, pair, shown, wait, warnings};
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
 
@@ -83,8 +83,7 @@ pub fn assert_out((is_in, log): (bool, String)) {
 
 /// What the enforcer itself last wrote; `status` would ask sshd again.
 pub fn written(world: &World) -> Value {
-    let text = fs::read(world.path("run/status.json")).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or(Value::Null)
+    world.word()
 }
 
 pub fn written_access(world: &World, name: &str) -> Value {
@@ -102,7 +101,7 @@ fn a_file_that_sshd_reads_and_takes_is_effective() {
     wait("the enforcer's word", || written_access(&world, "alice")["verdict"] == "effective");
     assert_in(by_key(&world, "alice", &identity));
     let status = world.status();
-    assert_eq!((&status["health"], &status["warnings"]), (&"healthy".into(), &Value::Array(Vec::new())));
+    assert_eq!((&status["health"], warnings(&status)), (&"healthy".into(), String::new()));
     assert_eq!(status["sshd"]["path"], "/usr/sbin/sshd");
     let version = run(Command::new("sh").args(["-c", "ssh -V 2>&1"]));
     let version = version.split("OpenSSH_").nth(1).unwrap().split('p').next().unwrap();
@@ -224,7 +223,7 @@ fn a_door_that_is_accepted_is_named_and_not_warned_of() {
     wait("the enforcer's word", || written_access(&world, "alice")["verdict"] == "effective");
     let status = world.status();
     assert_eq!(status["accounts"][0]["access"]["doors"][0]["accepted"], true);
-    assert_eq!(status["warnings"], Value::Array(Vec::new()));
+    assert_eq!(warnings(&status), "");
     let text = shown(&world.run(&["status"]).stdout);
     assert!(text.contains("  door: authority /etc/ssh/ca.pub, accepted"), "{text}");
     assert!(!shown(&world.run(&["check"]).stdout).contains("TrustedUserCAKeys"));
@@ -268,7 +267,7 @@ fn a_home_that_others_can_write_to_is_refused_by_sshd() {
     let text = shown(&status.stdout);
     assert!(text.contains("alice  in-sync, looked at just now, refused by sshd  "), "{text}");
     open(0o755);
-    wait("the enforcer to notice that too", || written(&world)["health"] == "healthy");
+    wait("the enforcer to notice that too", || world.status()["health"] == "healthy");
     assert_in(by_key(&world, "alice", &identity));
 }
 
@@ -302,7 +301,7 @@ fn what_sshd_s_configuration_refuses_is_noticed_while_the_agent_runs() {
     wait("sshd's complaint", || written_access(&world, "alice")["verdict"] == "unknown");
     let why = written_access(&world, "alice")["reason"].clone();
     assert!(why.as_str().unwrap().starts_with("`/usr/sbin/sshd -T` failed: "), "{why}");
-    assert_eq!(written(&world)["health"], "healthy");
+    assert_eq!(world.status()["health"], "healthy");
     becomes(Some("Match User alice\nDenyUsers *\n"), "refused", "DenyUsers *".into());
     assert_out(by_key(&world, "alice", &identity));
     becomes(
@@ -423,7 +422,8 @@ fn lines_are_written_for_the_sshd_that_is_installed() {
     assert!(amazon.contains(&local) && amazon.contains(touch), "{amazon}");
     let older = enforce(&old("8.3"));
     assert!(older.contains(&local) && !older.contains("verify-required"), "{older}");
-    let rejected = world.status()["rejected"].to_string();
+    let status = with_sshd(&world, &old("8.3"), &["status", "--json"]).output().unwrap();
+    let rejected = serde_json::from_slice::<Value>(&status.stdout).unwrap()["rejected"].to_string();
     let reason = "the option `verify-required` needs OpenSSH 8.4, and here it is 8.3";
     assert!(rejected.contains(reason), "{rejected}");
     // It says nothing, nor does the client, or fails: what it said last counts.
@@ -575,7 +575,7 @@ fn without_an_sshd_nothing_is_claimed_and_everything_enforced() {
     let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
     wait("the answer", || written(&world)["sshd"]["error"] == "no sshd on this host");
     assert_eq!(written_access(&world, "alice")["verdict"], "unknown");
-    assert_eq!(written(&world)["health"], "healthy");
+    assert_eq!(world.status()["health"], "healthy");
     assert!(world.read("alice").contains("alice"));
 }
 
@@ -595,7 +595,7 @@ fn an_sshd_that_hangs_holds_nobody_up() {
     wait("the second key", || world.read("alice").contains("second"));
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
     assert_eq!(written_access(&world, "alice")["verdict"], "unknown");
-    assert_eq!(written(&world)["health"], "healthy");
+    assert_eq!(world.status()["health"], "healthy");
 }
 
 #[test]
@@ -609,7 +609,7 @@ fn a_missing_privsep_directory_is_unknown_until_it_is_there() {
         written(&world)["sshd"]["error"].as_str().is_some_and(|error| error.contains("privilege separation"))
     });
     assert_eq!(written_access(&world, "alice")["verdict"], "unknown");
-    assert_eq!(written(&world)["health"], "healthy");
+    assert_eq!(world.status()["health"], "healthy");
     fs::create_dir(own_run.join("sshd")).unwrap();
     wait("the answer", || written_access(&world, "alice")["verdict"] == "effective");
     assert!(Path::new("/run/sshd").exists());

@@ -224,7 +224,7 @@ fn the_document_asks_the_agent_and_keeps_its_exit_code() {
     };
     let (code, said, _) = run("Status");
     let status: Value = serde_json::from_str(&said).unwrap();
-    assert_eq!((code, &status["schema"]), (3, &json!(1)), "no enforcer");
+    assert_eq!((code, &status["schema"]), (3, &json!(2)), "no enforcer");
     world.approve("alice", "laptop", &key("alice@laptop"));
     assert_eq!(run("Diff").0, 1, "a key to add");
     // Somebody stopped it, and what they do by hand is not undone.

@@ -8,7 +8,7 @@ use std::process::Command;
 use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms};
 use authorized_keys_agent::model::config::tables::Owner;
 use authorized_keys_agent::model::file::difference::differences;
-use authorized_keys_agent::model::file::wanted::{Found, Wanted};
+use authorized_keys_agent::model::file::wanted::{Found, Lines};
 
 use crate::world::{ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, wait};
 
@@ -19,12 +19,12 @@ fn target(world: &World, owner: Owner) -> Target {
     world.target("authorized_keys", owner)
 }
 
-fn wanted(owner: Owner) -> Wanted {
+fn wanted(owner: Owner) -> Lines {
     let (uid, mode) = match owner {
         Owner::Account => (ALICE, 0o600),
         Owner::Root => (0, 0o640),
     };
-    Wanted { content: CONTENT.into(), uid, gid: ALICE, mode }
+    Lines { content: CONTENT.into(), uid, gid: ALICE, mode }
 }
 
 fn replace(target: &Target) -> Result<(), Refusal> {

@@ -114,7 +114,7 @@ fn a_key_that_only_sshd_would_read_is_named_and_a_line_that_nobody_reads_is_coun
     assert_eq!(world.pass(), 0);
     let changes = &one(&world)["changes"];
     let expected = serde_json::json!([
-        {"change": "added", "fingerprint": fingerprint(&rogue), "comment": "rogue"},
+        {"change": "added", "fingerprint": fingerprint(&rogue), "type": "ssh-ed25519", "comment": "rogue"},
         {"change": "unclear", "lines": 1},
     ]);
     assert_eq!(changes, &expected);

@@ -25,7 +25,7 @@ use crate::access::{assert_in, assert_out, by_key, configure, world, written, wr
 use crate::faults::{steps_in, traced};
 use crate::world::{
     ALICE, BOB, Ends, MALLORY, World, comes_true, fingerprint, halt, key, litter, pair, shell_as, shown,
-    signal, wait,
+    signal, wait, warnings,
 };
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
@@ -217,7 +217,9 @@ fn observed_it_is_drift_and_stays() {
             .as_array()
             .and_then(|rows| rows.iter().find(|row| row["name"] == "alice"))
             .cloned();
-        row.is_some_and(|row| row["state"] == "drifted" && row["reason"] == reason.as_str())
+        row.is_some_and(|row| {
+            row["state"] == "drifted" && row["why"]["file-drifted"]["changes"] == reason.as_str()
+        })
     });
     assert_eq!(
         (world.account("alice")["state"].clone(), world.run(&["status"]).status.code()),
@@ -325,7 +327,10 @@ fn what_a_match_by_connection_decides_takes_nothing_away() {
     wait("the next list", || world.read("alice").contains("phone"));
     assert!(!is_gone(&second));
     let status = world.status();
-    assert_eq!((&status["health"], &status["warnings"][0]), (&"healthy".into(), &reason));
+    assert_eq!(
+        (&status["health"], warnings(&status)),
+        (&"healthy".into(), reason.as_str().unwrap().to_owned())
+    );
     // Nor is it said to be taken away, whether or not it was before.
     configure(&world, TWO);
     wait("the second file to go", || is_gone(&second));

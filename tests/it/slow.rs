@@ -29,8 +29,7 @@ fn start_slow(world: &World, call: &str, seconds: u32, paths: &[PathBuf], half: 
 
 /// Ends the agent itself, which strace leaves running when it is killed.
 fn end(world: &World, slow: Ends) {
-    let text = std::fs::read_to_string(world.path("run/status.json")).unwrap();
-    let pid = serde_json::from_str::<serde_json::Value>(&text).unwrap()["enforcer"]["pid"].as_u64().unwrap();
+    let pid = world.word()["enforcer"]["pid"].as_u64().unwrap();
     crate::world::signal("TERM", u32::try_from(pid).unwrap());
     drop(slow);
 }
@@ -93,7 +92,7 @@ fn an_account_whose_disk_hangs_is_alone_with_it() {
     let slow = start_slow(&world, "renameat", 12, &[world.ssh("alice")], "run");
     wait("the running agent", || world.status()["health"] != "stopped");
     world.put("alice", ALICE, &key("rogue"));
-    wait("alice to be reported", || world.status()["problems"].to_string().contains("alice is refused"));
+    wait("alice to be reported", || world.problems().contains("alice is refused"));
     for _ in 0..3 {
         world.put("bob", BOB, &key("rogue"));
         wait("bob's repair meanwhile", || world.read("bob") == bob);

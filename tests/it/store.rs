@@ -239,6 +239,6 @@ fn every_key_says_where_it_comes_from() {
     wait("a stale list", || world_says(&world, &["the list is stale", "`stale-after` is 2 s"]));
     assert_eq!(world.status()["health"], "degraded");
     assert_eq!(world.run(&["sync"]).status.code(), Some(0));
-    assert_eq!(world.status()["problems"].to_string(), "[]");
+    assert_eq!(world.problems(), "[]");
     assert!(fs::read_to_string(world.file("alice")).unwrap().contains("alice@laptop"));
 }

@@ -256,9 +256,16 @@ impl World {
         running
     }
 
-    /// All that is wrong, in one text.
+    /// All for which the status is degraded, in one text; no warnings.
     pub fn problems(&self) -> String {
-        self.status()["problems"].to_string()
+        let status = self.status();
+        let problems = status["problems"].as_array().unwrap().iter();
+        let wrong = problems.filter(|problem| problem["severity"] == "error");
+        let line = |problem: &Value| match problem["hint"].as_str() {
+            Some(hint) => format!("{}; hint: {hint}", problem["text"].as_str().unwrap()),
+            None => problem["text"].as_str().unwrap().to_owned(),
+        };
+        Value::Array(wrong.map(|problem| line(problem).into()).collect()).to_string()
     }
 
     /// Keys in the file of an account.
@@ -271,6 +278,28 @@ impl World {
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
             panic!("{error}: {}{}", shown(&output.stdout), shown(&output.stderr));
         })
+    }
+
+    /// What the enforcer itself says, not what `status` finds; null before it has said anything.
+    pub fn word(&self) -> Value {
+        let read = |name: &str| {
+            fs::read(self.path(name)).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+        };
+        let mut word = read("run/status.json").unwrap_or(Value::Null);
+        let Some(changes) = read("run/status-changes.json") else { return word };
+        if changes["since"] != word["enforcer"]["written_at"] {
+            return word;
+        }
+        for name in ["problems", "list", "drift", "sessions", "enforcer"] {
+            word[name] = changes[name].clone();
+        }
+        for row in changes["rows"].as_array().unwrap() {
+            let rows = word["accounts"].as_array_mut().unwrap();
+            rows.retain(|known| known["name"] != row["name"]);
+            rows.push(row.clone());
+            rows.sort_by_key(|row| row["name"].to_string());
+        }
+        word
     }
 
     /// A program of this host's own; whatever is written into its directory can be read by it as `$WORLD/…`.
@@ -296,6 +325,13 @@ impl World {
         let rows = status["accounts"].as_array().unwrap();
         rows.iter().find(|row| row["name"] == name).cloned().unwrap_or(Value::Null)
     }
+}
+
+/// The texts of all warnings in a status, one a line.
+pub fn warnings(status: &Value) -> String {
+    let problems = status["problems"].as_array().unwrap().iter();
+    let warnings = problems.filter(|problem| problem["severity"] == "warning");
+    warnings.map(|problem| problem["text"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
 }
 
 /// An agent process; ends with the test.

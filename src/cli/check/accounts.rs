@@ -5,13 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::within;
-use crate::agent::{pass, work};
-use crate::host::accounts::{self, Directory, Lookup};
+use crate::agent::workers;
+use crate::host::accounts;
 use crate::host::keyfile::{self, Nobody, Observed, Refusal, Target};
 use crate::host::store::{self, Access};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
+use crate::model::file::orders;
 use crate::model::file::wanted::Found;
+use crate::model::people::{Lookup, People};
 use crate::model::sshd::access::Loose;
 use crate::model::status::preflight::{Finding, Here};
 
@@ -63,7 +65,7 @@ pub(super) async fn look_up(
 
 fn judge(
     config: &Config,
-    directory: &Directory,
+    directory: &People,
     name: &AccountName,
     lookup: &Lookup,
     targets: &mut Vec<Target>,
@@ -94,9 +96,10 @@ fn judge(
             Here::Unmanaged
         }
         Lookup::Found(account) => {
-            match pass::target(&config.accounts, directory, account.clone()) {
+            match orders::target(&config.accounts, directory, account) {
                 Ok(target) => targets.push(target),
-                Err(reason) => {
+                Err(why) => {
+                    let reason = why.in_words();
                     let hint = "give the account a home of its own (usermod -d), or set `[accounts] file` outside of homes";
                     findings.push(Finding::fail("account", format!("{name}: {reason}"), hint));
                 }
@@ -120,7 +123,7 @@ pub(super) async fn files(
         let name = &target.account.name;
         let own = target.clone();
         let seen = within(HOME, move || {
-            let seen = work::observe(&own, 0, &mut Nobody);
+            let seen = workers::observe(&own, 0, &mut Nobody);
             (
                 seen,
                 store::access(if own.location.in_home {

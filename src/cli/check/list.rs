@@ -5,8 +5,8 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::agent::clients::{Clients, FetchError};
-use crate::agent::events::chain;
+use crate::agent::source::{Clients, FetchError};
+use crate::host::chain;
 use crate::host::imds::{self, Metadata};
 use crate::host::ssm::{CredentialSource, Failure};
 use crate::host::{directory, process};

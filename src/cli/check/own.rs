@@ -1,8 +1,8 @@
 //! What is the agent's own: its directories, the break-glass file, the daemons.
 
-use crate::agent::decide::is_open_to_others;
-use crate::agent::events::chain;
-use crate::agent::files;
+use crate::agent::gather::is_open_to_others;
+use crate::agent::paths;
+use crate::host::chain;
 use crate::host::process;
 use crate::host::store::{self, Access};
 use crate::model::config::tables::{Config, Paths};
@@ -115,12 +115,12 @@ pub(super) fn daemons(paths: &Paths, findings: &mut Vec<Finding>) {
     for (what, lock, unit) in [
         (
             "fetcher",
-            files::fetch_lock(paths),
+            paths::fetch_lock(paths),
             "authorized-keys-fetch.service",
         ),
         (
             "enforcer",
-            files::enforce_lock(paths),
+            paths::enforce_lock(paths),
             "authorized-keys-agent.service",
         ),
     ] {

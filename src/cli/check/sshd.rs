@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use super::accounts::{Accounts, HOME};
 use super::within;
-use crate::agent::sshd::{self, Answer};
+use crate::host::accounts as database;
 use crate::host::keyfile::{self, Target};
 use crate::host::process;
-use crate::host::sshd::find;
+use crate::host::sshd::{Circumstances, find};
 use crate::model::account::AccountName;
 use crate::model::config::tables::{Config, Mode};
-use crate::model::file::other_files::Others;
+use crate::model::file::other_files::{InFile, OtherFile, OtherFiles};
 use crate::model::key::grant::Grants;
-use crate::model::sshd::access::{Access, Facts, Loose, Verdict, judge, open_doors, several};
+use crate::model::sshd::access::{Access, Facts, Loose, Verdict, judge};
+use crate::model::sshd::answer::Answer;
+use crate::model::status::assess::sshd_problems;
 use crate::model::status::preflight::Finding;
-use crate::model::status::schema::{InFile, OtherFile};
+use crate::model::status::problem::{Cause, Problem, Told, several, told};
 
 /// How long sshd may take for all of it.
 const LIMIT: Duration = Duration::from_secs(15);
@@ -31,7 +33,10 @@ pub(super) async fn ask(accounts: &Accounts) -> Option<Answer> {
         .iter()
         .map(|target| target.account.clone())
         .collect();
-    within(LIMIT, move || sshd::ask(&people, &[])).await
+    within(LIMIT, move || {
+        Circumstances::look().ask(&people, &[], database::groups)
+    })
+    .await
 }
 
 /// Whether sshd reads the managed files and takes what is in them, and what it reads besides.
@@ -73,14 +78,14 @@ pub(super) fn look(
         findings.push(Finding::ok("sshd", message));
         return;
     }
-    let mut rows: Vec<(&str, Access)> = Vec::new();
+    let mut rows: Vec<(&AccountName, Access)> = Vec::new();
     for target in &accounts.targets {
         let account = &target.account;
         let keys: Vec<_> = grants.get(&account.name).into_iter().flatten().collect();
         let guarded = guarded(config, answer, target);
         let facts = Facts {
             guarded: &guarded,
-            doubt: answer.doubt(),
+            doubt: answer.doubts().next(),
             openssh: answer.version,
             account,
             managed: &target.location.path,
@@ -93,7 +98,7 @@ pub(super) fn look(
             Ok(settings) => judge(settings, facts, accepted),
             Err(reason) => Access::unknown(reason),
         };
-        rows.push((account.name.as_str(), access));
+        rows.push((&account.name, access));
     }
     let mut verdicts: BTreeMap<(Verdict, Option<&str>), Vec<&str>> = BTreeMap::new();
     for (name, access) in &rows {
@@ -106,7 +111,7 @@ pub(super) fn look(
         verdicts
             .entry((verdict, access.reason.as_deref()))
             .or_default()
-            .push(name);
+            .push(name.as_str());
     }
     for ((verdict, reason), names) in verdicts {
         let (names, reason) = (several(&names), reason.unwrap_or_default());
@@ -114,7 +119,11 @@ pub(super) fn look(
             Verdict::Refused => Finding::fail(
                 "sshd",
                 format!("sshd refuses the managed file of {names}: {reason}"),
-                refusal_hint(reason),
+                Cause::SshdRefuses {
+                    reason: reason.to_owned(),
+                }
+                .hint()
+                .unwrap_or_default(),
             ),
             Verdict::Unknown => Finding::warn(
                 "sshd",
@@ -132,7 +141,7 @@ pub(super) fn look(
             ),
         });
     }
-    findings.extend(unjudged(answer, &rows));
+    findings.extend(told(sshd_problems(answer)).iter().map(warning));
     let mut kept_away: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, access) in &rows {
         for door in access
@@ -140,7 +149,10 @@ pub(super) fn look(
             .iter()
             .filter(|door| door.guarded && !door.accepted)
         {
-            kept_away.entry(&door.detail).or_default().push(name);
+            kept_away
+                .entry(&door.detail)
+                .or_default()
+                .push(name.as_str());
         }
     }
     findings.extend(kept_away.into_iter().map(|(detail, names)| {
@@ -150,23 +162,23 @@ pub(super) fn look(
             format!("also reads `{detail}` of {names}: taken away when it comes (`other-files`)"),
         )
     }));
-    let open = open_doors(rows.iter().map(|(name, access)| (*name, access)));
-    findings.extend(
-        open.into_iter().map(|(door, names)| {
-            Finding::warn("sshd", door.describe(&several(&names)), door.hint())
-        }),
-    );
+    let open = rows.iter().flat_map(|(name, access)| {
+        let open = access.doors.iter().filter(|door| door.is_open());
+        open.map(move |door| Problem::of(name, Cause::OpenDoor(door.clone())))
+    });
+    findings.extend(told(open).iter().map(warning));
 }
 
-/// What nobody was told of yet that is not judged.
-fn unjudged(answer: &Answer, rows: &[(&str, Access)]) -> Vec<Finding> {
-    let reasons = || rows.iter().filter_map(|(_, access)| access.reason.as_ref());
-    let news = answer
-        .unjudged()
-        .into_iter()
-        .filter(|what| !reasons().any(|reason| reason.contains(what)));
-    let hint = "look at sshd_config(5), and at how sshd is started, for who else gets in";
-    news.map(|what| Finding::warn("sshd", what, hint)).collect()
+/// A problem of the status, as a finding.
+fn warning(told: &Told) -> Finding {
+    let text = match &told.cause {
+        Cause::OpenDoor(door) => {
+            let names: Vec<&str> = told.accounts.iter().map(AccountName::as_str).collect();
+            door.describe(&several(&names))
+        }
+        _ => told.text(),
+    };
+    Finding::warn("sshd", text, told.cause.hint().unwrap_or_default())
 }
 
 /// The other files that are taken away, once the enforcer runs.
@@ -179,7 +191,7 @@ fn guarded(config: &Config, answer: &Answer, target: &Target) -> Vec<PathBuf> {
         .reads(Some(&account.name))
         .filter(|_| guards)
         .unwrap_or_default();
-    let others = Others::of(reads, account, &location.path);
+    let others = OtherFiles::of(reads, account, &location.path);
     others
         .in_home
         .into_iter()
@@ -209,20 +221,11 @@ pub(super) async fn others(
         };
         // A home that does not answer is said elsewhere.
         for other in within(HOME, look).await.unwrap_or_default() {
-            let message = format!("{}: {}", target.account.name, other.describe());
+            let problem = Problem::of(&target.account.name, Cause::OtherFile(other));
+            let message = told([problem]).iter().map(Told::text).collect::<String>();
             let hint = "the file is taken away when the list is enforced, and a copy kept: publish these keys if they \
                         are meant, or set `other-files = \"report\"` in `[accounts]`";
             findings.push(Finding::warn("sshd", message, hint));
         }
-    }
-}
-
-fn refusal_hint(reason: &str) -> &'static str {
-    if reason.starts_with("StrictModes") {
-        "let nobody but the account write to that directory: chmod go-w"
-    } else if reason.contains("AuthorizedKeysFile") {
-        "let `AuthorizedKeysFile` in sshd_config and `[accounts] file` name the same file"
-    } else {
-        "change that setting in sshd_config, or expect nobody to log in by this file"
     }
 }

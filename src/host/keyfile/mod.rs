@@ -26,24 +26,12 @@ pub use replace::{Terms, replace, sweep_up};
 pub use resolve::observe;
 pub use survey::survey;
 
-use crate::model::account::Account;
-use crate::model::config::tables::Owner;
+pub use crate::model::file::wanted::Target;
+
 use crate::model::escape::escaped;
 use crate::model::file::difference::Difference;
 use crate::model::file::wanted::{Found, Kind};
-use crate::model::location::Location;
 use crate::model::sshd::access::Loose;
-
-/// Which file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Whose.
-    pub account: Account,
-    /// Where.
-    pub location: Location,
-    /// Who is to own it.
-    pub owner: Owner,
-}
 
 /// What stands there now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,9 +98,9 @@ pub enum Refusal {
     /// `setfsuid` and `setfsgid` had no effect.
     #[error("cannot act as uid {uid} gid {gid}: CAP_SETUID and CAP_SETGID are needed")]
     CannotActAs {
-        /// Wanted user id.
+        /// Lines user id.
         uid: u32,
-        /// Wanted group id.
+        /// Lines group id.
         gid: u32,
     },
     /// The home cannot be worked in.

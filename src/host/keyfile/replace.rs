@@ -26,7 +26,7 @@ use crate::host::keyfile::resolve::{
 use crate::host::keyfile::{Refusal, Target};
 use crate::model::config::tables::Owner;
 use crate::model::file::difference::Lock;
-use crate::model::file::wanted::{Kind, Wanted};
+use crate::model::file::wanted::{Kind, Lines};
 
 /// What the caller lets a replacement do.
 #[derive(Clone, Copy)]
@@ -41,7 +41,7 @@ pub struct Terms<'a> {
 
 /// Makes the file what is `wanted`, and its directories tidy; gives what was unlocked for that. On an error the old file is still
 /// there, whole, except that with an error from the last `fsync` the new one may be.
-pub fn replace(target: &Target, wanted: &Wanted, terms: Terms<'_>) -> Result<Vec<Lock>, Refusal> {
+pub fn replace(target: &Target, wanted: &Lines, terms: Terms<'_>) -> Result<Vec<Lock>, Refusal> {
     let mut unlocked = Vec::new();
     let _label = Label::for_new_files(target.location.in_home);
     let account = Identity::of(target.account.uid, target.account.gid)?;
@@ -248,7 +248,7 @@ pub(super) fn reopen(here: &Held) -> Result<OwnedFd, Refusal> {
 fn write_temporary(
     directory: &OwnedFd,
     target: &Target,
-    wanted: &Wanted,
+    wanted: &Lines,
     terms: Terms<'_>,
 ) -> Result<String, Refusal> {
     still_wanted(terms)?;

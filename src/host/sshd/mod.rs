@@ -2,6 +2,7 @@
 //! one account, as it was started.
 
 mod configuration;
+mod examine;
 mod started;
 
 use std::os::unix::fs::MetadataExt;
@@ -9,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use configuration::{Configuration, configuration, has_blank, names_files};
+pub use examine::Circumstances;
 pub use started::{Started, started};
 
 use crate::host::Bounds;

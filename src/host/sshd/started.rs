@@ -398,6 +398,7 @@ mod tests {
 
     /// Files owned by root stand for its processes; elsewhere they are somebody's.
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one story, told in rows")]
     fn a_listener_of_this_host_counts_more_than_the_unit() {
         if !nix::unistd::Uid::effective().is_root() {
             return;

@@ -93,7 +93,7 @@ impl HttpConnector for Bounded {
             let date = date.and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
             let date = date.and_then(|date| Timestamp::from_second(date.secs()).ok());
             note(&seen, |seen| {
-                seen.date = date.map(|date| (date, Instant::now())).or(seen.date)
+                seen.date = date.map(|date| (date, Instant::now())).or(seen.date);
             });
             let body = std::mem::replace(reply.body_mut(), SdkBody::taken());
             *reply.body_mut() = SdkBody::from_body_1_x(Limited::new(body, limit));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
 use crate::model::config::tables::Guard;
@@ -19,7 +20,7 @@ pub enum Verdict {
 }
 
 /// Why a list is held, and until when.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Held {
     /// Keys it would take away on this host.
     pub removed: usize,

@@ -17,7 +17,7 @@ pub const SCHEMA: u32 = 1;
 
 /// What `enforced.json` holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Enforced {
+pub struct InForce {
     /// [`SCHEMA`].
     pub schema: u32,
     /// The EC2 instance whose state this is, where that is known.
@@ -103,7 +103,7 @@ impl Holding {
     }
 }
 
-impl Enforced {
+impl InForce {
     /// The managed accounts.
     pub fn managed(&self) -> impl Iterator<Item = (&AccountName, &Account)> {
         self.accounts.iter().filter(|(_, account)| account.managed)

@@ -28,6 +28,13 @@ pub struct Desired {
     pub rejected: Vec<Rejected>,
 }
 
+impl Desired {
+    /// The keys of an account; none for one that the list does not name.
+    pub fn keys_of(&self, name: &AccountName) -> &[Grant] {
+        self.grants.get(name).map_or(&[], Vec::as_slice)
+    }
+}
+
 /// By what a line is judged and written.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules<'a> {

@@ -1,5 +1,6 @@
 //! Which keys are in force.
 
+pub mod decide;
 pub mod guard;
 pub mod in_force;
 pub mod judge;

@@ -1,29 +1,26 @@
 //! Desired and observed, compared: what differs, and so what to do. Doing it is `host/keyfile`'s.
 
-use crate::model::file::wanted::{Found, Kind, Wanted};
+use crate::model::file::wanted::{Found, Kind, Lines};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::config::tables::Mode;
-use crate::model::escape::escaped;
+use crate::model::file::other_files::OtherFile;
+use crate::model::key::id::KeyId;
 use crate::model::key::lenient::{FoundKey, FoundKeys, unclear};
 
 /// One way in which the file is not what it is to be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Difference {
     /// There is no file.
     Missing,
     /// It is no regular file.
     Kind(Kind),
     /// It holds a key that it is not to hold.
-    Added(KeyName),
+    Added(KeyId),
     /// It lacks a key.
-    Removed(KeyName),
+    Removed(KeyId),
     /// A key has other options or another comment, or stands twice.
-    Altered(KeyName),
+    Altered(KeyId),
     /// Its bytes differ, its keys do not.
     Bytes,
     /// So many of its lines are no keys that this program understands; sshd may.
@@ -46,21 +43,8 @@ pub enum Difference {
     OtherFile(OtherFile),
 }
 
-/// Another file in the home that sshd reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OtherFile {
-    /// Which.
-    pub path: PathBuf,
-    /// A file, or a symbolic link at its name, or something that is no directory of the account on the way to it.
-    pub kind: Kind,
-    /// The keys in it, as far as it could be read.
-    pub keys: Vec<KeyName>,
-    /// Lines that may be keys.
-    pub unclear: usize,
-}
-
 /// What a flag was set on (`chattr(1)`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lock {
     /// The file.
     File,
@@ -69,7 +53,7 @@ pub enum Lock {
 }
 
 /// There is no file, so every key is missing from it.
-fn lacking(why: Difference, wanted: &Wanted) -> Vec<Difference> {
+fn lacking(why: Difference, wanted: &Lines) -> Vec<Difference> {
     let mut all = vec![why];
     all.extend(
         compare_keys(&wanted.content, b"")
@@ -79,37 +63,8 @@ fn lacking(why: Difference, wanted: &Wanted) -> Vec<Difference> {
     all
 }
 
-/// A key, as people know it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeyName {
-    /// `SHA256:…`.
-    pub fingerprint: String,
-    /// Printable ASCII, no more of it than a person reads.
-    pub comment: String,
-}
-
-/// What to do about the differences.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// In sync.
-    Nothing,
-    /// Observe mode: say so.
-    Report,
-    /// Replace the whole file.
-    Replace,
-}
-
-/// The decision for one account.
-pub fn action(mode: Mode, differences: &[Difference]) -> Action {
-    match mode {
-        _ if differences.is_empty() => Action::Nothing,
-        Mode::Observe => Action::Report,
-        Mode::Enforce => Action::Replace,
-    }
-}
-
 /// Everything in which `found` is not what is `wanted`; empty when in sync.
-pub fn differences(wanted: &Wanted, found: &Found) -> Vec<Difference> {
+pub fn differences(wanted: &Lines, found: &Found) -> Vec<Difference> {
     let file = match found {
         Found::Nothing => return lacking(Difference::Missing, wanted),
         Found::Other(kind) => return lacking(Difference::Kind(*kind), wanted),
@@ -145,36 +100,24 @@ fn keys_of(content: &[u8]) -> (BTreeMap<String, Vec<FoundKey>>, usize) {
     (keys, found.unclear)
 }
 
-/// The keys in a file, each once, and how many lines may be keys besides.
-pub fn keys_in(content: &[u8]) -> (Vec<KeyName>, usize) {
-    let (keys, unclear) = keys_of(content);
-    (
-        keys.iter()
-            .map(|(fingerprint, lines)| name(fingerprint, lines))
-            .collect(),
-        unclear,
-    )
-}
-
-fn name(fingerprint: &str, lines: &[FoundKey]) -> KeyName {
-    KeyName {
-        fingerprint: fingerprint.to_owned(),
-        comment: lines.first().map(FoundKey::comment).unwrap_or_default(),
-    }
-}
-
 fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
     let ((wanted, _), (found, unclear)) = (keys_of(wanted), keys_of(found));
     let mut all: Vec<Difference> = Vec::new();
-    for (key, lines) in &found {
-        match wanted.get(key) {
-            None => all.push(Difference::Added(name(key, lines))),
-            Some(expected) if expected != lines => all.push(Difference::Altered(name(key, lines))),
+    for (fingerprint, lines) in &found {
+        let Some(key) = lines.first().map(KeyId::from) else {
+            continue;
+        };
+        match wanted.get(fingerprint) {
+            None => all.push(Difference::Added(key)),
+            Some(expected) if expected != lines => all.push(Difference::Altered(key)),
             Some(_) => {}
         }
     }
-    let missing = wanted.iter().filter(|(key, _)| !found.contains_key(*key));
-    all.extend(missing.map(|(key, lines)| Difference::Removed(name(key, lines))));
+    for (fingerprint, lines) in &wanted {
+        if !found.contains_key(fingerprint) {
+            all.extend(lines.first().map(|key| Difference::Removed(key.into())));
+        }
+    }
     if unclear > 0 {
         all.push(Difference::Unclear(unclear));
     }
@@ -184,9 +127,42 @@ fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
     all
 }
 
-impl fmt::Display for KeyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.fingerprint)
+/// How many differences of one file are put into words: the account chooses how many there are.
+const TOLD: usize = 20;
+
+/// The differences of one file in words, no more than a person reads.
+pub fn in_words(differences: &[Difference]) -> Vec<String> {
+    in_words_by(differences, ToString::to_string)
+}
+
+/// What enforcing did about each difference, in words: a key that was added is removed.
+pub fn undone_in_words(differences: &[Difference]) -> Vec<String> {
+    in_words_by(differences, Difference::undone)
+}
+
+fn in_words_by(differences: &[Difference], words: impl Fn(&Difference) -> String) -> Vec<String> {
+    let mut all: Vec<String> = differences.iter().take(TOLD).map(words).collect();
+    let more = differences.len().saturating_sub(TOLD);
+    if more > 0 {
+        all.push(format!("and {more} more"));
+    }
+    all
+}
+
+impl Difference {
+    /// A key left the file, or may have, when this was undone.
+    pub fn held_a_key(&self) -> bool {
+        matches!(self, Self::Added(_) | Self::Unclear(_) | Self::OtherFile(_))
+    }
+
+    fn undone(&self) -> String {
+        match self {
+            Self::Added(key) => format!("removed {key}"),
+            Self::Removed(key) => format!("added {key}"),
+            Self::Missing => "created".to_owned(),
+            Self::OtherFile(other) => format!("removed other file {other}"),
+            other => format!("was {other}"),
+        }
     }
 }
 
@@ -211,36 +187,6 @@ impl fmt::Display for Difference {
             }
             Self::DirectoryMode(mode) => write!(f, "directory mode {mode:04o}"),
             Self::OtherFile(other) => write!(f, "other file {other}"),
-        }
-    }
-}
-
-impl fmt::Display for OtherFile {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 5;
-        write!(f, "`{}`", escaped(&self.path.to_string_lossy()))?;
-        if self.kind != Kind::File {
-            write!(f, " by {}", self.kind)?;
-        }
-        for (number, key) in self.keys.iter().take(SHOWN).enumerate() {
-            write!(f, "{} {key}", if number == 0 { " with" } else { "," })?;
-        }
-        match self.keys.len().saturating_sub(SHOWN) {
-            0 => {}
-            more => write!(f, " and {more} more")?,
-        }
-        match self.unclear {
-            0 => Ok(()),
-            lines => write!(
-                f,
-                "{} {}",
-                if self.keys.is_empty() {
-                    " with"
-                } else {
-                    " and"
-                },
-                unclear(lines)
-            ),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a file is to hold, and in what it differs.
 
 pub mod difference;
+pub mod orders;
 pub mod other_files;
+pub mod plan;
 pub mod wanted;

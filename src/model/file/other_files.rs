@@ -1,9 +1,16 @@
 //! The files that sshd reads keys of a managed account from besides the managed one: which of them this program may take
 //! away, and which hold nothing.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::model::account::Account;
+use crate::model::escape::escaped;
+use crate::model::file::wanted::Kind;
+use crate::model::key::id::KeyId;
+use crate::model::key::lenient::{FoundKeys, unclear};
 use crate::model::location::Location;
 use crate::model::sshd::effective;
 
@@ -13,7 +20,7 @@ pub const DEFAULT: &str = ".ssh/authorized_keys .ssh/authorized_keys2";
 
 /// The other files of one account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Others {
+pub struct OtherFiles {
     /// Those in its home, which the account itself can make at any moment.
     pub in_home: Vec<Location>,
     /// Those that are never taken away: they are elsewhere, where it was root who meant them, or sshd does not read the
@@ -21,7 +28,7 @@ pub struct Others {
     pub elsewhere: Vec<PathBuf>,
 }
 
-impl Others {
+impl OtherFiles {
     /// What the `entries` of sshd's `AuthorizedKeysFile` are for `account`, whose managed file is `managed`.
     pub fn of(entries: &str, account: &Account, managed: &Path) -> Self {
         let mut files = effective::files(entries, account);
@@ -37,6 +44,121 @@ impl Others {
             }
         }
         all
+    }
+}
+
+/// A file that sshd reads besides the managed one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct OtherFile {
+    pub file: String,
+    /// What has its name; a link, or something that is no directory of the account on the way to it, leads to the keys.
+    #[serde(default, skip_serializing_if = "Kind::is_file")]
+    pub kind: Kind,
+    /// What is in it; its error also says why it is still there, where that is not by intent.
+    #[serde(flatten)]
+    pub found: InFile,
+}
+
+/// The keys in a file that is not the managed one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct InFile {
+    pub keys: Vec<KeyId>,
+    /// Keys that are not listed, as there are too many.
+    #[serde(default)]
+    pub more: usize,
+    /// Lines that may be keys: this program does not understand them, and sshd may.
+    #[serde(default)]
+    pub unclear: usize,
+    /// Why it could not be looked at.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+impl InFile {
+    /// What the bytes of an `authorized_keys` file are; of very many keys only so many are listed.
+    pub fn read(content: &[u8]) -> Self {
+        const KEYS: usize = 50;
+        let found = FoundKeys::read(content);
+        let mut keys: Vec<KeyId> = Vec::new();
+        let mut more = 0;
+        for key in &found.keys {
+            if keys
+                .iter()
+                .any(|known| known.fingerprint == key.fingerprint)
+            {
+                continue;
+            }
+            if keys.len() < KEYS {
+                keys.push(key.into());
+            } else {
+                more += 1;
+            }
+        }
+        Self {
+            keys,
+            more,
+            unclear: found.unclear,
+            error: None,
+        }
+    }
+
+    /// Nothing but why it could not be looked at, or is still there.
+    pub fn unread(error: String) -> Self {
+        Self {
+            error: Some(error),
+            ..Self::default()
+        }
+    }
+
+    /// True when nobody gets in by it.
+    pub fn is_idle(&self) -> bool {
+        self.keys.is_empty() && self.unclear == 0
+    }
+
+    /// The keys in words, no more of them than a person reads; empty when there are none.
+    pub fn in_words(&self) -> String {
+        const SHOWN: usize = 5;
+        let shown: Vec<&str> = self
+            .keys
+            .iter()
+            .take(SHOWN)
+            .map(|key| key.fingerprint.as_str())
+            .collect();
+        let more = self.keys.len().saturating_sub(SHOWN) + self.more;
+        let mut words = Vec::new();
+        if !shown.is_empty() {
+            words.push(shown.join(", "));
+        }
+        if more > 0 {
+            words.push(format!("{more} more"));
+        }
+        if self.unclear > 0 {
+            words.push(unclear(self.unclear));
+        }
+        words.join(" and ")
+    }
+}
+
+impl OtherFile {
+    pub fn new(file: &Path, found: InFile) -> Self {
+        Self {
+            file: file.display().to_string(),
+            kind: Kind::File,
+            found,
+        }
+    }
+}
+
+impl fmt::Display for OtherFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", escaped(&self.file))?;
+        if self.kind != Kind::File {
+            write!(f, " by {}", self.kind)?;
+        }
+        match self.found.in_words() {
+            words if words.is_empty() => Ok(()),
+            words => write!(f, " with {words}"),
+        }
     }
 }
 
@@ -62,7 +184,7 @@ mod tests {
             home: "/home/bob".into(),
         };
         let check = |entries: &str, in_home: &[&str], elsewhere: &[&str]| {
-            let all = Others::of(
+            let all = OtherFiles::of(
                 entries,
                 &account,
                 Path::new("/home/bob/.ssh/authorized_keys"),

@@ -2,16 +2,35 @@
 
 use std::fmt;
 
-use crate::model::key::grant::Grant;
+use serde::{Deserialize, Serialize};
 
-/// What a managed file is to be.
+use crate::model::account::Account;
+use crate::model::config::tables::Owner;
+use crate::model::key::grant::Grant;
+use crate::model::location::Location;
+
+/// Which file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// Every byte.
+pub struct Target {
+    pub account: Account,
+    pub location: Location,
+    pub owner: Owner,
+}
+
+/// What a file is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// The managed file: these lines and nothing else.
+    Lines(Lines),
+    /// Another file that sshd reads: nothing by which anybody gets in.
+    Nothing,
+}
+
+/// Every byte of a managed file, and who may read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lines {
     pub content: Vec<u8>,
-    /// Owner.
     pub uid: u32,
-    /// Group.
     pub gid: u32,
     /// Permission bits.
     pub mode: u32,
@@ -46,9 +65,11 @@ pub struct FoundFile {
 }
 
 /// What can stand in a file's place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// A regular file.
+    #[default]
     File,
     /// A directory.
     Directory,
@@ -62,6 +83,16 @@ pub enum Kind {
     Socket,
     /// A block or character device.
     Device,
+}
+
+impl Kind {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the signature that serde wants"
+    )]
+    pub(super) fn is_file(&self) -> bool {
+        *self == Self::File
+    }
 }
 
 impl fmt::Display for Kind {

@@ -1,6 +1,7 @@
 //! One key: the line it stands in, its options, its blob, the policy, and the grant that comes of it.
 
 pub mod grant;
+pub mod id;
 pub mod lenient;
 pub mod line;
 pub mod options;

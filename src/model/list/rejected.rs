@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// What was not taken.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rejected {
     /// The parameter or file.
     pub parameter: String,

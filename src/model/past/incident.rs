@@ -8,8 +8,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
-use crate::model::file::difference::{Difference, KeyName, Lock, OtherFile};
-use crate::model::file::wanted::{Kind, Wanted};
+use crate::model::file::difference::{Difference, Lock};
+use crate::model::file::wanted::{Kind, Lines};
+use crate::model::key::id::KeyId;
 
 /// The version of this schema.
 pub const SCHEMA: u32 = 1;
@@ -61,26 +62,11 @@ pub enum Change {
         to: String,
     },
     /// It held a key that it was not to hold.
-    Added {
-        /// `SHA256:…`.
-        fingerprint: String,
-        /// Printable ASCII.
-        comment: String,
-    },
+    Added(KeyId),
     /// It lacked a key.
-    Removed {
-        /// `SHA256:…`.
-        fingerprint: String,
-        /// Printable ASCII.
-        comment: String,
-    },
+    Removed(KeyId),
     /// A key had other options or another comment, or stood twice.
-    Altered {
-        /// `SHA256:…`.
-        fingerprint: String,
-        /// As it stood there, printable ASCII.
-        comment: String,
-    },
+    Altered(KeyId),
     /// Its bytes differed, its keys did not.
     Bytes,
     /// Lines of it were no keys that this program understands; sshd may.
@@ -121,7 +107,7 @@ pub enum Change {
         /// What took its name: `file`, `symbolic link`.
         kind: String,
         /// The keys in it.
-        keys: Vec<OtherKey>,
+        keys: Vec<KeyId>,
         /// Keys that are left out above.
         more: usize,
         /// Lines that may be keys.
@@ -133,15 +119,6 @@ pub enum Change {
         /// Octal.
         to: String,
     },
-}
-
-/// A key in another file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OtherKey {
-    /// `SHA256:…`.
-    pub fingerprint: String,
-    /// Printable ASCII.
-    pub comment: String,
 }
 
 /// Where the beginning of an incident is read from. The kernel sets both, and nobody can set them back
@@ -257,9 +234,8 @@ pub fn surplus(kept: &[(String, u64)]) -> Vec<String> {
     gone
 }
 
-/// Changes of one incident that are kept, and keys of each other file; the account chooses how many there are.
+/// Changes of one incident that are kept; the account chooses how many there are.
 const CHANGES: usize = 100;
-const KEYS: usize = 50;
 
 /// As many of both are kept of an incident for which there is little room.
 const FEW: usize = 5;
@@ -288,6 +264,18 @@ impl More {
 }
 
 impl Incident {
+    /// The bytes of its file.
+    pub fn written(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// How many that are.
+    pub fn size(&self) -> u64 {
+        u64::try_from(self.written().len()).unwrap_or(u64::MAX)
+    }
+
     /// It came again.
     pub fn add(&mut self, more: More) {
         self.repeated += more.repeated;
@@ -318,7 +306,7 @@ impl Incident {
     }
 
     /// The changes that `differences` to `wanted` are, and how many more there are.
-    pub fn changes(differences: &[Difference], wanted: &Wanted) -> (Vec<Change>, usize) {
+    pub fn changes(differences: &[Difference], wanted: &Lines) -> (Vec<Change>, usize) {
         let changes = differences
             .iter()
             .take(CHANGES)
@@ -338,35 +326,13 @@ impl Incident {
 }
 
 impl Change {
-    fn of(difference: &Difference, wanted: &Wanted) -> Self {
-        let key = |KeyName {
-                       fingerprint,
-                       comment,
-                   }: &KeyName| (fingerprint.clone(), comment.clone());
+    fn of(difference: &Difference, wanted: &Lines) -> Self {
         match difference {
             Difference::Missing => Self::Deleted,
             Difference::Kind(kind) => Self::Kind { to: spelled(*kind) },
-            Difference::Added(name) => {
-                let (fingerprint, comment) = key(name);
-                Self::Added {
-                    fingerprint,
-                    comment,
-                }
-            }
-            Difference::Removed(name) => {
-                let (fingerprint, comment) = key(name);
-                Self::Removed {
-                    fingerprint,
-                    comment,
-                }
-            }
-            Difference::Altered(name) => {
-                let (fingerprint, comment) = key(name);
-                Self::Altered {
-                    fingerprint,
-                    comment,
-                }
-            }
+            Difference::Added(key) => Self::Added(key.clone()),
+            Difference::Removed(key) => Self::Removed(key.clone()),
+            Difference::Altered(key) => Self::Altered(key.clone()),
             Difference::Bytes => Self::Bytes,
             Difference::Unclear(lines) => Self::Unclear { lines: *lines },
             Difference::Unreadable => Self::Unreadable,
@@ -387,31 +353,12 @@ impl Change {
                 on: "directory".to_owned(),
             },
             Difference::DirectoryMode(mode) => Self::DirectoryMode { to: octal(*mode) },
-            Difference::OtherFile(OtherFile {
-                kind,
-                keys,
-                unclear,
-                ..
-            }) => Self::OtherFile {
-                kind: spelled(*kind),
-                keys: keys
-                    .iter()
-                    .take(KEYS)
-                    .map(key)
-                    .map(OtherKey::from)
-                    .collect(),
-                more: keys.len().saturating_sub(KEYS),
-                unclear: *unclear,
+            Difference::OtherFile(other) => Self::OtherFile {
+                kind: spelled(other.kind),
+                keys: other.found.keys.clone(),
+                more: other.found.more,
+                unclear: other.found.unclear,
             },
-        }
-    }
-}
-
-impl From<(String, String)> for OtherKey {
-    fn from((fingerprint, comment): (String, String)) -> Self {
-        Self {
-            fingerprint,
-            comment,
         }
     }
 }
@@ -435,7 +382,10 @@ fn spelled(kind: Kind) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::model::file::other_files::{InFile, OtherFile};
 
     #[test]
     fn an_id_names_its_account_and_sorts_by_time() {
@@ -472,19 +422,21 @@ mod tests {
 
     #[test]
     fn what_an_account_chooses_is_bounded() {
-        let name = |number: usize| KeyName {
+        let name = |number: usize| KeyId {
             fingerprint: format!("SHA256:{number:043}"),
+            algorithm: "ssh-ed25519".to_owned(),
             comment: "c".repeat(200),
         };
-        let other = OtherFile {
-            path: "/home/alice/.ssh/authorized_keys2".into(),
-            kind: Kind::File,
-            keys: (0..10_000).map(name).collect(),
+        let found = InFile {
+            keys: (0..50).map(name).collect(),
+            more: 9_950,
             unclear: 7,
+            error: None,
         };
+        let other = OtherFile::new(Path::new("/home/alice/.ssh/authorized_keys2"), found);
         let mut differences = vec![Difference::OtherFile(other)];
         differences.extend((0..10_000).map(|number| Difference::Added(name(number))));
-        let wanted = Wanted {
+        let wanted = Lines {
             content: Vec::new(),
             uid: 0,
             gid: 0,

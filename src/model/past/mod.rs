@@ -1,5 +1,9 @@
 //! What happened: incidents, and what is remembered of them.
 
 pub mod audit;
+pub mod event;
+pub mod evidence;
 pub mod incident;
+pub mod memory;
+pub mod outcome;
 pub mod rivals;

@@ -45,7 +45,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 
 /// The changes of the last minute.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub struct Rivals {
     accounts: BTreeMap<AccountName, Lately>,
 }
 
@@ -107,7 +107,7 @@ pub enum News {
     Flood(String),
 }
 
-impl Recent {
+impl Rivals {
     /// Takes a change of `what` to `content` and says what it is; `id` is its name, if it is fresh.
     pub fn take(
         &mut self,
@@ -198,6 +198,18 @@ impl Recent {
             .iter()
             .rev()
             .find_map(|same| same.rival.as_ref())
+    }
+
+    /// The same, unless it has been quiet for a minute.
+    pub fn recent_rival(&self, account: &AccountName, now: Timestamp) -> Option<&Rival> {
+        let mut changes = self.accounts.get(account)?.changes.iter().rev();
+        changes.find_map(|same| {
+            if same.is_recent(now) {
+                same.rival.as_ref()
+            } else {
+                None
+            }
+        })
     }
 
     /// True when a change of this account came within the last minute.
@@ -318,7 +330,7 @@ mod tests {
 
     #[test]
     fn the_same_change_within_a_minute_is_the_same_incident() {
-        let mut recent = Recent::default();
+        let mut recent = Rivals::default();
         let mut take = |what: &str, content: Option<&str>, id: &str, now| {
             recent.take(&alice(), what, content, id, at(now))
         };
@@ -355,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_counted_and_not_kept() {
-        let mut recent = Recent::default();
+        let mut recent = Rivals::default();
         let mut fresh = 0;
         for number in 0..1000 {
             let (what, id) = (format!("added {number}"), format!("{number:04}"));
@@ -378,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_said_once_a_second_and_what_was_not_is_counted() {
-        let mut recent = Recent::default();
+        let mut recent = Rivals::default();
         let (mut lines, mut unsaid) = (0_u64, 0);
         for number in 0..1000_u32 {
             let now = at(i64::from(number) * 10);
@@ -400,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_rival_is_waited_for_longer_and_longer_and_forgotten_after_a_quiet_minute() {
-        let mut recent = Recent::default();
+        let mut recent = Rivals::default();
         let mut waits = Vec::new();
         for number in 0..16 {
             recent.take(
@@ -429,7 +441,7 @@ mod tests {
 
     #[test]
     fn a_rival_that_takes_its_time_is_named_and_not_waited_for() {
-        let mut recent = Recent::default();
+        let mut recent = Rivals::default();
         for number in 0..12 {
             recent.take(&alice(), "removed x", None, "id", at(number * 5_000));
         }
@@ -448,7 +460,7 @@ mod tests {
 
     #[test]
     fn ten_times_in_more_than_a_minute_is_nobody() {
-        let mut recent = Recent::default();
+        let mut recent = Rivals::default();
         for number in 0..30 {
             recent.take(&alice(), "removed x", None, "id", at(number * 7_000));
         }

@@ -1,6 +1,5 @@
 //! What sshd makes of a managed file: it reads it and takes its keys, it refuses them, or others get in besides.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -39,7 +38,8 @@ pub enum Verdict {
 }
 
 /// Why what sshd says of one account is not all there is to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Doubt {
     /// A `Match` goes by the connection, and what sshd says is for one from this very host.
     ByConnection,
@@ -391,34 +391,6 @@ impl Verdict {
     }
 }
 
-/// The doors that nobody accepted, each with the accounts it stands open for.
-pub fn open_doors<'a>(
-    rows: impl Iterator<Item = (&'a str, &'a Access)>,
-) -> BTreeMap<&'a Door, Vec<&'a str>> {
-    let mut open: BTreeMap<&Door, Vec<&str>> = BTreeMap::new();
-    for (name, access) in rows {
-        for door in access.doors.iter().filter(|door| door.is_open()) {
-            open.entry(door).or_default().push(name);
-        }
-    }
-    open
-}
-
-/// A few names, and how many more.
-pub fn several(names: &[&str]) -> String {
-    const SHOWN: usize = 5;
-    let shown = names
-        .iter()
-        .take(SHOWN)
-        .copied()
-        .collect::<Vec<_>>()
-        .join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -648,7 +620,7 @@ mod tests {
                 },
                 expected,
                 0,
-            )
+            );
         };
         row(
             "allowgroups ssh wheel",
@@ -728,7 +700,7 @@ mod tests {
                 },
                 expected,
                 0,
-            )
+            );
         };
         row("requiredrsasize 2048", &[RSA][..], "effective");
         let small = "not taken: SHA256:x: an RSA key of 2048 bits, RequiredRSASize is 3072";

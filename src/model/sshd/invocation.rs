@@ -51,7 +51,7 @@ impl Invocation {
                         invocation.options.push(value.trim().to_owned());
                     }
                     ('p', Some(value)) => {
-                        invocation.port = invocation.port.or_else(|| value.parse().ok())
+                        invocation.port = invocation.port.or_else(|| value.parse().ok());
                     }
                     _ => {}
                 }

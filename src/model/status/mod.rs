@@ -1,4 +1,7 @@
 //! What is said of all this.
 
+pub mod assess;
+pub mod document;
 pub mod preflight;
+pub mod problem;
 pub mod schema;

@@ -6,12 +6,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::host::imds::{self, Metadata};
-use crate::host::instance::{self, Identity};
+use crate::host::instance;
 use crate::host::ssm::{self, Parameter, ParameterStore};
 use crate::host::{directory, store};
 use crate::model::account::AccountName;
 use crate::model::config::source::{Wanted, merge, place};
 use crate::model::config::tables::Source;
+use crate::model::instance::Identity;
 use crate::model::list::approved::{ApprovedList, Entry};
 use crate::model::list::rejected::Rejected;
 use crate::model::list::template::{Facts, Need, Unfilled};

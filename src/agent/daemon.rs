@@ -1,0 +1,311 @@
+//! The loop of the enforcer: what wakes it, and how long it waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::agent::enforce::{Enforcing, Means, Passed};
+use crate::agent::signals::{Asked, Signals, StartError};
+use crate::agent::wakeups::{
+    AgentWatches, Changed, HeldBack, Pending, Subject, Trigger, Wake, watch_inputs,
+};
+use crate::agent::workers::LookAgain;
+use crate::host::service::{Heartbeat, Service};
+use crate::host::watch::Change;
+use crate::model::config::tables::Config;
+use crate::model::file::orders::Whom;
+use crate::model::status::schema::Status;
+
+/// What the loop knows besides the enforcer itself.
+struct Daemon<Reread, Clock> {
+    pending: Arc<Pending>,
+    service: Service,
+    heartbeat: Heartbeat,
+    signals: Signals,
+    watches: Option<Arc<AgentWatches>>,
+    look_again: LookAgain,
+    held_back: HeldBack,
+    times: Times,
+    /// What the service manager was told last.
+    said: String,
+    /// Gives the config again at SIGHUP.
+    reread: Reread,
+    now: Clock,
+}
+
+/// When the loop does what, besides what wakes it.
+struct Times {
+    full_check: Instant,
+    last_full: Instant,
+    /// The watches are put on anew with the next full check after this.
+    renew: Instant,
+}
+
+/// A watch may die in ways that nobody tells of (an unmount, the watcher's thread); until then the full check sees what
+/// it would have seen. Thousands of watches take seconds to put on.
+const WATCHES_LAST: Duration = Duration::from_hours(1);
+
+/// Least time between two full passes that lost events cause.
+const STORM_PAUSE: Duration = Duration::from_secs(1);
+
+/// sshd waits for the first pass no longer than this: what hangs by then may hang for ever.
+const READY_WITHIN: Duration = Duration::from_secs(8);
+
+/// A pass that goes on for so long after SIGTERM hangs; what it leaves is swept up at the next start.
+const LAST_WORK: Duration = Duration::from_secs(2);
+
+/// Enforces until SIGTERM or SIGINT. `reread` gives the config again at SIGHUP; `now` is the clock.
+pub async fn run(
+    mut enforcing: Enforcing,
+    pending: Arc<Pending>,
+    service: Service,
+    reread: impl Fn() -> Result<Config, String>,
+    now: impl Fn() -> Timestamp,
+) -> Result<(), StartError> {
+    let again = Arc::clone(&pending);
+    let start = Instant::now();
+    let mut daemon = Daemon {
+        pending,
+        service,
+        heartbeat: service.heartbeat(),
+        signals: Signals::listen("enforcer")?,
+        watches: None,
+        look_again: Arc::new(move |name| again.add(Change::At(Subject::Account(name)))),
+        held_back: HeldBack::default(),
+        times: Times {
+            full_check: start,
+            last_full: start,
+            renew: start,
+        },
+        said: String::new(),
+        reread,
+        now,
+    };
+    let mut wake = Wake {
+        why: Trigger::Startup,
+        whom: Whom::Everybody,
+    };
+    while daemon.pass(&mut enforcing, &wake).await {
+        let Some(next) = daemon.next_wake(&mut enforcing).await else {
+            break;
+        };
+        wake = next;
+    }
+    service.stopping();
+    Ok(())
+}
+
+impl<Reread, Clock> Daemon<Reread, Clock>
+where
+    Reread: Fn() -> Result<Config, String>,
+    Clock: Fn() -> Timestamp,
+{
+    /// One pass, and what goes with it; returns whether to go on.
+    async fn pass(&mut self, enforcing: &mut Enforcing, wake: &Wake) -> bool {
+        let full = wake.whom == Whom::Everybody;
+        self.held_back.release(&wake.whom);
+        let mut fresh = None;
+        if full {
+            let now = Instant::now();
+            self.times.last_full = now;
+            self.times.full_check = now + enforcing.reconciler.config.verify.every;
+            if self.watches.is_none() || self.times.renew <= now {
+                // The old watches, if any, see what happens until the new ones are on.
+                self.times.renew = now + WATCHES_LAST;
+                fresh = enforcing.start_watching(&self.pending);
+            }
+        }
+        let watching = fresh.as_ref().or(self.watches.as_ref());
+        if let Some(watches) = watching
+            && (full || wake.why == Trigger::SshdAnswered)
+        {
+            let inputs = enforcing.reconciler.world.sshd_inputs();
+            watch_inputs(watches, &enforcing.reconciler.config, inputs);
+        }
+        let service = self.service;
+        let means = Means {
+            watches: watching,
+            look_again: &self.look_again,
+            alive: &|| service.alive(),
+            now: (self.now)(),
+        };
+        let working = enforcing.pass(wake, means);
+        let (passed, stopping) = in_time(working, &mut self.signals, wake.why, service).await;
+        let Some(passed) = passed else { return false };
+        if full {
+            enforcing.relay_fetch();
+            let next = at(passed.next_look, (self.now)());
+            self.times.full_check = self.times.full_check.min(next);
+        }
+        self.watches = fresh.or(self.watches.take());
+        if passed.looked.newly_hanging {
+            // Whatever holds the thread may hold the watcher too: put the others' watches on another one.
+            self.times.renew = Instant::now();
+            self.full_check_soon();
+        }
+        self.tell(wake.why, enforcing.status());
+        if full {
+            // Now that everything is in force and said to be.
+            let people = enforcing.reconciler.people();
+            enforcing.reconciler.world.ask_sshd(people);
+        }
+        !stopping
+    }
+
+    fn full_check_soon(&mut self) {
+        let soon = self.times.last_full + STORM_PAUSE;
+        self.times.full_check = self.times.full_check.min(soon);
+    }
+
+    /// Waits until there is a reason for a pass; `None` when it is time to end.
+    async fn next_wake(&mut self, enforcing: &mut Enforcing) -> Option<Wake> {
+        loop {
+            let retry = enforcing.reconciler.memory.next_retry();
+            let question = enforcing.sessions.next_question();
+            let write = enforcing.next_writing();
+            let held_back = self.held_back.next();
+            // Every arm is cancel-safe: signals and the bell keep what arrives while nobody waits, sleeping keeps nothing.
+            tokio::select! {
+                () = self.heartbeat.next() => self.service.alive(),
+                asked = self.signals.next() => match asked {
+                    Asked::Stop => return None,
+                    Asked::Reload => {
+                        self.service.reloading();
+                        enforcing.reconfigure((self.reread)());
+                        return Some(everybody(Trigger::Reload));
+                    }
+                },
+                () = self.pending.changed() => {
+                    let wake = self.after(enforcing, self.pending.take());
+                    if wake.is_some() {
+                        return wake;
+                    }
+                }
+                () = until(held_back), if held_back.is_some() => {
+                    let due = self.held_back.due(Instant::now().into_std());
+                    return Some(Wake { why: Trigger::Drift, whom: Whom::These(due) });
+                }
+                () = until(question), if question.is_some() => enforcing.sessions.ask_once_more(),
+                () = until(write), if write.is_some() => enforcing.publish_again((self.now)()),
+                answer = enforcing.sessions.answer() => {
+                    enforcing.take_sessions(answer, (self.now)());
+                }
+                () = tokio::time::sleep_until(self.times.full_check) => return Some(everybody(Trigger::Timer)),
+                () = until(retry), if retry.is_some() => {
+                    let due = enforcing.reconciler.memory.due_retries(Instant::now().into_std());
+                    return Some(Wake { why: Trigger::Timer, whom: Whom::These(due) });
+                }
+            }
+        }
+    }
+
+    /// Why, and for whom, a pass is made after a change, if at all.
+    fn after(&mut self, enforcing: &mut Enforcing, changed: Changed) -> Option<Wake> {
+        if changed.fetched || changed.lost {
+            enforcing.relay_fetch();
+        }
+        if changed.lost {
+            // An account can bring that about on purpose, again and again: the rest of what is known is looked at now,
+            // everything a moment later.
+            if self.times.last_full.elapsed() < STORM_PAUSE {
+                self.full_check_soon();
+                let whom = Whom::These(changed.accounts);
+                let why = Trigger::Drift;
+                return Some(Wake { why, whom });
+            }
+            return Some(everybody(Trigger::Timer));
+        }
+        // While a list is held, what the fetcher says may be the confirmation it waits for.
+        let is_held = enforcing.reconciler.decision.held.is_some();
+        if changed.list || changed.fetched && is_held {
+            return Some(everybody(Trigger::ListChanged));
+        }
+        let (now, instant) = ((self.now)(), Instant::now().into_std());
+        let memory = &enforcing.reconciler.memory;
+        let wait = |name: &_| memory.back_off(name, now);
+        let mut accounts = self.held_back.sift(changed.accounts, wait, instant);
+        let mut why = Trigger::Drift;
+        if changed.answered
+            && let Some(whom) = enforcing.hear_sshd(now)
+        {
+            why = Trigger::SshdAnswered;
+            match whom {
+                Whom::Everybody => return Some(everybody(why)),
+                Whom::These(names) => accounts.extend(names),
+            }
+        }
+        if accounts.is_empty() && why == Trigger::Drift {
+            return None;
+        }
+        let whom = Whom::These(accounts);
+        Some(Wake { why, whom })
+    }
+
+    /// Tells the service manager how things are, when it waits for that or when it is news.
+    fn tell(&mut self, why: Trigger, status: Option<&Status>) {
+        let summary = status.map(Status::summary).unwrap_or_default();
+        let is_news = self.said != summary;
+        self.said = summary;
+        if matches!(why, Trigger::Startup | Trigger::Reload) {
+            self.service.ready(&self.said);
+        } else if is_news {
+            self.service.says(&self.said);
+        }
+    }
+}
+
+fn everybody(why: Trigger) -> Wake {
+    Wake {
+        why,
+        whom: Whom::Everybody,
+    }
+}
+
+async fn until(instant: Option<std::time::Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for a pass, but neither keeps a start or a reload waiting for what hangs, nor a stop; returns what it came to,
+/// `None` when it was left, and whether to stop.
+async fn in_time(
+    working: impl Future<Output = Passed>,
+    signals: &mut Signals,
+    why: Trigger,
+    service: Service,
+) -> (Option<Passed>, bool) {
+    let mut working = std::pin::pin!(working);
+    let mut awaited = matches!(why, Trigger::Startup | Trigger::Reload);
+    let ready_at = Instant::now() + READY_WITHIN;
+    let mut stop_at = None;
+    loop {
+        // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
+        tokio::select! {
+            passed = &mut working => return (Some(passed), stop_at.is_some()),
+            () = signals.stopped(), if stop_at.is_none() => stop_at = Some(Instant::now() + LAST_WORK),
+            () = tokio::time::sleep_until(ready_at), if awaited => {
+                awaited = false;
+                service.ready("the first look at all files is not over yet");
+            }
+            () = tokio::time::sleep_until(stop_at.unwrap_or(ready_at)), if stop_at.is_some() => return (None, true),
+        }
+    }
+}
+
+/// The instant of a time of day, far off for `None`. A clock that jumps is corrected by the next full check.
+fn at(time: Option<Timestamp>, now: Timestamp) -> Instant {
+    const FAR: Duration = Duration::from_hours(24);
+    let wait = match time {
+        // A moment later than the second it expires in, or the pass would come too early.
+        Some(time) => {
+            Duration::try_from(time.duration_since(now)).unwrap_or_default()
+                + Duration::from_millis(50)
+        }
+        None => FAR,
+    };
+    Instant::now() + wait.min(FAR)
+}

@@ -1,0 +1,381 @@
+//! Reads the world that a decision is made on: the stored list, break-glass, who exists, what sshd is.
+//!
+//! What may block is asked on a thread of its own. An answer that comes late counts when it comes.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::agent::inquiry::{Bell, Inquiry, ask_within};
+use crate::agent::paths;
+use crate::host::sshd::{Circumstances, Stamp};
+use crate::host::store::{self, StoreError};
+use crate::host::{accounts, chain, instance, process, sshd};
+use crate::model::account::{Account, AccountName};
+use crate::model::config::tables::{Config, Paths};
+use crate::model::desired::decide::{BreakGlassFact, Decision, Facts, ListFact, manages};
+use crate::model::desired::in_force::InForce;
+use crate::model::instance::Identity;
+use crate::model::key::release::Version;
+use crate::model::list::approved::ApprovedList;
+use crate::model::list::fetch_report::FetchReport;
+use crate::model::people::{Lookup, People};
+use crate::model::sshd::answer::Answer;
+
+/// Where the list of a pass comes from.
+pub enum List<'a> {
+    Stored,
+    /// This one, not stored: for `diff`.
+    Given(&'a ApprovedList),
+}
+
+/// What is known of the world between two passes.
+pub struct World {
+    pub identity: Identity,
+    pub people: Arc<People>,
+    asking_people: Inquiry<People>,
+    /// Tells the stored list that was read last from another one.
+    list: Option<ListStamp>,
+    pub sshd: Sshd,
+    /// Rung when an answer has come that no pass waits for.
+    bell: Option<Bell>,
+}
+
+/// What is known of the sshd of this host.
+#[derive(Default)]
+pub struct Sshd {
+    /// What it said last, and when.
+    pub answer: Option<(Box<Answer>, Timestamp)>,
+    /// The program that was last asked for its version.
+    program: Option<(PathBuf, Stamp)>,
+    asking_version: Inquiry<Option<Version>>,
+    /// It was asked for its version and did not say it.
+    is_silent: bool,
+    asking: Inquiry<(u64, Option<Answer>)>,
+    /// Tells the circumstances of the last question from others.
+    circumstances: Option<u64>,
+    /// It is here and could not say what it reads.
+    pub is_mute: bool,
+}
+
+/// Tells one stored list from another without reading it.
+type ListStamp = (u64, u64, u64, i64, i64);
+
+/// How long the account database may take before the pass goes on with what it knew.
+const PEOPLE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long sshd may take to say its version before a pass goes on without.
+const VERSION_PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a command waits for all that sshd has to say: several answers that each take their time.
+const SSHD_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Made by sshd's unit; without it, `sshd -T` gives up (`sshd.c: main`, `_PATH_PRIVSEP_CHROOT_DIR`).
+const PRIVSEP: &str = "/run/sshd";
+
+impl World {
+    pub fn new(bell: Option<Bell>) -> Self {
+        Self {
+            identity: instance::identity(),
+            people: Arc::default(),
+            asking_people: Inquiry::default(),
+            list: None,
+            sshd: Sshd::default(),
+            bell,
+        }
+    }
+
+    /// The stored list is read and judged anew next time, whatever its stamp says.
+    pub fn forget_list(&mut self) {
+        self.list = None;
+    }
+
+    /// Reads everything that a decision is made on.
+    pub async fn gather(
+        &mut self,
+        config: &Config,
+        before: &Decision,
+        list: List<'_>,
+        accepted: Option<String>,
+        now: Timestamp,
+    ) -> Facts {
+        let openssh = self.version().await;
+        let changed = openssh.is_some() && openssh != before.in_force.openssh;
+        if changed || accepted.is_some() {
+            self.forget_list();
+        }
+        let path = paths::approved(&config.paths);
+        let (mut list, given) = match list {
+            List::Stored => (self.read_list(&path), false),
+            List::Given(list) => (ListFact::Read(Box::new(list.clone())), true),
+        };
+        let names = names(config, before, &list, &self.people);
+        let known = Arc::clone(&self.people);
+        let answered = self.look_up(&names).await;
+        if self.people != known && !given && matches!(list, ListFact::AsBefore) {
+            // Whom the list means is decided anew.
+            self.forget_list();
+            list = self.read_list(&path);
+        }
+        Facts {
+            now,
+            identity: self.identity.clone(),
+            list,
+            break_glass: read_break_glass(&config.accounts.break_glass),
+            people_are_silent: !answered,
+            people_are_incomplete: names.iter().any(|name| self.people.lookup(name).is_none()),
+            people: Arc::clone(&self.people),
+            openssh: openssh.filter(|_| changed),
+            fetched: fetch_report(&config.paths),
+            stored_at: written_at(&path),
+            accepted,
+        }
+    }
+
+    fn read_list(&mut self, path: &Path) -> ListFact {
+        let stamp = stamp(path);
+        if stamp.is_some() && stamp == self.list {
+            return ListFact::AsBefore;
+        }
+        self.list = None;
+        match store::read_json::<ApprovedList>(path) {
+            Ok(Some(list)) => {
+                self.list = stamp;
+                ListFact::Read(Box::new(list))
+            }
+            Ok(None) => ListFact::Missing(path.to_owned()),
+            Err(error) => ListFact::Unreadable(chain(&error)),
+        }
+    }
+
+    /// Asks the account database, one question at a time; returns whether it has answered.
+    pub async fn look_up(&mut self, names: &[AccountName]) -> bool {
+        let wanted = names.to_vec();
+        self.asking_people
+            .ask(None, move || accounts::look_up(&wanted));
+        if let Some(people) = self.asking_people.wait(PEOPLE_PATIENCE).await {
+            self.people = Arc::new(people);
+            return true;
+        }
+        let people = Arc::make_mut(&mut self.people);
+        for name in names {
+            let silent = || Lookup::Failed("the account database does not answer".to_owned());
+            people.accounts.entry(name.clone()).or_insert_with(silent);
+        }
+        false
+    }
+
+    /// The release of the sshd that is installed, if it has just said it. A new program is waited for; if its answer comes
+    /// later, it counts when it does. Until then, and where it says none, the last one counts.
+    async fn version(&mut self) -> Option<Version> {
+        let known = self
+            .sshd
+            .answer
+            .as_ref()
+            .and_then(|(answer, _)| answer.path.clone());
+        let path = known.or_else(sshd::find);
+        let program = path.map(|path| (path.clone(), sshd::stamp(&path)));
+        let is_new = program != self.sshd.program;
+        if is_new {
+            self.sshd.asking_version = Inquiry::default();
+        }
+        let again = self.sshd.is_silent && !self.sshd.asking_version.is_open();
+        if let Some((path, _)) = program.clone()
+            && (is_new || again)
+        {
+            let bell = self.bell.clone();
+            let question = move || sshd::version(&path).ok().flatten();
+            self.sshd.asking_version.ask(bell, question);
+        }
+        self.sshd.program = program;
+        if is_new && let Some(told) = self.sshd.asking_version.wait(VERSION_PATIENCE).await {
+            self.sshd.is_silent = told.is_none();
+            return told;
+        }
+        self.hear_version()
+    }
+
+    /// The release, if sshd has said it since it was last heard.
+    pub fn hear_version(&mut self) -> Option<Version> {
+        let told = self.sshd.asking_version.take()?.flatten();
+        self.sshd.is_silent = told.is_none();
+        told
+    }
+
+    /// Asks sshd again what it makes of the files of these accounts, if anything may have changed. Needs root.
+    pub fn ask_sshd(&mut self, accounts: Vec<Account>) {
+        if accounts.is_empty() || !process::is_root() || self.sshd.asking.is_open() {
+            return;
+        }
+        let known = self.sshd.circumstances;
+        let last = self.sshd.answer.as_ref().map(|(answer, _)| answer.clone());
+        let failed = last.as_ref().is_some_and(|answer| answer.error.is_some());
+        let question = move || {
+            let circumstances = Circumstances::look();
+            let fingerprint = circumstances.fingerprint(&accounts);
+            if !failed && known == Some(fingerprint) {
+                return (fingerprint, None);
+            }
+            let answer = circumstances.ask(&accounts, &[], accounts::groups);
+            let is_news = last.as_deref() != Some(&answer);
+            (fingerprint, is_news.then_some(answer))
+        };
+        self.sshd.asking.ask(self.bell.clone(), question);
+    }
+
+    /// Takes what sshd said, if it has answered; returns whether it is news.
+    pub fn hear_sshd(&mut self, now: Timestamp) -> bool {
+        let Some(Some((fingerprint, news))) = self.sshd.asking.take() else {
+            return false;
+        };
+        self.sshd.circumstances = Some(fingerprint);
+        let Some(answer) = news else { return false };
+        self.sshd.take(answer, now);
+        true
+    }
+
+    /// Asks sshd and waits for it: there will be no later pass to take the answer. Returns whether it has answered.
+    pub async fn consult_sshd(
+        &mut self,
+        accounts: Vec<Account>,
+        others: Vec<Account>,
+        now: Timestamp,
+    ) -> bool {
+        if !process::is_root() {
+            return false;
+        }
+        let question = move || Circumstances::look().ask(&accounts, &others, accounts::groups);
+        let Some(answer) = ask_within(SSHD_PATIENCE, question).await else {
+            return false;
+        };
+        self.sshd.take(answer, now);
+        true
+    }
+
+    /// What to watch so that a change of sshd's configuration is noticed: files, and directories for any new file.
+    pub fn sshd_inputs(&self) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let Some((answer, _)) = &self.sshd.answer else {
+            return (Vec::new(), Vec::new());
+        };
+        let mut files = answer.files.clone();
+        if answer.error.is_some() {
+            files.push(PRIVSEP.into());
+        }
+        (files, answer.directories.clone())
+    }
+}
+
+impl Sshd {
+    fn take(&mut self, answer: Answer, now: Timestamp) {
+        self.is_mute = answer.is_mute();
+        self.answer = Some((Box::new(answer), now));
+    }
+
+    pub fn said(&self) -> Option<(&Answer, Timestamp)> {
+        let (answer, at) = self.answer.as_ref()?;
+        Some((answer, *at))
+    }
+}
+
+/// Names whose existence matters: those of the list, those in force, and those that the config names.
+fn names(config: &Config, before: &Decision, list: &ListFact, people: &People) -> Vec<AccountName> {
+    let mut all: Vec<AccountName> = before.in_force.accounts.keys().cloned().collect();
+    all.extend(config.accounts.named().cloned());
+    match list {
+        ListFact::Read(list) => all.extend(list.entries.iter().map(|entry| entry.account.clone())),
+        _ => all.extend(people.accounts.keys().cloned()),
+    }
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The managed accounts that exist.
+pub fn managed_people(config: &Config, decision: &Decision, people: &People) -> Vec<Account> {
+    let in_force = &decision.in_force;
+    let names = in_force.managed().map(|(name, _)| name);
+    let managed = names.filter(|name| manages(config, people, in_force, name));
+    managed
+        .filter_map(|name| people.account(name).cloned())
+        .collect()
+}
+
+fn stamp(path: &Path) -> Option<ListStamp> {
+    let meta = std::fs::metadata(path).ok()?;
+    Some((
+        meta.dev(),
+        meta.ino(),
+        meta.len(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+    ))
+}
+
+fn written_at(path: &Path) -> Option<Timestamp> {
+    let meta = std::fs::metadata(path).ok()?;
+    Timestamp::try_from(meta.modified().ok()?).ok()
+}
+
+fn read_break_glass(path: &Path) -> BreakGlassFact {
+    // What cannot be looked at cannot be read.
+    if let Ok(Some(owner)) = store::owner(path)
+        && is_open_to_others(owner)
+    {
+        return BreakGlassFact::Open;
+    }
+    match store::read(path) {
+        Ok(bytes) => {
+            let bytes = bytes.unwrap_or_default();
+            BreakGlassFact::Read(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        Err(error) => BreakGlassFact::Unreadable(chain(&error)),
+    }
+}
+
+/// Others than root, or the user of this process, own a file or may write to it.
+pub fn is_open_to_others((uid, mode): (u32, u32)) -> bool {
+    !(uid == 0 || uid == process::user()) || mode & 0o022 != 0
+}
+
+/// How the last fetch went. Damaged or missing, it confirms nothing.
+pub fn fetch_report(paths: &Paths) -> Option<FetchReport> {
+    store::read_json(&paths::fetch_report(paths)).ok().flatten()
+}
+
+/// What `sync --accept-removals` leaves for the enforcer.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Digest of the list whose removals are accepted.
+    pub digest: String,
+    pub at: Timestamp,
+}
+
+/// An acceptance is for now: an empty list always has the same digest, and the next one may be an outage.
+const ACCEPTANCE_LASTS: SignedDuration = SignedDuration::from_mins(10);
+
+/// The digest that `sync --accept-removals` left; it counts once, whatever comes of it.
+pub fn take_accepted(paths: &Paths, now: Timestamp) -> Option<String> {
+    let path = paths::accepted(paths);
+    let accepted = store::read_json::<Accepted>(&path).ok().flatten();
+    // If it stays, its time runs out.
+    let _ = std::fs::remove_file(&path);
+    let accepted = accepted?;
+    let age = now.duration_since(accepted.at);
+    let counts = age >= SignedDuration::ZERO && age < ACCEPTANCE_LASTS;
+    counts.then_some(accepted.digest)
+}
+
+/// What an earlier process left in force, and why it could not be read where the state is started anew. State that
+/// cannot be read now may be readable later, so that is an error.
+pub fn read_in_force(paths: &Paths) -> Result<(Option<InForce>, Option<String>), StoreError> {
+    match store::read_json(&paths::in_force(paths)) {
+        Ok(in_force) => Ok((in_force, None)),
+        // Nothing counts as managed before then, so nothing is emptied; the list is applied afresh.
+        Err(error @ StoreError::Damaged { .. }) => Ok((None, Some(chain(&error)))),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,261 @@
+//! The enforcer's word, for everybody: `status.json`, `keys.json` beside it, and what has changed since.
+//!
+//! A status grows with the number of accounts, and a repair must not. So a pass over a few accounts writes only their
+//! rows, into `status-changes.json`; when these are many, the whole is written anew, and then not again at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::agent::paths;
+use crate::host::chain;
+use crate::host::store::{self, StoreError};
+use crate::model::account::AccountName;
+use crate::model::config::tables::Paths;
+use crate::model::desired::decide::Decision;
+use crate::model::list::fetch_report::FetchReport;
+use crate::model::past::memory::Drift;
+use crate::model::session::Session;
+use crate::model::status::problem::Problem;
+use crate::model::status::schema::{Enforcer, KeyStatus, ListStatus, Row, Status, keys};
+
+/// Bytes of changes that are written for one repair.
+const MOST_CHANGES: usize = 12 << 10;
+
+/// Rows that are written as changes.
+const MOST_ROWS: usize = 32;
+
+/// Least time between two writings of everything that repairs cause.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// What was written, so that it is not written again.
+#[derive(Default)]
+pub struct Publisher {
+    /// When everything was written last: by the status itself, and by the clock that only goes on.
+    base: Option<(Timestamp, Instant)>,
+    /// Accounts whose row is another one since.
+    since: BTreeSet<AccountName>,
+    /// Of all that is no row.
+    head: Option<u64>,
+    keys_written: bool,
+    /// Everything must be written, as soon as that may be.
+    overdue: bool,
+    relayed: Option<FetchReport>,
+}
+
+/// How much of the status a pass may have changed.
+pub struct News<'a> {
+    /// Accounts whose row is another one.
+    pub rows: &'a BTreeSet<AccountName>,
+    /// Accounts came or went.
+    pub is_whole: bool,
+    /// Keys came or went.
+    pub keys: bool,
+}
+
+/// What `status-changes.json` holds.
+#[derive(Serialize, Deserialize)]
+struct Changes {
+    /// The writing of the status that they are changes of.
+    since: Timestamp,
+    problems: Vec<Problem>,
+    list: ListStatus,
+    drift: Drift,
+    sessions: Vec<Session>,
+    enforcer: Enforcer,
+    rows: Vec<Row>,
+}
+
+/// What `keys.json` holds, made while it is written.
+struct Keys<'a> {
+    decision: &'a Decision,
+    now: Timestamp,
+}
+
+impl Serialize for Keys<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let names = self.decision.in_force.managed().map(|(name, _)| name);
+        to.collect_map(names.map(|name| (name, keys(self.decision, name, self.now))))
+    }
+}
+
+impl Publisher {
+    /// Writes what is new in the status.
+    pub fn publish(
+        &mut self,
+        paths: &Paths,
+        status: &mut Status,
+        decision: &Decision,
+        news: &News<'_>,
+        (now, instant): (Timestamp, Instant),
+    ) {
+        self.since.extend(news.rows.iter().cloned());
+        let head = head_of(status);
+        let is_first = self.base.is_none();
+        if !is_first
+            && self.head == Some(head)
+            && news.rows.is_empty()
+            && !news.is_whole
+            && !self.overdue
+        {
+            return;
+        }
+        status.enforcer.written_at = now;
+        let written = store::make_directory(&paths.runtime_dir, 0o755).and_then(|()| {
+            if news.keys || !self.keys_written {
+                let keys = Keys { decision, now };
+                store::write_json(&paths::keys(paths), &keys, 0o644)?;
+                self.keys_written = true;
+            }
+            let may_write_all = match self.base {
+                Some((_, at)) if !news.is_whole => instant.duration_since(at) >= PAUSE,
+                _ => true,
+            };
+            if may_write_all && (is_first || news.is_whole || self.overdue) {
+                return self.write_all(paths, status, instant);
+            }
+            self.write_changes(paths, status, instant, may_write_all)
+        });
+        match written {
+            Ok(()) => self.head = Some(head),
+            Err(error) => tracing::error!(error = chain(&error), "status not written"),
+        }
+    }
+
+    fn write_all(
+        &mut self,
+        paths: &Paths,
+        status: &Status,
+        instant: Instant,
+    ) -> Result<(), StoreError> {
+        store::write_json(&paths::status(paths), status, 0o644)?;
+        // What is left of it is known by its time to be of an earlier status.
+        let _ = std::fs::remove_file(paths::status_changes(paths));
+        self.base = Some((status.enforcer.written_at, instant));
+        self.since.clear();
+        self.overdue = false;
+        Ok(())
+    }
+
+    fn write_changes(
+        &mut self,
+        paths: &Paths,
+        status: &Status,
+        instant: Instant,
+        may_write_all: bool,
+    ) -> Result<(), StoreError> {
+        let Some((since, _)) = self.base else {
+            return Ok(());
+        };
+        let rows = self.since.iter().filter_map(|name| status.rows.get(name));
+        let changes = Changes {
+            since,
+            problems: status.problems.clone(),
+            list: status.list.clone(),
+            drift: status.drift.clone(),
+            sessions: status.sessions.clone(),
+            enforcer: status.enforcer.clone(),
+            rows: rows.take(MOST_ROWS).cloned().collect(),
+        };
+        let bytes = serde_json::to_vec(&changes).unwrap_or_default();
+        if self.since.len() > MOST_ROWS || bytes.len() > MOST_CHANGES {
+            if may_write_all {
+                return self.write_all(paths, status, instant);
+            }
+            self.overdue = true;
+            return Ok(());
+        }
+        store::write_soon(&paths::status_changes(paths), &bytes, 0o644)
+    }
+
+    /// When everything must be written, though nothing else may happen.
+    pub fn due(&self) -> Option<Instant> {
+        let (_, at) = self.base?;
+        self.overdue.then(|| at + PAUSE)
+    }
+
+    /// Copies the fetcher's report to where everybody may read it: with `DynamicUser=`, the fetcher's directory is for root.
+    pub fn relay_fetch(&mut self, paths: &Paths, report: Option<FetchReport>) {
+        if report.is_none() || report == self.relayed {
+            return;
+        }
+        let written = store::make_directory(&paths.runtime_dir, 0o755)
+            .and_then(|()| store::write_json(&paths::fetch_report_copy(paths), &report, 0o644));
+        match written {
+            Ok(()) => self.relayed = report,
+            Err(error) => {
+                tracing::warn!(
+                    error = chain(&error),
+                    "how the last fetch went is not passed on"
+                );
+            }
+        }
+    }
+}
+
+/// Tells one status without its rows from another.
+fn head_of(status: &Status) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let Status {
+        mode,
+        problems,
+        list,
+        rejected,
+        drift,
+        sshd,
+        sessions,
+        enforcer,
+        ..
+    } = status;
+    (
+        mode,
+        problems,
+        list,
+        rejected,
+        drift,
+        sshd,
+        sessions,
+        enforcer.asked_at,
+    )
+        .hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The enforcer's last word, without the keys in force.
+pub fn read(paths: &Paths) -> Result<Option<Status>, StoreError> {
+    let Some(mut status) = store::read_json::<Status>(&paths::status(paths))? else {
+        return Ok(None);
+    };
+    let changes = store::read_json::<Changes>(&paths::status_changes(paths))
+        .ok()
+        .flatten();
+    if let Some(changes) = changes
+        && changes.since == status.enforcer.written_at
+    {
+        status.problems = changes.problems;
+        status.list = changes.list;
+        status.drift = changes.drift;
+        status.sessions = changes.sessions;
+        status.enforcer = changes.enforcer;
+        for row in changes.rows {
+            status.rows.insert(row);
+        }
+    }
+    Ok(Some(status))
+}
+
+/// The same, with the keys of each account.
+pub fn read_with_keys(paths: &Paths) -> Result<Option<Status>, StoreError> {
+    let Some(mut status) = read(paths)? else {
+        return Ok(None);
+    };
+    let keys: Option<BTreeMap<AccountName, Vec<KeyStatus>>> =
+        store::read_json(&paths::keys(paths))?;
+    for (name, keys) in keys.unwrap_or_default() {
+        status.rows.set_keys(&name, keys);
+    }
+    Ok(Some(status))
+}

@@ -1,0 +1,206 @@
+//! What wakes the enforcer, and at whom it then looks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, Metadata};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::agent::paths;
+use crate::host::watch::{ANY, Change, Watches};
+use crate::host::{chain, store};
+use crate::model::account::AccountName;
+use crate::model::config::tables::Config;
+use crate::model::file::orders::Whom;
+
+/// Why a pass runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// The enforcer has just started.
+    Startup,
+    /// The stored list changed.
+    ListChanged,
+    /// A managed file, or a directory on the way to it, changed.
+    Drift,
+    /// It is time: a full check, or a key expires.
+    Timer,
+    /// sshd was asked what it makes of the files, and has answered.
+    SshdAnswered,
+    /// SIGHUP, or `sync`.
+    Reload,
+}
+
+/// A pass that is to run.
+#[derive(Clone, Debug)]
+pub struct Wake {
+    pub why: Trigger,
+    pub whom: Whom,
+}
+
+/// What a watch is for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// The stored list, or what goes with it.
+    List,
+    /// The report of the fetcher.
+    Fetched,
+    /// An account's file.
+    Account(AccountName),
+}
+
+/// The watches of one enforcer.
+pub type AgentWatches = Watches<Subject>;
+
+/// What changed since the last pass.
+#[derive(Default)]
+pub struct Pending {
+    changed: Mutex<Changed>,
+    bell: Notify,
+}
+
+/// What changed.
+#[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a bell of its own")]
+pub struct Changed {
+    /// The stored list, or what goes with it.
+    pub list: bool,
+    pub accounts: BTreeSet<AccountName>,
+    /// The fetcher has tried again.
+    pub fetched: bool,
+    /// Events were lost: anything may have changed.
+    pub lost: bool,
+    /// A question to the host is answered.
+    pub answered: bool,
+}
+
+impl Pending {
+    pub fn add(&self, change: Change<Subject>) {
+        let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        match change {
+            Change::At(Subject::List) => changed.list = true,
+            Change::At(Subject::Fetched) => changed.fetched = true,
+            Change::At(Subject::Account(name)) => drop(changed.accounts.insert(name)),
+            Change::Everything => changed.lost = true,
+        }
+        self.bell.notify_one();
+    }
+
+    pub fn answered(&self) {
+        self.changed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .answered = true;
+        self.bell.notify_one();
+    }
+
+    /// Returns once something has changed. Cancel-safe: a change that comes while nobody waits is kept.
+    pub async fn changed(&self) {
+        self.bell.notified().await;
+    }
+
+    pub fn take(&self) -> Changed {
+        std::mem::take(&mut *self.changed.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Accounts whose repair waits for a rival's sake, each from its first change on.
+#[derive(Default)]
+pub struct HeldBack(BTreeMap<AccountName, Instant>);
+
+impl HeldBack {
+    /// Those of `accounts` that are looked at now; the others wait.
+    pub fn sift(
+        &mut self,
+        mut accounts: BTreeSet<AccountName>,
+        wait: impl Fn(&AccountName) -> Option<Duration>,
+        now: Instant,
+    ) -> BTreeSet<AccountName> {
+        accounts.retain(|name| match wait(name) {
+            Some(wait) => {
+                self.0.entry(name.clone()).or_insert(now + wait);
+                false
+            }
+            None => true,
+        });
+        accounts
+    }
+
+    /// These are looked at, whatever else.
+    pub fn release(&mut self, whom: &Whom) {
+        self.0.retain(|name, _| !whom.includes(name));
+    }
+
+    pub fn next(&self) -> Option<Instant> {
+        self.0.values().min().copied()
+    }
+
+    pub fn due(&self, now: Instant) -> BTreeSet<AccountName> {
+        let due = self.0.iter().filter(|(_, at)| **at <= now);
+        due.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+/// New watches, or why inotify is not to be had.
+pub fn watch(pending: &Arc<Pending>) -> Result<Arc<AgentWatches>, String> {
+    let told = Arc::clone(pending);
+    let started = Watches::start(move |change| told.add(change));
+    started.map(Arc::new).map_err(|error| chain(&error))
+}
+
+/// Watches what a decision is made on. A directory that was missing may be there by now.
+pub fn watch_inputs(
+    watches: &AgentWatches,
+    config: &Config,
+    (files, directories): (Vec<std::path::PathBuf>, Vec<std::path::PathBuf>),
+) {
+    watches.recount();
+    watch_file(watches, &paths::approved(&config.paths), &Subject::List);
+    watch_file(watches, &config.accounts.break_glass, &Subject::List);
+    watch_file(
+        watches,
+        &paths::fetch_report(&config.paths),
+        &Subject::Fetched,
+    );
+    for path in files {
+        watch_file(watches, &path, &Subject::List);
+    }
+    for path in directories {
+        match store::open_directory(&path).and_then(|opened| Ok((opened.metadata()?, opened))) {
+            Ok((meta, opened)) => put(watches, &opened, &meta, (ANY, &Subject::List), &path),
+            Err(_) => watch_file(watches, &path, &Subject::List),
+        }
+    }
+}
+
+/// Watches for a file to be replaced or, where its directory is missing too, for the directory to appear.
+fn watch_file(watches: &AgentWatches, path: &Path, subject: &Subject) {
+    let watch = |place: &Path| -> Option<()> {
+        let (directory, name) = (place.parent()?, place.file_name()?.to_str()?);
+        let opened = store::open_directory(directory).ok()?;
+        let meta = opened.metadata().ok()?;
+        put(watches, &opened, &meta, (name, subject), path);
+        Some(())
+    };
+    if watch(path).is_none() {
+        path.parent().and_then(watch);
+        // The directory may have come before that watch was on.
+        watch(path);
+    }
+}
+
+fn put(
+    watches: &AgentWatches,
+    directory: &File,
+    meta: &Metadata,
+    (name, subject): (&str, &Subject),
+    path: &Path,
+) {
+    let inode = (meta.dev(), meta.ino());
+    if let Err(error) = watches.put(directory.as_fd(), inode, Some(name), subject) {
+        tracing::warn!(path = %path.display(), error = chain(&error), "not watched");
+    }
+}

@@ -1,0 +1,101 @@
+//! How keys, changes and times are printed for people.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use crate::model::account::AccountName;
+use crate::model::desired::decide::Decision;
+use crate::model::escape::escaped;
+use crate::model::file::difference::Difference;
+use crate::model::file::other_files::{InFile, OtherFile};
+use crate::model::file::wanted::Kind;
+use crate::model::key::grant::Grant;
+use crate::model::key::id::KeyId;
+use crate::model::key::lenient::unclear;
+use crate::model::status::preflight::count;
+use crate::model::status::schema::KeyStatus;
+
+/// Where a key comes from: `/k/alice/laptop version 3 of 2026-11-24T10:00:00Z`.
+pub(super) fn provenance(key: &KeyStatus) -> String {
+    let mut text = escaped(&key.parameter);
+    if let Some(version) = key.parameter_version {
+        let _ = write!(text, " version {version}");
+    }
+    if let Some(at) = key.parameter_modified_at {
+        let _ = write!(text, " of {at:.0}");
+    }
+    text
+}
+
+/// What stands in a file that is not the managed one, a line each.
+pub(super) fn keys_in_file(text: &mut String, indent: &str, found: &InFile) {
+    for key in &found.keys {
+        let (algorithm, comment) = (escaped(&key.algorithm), escaped(&key.comment));
+        let _ = writeln!(text, "{indent}{key} {algorithm} {comment}");
+    }
+    if found.more > 0 {
+        let _ = writeln!(text, "{indent}and {}", count(found.more, "more key"));
+    }
+    if found.unclear > 0 {
+        let _ = writeln!(text, "{indent}{}", unclear(found.unclear));
+    }
+    if let Some(error) = &found.error {
+        let _ = writeln!(text, "{indent}{}", escaped(error));
+    }
+}
+
+/// What a pass changed, or would change, account by account.
+pub(super) fn changes(
+    differences: &BTreeMap<AccountName, Vec<Difference>>,
+    decision: &Decision,
+) -> String {
+    let mut text = String::new();
+    for (account, differences) in differences {
+        let _ = writeln!(text, "{account}");
+        for difference in differences {
+            change(&mut text, account, difference, decision);
+        }
+    }
+    text
+}
+
+/// One change: `+` what a file gets, `-` what it loses, `~` what becomes as it should be.
+fn change(text: &mut String, account: &AccountName, difference: &Difference, decision: &Decision) {
+    let line = match difference {
+        Difference::OtherFile(other) => return other_file(text, other),
+        Difference::Added(key) => format!("- {key} {}", key.comment),
+        Difference::Removed(key) => {
+            let from = match grant(account, key, decision) {
+                Some(grant) => format!("  ({})", provenance(&grant.into())),
+                None => String::new(),
+            };
+            format!("+ {key} {}{from}", key.comment)
+        }
+        Difference::Missing => "~ the file is made".to_owned(),
+        other => format!("~ {other}"),
+    };
+    let _ = writeln!(text, "  {}", line.trim_end());
+}
+
+fn grant<'a>(account: &AccountName, key: &KeyId, decision: &'a Decision) -> Option<&'a Grant> {
+    let in_force = &decision.in_force;
+    let own = &in_force.accounts.get(account)?.grants;
+    let mut all = own.iter().chain(&in_force.break_glass);
+    all.find(|grant| grant.fingerprint == key.fingerprint)
+}
+
+/// What goes with another file.
+fn other_file(text: &mut String, other: &OtherFile) {
+    let path = escaped(&other.file);
+    for key in &other.found.keys {
+        let _ = writeln!(text, "  - {key} {}  ({path})", key.comment);
+    }
+    if other.found.unclear > 0 {
+        let _ = writeln!(text, "  - {}  ({path})", unclear(other.found.unclear));
+    }
+    let what = match other.kind {
+        Kind::File => String::new(),
+        kind => format!(", {kind}"),
+    };
+    let _ = writeln!(text, "  - {path}{what}");
+}

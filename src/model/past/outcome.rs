@@ -1,0 +1,124 @@
+//! What came of the orders.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::model::file::difference::Difference;
+use crate::model::file::orders::Orders;
+use crate::model::file::other_files::OtherFile;
+use crate::model::past::evidence::Stood;
+use crate::model::sshd::access::Loose;
+
+/// What came of the work on all files of one account.
+#[derive(Debug)]
+pub struct Outcome {
+    pub orders: Arc<Orders>,
+    pub managed: FileOutcome,
+    /// Other files in the home that hold something, each with what was done.
+    pub others: Vec<(OtherFile, FileOutcome)>,
+    /// Other files that stay, by intent or since they cannot be taken away.
+    pub left: Vec<OtherFile>,
+    /// This host does what it takes to keep other files away from the account.
+    pub guards: bool,
+    /// The first directory on the way to the managed file that sshd's `StrictModes` refuses.
+    pub loose: Option<Loose>,
+}
+
+/// What came of the work on one file.
+#[derive(Debug)]
+pub struct FileOutcome {
+    /// In what the file was not as it should be.
+    pub differences: Vec<Difference>,
+    pub did: Did,
+    /// What stood there, where an account or a program had changed a file of ours.
+    pub stood: Option<Stood>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Did {
+    /// Nothing differed.
+    Nothing,
+    /// It differs, and nothing was to be written.
+    Reported,
+    /// With the copy of a file that was not ours, at the first replacement.
+    Replaced { backup: Option<PathBuf> },
+    /// With the copy that was kept.
+    Removed { copy: Option<PathBuf> },
+    Refused {
+        reason: String,
+        /// The replacement had begun, so it must be made again even if nothing seems to differ.
+        began: bool,
+    },
+    /// This user may not look at the file.
+    NotAllowed { reason: String },
+    /// The file system has not answered yet.
+    Hanging,
+}
+
+impl FileOutcome {
+    pub fn of(did: Did) -> Self {
+        Self {
+            differences: Vec::new(),
+            did,
+            stood: None,
+        }
+    }
+
+    pub fn is_in_line(&self) -> bool {
+        matches!(self.did, Did::Nothing | Did::Replaced { .. })
+    }
+}
+
+impl Did {
+    /// Why nothing was done, or not all.
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Refused { reason, .. } | Self::NotAllowed { reason } => Some(reason),
+            Self::Hanging => Some("its file system has not answered within 2 s"),
+            _ => None,
+        }
+    }
+}
+
+impl Outcome {
+    /// The work on an account that has not been done: its thread hangs.
+    pub fn hanging(orders: Arc<Orders>) -> Self {
+        Self {
+            orders,
+            managed: FileOutcome::of(Did::Hanging),
+            others: Vec::new(),
+            left: Vec::new(),
+            guards: false,
+            loose: None,
+        }
+    }
+
+    /// Why another file is still there that should not be.
+    pub fn other_refused(&self) -> Option<String> {
+        self.others.iter().find_map(|(file, outcome)| {
+            let reason = outcome.did.refusal()?;
+            let file = &file.file;
+            Some(format!(
+                "sshd also reads `{file}`, which is not taken away: {reason}"
+            ))
+        })
+    }
+
+    /// What was taken away or, in observe mode, would be.
+    pub fn other_differences(&self) -> Vec<Difference> {
+        let taken = self
+            .others
+            .iter()
+            .filter(|(_, outcome)| outcome.did.refusal().is_none());
+        taken
+            .flat_map(|(_, outcome)| outcome.differences.iter().cloned())
+            .collect()
+    }
+
+    /// Everything that differed in the files of the account.
+    pub fn differences(&self) -> Vec<Difference> {
+        let managed = self.managed.differences.iter().cloned();
+        managed.chain(self.other_differences()).collect()
+    }
+}

@@ -1,0 +1,509 @@
+//! What a person should look at. A problem is a value with a stable code; it becomes words only when it is printed.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::account::AccountName;
+use crate::model::desired::decide::Trouble;
+use crate::model::desired::guard::Held;
+use crate::model::file::other_files::OtherFile;
+use crate::model::session::Session;
+use crate::model::sshd::access::Doubt;
+use crate::model::sshd::doors::Door;
+
+/// What is wrong, and whose file it concerns, where it concerns one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Problem {
+    pub cause: Cause,
+    pub account: Option<AccountName>,
+}
+
+/// What is wrong. Codes never change their meaning.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    NoEnforcer,
+    /// The enforcer runs and has said nothing yet.
+    FirstPass,
+    WordUnreadable {
+        error: String,
+    },
+    ConfigUnusable {
+        error: String,
+    },
+    StateDamaged {
+        error: String,
+    },
+    StateUnsaved {
+        error: String,
+    },
+    /// inotify is not to be had.
+    NothingWatched {
+        error: String,
+    },
+    Unwatched {
+        places: u32,
+    },
+    NoFetcher,
+    FetcherLate,
+    FetchReportUnreadable {
+        error: String,
+    },
+    FetchFailed {
+        error: String,
+        hint: Option<String>,
+    },
+    ListStale {
+        seconds: i64,
+        limit: i64,
+    },
+    ListUnenforced,
+    Decision(Trouble),
+    ListHeld(Held),
+    LinesRejected {
+        lines: usize,
+    },
+    /// The file is not as it should be, and nothing could be done.
+    FileRefused {
+        reason: String,
+    },
+    FileDrifted {
+        changes: String,
+    },
+    /// `manage` names an account that no list ever named, and its file has keys.
+    NotListed,
+    /// The list names an account for the first time and gives it no usable key.
+    NothingUsable,
+    /// The list that would change the file is held.
+    HeldBack,
+    /// The list names an account that `manage` does not; below this uid, a system account.
+    NotManaged {
+        uid_min: Option<u32>,
+    },
+    SshdRefuses {
+        reason: String,
+    },
+    Rival {
+        program: Option<String>,
+        times: u64,
+        since: Timestamp,
+    },
+    Session(Session),
+    OpenDoor(Door),
+    OtherFile(OtherFile),
+    /// sshd reads the file, and does not take all of its keys.
+    KeysRefused {
+        reason: String,
+    },
+    SshdSilent {
+        error: String,
+    },
+    SshdDoubt(Doubt),
+    OtherSshd {
+        command: String,
+    },
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// The agent does not do its job, or not for this account: the status is degraded.
+    Error,
+    /// A person should know of it; nothing need be wrong.
+    Warning,
+}
+
+/// Every problem with the same cause, once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    pub cause: Cause,
+    pub accounts: Vec<AccountName>,
+}
+
+impl Problem {
+    pub fn new(cause: Cause) -> Self {
+        Self {
+            cause,
+            account: None,
+        }
+    }
+
+    pub fn of(account: &AccountName, cause: Cause) -> Self {
+        Self {
+            cause,
+            account: Some(account.clone()),
+        }
+    }
+}
+
+impl From<Trouble> for Problem {
+    fn from(trouble: Trouble) -> Self {
+        Self::new(Cause::Decision(trouble))
+    }
+}
+
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// Puts problems with the same cause together, the worst first.
+pub fn told(problems: impl IntoIterator<Item = Problem>) -> Vec<Told> {
+    let mut by_cause: HashMap<Cause, Vec<AccountName>> = HashMap::new();
+    for Problem { cause, account } in problems {
+        by_cause.entry(cause).or_default().extend(account);
+    }
+    let all = by_cause.into_iter();
+    let mut all: Vec<Told> = all
+        .map(|(cause, accounts)| Told { cause, accounts })
+        .collect();
+    all.sort_by_cached_key(|told| (told.cause.severity(), told.cause.rank(), told.text()));
+    all
+}
+
+impl Told {
+    /// One sentence.
+    pub fn text(&self) -> String {
+        let names: Vec<&str> = self.accounts.iter().map(AccountName::as_str).collect();
+        self.cause.text(&several(&names), names.len() > 1)
+    }
+
+    /// The sentence and what a person can do, in one line.
+    pub fn line(&self) -> String {
+        match self.cause.hint() {
+            Some(hint) => format!("{}; hint: {hint}", self.text()),
+            None => self.text(),
+        }
+    }
+}
+
+/// A few names, and how many more.
+pub fn several(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Seconds in the two largest units that matter.
+pub fn duration(seconds: i64) -> String {
+    match seconds {
+        ..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+impl Cause {
+    /// The stable name, and how a problem ranks among those of its severity: the first is the worst.
+    fn entry(&self) -> (usize, &'static str) {
+        match self {
+            Self::NoEnforcer => (0, "no-enforcer"),
+            Self::ConfigUnusable { .. } => (1, "config-unusable"),
+            Self::FileRefused { .. } => (2, "file-refused"),
+            Self::FileDrifted { .. } => (3, "file-drifted"),
+            Self::Session(_) => (4, "session-not-approved"),
+            Self::SshdRefuses { .. } => (5, "sshd-refuses"),
+            Self::Rival { .. } => (6, "rival"),
+            Self::NotListed => (7, "not-listed"),
+            Self::NothingUsable => (8, "nothing-usable"),
+            Self::HeldBack => (30, "held-back"),
+            Self::NotManaged { .. } => (31, "not-managed"),
+            Self::StateDamaged { .. } => (9, "state-damaged"),
+            Self::StateUnsaved { .. } => (10, "state-unsaved"),
+            Self::NothingWatched { .. } => (11, "nothing-watched"),
+            Self::Unwatched { .. } => (12, "unwatched"),
+            Self::Decision(trouble) => (13, trouble_code(trouble)),
+            Self::ListHeld(_) => (14, "list-held"),
+            Self::NoFetcher => (15, "no-fetcher"),
+            Self::FetcherLate => (16, "fetcher-late"),
+            Self::FetchFailed { .. } => (17, "fetch-failed"),
+            Self::ListStale { .. } => (18, "list-stale"),
+            Self::ListUnenforced => (19, "list-unenforced"),
+            Self::LinesRejected { .. } => (20, "lines-rejected"),
+            Self::FirstPass => (21, "first-pass"),
+            Self::WordUnreadable { .. } => (22, "status-unreadable"),
+            Self::FetchReportUnreadable { .. } => (23, "fetch-report-unreadable"),
+            Self::OpenDoor(_) => (24, "open-door"),
+            Self::KeysRefused { .. } => (25, "keys-refused"),
+            Self::OtherFile(_) => (26, "other-file"),
+            Self::SshdSilent { .. } => (27, "sshd-silent"),
+            Self::SshdDoubt(_) => (28, "sshd-not-judged"),
+            Self::OtherSshd { .. } => (29, "other-sshd"),
+        }
+    }
+
+    /// The name that scripts go by.
+    pub fn code(&self) -> &'static str {
+        self.entry().1
+    }
+
+    fn rank(&self) -> usize {
+        self.entry().0
+    }
+
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::OpenDoor(_)
+            | Self::OtherFile(_)
+            | Self::KeysRefused { .. }
+            | Self::SshdSilent { .. }
+            | Self::SshdDoubt(_)
+            | Self::OtherSshd { .. } => Severity::Warning,
+            _ => Severity::Error,
+        }
+    }
+
+    /// Why an account is as it is, where nothing is wrong with it, or where another problem says so.
+    pub fn is_only_a_reason(&self) -> bool {
+        matches!(self, Self::HeldBack | Self::NotManaged { .. })
+    }
+
+    /// Why the file of one account is not in sync, without its name.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::FileRefused { reason } | Self::SshdRefuses { reason } => reason.clone(),
+            Self::FileDrifted { changes } => changes.clone(),
+            Self::NotListed => {
+                "the list says nothing about it and never did, so its keys stay".to_owned()
+            }
+            Self::NothingUsable => {
+                "the list has no usable key for it yet, so its file stays as it is".to_owned()
+            }
+            Self::HeldBack => "the list that would change it is held".to_owned(),
+            Self::NotManaged { uid_min: None } => "not in `manage`".to_owned(),
+            Self::NotManaged { uid_min: Some(uid) } => format!(
+                "a system account (uid below {uid}); name it in full in `manage` to manage it"
+            ),
+            other => other.text("", false),
+        }
+    }
+
+    /// Only root may ask sshd.
+    pub fn is_of_sshd(&self) -> bool {
+        matches!(
+            self,
+            Self::SshdSilent { .. } | Self::SshdDoubt(_) | Self::OtherSshd { .. }
+        )
+    }
+
+    /// Only the enforcer knows of it. What else there is, whoever looks sees for themselves.
+    pub fn is_the_enforcers_own(&self) -> bool {
+        matches!(
+            self,
+            Self::ConfigUnusable { .. }
+                | Self::StateDamaged { .. }
+                | Self::StateUnsaved { .. }
+                | Self::NothingWatched { .. }
+                | Self::Unwatched { .. }
+                | Self::Rival { .. }
+        )
+    }
+
+    /// One sentence; `whom` are the accounts it concerns, of which there may be `many`.
+    fn text(&self, whom: &str, many: bool) -> String {
+        let is = if many { "are" } else { "is" };
+        match self {
+            Self::NoEnforcer => "no enforcer is running, so nothing is repaired".to_owned(),
+            Self::FirstPass => "the enforcer has not finished its first pass yet".to_owned(),
+            Self::WordUnreadable { error } => {
+                format!("{error}; what the enforcer says is not known")
+            }
+            Self::ConfigUnusable { error } => {
+                format!("the config was changed and cannot be used: {error}")
+            }
+            Self::StateDamaged { error } => format!("{error}; the state was started anew"),
+            Self::StateUnsaved { error } => {
+                format!("{error}; what is in force is lost when the agent restarts")
+            }
+            Self::NothingWatched { error } => {
+                format!("no file is watched, so changes are only seen by the full check: {error}")
+            }
+            Self::Unwatched { places } => format!(
+                "{places} places cannot be watched; changes there are only seen by the full check"
+            ),
+            Self::NoFetcher => "no fetcher is running, so no change of the list arrives".to_owned(),
+            Self::FetcherLate => {
+                "the fetcher has not tried when it should have: is it running?".to_owned()
+            }
+            Self::FetchReportUnreadable { error } => error.clone(),
+            Self::FetchFailed { error, .. } => format!("the last fetch failed: {error}"),
+            Self::ListStale { seconds, limit } => format!(
+                "the list is stale: no fetch has confirmed it for {} (`stale-after` is {})",
+                duration(*seconds),
+                duration(*limit)
+            ),
+            Self::ListUnenforced => {
+                "the list that was fetched is not the one the enforcer speaks of".to_owned()
+            }
+            Self::Decision(trouble) => trouble_text(trouble),
+            Self::ListHeld(held) => held.to_string(),
+            Self::LinesRejected { lines: 1 } => {
+                "1 line of the list not taken, see `rejected`".to_owned()
+            }
+            Self::LinesRejected { lines } => {
+                format!("{lines} lines of the list not taken, see `rejected`")
+            }
+            Self::FileRefused { reason } => format!("{whom} {is} refused: {reason}"),
+            Self::FileDrifted { changes } => format!("{whom} {is} drifted: {changes}"),
+            Self::NotListed => format!("{whom} {is} not listed: {}", self.reason()),
+            Self::NothingUsable | Self::HeldBack => format!("{whom} {is} held: {}", self.reason()),
+            Self::NotManaged { .. } => format!("{whom} {is} unmanaged: {}", self.reason()),
+            Self::SshdRefuses { reason } => format!("{whom} {is} refused by sshd: {reason}"),
+            Self::Rival {
+                program,
+                times,
+                since,
+            } => {
+                let who = match program {
+                    Some(program) => format!("`{program}` manages this file too"),
+                    None => "another program manages this file".to_owned(),
+                };
+                format!(
+                    "{whom}: the same change comes again and again ({times} times since {since:.0}): {who}"
+                )
+            }
+            Self::Session(session) => {
+                let Session {
+                    id, fingerprint, ..
+                } = session;
+                let from = session.from.as_ref().map(|from| format!(" from {from}"));
+                let from = from.unwrap_or_default();
+                format!(
+                    "session {id} of {whom}{from} was opened with a key that is not approved, {fingerprint}"
+                )
+            }
+            Self::OpenDoor(door) => format!("bypassed: {}", door.describe(whom)),
+            Self::OtherFile(other) => {
+                let OtherFile { file, found, .. } = other;
+                format!("{whom}: sshd also reads `{file}` with {}", found.in_words())
+            }
+            Self::KeysRefused { reason } => format!("{whom}: {reason}"),
+            Self::SshdSilent { error } => {
+                format!("what sshd makes of the files is not known: {error}")
+            }
+            Self::SshdDoubt(doubt) => doubt.describe().to_owned(),
+            Self::OtherSshd { command } => {
+                format!("another sshd listens, and whom it lets in is not judged: `{command}`")
+            }
+        }
+    }
+
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::FetchFailed { hint, .. } => return hint.clone(),
+            Self::OpenDoor(door) => return Some(door.hint()),
+            Self::Session(Session { id, .. }) => {
+                return Some(format!(
+                    "loginctl terminate-session {id}, or `end-sessions = true`"
+                ));
+            }
+            Self::Decision(Trouble::BreakGlassOpen { path }) => {
+                return Some(format!("chown root:root {path}; chmod 0600 {path}"));
+            }
+            Self::NoEnforcer => "systemctl enable --now authorized-keys-agent",
+            Self::NoFetcher | Self::FetcherLate => "systemctl enable --now authorized-keys-fetch",
+            Self::ConfigUnusable { .. } => {
+                "correct the config, then `systemctl reload authorized-keys-agent`"
+            }
+            Self::ListHeld(_) => {
+                "`agent diff` shows what it would take away, `agent sync --accept-removals` lets it through"
+            }
+            Self::Decision(Trouble::NoList { .. } | Trouble::ListEmpty) => {
+                "`agent check` looks at the source: is it the right path, region and AWS account?"
+            }
+            Self::Decision(Trouble::PeopleSilent) => {
+                "look at nsswitch.conf(5) and what it names, such as sssd"
+            }
+            Self::NotListed | Self::NothingUsable => {
+                "publish keys for it, or a comment-only value to leave it without"
+            }
+            Self::LinesRejected { .. } => "`agent lint` says of each line what is wrong",
+            Self::Rival { .. } => {
+                "take the file away from that program, or the account out of `[accounts] manage`"
+            }
+            Self::NothingWatched { .. } | Self::Unwatched { .. } => {
+                "raise `fs.inotify.max_user_watches` and `fs.inotify.max_user_instances` (sysctl(8))"
+            }
+            Self::OtherFile(_) => {
+                "`other-files = \"remove\"` in `[accounts]` takes away those in a home"
+            }
+            Self::SshdRefuses { reason } if reason.starts_with("StrictModes") => {
+                "let nobody but the account write to that directory: chmod go-w"
+            }
+            Self::SshdRefuses { reason } if reason.contains("AuthorizedKeysFile") => {
+                "let `AuthorizedKeysFile` in sshd_config and `[accounts] file` name the same file"
+            }
+            Self::SshdRefuses { .. } => {
+                "change that setting in sshd_config, or expect nobody to log in by this file"
+            }
+            Self::KeysRefused { .. } => "replace these keys, or change that setting in sshd_config",
+            Self::SshdSilent { .. } => {
+                "`sshd -t` as root checks its configuration; `/run/sshd` is missing until sshd has run once"
+            }
+            Self::SshdDoubt(_) | Self::OtherSshd { .. } => {
+                "look at sshd_config(5), and at how sshd is started, for who else gets in"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+fn trouble_code(trouble: &Trouble) -> &'static str {
+    match trouble {
+        Trouble::NoList { .. } => "no-list",
+        Trouble::ListForeign { .. } => "list-of-another-instance",
+        Trouble::ListUnreadable { .. } => "list-unreadable",
+        Trouble::ListGone { .. } => "list-gone",
+        Trouble::ListSchema { .. } => "list-schema",
+        Trouble::ListEmpty => "list-empty",
+        Trouble::BreakGlassOpen { .. } => "break-glass-open",
+        Trouble::BreakGlassUnreadable { .. } => "break-glass-unreadable",
+        Trouble::BreakGlassRefused { .. } => "break-glass-refused",
+        Trouble::PeopleSilent => "accounts-unknown",
+        Trouble::Revoked { .. } => "revoked",
+    }
+}
+
+fn trouble_text(trouble: &Trouble) -> String {
+    const STAYS: &str = "the last list stays in force";
+    const KEPT: &str = "the break-glass keys stay as they were";
+    match trouble {
+        Trouble::NoList { foreign: None } => "no list yet, so nothing is changed".to_owned(),
+        Trouble::NoList { foreign: Some(id) } => {
+            format!("no list yet (the stored one was fetched for `{id}`), so nothing is changed")
+        }
+        Trouble::ListForeign { instance } => {
+            format!("the stored list was fetched for `{instance}`; {STAYS}")
+        }
+        Trouble::ListUnreadable { error } => format!("{error}; {STAYS}"),
+        Trouble::ListGone { path } => format!("`{path}` is gone; {STAYS}"),
+        Trouble::ListSchema { schema } => {
+            format!("the stored list has schema {schema}, which this agent does not read; {STAYS}")
+        }
+        Trouble::ListEmpty => {
+            "the list is empty: is the path, or the directory, the right one?".to_owned()
+        }
+        Trouble::BreakGlassOpen { path } => {
+            format!("`{path}` can be changed by others than root; {KEPT}")
+        }
+        Trouble::BreakGlassUnreadable { error } => format!("{error}; {KEPT}"),
+        Trouble::BreakGlassRefused { path } => format!("no line of `{path}` can be read; {KEPT}"),
+        Trouble::PeopleSilent => "the account database (NSS) does not answer".to_owned(),
+        Trouble::Revoked { since } => format!(
+            "no good list since {since}, so all keys but the break-glass ones are removed (`on-stale = \"revoke\"`)"
+        ),
+    }
+}
