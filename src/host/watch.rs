@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
-use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{Config, Event, INotifyWatcher, RecursiveMode, Watcher};
+use notify::event::EventKind;
+use notify::{Config, Event, EventKindMask, INotifyWatcher, RecursiveMode, Watcher};
 
 /// Device and inode number.
 pub type Inode = (u64, u64);
@@ -88,6 +88,11 @@ const MOST: usize = 100;
 const BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
+/// What the kernel is asked for (`inotify(7)`). Not for opening and reading: an account that reads its file in a loop
+/// would cost root a wake-up each time. Closing what was open for writing does count, since a store through a mapping
+/// says nothing else.
+const CHANGES: EventKindMask = EventKindMask::CORE.union(EventKindMask::ACCESS_CLOSE);
+
 /// Numbers below are for descriptors that stay open.
 const FIRST_NUMBER: RawFd = 256;
 
@@ -110,7 +115,8 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
             }
             Err(_) => on_change(Change::Everything),
         };
-        let watcher = INotifyWatcher::new(handler, Config::default()).map_err(WatchError::Start)?;
+        let config = Config::default().with_event_kinds(CHANGES);
+        let watcher = INotifyWatcher::new(handler, config).map_err(WatchError::Start)?;
         Ok(Self {
             watcher: Mutex::new(watcher),
             shared,
@@ -247,13 +253,9 @@ impl<S> Shared<S> {
     }
 }
 
-/// Who is to look again after `event`. Reading is no change; notify reports it all the same.
+/// Which subjects have to look again after `event`.
 fn affected<S: Clone + Eq + Hash>(shared: &mut Shared<S>, event: &Event) -> HashSet<S> {
     let mut subjects = HashSet::new();
-    if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
-    {
-        return subjects;
-    }
     for path in &event.paths {
         let Some((watch, entry)) = parse(path) else {
             continue;
@@ -327,6 +329,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -350,5 +354,43 @@ mod tests {
         ] {
             assert_eq!(parse(Path::new(other)), None, "{other}");
         }
+    }
+
+    #[test]
+    fn events_that_the_kernel_dropped_ask_for_everything() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = Arc::new(Mutex::new(()));
+        let holding = held.lock().unwrap();
+        let (sender, changes) = std::sync::mpsc::channel();
+        let own = Arc::clone(&held);
+        let watches = Watches::start(move |change| {
+            drop(locked(&own));
+            let _ = sender.send(change);
+        });
+        let opened = std::fs::File::open(directory.path()).unwrap();
+        let stat = nix::sys::stat::fstat(&opened).unwrap();
+        let watches = watches.unwrap();
+        watches
+            .put(
+                opened.as_fd(),
+                (stat.st_dev, stat.st_ino),
+                Some(ANY),
+                &"all",
+            )
+            .unwrap();
+        let names = ["a", "b"].map(|name| directory.path().join(name));
+        for name in &names {
+            std::fs::write(name, "").unwrap();
+        }
+        let mode = opened.metadata().unwrap().permissions();
+        // inotify(7), max_queued_events. Two names in turn: the kernel merges equal events that follow one another.
+        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        // A buffer full of them is taken out before the thread is held.
+        for at in 0..limit.trim().parse::<usize>().unwrap() + 1000 {
+            std::fs::set_permissions(&names[at % 2], mode.clone()).unwrap();
+        }
+        drop(holding);
+        let limit = Duration::from_secs(20);
+        while changes.recv_timeout(limit).unwrap() != Change::Everything {}
     }
 }
