@@ -2,6 +2,7 @@
 
 pub mod accounts;
 pub mod audit;
+mod bounded;
 pub mod directory;
 pub mod imds;
 pub mod instance;
@@ -17,4 +18,5 @@ pub mod ssm;
 pub mod store;
 pub mod watch;
 
+pub use bounded::Bounded;
 pub use program::{Bounds, Program, ProgramError, Said};

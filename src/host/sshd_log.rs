@@ -1,12 +1,13 @@
 //! Which key a login used: what sshd logged, in the journal, or else in the log file that rsyslog writes.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::host::Bounded;
 use crate::host::Bounds;
 use crate::host::Program;
 use crate::host::ProgramError;
@@ -147,9 +148,8 @@ fn tail(path: &str) -> Option<String> {
         .len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
         .ok()?;
-    let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    let read = Bounded::read(file, TAIL, length.min(TAIL)).ok()?;
+    Some(String::from_utf8_lossy(&read.bytes).into_owned())
 }
 
 #[cfg(test)]

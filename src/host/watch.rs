@@ -19,8 +19,7 @@ use nix::unistd::close;
 use notify::event::EventKind;
 use notify::{Config, Event, EventKindMask, INotifyWatcher, RecursiveMode, Watcher};
 
-/// Device and inode number.
-pub type Inode = (u64, u64);
+use crate::model::inode::Inode;
 
 /// Why a watch could not be put on.
 #[derive(Debug, thiserror::Error)]

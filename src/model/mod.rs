@@ -19,5 +19,6 @@ pub mod key;
 
 pub mod account;
 pub mod escape;
+pub mod inode;
 pub mod location;
 pub mod session;
