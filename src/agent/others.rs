@@ -15,13 +15,14 @@ use crate::agent::pass::Enforcer;
 use crate::agent::seen::{self, Marks};
 use crate::agent::sshd::{self, Answer};
 use crate::agent::work::{self, ATTEMPTS, Job, Outcome};
-use crate::host::keyfile::{self, Beside, Inode, Mark, Refusal, Target, Terms, Witness};
+use crate::host::keyfile::{self, Mark, Other, Refusal, Target, Terms, Visit, Witness};
 use crate::host::process;
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::Mode;
 use crate::model::file::difference::{Difference, OtherFile, keys_in};
 use crate::model::file::other_files::{DEFAULT, Others};
 use crate::model::file::wanted::{Kind, Wanted};
+use crate::model::inode::Inode;
 use crate::model::location::Location;
 use crate::model::past::incident::Undone;
 use crate::model::status::schema::{self, AccountState, InFile};
@@ -92,17 +93,22 @@ impl Witness for Noting<'_> {
 }
 
 /// Looks, and gives the marks too.
-fn look(target: &Target, witness: &mut dyn Witness) -> (Result<Option<Beside>, Refusal>, Marks) {
+fn look(
+    visit: &mut Visit<'_>,
+    location: &Location,
+    witness: &mut dyn Witness,
+) -> (Result<Option<Other>, Refusal>, Marks) {
     let mut noting = Noting {
         to: witness,
         marks: Marks::default(),
     };
-    (keyfile::look_beside(target, &mut noting), noting.marks)
+    (visit.look_at_other(location, &mut noting), noting.marks)
 }
 
 /// Looks at the other files of the account, and takes away what is to go. `outcome` is that of the managed file. Blocks.
 pub(super) fn settle(
     job: &Job,
+    visit: &mut Visit<'_>,
     outcome: &Outcome,
     witness: &mut dyn Witness,
     wanted_still: &dyn Fn() -> bool,
@@ -125,11 +131,7 @@ pub(super) fn settle(
         ..Seen::default()
     };
     for location in &files.in_home {
-        let target = Target {
-            location: location.clone(),
-            ..job.target.clone()
-        };
-        let (found, marks) = look(&target, witness);
+        let (found, marks) = look(visit, location, witness);
         let found = match found {
             Ok(None) => continue,
             Ok(Some(found)) => found,
@@ -159,7 +161,8 @@ pub(super) fn settle(
         } else {
             clear(
                 job,
-                &target,
+                visit,
+                location,
                 (found, marks),
                 witness,
                 wanted_still,
@@ -194,8 +197,9 @@ pub(super) fn settle(
 /// Until it is gone. Somebody who puts it back faster than that is found by the next event.
 fn clear(
     job: &Job,
-    target: &Target,
-    found: (Beside, Marks),
+    visit: &mut Visit<'_>,
+    location: &Location,
+    found: (Other, Marks),
     witness: &mut dyn Witness,
     wanted_still: &dyn Fn() -> bool,
     seen: &mut Seen,
@@ -208,20 +212,20 @@ fn clear(
     let mut next = Some(found);
     for _ in 0..ATTEMPTS {
         let Some((found, marks)) = next else { return };
-        let copy = keep(job, target, &found);
+        let copy = keep(job, visit, location, &found);
         // A file that was there first is not lost for want of a copy; what somebody planted since does not stay for it.
         let copy = match copy {
             Ok(copy) => copy,
             Err(_) if alone => None,
-            Err(reason) => return seen.refuse_for(&target.location.path, Some(&found), &reason),
+            Err(reason) => return seen.refuse_for(&location.path, Some(&found), &reason),
         };
         let aside = !alone && found.kind == Kind::File && !(found.whole && copy.is_some());
-        let unlocked = match keyfile::take_away(target, &job.target, terms, aside) {
+        let unlocked = match visit.remove_other(location, terms, aside) {
             Ok(unlocked) => unlocked.into_iter().map(Difference::Locked).collect(),
-            Err(refusal) => return seen.refuse(&target.location.path, Some(&found), &refusal),
+            Err(refusal) => return seen.refuse(&location.path, Some(&found), &refusal),
         };
-        let other = named(&target.location, &found);
-        let (now, after) = look(target, witness);
+        let other = named(location, &found);
+        let (now, after) = look(visit, location, witness);
         if seen.taken.iter().all(|known| known.other != other) {
             let evidence = seen::Seen::beside(found.content, &marks, Some(&after));
             seen.taken.push(Taken {
@@ -233,17 +237,22 @@ fn clear(
         }
         next = match now {
             Ok(next) => next.map(|next| (next, after)),
-            Err(refusal) => return seen.refuse(&target.location.path, None, &refusal),
+            Err(refusal) => return seen.refuse(&location.path, None, &refusal),
         };
     }
     if let Some((found, _)) = next {
-        let path = &target.location.path;
+        let path = &location.path;
         seen.refuse(path, Some(&found), &Refusal::Contended(path.clone()));
     }
 }
 
 /// Keeps a copy of what is about to be taken away; `None` when there is nothing to keep, or enough of it is kept.
-fn keep(job: &Job, target: &Target, found: &Beside) -> Result<Option<PathBuf>, String> {
+fn keep(
+    job: &Job,
+    visit: &Visit<'_>,
+    location: &Location,
+    found: &Other,
+) -> Result<Option<PathBuf>, String> {
     let content = found
         .content
         .as_deref()
@@ -251,14 +260,14 @@ fn keep(job: &Job, target: &Target, found: &Beside) -> Result<Option<PathBuf>, S
     let Some(content) = content else {
         return Ok(None);
     };
-    work::keep_copy(
-        &job.backups,
-        &format!("{}.{}", target.account.name, target.location.file),
-        content,
-    )
+    let name = format!("{}.{}", job.target.account.name, location.file);
+    visit
+        .as_self(|| work::keep_copy(&job.backups, &name, content))
+        .map_err(|refusal| refusal.explained())
+        .flatten()
 }
 
-fn named(location: &Location, found: &Beside) -> OtherFile {
+fn named(location: &Location, found: &Other) -> OtherFile {
     let (keys, unclear) = found.content.as_deref().map(keys_in).unwrap_or_default();
     OtherFile {
         path: location.path.clone(),
@@ -269,11 +278,11 @@ fn named(location: &Location, found: &Beside) -> OtherFile {
 }
 
 impl Seen {
-    fn refuse(&mut self, path: &Path, found: Option<&Beside>, refusal: &Refusal) {
+    fn refuse(&mut self, path: &Path, found: Option<&Other>, refusal: &Refusal) {
         self.refuse_for(path, found, &refusal.explained());
     }
 
-    fn refuse_for(&mut self, path: &Path, found: Option<&Beside>, reason: &str) {
+    fn refuse_for(&mut self, path: &Path, found: Option<&Other>, reason: &str) {
         let content = found
             .and_then(|found| found.content.as_deref())
             .unwrap_or_default();

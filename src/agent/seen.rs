@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::report::digest;
-use crate::host::keyfile::{Inode, Mark, Marked};
+use crate::host::keyfile::{Mark, Marked};
 use crate::model::account::AccountName;
 use crate::model::file::wanted::Found;
+use crate::model::inode::Inode;
 use crate::model::past::incident::{Evidence, Kept, MOST_BYTES, MOST_CONTENT, Since};
 
 /// The last change of each kind of thing on the way to a file.

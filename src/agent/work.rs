@@ -14,13 +14,14 @@ use tokio::sync::mpsc;
 use crate::agent::others;
 use crate::agent::seen::{Gathered, Marks, Seen};
 use crate::host::accounts;
-use crate::host::keyfile::{self, Inode, Mark, Observed, Refusal, Target, Terms, Witness};
+use crate::host::keyfile::{Mark, Observed, Refusal, Target, Terms, Visit, Witness};
 use crate::host::store;
 use crate::host::watch::Watches;
-use crate::model::account::AccountName;
+use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::Mode;
 use crate::model::file::difference::{self, Action, Difference};
 use crate::model::file::wanted::{Found, Wanted};
+use crate::model::inode::Inode;
 use crate::model::sshd::access::Loose;
 
 /// What a watch is for.
@@ -297,7 +298,14 @@ fn spawn(
     let work = move || {
         while let Some(job) = next(&queue, &own.0) {
             let mut loose = None;
-            let (outcome, seen) = settle(&job, watches.as_deref(), &own.0.abandoned, &mut loose);
+            let mut visit = Visit::new(&job.target);
+            let (outcome, seen) = settle(
+                &job,
+                &mut visit,
+                watches.as_deref(),
+                &own.0.abandoned,
+                &mut loose,
+            );
             let subject = Subject::Account(job.target.account.name.clone());
             let mut witness = Putting {
                 watches: watches.as_deref(),
@@ -305,7 +313,8 @@ fn spawn(
                 marks: Marks::default(),
             };
             let wanted_still = || !own.0.abandoned.load(Ordering::Acquire);
-            let others = others::settle(&job, &outcome, &mut witness, &wanted_still);
+            let others = others::settle(&job, &mut visit, &outcome, &mut witness, &wanted_still);
+            drop(visit);
             let name = job.target.account.name;
             let released = {
                 let mut state = locked(&own.0.state);
@@ -365,6 +374,7 @@ impl Drop for Ends {
 /// Blocks.
 fn settle(
     job: &Job,
+    visit: &mut Visit<'_>,
     watches: Option<&AgentWatches>,
     abandoned: &AtomicBool,
     loose: &mut Option<Loose>,
@@ -376,7 +386,7 @@ fn settle(
         marks: Marks::default(),
     };
     let mut looked = None;
-    let outcome = bring_in_line(job, &mut witness, abandoned, &mut looked, loose);
+    let outcome = bring_in_line(job, visit, &mut witness, abandoned, &mut looked, loose);
     let seen = looked
         .filter(|_| job.adopted)
         .and_then(|(found, before)| match &outcome {
@@ -390,21 +400,22 @@ fn settle(
 /// `looked` is what was found, and the marks of it.
 fn bring_in_line(
     job: &Job,
+    visit: &mut Visit<'_>,
     witness: &mut Putting<'_>,
     abandoned: &AtomicBool,
     looked: &mut Option<(Found, Marks)>,
     loose: &mut Option<Loose>,
 ) -> Outcome {
-    if job.sweep && job.mode == Mode::Enforce {
+    if (job.sweep || job.unsettled) && job.mode == Mode::Enforce {
         // What cannot be swept shows up again in what follows.
-        let _ = keyfile::sweep_up(&job.target);
+        let _ = visit.sweep_up();
     }
     let refused = |refusal: &Refusal, differences, began| Outcome::Refused {
         reason: refusal.explained(),
         differences,
         began,
     };
-    let observed = match look(job, witness) {
+    let observed = match look(job, visit, witness) {
         Ok(observed) => observed,
         Err(refusal) => return refused(&refusal, Vec::new(), false),
     };
@@ -416,7 +427,7 @@ fn bring_in_line(
         Action::Report => return Outcome::Differs(differences),
         Action::Nothing | Action::Replace => {}
     }
-    let backup = match back_up(job, found) {
+    let backup = match back_up(job, visit, found) {
         Ok(backup) => backup,
         Err(reason) => {
             return Outcome::Refused {
@@ -431,13 +442,13 @@ fn bring_in_line(
         clear_obstacles: job.adopted,
     };
     for _ in 0..ATTEMPTS {
-        match keyfile::replace(&job.target, &job.wanted, terms) {
+        match visit.replace(&job.wanted, terms) {
             Ok(unlocked) => differences.extend(unlocked.into_iter().map(Difference::Locked)),
             Err(refusal) => return refused(&refusal, differences, true),
         }
         witness.marks = Marks::default();
         // Resolved again from the home: what is there now is what sshd will read.
-        match look(job, witness) {
+        match look(job, visit, witness) {
             Ok(now) if self::differences(&job.wanted, &now).is_empty() => {
                 *loose = now.loose;
                 return Outcome::Replaced {
@@ -458,25 +469,25 @@ fn bring_in_line(
 
 /// Observes, and says of a directory that its group can write to whose group that is.
 pub fn observe(
-    target: &Target,
+    visit: &mut Visit<'_>,
+    account: &Account,
     expected: usize,
     witness: &mut dyn Witness,
 ) -> Result<Observed, Refusal> {
-    let mut observed = keyfile::observe(target, expected, witness)?;
-    let account = &target.account;
-    if let Some(loose) = observed
-        .loose
-        .as_mut()
-        .filter(|loose| loose.is_group_writable(account.uid))
+    let mut observed = visit.look(expected, witness)?;
+    if let Some(loose) = &mut observed.loose
+        && loose.is_group_writable(account.uid)
     {
-        loose.private_group = accounts::is_private_group(account, loose.gid);
+        let is_private = || accounts::is_private_group(account, loose.gid);
+        loose.private_group = visit.as_self(is_private)?;
     }
     Ok(observed)
 }
 
 /// Observes. Something that is no directory in a directory's place is a difference once the file was ours.
-fn look(job: &Job, witness: &mut Putting<'_>) -> Result<Observed, Refusal> {
-    match observe(&job.target, job.wanted.content.len(), witness) {
+fn look(job: &Job, visit: &mut Visit<'_>, witness: &mut Putting<'_>) -> Result<Observed, Refusal> {
+    let expected = job.wanted.content.len();
+    match observe(visit, &job.target.account, expected, witness) {
         Err(Refusal::Obstacle { kind, .. }) if job.adopted => Ok(Observed {
             found: Found::Other(kind),
             directories: Vec::new(),
@@ -493,7 +504,7 @@ fn differences(wanted: &Wanted, observed: &Observed) -> Vec<Difference> {
 }
 
 /// Copies the file that is about to be replaced for the first time.
-fn back_up(job: &Job, found: &Found) -> Result<Option<PathBuf>, String> {
+fn back_up(job: &Job, visit: &Visit<'_>, found: &Found) -> Result<Option<PathBuf>, String> {
     let Found::File(file) = found else {
         return Ok(None);
     };
@@ -504,11 +515,11 @@ fn back_up(job: &Job, found: &Found) -> Result<Option<PathBuf>, String> {
     else {
         return Ok(None);
     };
-    keep_copy(
-        &job.backups,
-        &format!("{}.authorized_keys", job.target.account.name),
-        content,
-    )
+    let name = format!("{}.authorized_keys", job.target.account.name);
+    visit
+        .as_self(|| keep_copy(&job.backups, &name, content))
+        .map_err(|refusal| refusal.explained())
+        .flatten()
 }
 
 /// Keeps a copy of `content` as `name`. Tried again, it makes no second copy of the same content, and never more than a

@@ -1,0 +1,376 @@
+//! Another file in the home that sshd would read keys from: looked at, and removed.
+//!
+//! sshd reads it as the account, follows links, and takes nothing but a regular file (`auth2-pubkeyfile.c:
+//! auth_openfile`). What is removed is a name in a directory of the account's own, with the account's rights, on a
+//! descriptor that is held: whatever the account put there meanwhile, it loses a name that it could have removed itself.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, RenameFlags, openat2, renameat2};
+use nix::sys::stat::{FileStat, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+
+use crate::host::Bounded;
+use crate::host::keyfile::flags;
+use crate::host::keyfile::observe::READ_LIMIT;
+use crate::host::keyfile::refusal::Refusal;
+use crate::host::keyfile::replace::{clear, random_hex, tidy, unlock, unlock_file};
+use crate::host::keyfile::survey::survey;
+use crate::host::keyfile::visit::{Terms, Visit};
+use crate::host::keyfile::way::{Held, READING, Step, Way, beneath, kind, permissions};
+use crate::host::keyfile::witness::{Marked, Witness, inode, mark};
+use crate::model::account::Account;
+use crate::model::file::difference::Lock;
+use crate::model::file::other_files::holds_nothing;
+use crate::model::file::wanted::Kind;
+use crate::model::location::Location;
+
+/// Another file that lets the account in, or may at any moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Other {
+    /// A file or a symbolic link at its name, or something on the way to it.
+    pub kind: Kind,
+    /// What sshd would read; `None` where the account can read nothing there.
+    pub content: Option<Vec<u8>>,
+    /// That is all of it.
+    pub whole: bool,
+    /// The directory is root's, so only root can have put it there.
+    pub of_root: bool,
+}
+
+impl Visit<'_> {
+    /// Looks at another file as its account sees it. `None` where there is nothing that sshd would read: no file, one of
+    /// comments, a directory, a FIFO.
+    pub fn look_at_other(
+        &mut self,
+        other: &Location,
+        witness: &mut dyn Witness,
+    ) -> Result<Option<Other>, Refusal> {
+        self.act()?;
+        let account = &self.target.account;
+        if self.shares_way(other) {
+            look(&mut self.way, other, witness)
+        } else {
+            look(&mut Way::new(account, other), other, witness)
+        }
+    }
+
+    /// Removes the file, or what leads to it, never what a link leads to; returns what was unlocked for that. With `aside` a
+    /// file is not lost but gets another name beside. The managed file is never removed. On an error the other file may
+    /// still be there; after one from the last `fsync` it is gone, and may be back after a power cut.
+    pub fn remove_other(
+        &mut self,
+        other: &Location,
+        terms: Terms<'_>,
+        aside: bool,
+    ) -> Result<Vec<Lock>, Refusal> {
+        self.act()?;
+        let target = self.target;
+        let managed = &target.location.file;
+        if !self.shares_way(other) {
+            let managed = if self.way.walk()? {
+                self.way.end().and_then(|here| entry(here, managed))
+            } else {
+                None
+            };
+            let mut way = Way::new(&target.account, other);
+            return remove(&mut way, other, |_| managed, terms, aside);
+        }
+        let removed = remove(
+            &mut self.way,
+            other,
+            |here| entry(here, managed),
+            terms,
+            aside,
+        );
+        self.way.is_fresh = false;
+        removed
+    }
+
+    /// True where the other file is in the directory of the managed one.
+    fn shares_way(&self, other: &Location) -> bool {
+        let managed = &self.target.location;
+        (managed.in_home, &managed.directories) == (other.in_home, &other.directories)
+    }
+}
+
+/// What stands at a name, if something does.
+fn entry(here: &Held, name: &str) -> Option<FileStat> {
+    fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
+}
+
+fn look(
+    way: &mut Way<'_>,
+    other: &Location,
+    witness: &mut dyn Witness,
+) -> Result<Option<Other>, Refusal> {
+    let account = way.account;
+    way.start()?;
+    for (depth, name) in way.steps().iter().enumerate() {
+        let here = &way.held[depth];
+        witness.directory(here.descriptor.as_fd(), inode(&here.stat), name);
+        let of_root = is_of_root(here, account);
+        match way.step(depth) {
+            Ok(Step::Directory) => {}
+            Ok(Step::Obstacle(kind @ (Kind::Symlink | Kind::DirectoryOf(_)))) => {
+                let found = behind(account, other, kind, of_root)?;
+                if found.content.is_none() && found.whole {
+                    // What leads to nothing may be of use.
+                    return Ok(None);
+                }
+                return Ok(Some(found));
+            }
+            // Where the account cannot go, sshd cannot either.
+            Ok(Step::Missing | Step::Obstacle(_))
+            | Err(Refusal::Io {
+                source: Errno::EACCES,
+                ..
+            }) => {
+                return Ok(None);
+            }
+            Err(refusal @ Refusal::Mounted(_)) => return mounted(account, other, refusal),
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    way.is_fresh = true;
+    let Some(here) = way.end() else {
+        return Ok(None);
+    };
+    witness.directory(here.descriptor.as_fd(), inode(&here.stat), &other.file);
+    witness.changed(mark(Marked::Directory, &here.stat));
+    look_at_file(here, account, other, witness)
+}
+
+/// What is at the file's name, in a directory that is held.
+fn look_at_file(
+    here: &Held,
+    account: &Account,
+    other: &Location,
+    witness: &mut dyn Witness,
+) -> Result<Option<Other>, Refusal> {
+    let (name, path) = (other.file.as_str(), &other.path);
+    let of_root = is_of_root(here, account);
+    let unreadable = Other {
+        kind: Kind::File,
+        content: None,
+        whole: false,
+        of_root,
+    };
+    let stat = match fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::ENOENT | Errno::EACCES) => return Ok(None),
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "look at",
+                path: path.clone(),
+                source,
+            });
+        }
+    };
+    witness.changed(mark(Marked::File, &stat));
+    match kind(&stat) {
+        Kind::File => {}
+        // What it leads to can change without an event.
+        Kind::Symlink => return behind(account, other, Kind::Symlink, of_root).map(Some),
+        _ => return Ok(None),
+    }
+    let file = match openat2(&here.descriptor, name, beneath(READING)) {
+        Ok(file) => File::from(file),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(Errno::EXDEV) => return mounted(account, other, Refusal::Mounted(path.clone())),
+        Err(Errno::EACCES | Errno::EWOULDBLOCK | Errno::ELOOP | Errno::ENXIO) => {
+            return Ok(Some(unreadable));
+        }
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "open",
+                path: path.clone(),
+                source,
+            });
+        }
+    };
+    let stat = fstat(&file).map_err(Refusal::io("look at", path))?;
+    if kind(&stat) != Kind::File {
+        return Ok(None);
+    }
+    if stat.st_nlink == 1 {
+        witness.file(file.as_fd(), inode(&stat));
+    }
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    let Ok(read) = Bounded::read(file, READ_LIMIT, size) else {
+        return Ok(Some(unreadable));
+    };
+    // Through another name it would be written to without an event.
+    if read.is_whole && stat.st_nlink == 1 && holds_nothing(&read.bytes) {
+        return Ok(None);
+    }
+    Ok(Some(Other {
+        content: Some(read.bytes),
+        whole: read.is_whole,
+        ..unreadable
+    }))
+}
+
+/// What sshd would read through something that is no directory or file of the account. It may reach further than is seen
+/// from here.
+fn behind(
+    account: &Account,
+    other: &Location,
+    kind: Kind,
+    of_root: bool,
+) -> Result<Other, Refusal> {
+    let (content, whole) = match survey(account, &other.path) {
+        Err(Refusal::Io { .. }) => (None, false),
+        read => (read?.filter(|content| !holds_nothing(content)), true),
+    };
+    Ok(Other {
+        kind,
+        content,
+        whole,
+        of_root,
+    })
+}
+
+/// A mount can be taken away by root alone; one that lets nobody in may stay.
+fn mounted(
+    account: &Account,
+    other: &Location,
+    refusal: Refusal,
+) -> Result<Option<Other>, Refusal> {
+    match survey(account, &other.path) {
+        Ok(content) if content.as_deref().is_none_or(holds_nothing) => Ok(None),
+        _ => Err(refusal),
+    }
+}
+
+fn is_of_root(here: &Held, account: &Account) -> bool {
+    here.stat.st_uid != account.uid
+}
+
+/// `managed` says what stands at the name of the managed file, of which the other's directory is told.
+fn remove(
+    way: &mut Way<'_>,
+    other: &Location,
+    managed: impl FnOnce(&Held) -> Option<FileStat>,
+    terms: Terms<'_>,
+    aside: bool,
+) -> Result<Vec<Lock>, Refusal> {
+    let mut unlocked = Vec::new();
+    let account = way.account;
+    way.start()?;
+    for (depth, name) in way.steps().iter().enumerate() {
+        match way.step(depth)? {
+            Step::Directory => {}
+            Step::Obstacle(kind @ (Kind::Symlink | Kind::DirectoryOf(_))) => {
+                let here = &mut way.held[depth];
+                let path = here.path.join(name);
+                // What stood there before is the account's own doing, and more may hang on it than keys.
+                if is_of_root(here, account) || !terms.clear_obstacles {
+                    return Err(Refusal::Obstacle { path, kind });
+                }
+                terms.ask()?;
+                clear(here, name, kind, &path)?;
+                fsync(here.readable()?).map_err(Refusal::io("sync the directory of", &path))?;
+                return Ok(unlocked);
+            }
+            Step::Missing | Step::Obstacle(_) => return Ok(unlocked),
+        }
+        let here = &mut way.held[depth + 1];
+        if permissions(&here.stat) & 0o700 != 0o700 && !is_of_root(here, account) {
+            tidy(here, terms, &mut unlocked)?;
+        }
+    }
+    let Some(here) = way.end() else {
+        return Ok(unlocked);
+    };
+    if is_of_root(here, account) {
+        return Err(Refusal::Obstacle {
+            path: here.path.clone(),
+            kind: Kind::DirectoryOf(here.stat.st_uid),
+        });
+    }
+    let directory = here.path.clone();
+    let opened = here.readable()?;
+    if flags::is_locked(opened) {
+        unlock(opened, &directory, terms)?;
+        unlocked.push(Lock::Directory);
+    }
+    let (name, path) = (other.file.as_str(), &other.path);
+    let stat = match fstatat(opened, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(stat) => stat,
+        Err(Errno::ENOENT) => return Ok(unlocked),
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "look at",
+                path: path.clone(),
+                source,
+            });
+        }
+    };
+    if !matches!(kind(&stat), Kind::File | Kind::Symlink) {
+        // It has just become something that sshd does not read.
+        return Ok(unlocked);
+    }
+    if managed(here).is_some_and(|managed| inode(&managed) == inode(&stat)) {
+        // One file with two names was the managed one's trouble a moment ago; one name in two spellings is no other file.
+        return if stat.st_nlink == 1 {
+            Ok(unlocked)
+        } else {
+            Err(Refusal::Contended(path.clone()))
+        };
+    }
+    terms.ask()?;
+    let opened = here.readable()?;
+    take(opened, account, other, terms, aside, &mut unlocked)?;
+    fsync(opened).map_err(Refusal::io("sync the directory of", path))?;
+    Ok(unlocked)
+}
+
+/// Removes the name, or changes it; a flag that locks the file is cleared for that.
+fn take(
+    directory: &OwnedFd,
+    account: &Account,
+    other: &Location,
+    terms: Terms<'_>,
+    aside: bool,
+    unlocked: &mut Vec<Lock>,
+) -> Result<(), Refusal> {
+    let (name, path) = (other.file.as_str(), &other.path);
+    let aside = if aside {
+        Some(format!("{name}.aside-{}", random_hex()?))
+    } else {
+        None
+    };
+    let mut taken = unname(directory, name, aside.as_deref());
+    if taken == Err(Errno::EPERM) {
+        unlock_file(directory, account, other, terms)?;
+        unlocked.push(Lock::File);
+        taken = unname(directory, name, aside.as_deref());
+    }
+    match taken {
+        // Gone already, or a directory: the next look sees what the account did.
+        Ok(()) | Err(Errno::ENOENT | Errno::EISDIR) => Ok(()),
+        Err(Errno::EBUSY | Errno::EXDEV) => Err(Refusal::Mounted(path.clone())),
+        Err(Errno::EPERM) => Err(Refusal::Locked(path.clone())),
+        Err(source) => Err(Refusal::Io {
+            what: "remove",
+            path: path.clone(),
+            source,
+        }),
+    }
+}
+
+fn unname(directory: &OwnedFd, name: &str, aside: Option<&str>) -> nix::Result<()> {
+    match aside {
+        Some(aside) => renameat2(
+            directory,
+            name,
+            directory,
+            aside,
+            RenameFlags::RENAME_NOREPLACE,
+        ),
+        None => unlinkat(directory, name, UnlinkatFlags::NoRemoveDir),
+    }
+}
