@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use crate::agent::events::{self, chain};
 use crate::agent::pass::Enforcer;
-use crate::host::sshd_log::{self, Login};
-use crate::host::{ProgramError, logind};
+use crate::host::ProgramError;
+use crate::host::sessions::{self, Login};
 use crate::model::config::tables::Mode;
 use crate::model::key::grant::with_break_glass;
 use crate::model::session::{Live, Session, news};
@@ -62,10 +62,10 @@ const AFTER: SignedDuration = SignedDuration::from_secs(2);
 
 /// Every SSH session of this host whose key is known. Blocks.
 fn look() -> Result<Vec<Keyed>, ProgramError> {
-    if !logind::anybody() {
+    if !sessions::are_open() {
         return Ok(Vec::new());
     }
-    let live = logind::ssh_sessions()?;
+    let live = sessions::ssh_sessions()?;
     let leaders: Vec<u32> = live.iter().map(|live| live.leader).collect();
     // Of one whose beginning is not known, the login may be any of this boot.
     let begins = live.iter().map(|live| live.since?.checked_sub(BEFORE).ok());
@@ -75,7 +75,7 @@ fn look() -> Result<Vec<Keyed>, ProgramError> {
     let logins = if leaders.is_empty() {
         Vec::new()
     } else {
-        sshd_log::logins(&leaders, since)?
+        sessions::logins(&leaders, since)?
     };
     Ok(live
         .into_iter()
@@ -174,7 +174,7 @@ impl Enforcer {
     pub(super) fn ask_for_sessions(&mut self) {
         if self.asking.answer.is_some() {
             self.asking.again = true;
-        } else if logind::anybody() || !self.status.sessions.is_empty() {
+        } else if sessions::are_open() || !self.status.sessions.is_empty() {
             self.ask(|| Answer::Looked(look()));
         }
     }
@@ -278,7 +278,7 @@ impl Enforcer {
         if !to_end.is_empty() {
             self.ask(move || {
                 let end = |session: Session| {
-                    let ended = logind::end(&session.id, session.leader);
+                    let ended = sessions::end(&session.id, session.leader);
                     (session, ended)
                 };
                 Answer::Ended(to_end.into_iter().map(end).collect())

@@ -18,9 +18,9 @@ use crate::model::session::{Accepted, accepted, logged};
 pub struct Login {
     /// The process that logged it: it becomes the session's leader (`sshd.c`: with PAM the monitor opens the session).
     pub pid: u32,
-    /// Whom.
+    /// The account that was logged in to.
     pub account: String,
-    /// From where.
+    /// The address that it came from.
     pub from: String,
     /// The key, `SHA256:…`.
     pub fingerprint: String,
