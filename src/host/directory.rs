@@ -24,7 +24,7 @@ pub enum DirectoryError {
         /// The cause.
         source: io::Error,
     },
-    /// The first name below the directory is to be an account.
+    /// The first name below the directory is not one that an account can have.
     #[error("`{}` is named after no account", .path.display())]
     Name {
         /// Where.
@@ -35,7 +35,7 @@ pub enum DirectoryError {
     /// A name that is not UTF-8, or a FIFO, device or socket.
     #[error("`{}` is not a readable text file", .0.display())]
     NotAFile(PathBuf),
-    /// Somebody was writing it.
+    /// It was written meanwhile.
     #[error("`{}` changed while it was read", .0.display())]
     Changed(PathBuf),
     /// Far more than keys take.

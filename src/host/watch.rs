@@ -1,4 +1,4 @@
-//! Watches: what changed, so that somebody looks again.
+//! Watches: what changed, so that the agent looks again.
 //!
 //! An inotify watch sits on an inode, and the `notify` crate puts it there by path, following links. A path below a
 //! home may lead anywhere by then: a `.ssh` linked to another account's would even move that account's watch here.
@@ -30,7 +30,7 @@ pub enum WatchError {
     /// This watch was refused.
     #[error("cannot watch")]
     Add(#[source] notify::Error),
-    /// The watcher's thread has not answered somebody else for too long.
+    /// The watcher's thread has not answered another thread for too long.
     #[error("cannot watch: the watcher hangs")]
     Busy,
     /// No descriptor to put it on with.
@@ -38,7 +38,7 @@ pub enum WatchError {
     Descriptor(#[source] nix::Error),
 }
 
-/// What is watched, for whom. `S` is what is to be looked at again.
+/// What is watched, and for which subjects: `S` is what has to be looked at again.
 pub struct Watches<S> {
     watcher: Mutex<INotifyWatcher>,
     shared: Arc<Mutex<Shared<S>>>,
@@ -80,10 +80,10 @@ pub enum Change<S> {
 pub const ANY: &str = "*";
 
 /// Watches of one subject. An account that puts a new file in the place of its old one and keeps both open would otherwise
-/// use up the watches of the whole host, and nobody's files would be watched any more.
+/// use up the watches of the whole host, and no file would be watched any more.
 const MOST: usize = 100;
 
-/// How long somebody else's watch is waited for: it takes microseconds.
+/// How long the watch of another thread is waited for: it takes microseconds.
 const BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
@@ -157,7 +157,7 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
         subject: &S,
     ) -> Result<(), WatchError> {
         // Held throughout, so that one thread at a time adds a watch and notes it. The watcher's thread can
-        // hang in a hostile file system; whoever waits for it then must not hang too.
+        // hang in a hostile file system; a thread that waits for it then must not hang too.
         let mut watcher = self.idle_watcher().ok_or(WatchError::Busy)?;
         let (watch, dropped) = {
             let mut shared = locked(&self.shared);
@@ -217,7 +217,7 @@ impl<S: Clone + Eq + Hash> Slot<S> {
 }
 
 impl<S: Clone + Eq + Hash> Shared<S> {
-    /// Notes that `subject` was told of `inode` last of all; gives the watch that is nobody's any more for that.
+    /// Notes that `subject` was told of `inode` last of all; returns the watch that has no subject any more for that.
     fn remember(&mut self, subject: &S, inode: Inode) -> Option<Name> {
         if !self.lately.contains_key(subject) {
             self.lately.insert(subject.clone(), VecDeque::new());

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use authorized_keys_agent::host::keyfile::{Nobody, Refusal, Target, Terms, Visit};
+use authorized_keys_agent::host::keyfile::{NoWitness, Refusal, Target, Terms, Visit};
 use authorized_keys_agent::model::config::tables::Owner;
 use authorized_keys_agent::model::file::difference::differences;
 use authorized_keys_agent::model::file::wanted::{Found, Wanted};
@@ -34,7 +34,7 @@ fn replace(target: &Target) -> Result<(), Refusal> {
 }
 
 fn in_sync(target: &Target) -> bool {
-    Visit::new(target).look(CONTENT.len(), &mut Nobody).is_ok_and(|seen| {
+    Visit::new(target).look(CONTENT.len(), &mut NoWitness).is_ok_and(|seen| {
         seen.directories.is_empty() && differences(&wanted(target.owner), &seen.found).is_empty()
     })
 }
@@ -244,7 +244,7 @@ fn swapping_the_directory_for_a_link_a_thousand_times_gains_nothing() {
         while done + refused < 1000 || done < 50 || refused < 50 {
             let mut visit = Visit::new(&target);
             // Every other time the directory was looked at, and is held, before.
-            let held = (done + refused) % 2 == 0 && visit.look(CONTENT.len(), &mut Nobody).is_err();
+            let held = (done + refused) % 2 == 0 && visit.look(CONTENT.len(), &mut NoWitness).is_err();
             if held || visit.replace(&wanted(owner), TERMS).is_err() {
                 refused += 1;
             } else {
@@ -283,7 +283,7 @@ fn a_look_after_a_replacement_goes_by_the_names() {
         world.make_ssh("alice", ALICE);
         let target = target(&world, Owner::Account);
         let mut visit = Visit::new(&target);
-        let look = |visit: &mut Visit<'_>| visit.look(CONTENT.len(), &mut Nobody);
+        let look = |visit: &mut Visit<'_>| visit.look(CONTENT.len(), &mut NoWitness);
         let is_ours = |found: &Found| differences(&wanted(Owner::Account), found).is_empty();
         assert_eq!(look(&mut visit).unwrap().found, Found::Nothing, "{what}");
         visit.as_self(|| swap(&world)).unwrap();
@@ -393,7 +393,7 @@ fn a_replacement_nobody_waits_for_changes_nothing() {
         assert!(litter(&world.ssh("alice"), &["authorized_keys"]).is_empty());
     }
     assert!(matches!(
-        Visit::new(&target).look(0, &mut Nobody).unwrap().found,
+        Visit::new(&target).look(0, &mut NoWitness).unwrap().found,
         Found::File(file) if file.content.as_deref() == Some(CONTENT.as_bytes())
     ));
 }

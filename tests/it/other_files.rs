@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use authorized_keys_agent::host::keyfile::{Nobody, Other, Refusal, Target, Terms, Visit};
+use authorized_keys_agent::host::keyfile::{NoWitness, Other, Refusal, Target, Terms, Visit};
 use authorized_keys_agent::model::config::tables::Owner;
 use authorized_keys_agent::model::file::difference::Lock;
 use serde_json::Value;
@@ -379,7 +379,7 @@ fn what_could_not_be_taken_away_for_a_while_is_no_first_run() {
         planted.replace('@', "\\@")
     );
     let looping = exchanging(&world, &script);
-    wait("a refusal", || agent.log().contains("was changed by somebody else while it was replaced"));
+    wait("a refusal", || agent.log().contains("was changed again and again while it was replaced"));
     drop(looping);
     wait("the last one", || is_gone(&file) && written(&world)["accounts"][0]["state"] == "in-sync");
     let before = repaired(&world);
@@ -695,7 +695,7 @@ fn remove(other: &Target, managed: &Target, terms: Terms<'_>, aside: bool) -> Re
 }
 
 fn look(other: &Target, managed: &Target) -> Result<Option<Other>, Refusal> {
-    Visit::new(managed).look_at_other(&other.location, &mut Nobody)
+    Visit::new(managed).look_at_other(&other.location, &mut NoWitness)
 }
 
 const TERMS: Terms<'_> = Terms { wanted_still: &|| true, clear_obstacles: true };
@@ -779,7 +779,7 @@ fn exchanging_the_file_or_its_directory_a_thousand_times_gains_nothing() {
             rounds += 1;
             assert!(rounds < 1_000_000, "{script}: the race was not run: {seen} seen, {taken} taken");
             let mut visit = Visit::new(&managed);
-            let found = visit.look_at_other(&other.location, &mut Nobody);
+            let found = visit.look_at_other(&other.location, &mut NoWitness);
             if found.is_ok_and(|found| found.is_some()) {
                 seen += 1;
                 let aside = rounds % 2 == 0;

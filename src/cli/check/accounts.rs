@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::within;
 use crate::agent::{pass, work};
 use crate::host::accounts::{self, Directory, Lookup};
-use crate::host::keyfile::{self, Nobody, Observed, Refusal, Target, Visit};
+use crate::host::keyfile::{self, NoWitness, Observed, Refusal, Target, Visit};
 use crate::host::store::{self, Access};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
@@ -120,7 +120,7 @@ pub(super) async fn files(
         let name = &target.account.name;
         let own = target.clone();
         let seen = within(HOME, move || {
-            let seen = work::observe(&mut Visit::new(&own), &own.account, 0, &mut Nobody);
+            let seen = work::observe(&mut Visit::new(&own), &own.account, 0, &mut NoWitness);
             (
                 seen,
                 store::access(if own.location.in_home {

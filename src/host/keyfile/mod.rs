@@ -25,4 +25,4 @@ pub use refusal::Refusal;
 pub use remove::Other;
 pub use survey::survey;
 pub use visit::{Target, Terms, Visit};
-pub use witness::{Mark, Marked, Nobody, Witness};
+pub use witness::{Mark, Marked, NoWitness, Witness};

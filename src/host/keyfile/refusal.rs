@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use crate::model::escape::escaped;
 use crate::model::file::wanted::Kind;
 
-/// Why a file was not observed or not replaced. Whatever it is, the old file is still there, whole.
+/// Why a file was not looked at, not replaced or not removed. Whatever it is, the old file is still there, whole.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Another account's file needs root.
@@ -37,7 +37,7 @@ pub enum Refusal {
         /// Its owner.
         uid: u32,
     },
-    /// Others can write to a directory that root would work in.
+    /// Other accounts can write to a directory that root would work in.
     #[error("`{}` can be changed by others than root (owner {uid}, mode {mode:04o})", shown(.path))]
     Untrusted {
         /// The directory.
@@ -47,7 +47,7 @@ pub enum Refusal {
         /// Its mode.
         mode: u32,
     },
-    /// Something else than a directory of the account stands in its place. One of root's counts too: the
+    /// Something else than a directory of the account is in its place. One of root's counts too: the
     /// account may have moved it there.
     #[error("`{}` is {kind}, not a directory of the account", shown(.path))]
     Obstacle {
@@ -63,7 +63,7 @@ pub enum Refusal {
     #[error("cannot replace `{}`: an immutable or append-only flag is set (see lsattr(1))", shown(.0))]
     Locked(PathBuf),
     /// The file was changed again and again while it was replaced.
-    #[error("`{}` was changed by somebody else while it was replaced", shown(.0))]
+    #[error("`{}` was changed again and again while it was replaced", shown(.0))]
     Contended(PathBuf),
     /// The pass that asked for this gave up waiting.
     #[error("given up: the file system did not answer in time")]
@@ -105,9 +105,9 @@ impl Refusal {
             }
             Self::ForeignOwner { .. } => "give the home to its account: chown",
             Self::Untrusted { .. } => {
-                "give that directory to root, and let nobody else write to it: chmod go-w"
+                "give that directory to root, and let only root write to it: chmod go-w"
             }
-            Self::Obstacle { .. } => "look at what stands there, and remove it",
+            Self::Obstacle { .. } => "look at what is there, and remove it",
             Self::Mounted(_) => "unmount what is mounted there",
             Self::Locked(_) => "take the flags away: chattr -i -a",
             Self::Contended(_) => {

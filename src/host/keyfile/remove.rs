@@ -96,7 +96,7 @@ impl Visit<'_> {
     }
 }
 
-/// What stands at a name, if something does.
+/// What is at a name, if something is.
 fn entry(here: &Held, name: &str) -> Option<FileStat> {
     fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()
 }
@@ -233,7 +233,7 @@ fn behind(
     })
 }
 
-/// A mount can be taken away by root alone; one that lets nobody in may stay.
+/// Only root can take a mount away; one that holds no keys may stay.
 fn mounted(
     account: &Account,
     other: &Location,
@@ -249,7 +249,7 @@ fn is_of_root(here: &Held, account: &Account) -> bool {
     here.stat.st_uid != account.uid
 }
 
-/// `managed` says what stands at the name of the managed file, of which the other's directory is told.
+/// `managed` says what is at the name of the managed file, in the directory of the other one if they share it.
 fn remove(
     way: &mut Way<'_>,
     other: &Location,
@@ -266,7 +266,7 @@ fn remove(
             Step::Obstacle(kind @ (Kind::Symlink | Kind::DirectoryOf(_))) => {
                 let here = &mut way.held[depth];
                 let path = here.path.join(name);
-                // What stood there before is the account's own doing, and more may hang on it than keys.
+                // What was there before is the account's own doing, and more may hang on it than keys.
                 if is_of_root(here, account) || !terms.clear_obstacles {
                     return Err(Refusal::Obstacle { path, kind });
                 }

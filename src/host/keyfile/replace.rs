@@ -132,7 +132,7 @@ fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> R
     }
 }
 
-/// Gives the directory to its owner, and to nobody else.
+/// Lets only the owner write to the directory, and do so again.
 pub(super) fn tidy(
     held: &mut Held,
     terms: Terms<'_>,
@@ -155,7 +155,7 @@ pub(super) fn tidy(
             unlock(opened, &path, terms)?;
             unlocked.push(Lock::Directory);
         }
-        // Where nobody may list it, its mode is restored without that.
+        // Where not even root may list it, its mode is restored without that.
         Err(refusal) if !closed => return Err(refusal),
         _ => {}
     }
@@ -340,7 +340,7 @@ pub(super) fn unlock(held: &OwnedFd, path: &Path, terms: Terms<'_>) -> Result<()
     flags::unlock(held).map_err(|_| locked())
 }
 
-/// The file under its name, if a flag locks it. One with another name elsewhere could be anybody's and stays locked.
+/// The file under its name, if a flag locks it. One with another name elsewhere could be any account's and stays locked.
 pub(super) fn unlock_file(
     directory: &OwnedFd,
     account: &Account,

@@ -13,11 +13,11 @@ pub trait Witness {
     fn directory(&mut self, directory: BorrowedFd<'_>, inode: Inode, name: &str);
     /// The file itself.
     fn file(&mut self, file: BorrowedFd<'_>, inode: Inode);
-    /// When what was looked at was last changed, on the way from the home to what stands at the file's name.
+    /// When what was looked at was last changed, on the way from the home to what is at the file's name.
     fn changed(&mut self, _: Mark) {}
 }
 
-/// What was looked at, and its change time (`inode(7)`, `st_ctime`): set by the kernel at each change, and by nobody
+/// What was looked at, and its change time (`inode(7)`, `st_ctime`): set by the kernel at each change, and by nothing
 /// else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -32,18 +32,18 @@ pub struct Mark {
 /// What a [`Mark`] is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marked {
-    /// A directory that is as it is to be.
+    /// A directory that only its owner can write to.
     Directory,
     /// One that lets others write, or keeps its owner out.
     UntidyDirectory,
-    /// What stands at the file's name.
+    /// What is at the file's name.
     File,
 }
 
-/// A witness that looks away.
-pub struct Nobody;
+/// For a look that is neither watched nor dated.
+pub struct NoWitness;
 
-impl Witness for Nobody {
+impl Witness for NoWitness {
     fn directory(&mut self, _: BorrowedFd<'_>, _: Inode, _: &str) {}
     fn file(&mut self, _: BorrowedFd<'_>, _: Inode) {}
 }

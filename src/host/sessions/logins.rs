@@ -46,7 +46,7 @@ const AT_ONCE: usize = 500;
 
 /// The logins that these processes made, oldest first, from `since` on or else in this boot. Blocks.
 ///
-/// Anybody can write to the journal under sshd's name, so only entries of root's count: `_UID` and `_PID` are set by
+/// Any account can write to the journal under sshd's name, so only entries of root's count: `_UID` and `_PID` are set by
 /// journald (`systemd.journal-fields(7)`, trusted fields).
 pub fn logins(pids: &[u32], since: Option<Timestamp>) -> Result<Vec<Login>, ProgramError> {
     let mut all = Vec::new();

@@ -90,7 +90,7 @@ impl HttpConnector for BoundedConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let (contact, limit) = (Arc::clone(&self.contact), self.reply_bytes);
         note(&contact, |contact| {
-            contact.endpoint = Some(origin(request.uri()))
+            contact.endpoint = Some(origin(request.uri()));
         });
         let reply = self.inner.call(request);
         HttpConnectorFuture::new(async move {
