@@ -7,22 +7,28 @@
 //!
 //! All of it blocks, and a hostile file system may block it for ever: call it on a thread of its own.
 
+mod directories;
 mod flags;
+mod held;
 mod identity;
 mod label;
+mod names;
 mod observe;
+mod other;
 mod refusal;
 mod remove;
 mod replace;
 mod survey;
+mod terms;
 mod visit;
 mod way;
 mod witness;
 
 pub use identity::drop_supplementary_groups;
 pub use observe::Observed;
+pub use other::Other;
 pub use refusal::Refusal;
-pub use remove::Other;
 pub use survey::survey;
-pub use visit::{Target, Terms, Visit};
+pub use terms::Terms;
+pub use visit::{Target, Visit};
 pub use witness::{Mark, Marked, NoWitness, Witness};

@@ -9,9 +9,10 @@ use nix::sys::stat::{FileStat, fstat, fstatat};
 
 use crate::host::Bounded;
 use crate::host::keyfile::flags;
+use crate::host::keyfile::held::{Held, READING, beneath, kind, loose, permissions};
 use crate::host::keyfile::refusal::{Refusal, errno};
 use crate::host::keyfile::visit::Visit;
-use crate::host::keyfile::way::{Held, READING, Step, beneath, kind, loose, permissions};
+use crate::host::keyfile::way::Step;
 use crate::host::keyfile::witness::{Marked, Witness, inode, mark};
 use crate::model::file::difference::Difference;
 use crate::model::file::wanted::{Found, FoundFile, Kind};

@@ -13,21 +13,22 @@ use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, RenameFlags, openat, openat2, renameat, renameat2};
-use nix::sys::stat::{FchmodatFlags, FileStat, Mode, fchmod, fchmodat, fstat, fstatat, mkdirat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
-use crate::host::keyfile::flags;
+use crate::host::keyfile::directories::make_way;
+use crate::host::keyfile::flags::{self, unlock, unlock_file};
+use crate::host::keyfile::held::{Held, kind, permissions};
 use crate::host::keyfile::identity::{Identity, is_root};
 use crate::host::keyfile::label::Label;
+use crate::host::keyfile::names;
 use crate::host::keyfile::refusal::{Refusal, errno};
-use crate::host::keyfile::visit::{Target, Terms, Visit};
-use crate::host::keyfile::way::{Held, READING, Step, Way, beneath, kind, magic_path, permissions};
-use crate::model::account::Account;
+use crate::host::keyfile::terms::Terms;
+use crate::host::keyfile::visit::{Target, Visit};
 use crate::model::config::tables::Owner;
 use crate::model::file::difference::Lock;
 use crate::model::file::wanted::{Kind, Wanted};
-use crate::model::location::Location;
 
 impl Visit<'_> {
     /// Makes the file what is `wanted`, and its directories tidy; returns what was unlocked for that. Goes on from what the
@@ -88,146 +89,6 @@ fn writer(here: &Held, target: &Target) -> Result<Option<Identity>, Refusal> {
     }
 }
 
-/// Goes on to the file's directory. On the way what is missing is made, what others can write to is tidied, and what is in
-/// the way is moved out of it.
-fn make_way(way: &mut Way<'_>, terms: Terms<'_>, unlocked: &mut Vec<Lock>) -> Result<(), Refusal> {
-    if way.held.is_empty() {
-        way.start()?;
-    }
-    way.is_fresh = false;
-    for (depth, name) in way.steps().iter().enumerate() {
-        if way.held.len() == depth + 1 {
-            make_step(way, depth, name, terms)?;
-        }
-        let next = &mut way.held[depth + 1];
-        if !next.is_tidy(way.location) {
-            tidy(next, terms, unlocked)?;
-        }
-    }
-    Ok(())
-}
-
-/// The next directory: made if it is missing.
-fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> Result<(), Refusal> {
-    let mut step = way.step(depth)?;
-    let here = &mut way.held[depth];
-    let path = here.path.join(name);
-    if let Step::Obstacle(kind) = step {
-        // Where only root can put something, root meant it.
-        if !terms.clear_obstacles || here.trusted {
-            return Err(Refusal::Obstacle { path, kind });
-        }
-        terms.ask()?;
-        clear(here, name, kind, &path)?;
-        step = Step::Missing;
-    }
-    if matches!(step, Step::Missing) {
-        terms.ask()?;
-        make_directory(way, depth, name, &path)?;
-        step = way.step(depth)?;
-    }
-    match step {
-        Step::Directory => Ok(()),
-        Step::Missing | Step::Obstacle(_) => Err(Refusal::Contended(path)),
-    }
-}
-
-/// Lets only the owner write to the directory, and do so again.
-pub(super) fn tidy(
-    held: &mut Held,
-    terms: Terms<'_>,
-    unlocked: &mut Vec<Lock>,
-) -> Result<(), Refusal> {
-    terms.ask()?;
-    let _identity = if held.stat.st_uid == 0 {
-        Some(Identity::own()?)
-    } else {
-        None
-    };
-    // Its owner may have closed it to itself, and locked it so.
-    let closed = permissions(&held.stat) & 0o400 == 0;
-    let root = if closed { Some(Identity::own()?) } else { None };
-    let path = held.path.clone();
-    let opened = held.readable();
-    drop(root);
-    match opened {
-        Ok(opened) if flags::is_locked(opened) => {
-            unlock(opened, &path, terms)?;
-            unlocked.push(Lock::Directory);
-        }
-        // Where not even root may list it, its mode is restored without that.
-        Err(refusal) if !closed => return Err(refusal),
-        _ => {}
-    }
-    let mode = Mode::from_bits_truncate((permissions(&held.stat) & !0o022) | 0o700);
-    fchmodat(
-        AT_FDCWD,
-        &magic_path(&held.descriptor),
-        mode,
-        FchmodatFlags::FollowSymlink,
-    )
-    .map_err(Refusal::io("restore the mode of", &path))?;
-    held.look_again()
-}
-
-fn make_directory(way: &mut Way<'_>, depth: usize, name: &str, path: &Path) -> Result<(), Refusal> {
-    let (account, in_home) = (way.account, way.location.in_home);
-    let here = &mut way.held[depth];
-    // The account's own is for the account alone. One of root's must let sshd through, which reads as the account:
-    // outside homes it stays root's, and in a home a crash may leave it so before it is given away.
-    let own = here.stat.st_uid == account.uid;
-    let mode = if in_home && own { 0o700 } else { 0o755 };
-    // Made by root where only root can act, and in a home given away by descriptor.
-    let _root = if own { None } else { Some(Identity::own()?) };
-    match mkdirat(&here.descriptor, name, Mode::from_bits_truncate(mode)) {
-        Ok(()) | Err(Errno::EEXIST) => {}
-        Err(source) => {
-            return Err(Refusal::Io {
-                what: "make",
-                path: path.to_owned(),
-                source,
-            });
-        }
-    }
-    fsync(here.readable()?).map_err(Refusal::io("sync the parent of", path))?;
-    if own || !in_home {
-        return Ok(());
-    }
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let fresh =
-        openat2(&here.descriptor, name, beneath(flags)).map_err(Refusal::io("open", path))?;
-    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
-    fchown(&fresh, Some(uid), Some(gid)).map_err(Refusal::io("give away", path))?;
-    // Only its owner may.
-    let _account = Identity::of(account.uid, account.gid)?;
-    fchmod(&fresh, Mode::S_IRWXU).map_err(Refusal::io("set the mode of", path))
-}
-
-/// Takes something out of the way. A symbolic link holds nothing but its target and is removed; anything else
-/// is kept under a name of its own.
-pub(super) fn clear(here: &Held, name: &str, kind: Kind, path: &Path) -> Result<(), Refusal> {
-    let done = if kind == Kind::Symlink {
-        unlinkat(&here.descriptor, name, UnlinkatFlags::NoRemoveDir)
-    } else {
-        let aside = format!("{name}.aside-{}", random_hex()?);
-        renameat2(
-            &here.descriptor,
-            name,
-            &here.descriptor,
-            aside.as_str(),
-            RenameFlags::RENAME_NOREPLACE,
-        )
-    };
-    match done {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
-        Err(source) => Err(Refusal::Io {
-            what: "clear",
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
 /// The new file under a random name, complete and on disk.
 fn write_temporary(
     directory: &OwnedFd,
@@ -237,7 +98,7 @@ fn write_temporary(
 ) -> Result<String, Refusal> {
     terms.ask()?;
     let path = &target.location.path;
-    let name = format!("{}{}", temporary_prefix(target), random_hex()?);
+    let name = names::temporary(&target.location.file)?;
     let flags =
         OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let made = openat(
@@ -317,7 +178,7 @@ fn put_in_place(
     if kind(&stat) != Kind::Directory {
         return Err(Refusal::Contended(path.clone()));
     }
-    let aside = format!("{name}.aside-{}", random_hex()?);
+    let aside = names::aside(name)?;
     renameat2(
         directory,
         name,
@@ -329,55 +190,12 @@ fn put_in_place(
     .map_err(Refusal::io("replace", path))
 }
 
-/// Clears the flags that lock what is held, as root; one that root set before the file was ours is root's decision.
-pub(super) fn unlock(held: &OwnedFd, path: &Path, terms: Terms<'_>) -> Result<(), Refusal> {
-    let locked = || Refusal::Locked(path.to_owned());
-    if !terms.clear_obstacles {
-        return Err(locked());
-    }
-    terms.ask()?;
-    let _root = Identity::own()?;
-    flags::unlock(held).map_err(|_| locked())
-}
-
-/// The file under its name, if a flag locks it. One with another name elsewhere could be any account's and stays locked.
-pub(super) fn unlock_file(
-    directory: &OwnedFd,
-    account: &Account,
-    location: &Location,
-    terms: Terms<'_>,
-) -> Result<(), Refusal> {
-    let (name, path) = (location.file.as_str(), &location.path);
-    let locked = |_| Refusal::Locked(path.clone());
-    let ours = |stat: &FileStat| {
-        let owned = stat.st_uid == account.uid || stat.st_uid == 0;
-        owned && (kind(stat) == Kind::Directory || kind(stat) == Kind::File && stat.st_nlink == 1)
-    };
-    let before = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(locked)?;
-    if !ours(&before) {
-        return Err(locked(Errno::EPERM));
-    }
-    // As root: a planted file may be one that its account cannot read.
-    let root = Identity::own()?;
-    let opened = openat2(directory, name, beneath(READING)).map_err(locked)?;
-    drop(root);
-    if !ours(&fstat(&opened).map_err(locked)?) || !flags::is_locked(&opened) {
-        return Err(locked(Errno::EPERM));
-    }
-    unlock(&opened, path, terms)
-}
-
-/// Temporaries of ours start like this. Hidden, beside the file, and not a name that sshd reads.
-fn temporary_prefix(target: &Target) -> String {
-    format!(".{}.agent-", target.location.file)
-}
-
 /// Entries of a directory that are looked at; an account that fills its `.ssh` gains no time by it.
 const SWEPT_ENTRIES: usize = 10_000;
 
 /// Removes temporaries that a killed replacement left in this directory.
 fn sweep(directory: &OwnedFd, target: &Target) -> Result<(), Refusal> {
-    let prefix = temporary_prefix(target);
+    let file = target.location.file.as_str();
     let path = target.location.path.parent().unwrap_or(Path::new("/"));
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let mut entries = Dir::openat(directory.as_fd(), ".", flags, Mode::empty())
@@ -387,27 +205,11 @@ fn sweep(directory: &OwnedFd, target: &Target) -> Result<(), Refusal> {
         let name = entry.file_name();
         let ours = name
             .to_str()
-            .ok()
-            .and_then(|name| name.strip_prefix(&prefix))
-            .is_some_and(is_random_hex);
+            .is_ok_and(|name| names::is_temporary(name, file));
         if ours {
             // A directory of that name is not ours and stays.
             let _ = unlinkat(directory, name, UnlinkatFlags::NoRemoveDir);
         }
     }
     Ok(())
-}
-
-/// 64 random bits.
-pub(super) fn random_hex() -> Result<String, Refusal> {
-    let random = getrandom::u64().map_err(|_| Refusal::Io {
-        what: "get random bytes for",
-        path: "a temporary name".into(),
-        source: Errno::EIO,
-    })?;
-    Ok(format!("{random:016x}"))
-}
-
-fn is_random_hex(text: &str) -> bool {
-    text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
