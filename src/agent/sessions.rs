@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::events;
 use crate::agent::inquiry::Inquiry;
-use crate::host::sshd_log::{self, Login};
-use crate::host::{ProgramError, chain, logind};
+use crate::host::sessions::{self, Login};
+use crate::host::{ProgramError, chain};
 use crate::model::desired::decide::Decision;
 use crate::model::key::grant::with_break_glass;
 use crate::model::session::{Live, Session, news};
@@ -64,7 +64,7 @@ impl Sessions {
     pub fn ask(&mut self) {
         if self.asking.is_open() {
             self.again = true;
-        } else if logind::anybody() || !self.known.is_empty() {
+        } else if sessions::are_open() || !self.known.is_empty() {
             self.asking.ask(None, || Answer::Looked(look()));
         }
     }
@@ -147,12 +147,12 @@ impl Sessions {
     }
 }
 
-fn end(sessions: Vec<Session>) -> Vec<(Session, Result<bool, ProgramError>)> {
+fn end(ended: Vec<Session>) -> Vec<(Session, Result<bool, ProgramError>)> {
     let end = |session: Session| {
-        let ended = logind::end(&session.id, session.leader);
+        let ended = sessions::end(&session.id, session.leader);
         (session, ended)
     };
-    sessions.into_iter().map(end).collect()
+    ended.into_iter().map(end).collect()
 }
 
 /// The live sessions of this moment whose key is not approved; `None` when the host does not say. Blocks.
@@ -182,10 +182,10 @@ fn unapproved(decision: &Decision, mut sessions: Vec<Keyed>, now: Timestamp) -> 
 
 /// Every SSH session of this host whose key is known. Blocks.
 fn look() -> Result<Vec<Keyed>, ProgramError> {
-    if !logind::anybody() {
+    if !sessions::are_open() {
         return Ok(Vec::new());
     }
-    let live = logind::ssh_sessions()?;
+    let live = sessions::ssh_sessions()?;
     if live.is_empty() {
         return Ok(Vec::new());
     }
@@ -194,7 +194,7 @@ fn look() -> Result<Vec<Keyed>, ProgramError> {
     // Of one whose beginning is not known, the login may be any of this boot.
     let begins: Option<Vec<Timestamp>> = live.iter().map(begin).collect();
     let since = begins.and_then(|all| all.into_iter().min());
-    let logins = sshd_log::logins(&leaders, since)?;
+    let logins = sessions::logins(&leaders, since)?;
     Ok(live
         .into_iter()
         .filter_map(|live| keyed(live, &logins))

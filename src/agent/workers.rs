@@ -14,15 +14,17 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::agent::wakeups::{AgentWatches, Subject};
-use crate::host::keyfile::{self, Beside, Inode, Mark, Marked, Observed, Refusal, Terms, Witness};
+use crate::host::keyfile::{Mark, Marked, Observed, Other, Refusal, Terms, Visit, Witness, survey};
 use crate::host::{accounts, chain, store};
-use crate::model::account::AccountName;
+use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::Mode;
 use crate::model::file::difference::{self, Difference};
 use crate::model::file::orders::{Order, Orders};
 use crate::model::file::other_files::{InFile, OtherFile};
 use crate::model::file::plan::Plan;
 use crate::model::file::wanted::{Found, Kind, Lines, Target, Wanted};
+use crate::model::inode::Inode;
+use crate::model::location::Location;
 use crate::model::past::evidence::Stood;
 use crate::model::past::incident::{MOST_BYTES, Since};
 use crate::model::past::outcome::{Did, FileOutcome, Outcome};
@@ -298,14 +300,18 @@ impl Drop for Ends {
 struct Errand<'a> {
     tools: &'a Tools,
     abandoned: &'a AtomicBool,
+    /// This thread acts as the account from the first look until the errand ends.
+    visit: Visit<'a>,
     witness: Putting<'a>,
 }
 
 /// Looks, decides and does, for each file of one account. Blocks.
 fn settle(orders: Arc<Orders>, tools: &Tools, abandoned: &AtomicBool) -> Outcome {
+    let for_visit = Arc::clone(&orders);
     let mut errand = Errand {
         tools,
         abandoned,
+        visit: Visit::new(&for_visit.managed.target),
         witness: Putting {
             watches: tools.watches.as_deref(),
             subject: Subject::Account(orders.account.name.clone()),
@@ -333,9 +339,9 @@ impl Errand<'_> {
         let Wanted::Lines(wanted) = &order.wanted else {
             return;
         };
-        if order.sweep && order.mode == Mode::Enforce {
+        if (order.sweep || order.unsettled) && order.mode == Mode::Enforce {
             // What cannot be swept shows up again in what follows.
-            let _ = keyfile::sweep_up(&order.target);
+            let _ = self.visit.sweep_up();
         }
         let observed = match self.look(order, wanted) {
             Ok(observed) => observed,
@@ -383,7 +389,7 @@ impl Errand<'_> {
         differences: &mut Vec<Difference>,
         loose: &mut Option<Loose>,
     ) -> Did {
-        let backup = match back_up(order, found, &self.tools.backups) {
+        let backup = match self.back_up(order, found) {
             Ok(backup) => backup,
             Err(reason) => {
                 return Did::Refused {
@@ -398,7 +404,7 @@ impl Errand<'_> {
                 wanted_still: &|| !abandoned.load(Ordering::Acquire),
                 clear_obstacles: order.ours,
             };
-            match keyfile::replace(&order.target, wanted, terms) {
+            match self.visit.replace(wanted, terms) {
                 Ok(unlocked) => differences.extend(unlocked.into_iter().map(Difference::Locked)),
                 Err(refusal) => return refused(&refusal, true),
             }
@@ -419,7 +425,8 @@ impl Errand<'_> {
 
     /// Observes. Something that is no directory in a directory's place is a difference once the file was ours.
     fn look(&mut self, order: &Order, wanted: &Lines) -> Result<Observed, Refusal> {
-        match observe(&order.target, wanted.content.len(), &mut self.witness) {
+        let (account, size) = (&order.target.account, wanted.content.len());
+        match observe(&mut self.visit, account, size, &mut self.witness) {
             Err(Refusal::Obstacle { kind, .. }) if order.ours => Ok(Observed {
                 found: Found::Other(kind),
                 directories: Vec::new(),
@@ -439,7 +446,7 @@ impl Errand<'_> {
         let in_line = outcome.managed.is_in_line() || orders.managed.ours;
         outcome.guards = orders.removes_others && in_line && enforces;
         for order in &orders.others {
-            let (found, marks) = self.look_beside(&order.target);
+            let (found, marks) = self.look_beside(&order.target.location);
             let found = match found {
                 Ok(None) => continue,
                 Ok(Some(found)) => found,
@@ -471,11 +478,11 @@ impl Errand<'_> {
     }
 
     /// Until it is gone. An account that puts it back faster than that is seen by the next event.
-    fn clear(&mut self, order: &Order, found: (Beside, Marks), outcome: &mut Outcome) {
+    fn clear(&mut self, order: &Order, found: (Other, Marks), outcome: &mut Outcome) {
         let mut next = Some(found);
         for _ in 0..ATTEMPTS {
             let Some((found, marks)) = next else { return };
-            let copy = match keep(order, &found, &self.tools.backups) {
+            let copy = match self.keep(order, &found) {
                 Ok(copy) => copy,
                 // A file that was there first is not lost for want of a copy; what was planted since does not stay for it.
                 Err(_) if order.ours => None,
@@ -488,15 +495,17 @@ impl Errand<'_> {
                 wanted_still: &|| !abandoned.load(Ordering::Acquire),
                 clear_obstacles: order.ours,
             };
-            let managed = &outcome.orders.managed.target;
-            let unlocked = match keyfile::take_away(&order.target, managed, terms, aside) {
+            let taken = self
+                .visit
+                .remove_other(&order.target.location, terms, aside);
+            let unlocked = match taken {
                 Ok(unlocked) => unlocked,
                 Err(refusal) => {
                     return outcome.refuse_other(order, Some(&found), refusal.explained());
                 }
             };
             let other = named(order, &found);
-            let (now, after) = self.look_beside(&order.target);
+            let (now, after) = self.look_beside(&order.target.location);
             if outcome.others.iter().all(|(known, _)| *known != other) {
                 let mut file = FileOutcome::of(Did::Removed { copy });
                 file.differences.push(Difference::OtherFile(other.clone()));
@@ -518,15 +527,48 @@ impl Errand<'_> {
     }
 
     /// Looks at another file, and returns the marks too.
-    fn look_beside(&mut self, target: &Target) -> (Result<Option<Beside>, Refusal>, Marks) {
+    fn look_beside(&mut self, other: &Location) -> (Result<Option<Other>, Refusal>, Marks) {
         self.witness.marks = Marks::default();
-        let found = keyfile::look_beside(target, &mut self.witness);
+        let found = self.visit.look_at_other(other, &mut self.witness);
         (found, std::mem::take(&mut self.witness.marks))
+    }
+
+    /// Copies the file that is about to be replaced for the first time.
+    fn back_up(&self, order: &Order, found: &Found) -> Result<Option<PathBuf>, String> {
+        let Found::File(file) = found else {
+            return Ok(None);
+        };
+        match &file.content {
+            Some(content) if !order.ours && !content.is_empty() => {
+                let name = format!("{}.authorized_keys", order.target.account.name);
+                self.keep_copy(&name, content)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Keeps a copy of what is about to be taken away; `None` when there is nothing to keep, or enough of it is kept.
+    fn keep(&self, order: &Order, found: &Other) -> Result<Option<PathBuf>, String> {
+        match &found.content {
+            Some(content) if !content.is_empty() => {
+                let Target {
+                    account, location, ..
+                } = &order.target;
+                self.keep_copy(&format!("{}.{}", account.name, location.file), content)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn keep_copy(&self, name: &str, content: &[u8]) -> Result<Option<PathBuf>, String> {
+        let backups = &self.tools.backups;
+        let kept = self.visit.as_self(|| keep_copy(backups, name, content));
+        kept.map_err(|refusal| refusal.explained())?
     }
 
     fn look_elsewhere(orders: &Orders, outcome: &mut Outcome) {
         for path in &orders.elsewhere {
-            match keyfile::survey(&orders.account, path) {
+            match survey(&orders.account, path) {
                 Ok(Some(content)) => {
                     let found = InFile::read(&content);
                     if !found.is_idle() {
@@ -546,7 +588,7 @@ impl Errand<'_> {
 
 impl Outcome {
     /// Another file that should not be there stays, for this reason.
-    fn refuse_other(&mut self, order: &Order, found: Option<&Beside>, reason: String) {
+    fn refuse_other(&mut self, order: &Order, found: Option<&Other>, reason: String) {
         let content = found.and_then(|found| found.content.as_deref());
         let found = InFile {
             error: Some(reason.clone()),
@@ -570,7 +612,7 @@ fn refused(refusal: &Refusal, began: bool) -> Did {
     }
 }
 
-fn named(order: &Order, found: &Beside) -> OtherFile {
+fn named(order: &Order, found: &Other) -> OtherFile {
     OtherFile {
         kind: found.kind,
         ..OtherFile::new(
@@ -580,18 +622,19 @@ fn named(order: &Order, found: &Beside) -> OtherFile {
     }
 }
 
-/// Observes, and says of a directory that its group can write to whose group that is.
+/// Looks, and says of a directory that its group can write to whose group that is.
 pub fn observe(
-    target: &Target,
+    visit: &mut Visit<'_>,
+    account: &Account,
     expected: usize,
     witness: &mut dyn Witness,
 ) -> Result<Observed, Refusal> {
-    let mut observed = keyfile::observe(target, expected, witness)?;
-    let account = &target.account;
+    let mut observed = visit.look(expected, witness)?;
     if let Some(loose) = &mut observed.loose
         && loose.is_group_writable(account.uid)
     {
-        loose.private_group = accounts::is_private_group(account, loose.gid);
+        let gid = loose.gid;
+        loose.private_group = visit.as_self(|| accounts::is_private_group(account, gid))?;
     }
     Ok(observed)
 }
@@ -600,37 +643,6 @@ fn differences(wanted: &Lines, observed: &Observed) -> Vec<Difference> {
     let mut all = observed.directories.clone();
     all.extend(difference::differences(wanted, &observed.found));
     all
-}
-
-/// Copies the file that is about to be replaced for the first time.
-fn back_up(order: &Order, found: &Found, backups: &Path) -> Result<Option<PathBuf>, String> {
-    let Found::File(file) = found else {
-        return Ok(None);
-    };
-    match &file.content {
-        Some(content) if !order.ours && !content.is_empty() => {
-            let name = format!("{}.authorized_keys", order.target.account.name);
-            keep_copy(backups, &name, content)
-        }
-        _ => Ok(None),
-    }
-}
-
-/// Keeps a copy of what is about to be taken away; `None` when there is nothing to keep, or enough of it is kept.
-fn keep(order: &Order, found: &Beside, backups: &Path) -> Result<Option<PathBuf>, String> {
-    match &found.content {
-        Some(content) if !content.is_empty() => {
-            let Target {
-                account, location, ..
-            } = &order.target;
-            keep_copy(
-                backups,
-                &format!("{}.{}", account.name, location.file),
-                content,
-            )
-        }
-        _ => Ok(None),
-    }
 }
 
 /// Keeps a copy of `content` as `name`. Tried again, it makes no second copy of the same content, and never more than a
@@ -708,7 +720,7 @@ fn stood(found: Found, before: &Marks, after: Option<&Marks>) -> Stood {
 }
 
 /// The same for another file, once it is gone.
-fn stood_beside(found: Beside, before: &Marks, after: Option<&Marks>) -> Stood {
+fn stood_beside(found: Other, before: &Marks, after: Option<&Marks>) -> Stood {
     let mut stood = Stood {
         since: before.file.and_then(at).map(|at| (at, Since::File)),
         inode: before.file.map(|mark| mark.inode),

@@ -72,7 +72,7 @@ pub fn groups(account: &Account) -> Option<Vec<String>> {
         .collect()
 }
 
-/// True when nobody but `account` is in the group `gid`, as far as the group itself and `/etc/passwd` say. Blocks for as
+/// True when only `account` is in the group `gid`, as far as the group itself and `/etc/passwd` say. Blocks for as
 /// long as NSS does.
 pub fn is_private_group(account: &Account, gid: u32) -> bool {
     let Ok(Some(group)) = Group::from_gid(Gid::from_raw(gid)) else {
@@ -84,8 +84,8 @@ pub fn is_private_group(account: &Account, gid: u32) -> bool {
         .map(|one| one.uid)
         .collect();
     let own = |name: &String| name == account.name.as_str();
-    let anybody = account.gid == gid || !group.mem.is_empty();
-    anybody && theirs.iter().all(|uid| *uid == account.uid) && group.mem.iter().all(own)
+    let has_members = account.gid == gid || !group.mem.is_empty();
+    has_members && theirs.iter().all(|uid| *uid == account.uid) && group.mem.iter().all(own)
 }
 
 /// The accounts of `/etc/passwd`. What a directory service has besides may be without end.

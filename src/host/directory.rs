@@ -1,12 +1,13 @@
 //! The approved list from a local directory: `<account>` or `<account>/<label>…`, each file one value.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
+use crate::host::Bounded;
 use crate::model::account::{AccountName, BadAccountName};
 use crate::model::list::approved::Entry;
 
@@ -23,7 +24,7 @@ pub enum DirectoryError {
         /// The cause.
         source: io::Error,
     },
-    /// The first name below the directory is to be an account.
+    /// The first name below the directory is not one that an account can have.
     #[error("`{}` is named after no account", .path.display())]
     Name {
         /// Where.
@@ -34,7 +35,7 @@ pub enum DirectoryError {
     /// A name that is not UTF-8, or a FIFO, device or socket.
     #[error("`{}` is not a readable text file", .0.display())]
     NotAFile(PathBuf),
-    /// Somebody was writing it.
+    /// It was written meanwhile.
     #[error("`{}` changed while it was read", .0.display())]
     Changed(PathBuf),
     /// Far more than keys take.
@@ -143,14 +144,10 @@ fn read_value(account: &AccountName, path: &Path) -> Result<Entry, DirectoryErro
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)
         .open(path);
-    let mut file = open.map_err(failed("open", path))?;
+    let file = open.map_err(failed("open", path))?;
     let before = stamp(&file, path)?;
-    let mut bytes = Vec::new();
-    (&mut file)
-        .take(MAX_VALUE + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed("read", path))?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_VALUE) {
+    let read = Bounded::read(&file, MAX_VALUE, before.2).map_err(failed("read", path))?;
+    if !read.is_whole {
         return Err(DirectoryError::TooLarge(path.to_owned()));
     }
     let after = stamp(&file, path)?;
@@ -170,7 +167,7 @@ fn read_value(account: &AccountName, path: &Path) -> Result<Entry, DirectoryErro
         version: None,
         last_modified,
         // What is not UTF-8 becomes U+FFFD: harmless in a comment, refused in an option.
-        value: String::from_utf8_lossy(&bytes).into_owned(),
+        value: String::from_utf8_lossy(&read.bytes).into_owned(),
     })
 }
 

@@ -2,21 +2,22 @@
 
 pub mod accounts;
 pub mod audit;
+mod bounded;
 pub mod directory;
 pub mod imds;
 pub mod instance;
 pub mod journal;
 pub mod keyfile;
-pub mod logind;
 pub mod process;
 mod program;
 pub mod service;
+pub mod sessions;
 pub mod sshd;
-pub mod sshd_log;
 pub mod ssm;
 pub mod store;
 pub mod watch;
 
+pub use bounded::Bounded;
 pub use program::{Bounds, Program, ProgramError, Said};
 
 /// An error with its causes, in one line.

@@ -35,7 +35,7 @@ pub enum LockError {
     },
 }
 
-/// flock(2) asks for no more than an open file, readable is enough: so nobody else may open it.
+/// flock(2) asks for no more than an open file, readable is enough: so only the owner may open it.
 const LOCK_MODE: u32 = 0o600;
 
 /// Takes the lock `path`, or says who has it.
@@ -52,7 +52,7 @@ pub fn lock(path: &Path) -> Result<Lock, LockError> {
         .custom_flags(nix::libc::O_NOFOLLOW)
         .open(path)
         .map_err(failed)?;
-    // A file from elsewhere may be open to all; whoever can open it can hold the lock.
+    // A file from elsewhere may be open to all, and each account that can open it can hold the lock.
     file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
         .map_err(failed)?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
@@ -103,7 +103,7 @@ pub fn holder(path: &Path) -> Option<Holder> {
         process.is_some_and(|process| process.uid() == meta.uid())
     };
     let exact = holders(&|file| file == device).into_iter().next();
-    // btrfs and overlayfs show another device here than in stat(2). Anybody can lock a file of his own that has
+    // btrfs and overlayfs show another device here than in stat(2). Any account can lock a file of its own that has
     // this number on another file system, so there the holder must be the file's owner.
     exact.or_else(|| {
         holders(&|file| file.ends_with(&inode))

@@ -73,7 +73,7 @@ impl Program {
         Self(path.to_owned())
     }
 
-    /// Runs it and gives what it printed. Blocks.
+    /// Runs it and returns what it printed. Blocks.
     pub fn ask<'a>(
         &self,
         arguments: impl IntoIterator<Item = &'a str>,
@@ -94,7 +94,7 @@ impl Program {
         })
     }
 
-    /// Runs it and gives all that it said, however it ended. Blocks.
+    /// Runs it and returns all that it said, however it ended. Blocks.
     pub fn hear<'a>(
         &self,
         arguments: impl IntoIterator<Item = &'a str>,

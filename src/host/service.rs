@@ -1,4 +1,4 @@
-//! What the service manager is told (`sd_notify(3)`). Without one, nobody is told anything.
+//! What the service manager is told (`sd_notify(3)`). Without one this does nothing.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Small JSON files of this program's own, replaced whole or not at all.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -10,6 +10,8 @@ use nix::libc::{O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK};
 use nix::unistd::{AccessFlags, eaccess};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use crate::host::Bounded;
 
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -100,11 +102,8 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     if !meta.is_file() || meta.len() > LIMIT {
         return Err(StoreError::NotAFile(path.to_owned()));
     }
-    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
-    file.take(LIMIT)
-        .read_to_end(&mut bytes)
-        .map_err(failed("read", path))?;
-    Ok(Some(bytes))
+    let read = Bounded::read(file, LIMIT, meta.len()).map_err(failed("read", path))?;
+    Ok(Some(read.bytes))
 }
 
 /// Replaces `path` by `value`. A reader sees the old or the new file, through any crash.

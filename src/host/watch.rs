@@ -1,4 +1,4 @@
-//! Watches: what changed, so that somebody looks again.
+//! Watches: what changed, so that the agent looks again.
 //!
 //! An inotify watch sits on an inode, and the `notify` crate puts it there by path, following links. A path below a
 //! home may lead anywhere by then: a `.ssh` linked to another account's would even move that account's watch here.
@@ -16,11 +16,10 @@ use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::close;
-use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{Config, Event, INotifyWatcher, RecursiveMode, Watcher};
+use notify::event::EventKind;
+use notify::{Config, Event, EventKindMask, INotifyWatcher, RecursiveMode, Watcher};
 
-/// Device and inode number.
-pub type Inode = (u64, u64);
+use crate::model::inode::Inode;
 
 /// Why a watch could not be put on.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +30,7 @@ pub enum WatchError {
     /// This watch was refused.
     #[error("cannot watch")]
     Add(#[source] notify::Error),
-    /// The watcher's thread has not answered somebody else for too long.
+    /// The watcher's thread has not answered another thread for too long.
     #[error("cannot watch: the watcher hangs")]
     Busy,
     /// No descriptor to put it on with.
@@ -39,7 +38,7 @@ pub enum WatchError {
     Descriptor(#[source] nix::Error),
 }
 
-/// What is watched, for whom. `S` is what is to be looked at again.
+/// What is watched, and for which subjects: `S` is what has to be looked at again.
 pub struct Watches<S> {
     watcher: Mutex<INotifyWatcher>,
     shared: Arc<Mutex<Shared<S>>>,
@@ -81,12 +80,17 @@ pub enum Change<S> {
 pub const ANY: &str = "*";
 
 /// Watches of one subject. An account that puts a new file in the place of its old one and keeps both open would otherwise
-/// use up the watches of the whole host, and nobody's files would be watched any more.
+/// use up the watches of the whole host, and no file would be watched any more.
 const MOST: usize = 100;
 
-/// How long somebody else's watch is waited for: it takes microseconds.
+/// How long the watch of another thread is waited for: it takes microseconds.
 const BUSY_TRIES: u32 = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+/// What the kernel is asked for (`inotify(7)`). Not for opening and reading: an account that reads its file in a loop
+/// would cost root a wake-up each time. Closing what was open for writing does count, since a store through a mapping
+/// says nothing else.
+const CHANGES: EventKindMask = EventKindMask::CORE.union(EventKindMask::ACCESS_CLOSE);
 
 /// Numbers below are for descriptors that stay open.
 const FIRST_NUMBER: RawFd = 256;
@@ -110,7 +114,8 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
             }
             Err(_) => on_change(Change::Everything),
         };
-        let watcher = INotifyWatcher::new(handler, Config::default()).map_err(WatchError::Start)?;
+        let config = Config::default().with_event_kinds(CHANGES);
+        let watcher = INotifyWatcher::new(handler, config).map_err(WatchError::Start)?;
         Ok(Self {
             watcher: Mutex::new(watcher),
             shared,
@@ -152,7 +157,7 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
         subject: &S,
     ) -> Result<(), WatchError> {
         // Held throughout, so that one thread at a time adds a watch and notes it. The watcher's thread can
-        // hang in a hostile file system; whoever waits for it then must not hang too.
+        // hang in a hostile file system; a thread that waits for it then must not hang too.
         let mut watcher = self.idle_watcher().ok_or(WatchError::Busy)?;
         let (watch, dropped) = {
             let mut shared = locked(&self.shared);
@@ -212,7 +217,7 @@ impl<S: Clone + Eq + Hash> Slot<S> {
 }
 
 impl<S: Clone + Eq + Hash> Shared<S> {
-    /// Notes that `subject` was told of `inode` last of all; gives the watch that is nobody's any more for that.
+    /// Notes that `subject` was told of `inode` last of all; returns the watch that has no subject any more for that.
     fn remember(&mut self, subject: &S, inode: Inode) -> Option<Name> {
         if !self.lately.contains_key(subject) {
             self.lately.insert(subject.clone(), VecDeque::new());
@@ -247,13 +252,9 @@ impl<S> Shared<S> {
     }
 }
 
-/// Who is to look again after `event`. Reading is no change; notify reports it all the same.
+/// Which subjects have to look again after `event`.
 fn affected<S: Clone + Eq + Hash>(shared: &mut Shared<S>, event: &Event) -> HashSet<S> {
     let mut subjects = HashSet::new();
-    if matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write))
-    {
-        return subjects;
-    }
     for path in &event.paths {
         let Some((watch, entry)) = parse(path) else {
             continue;
@@ -327,6 +328,8 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -350,5 +353,43 @@ mod tests {
         ] {
             assert_eq!(parse(Path::new(other)), None, "{other}");
         }
+    }
+
+    #[test]
+    fn events_that_the_kernel_dropped_ask_for_everything() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = Arc::new(Mutex::new(()));
+        let holding = held.lock().unwrap();
+        let (sender, changes) = std::sync::mpsc::channel();
+        let own = Arc::clone(&held);
+        let watches = Watches::start(move |change| {
+            drop(locked(&own));
+            let _ = sender.send(change);
+        });
+        let opened = std::fs::File::open(directory.path()).unwrap();
+        let stat = nix::sys::stat::fstat(&opened).unwrap();
+        let watches = watches.unwrap();
+        watches
+            .put(
+                opened.as_fd(),
+                (stat.st_dev, stat.st_ino),
+                Some(ANY),
+                &"all",
+            )
+            .unwrap();
+        let names = ["a", "b"].map(|name| directory.path().join(name));
+        for name in &names {
+            std::fs::write(name, "").unwrap();
+        }
+        let mode = opened.metadata().unwrap().permissions();
+        // inotify(7), max_queued_events. Two names in turn: the kernel merges equal events that follow one another.
+        let limit = std::fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap();
+        // A buffer full of them is taken out before the thread is held.
+        for at in 0..limit.trim().parse::<usize>().unwrap() + 1000 {
+            std::fs::set_permissions(&names[at % 2], mode.clone()).unwrap();
+        }
+        drop(holding);
+        let limit = Duration::from_secs(20);
+        while changes.recv_timeout(limit).unwrap() != Change::Everything {}
     }
 }

@@ -19,6 +19,7 @@ pub mod key;
 
 pub mod account;
 pub mod escape;
+pub mod inode;
 pub mod instance;
 pub mod location;
 pub mod people;

@@ -206,15 +206,15 @@ fn asks_as_its_environment_says() {
     let answer = run(async {
         let store = ParameterStore::new(&settings).await?;
         let found = store.by_path(&path).await?;
-        let who = store.who_am_i(Timestamp::UNIX_EPOCH).await?;
+        let caller = store.caller().await?;
         Ok::<_, Failure>(format!(
             "{} from {} by {} ({}), region {} from {}",
             found.len(),
             path,
-            who.access_key,
-            who.source,
-            who.region,
-            who.region_source
+            caller.access_key,
+            caller.source,
+            store.region(),
+            store.region_source()
         ))
     });
     println!("ANSWER {}", answer.unwrap_or_else(|failure| failure.to_string()));

@@ -299,12 +299,13 @@ fn who_asks_is_known_without_another_service() {
     let now: Timestamp = "2023-11-14T22:12:20Z".parse().unwrap();
     run(async {
         let store = ParameterStore::new(&settings(server.endpoint())).await.unwrap();
-        assert_eq!(store.who_am_i(now).await.unwrap().clock_skew, None);
+        assert_eq!(store.clock_skew(now), None);
         store.by_path("/k").await.unwrap();
-        let who = store.who_am_i(now).await.unwrap();
-        assert_eq!((who.source, who.region_source), (CredentialSource::Given, RegionSource::Given));
-        assert_eq!((who.access_key.as_str(), who.region.as_str()), ("AKIA…MPLE", REGION));
-        assert!((60..70).contains(&who.clock_skew.unwrap().as_secs()), "{:?}", who.clock_skew);
+        let caller = store.caller().await.unwrap();
+        assert_eq!((caller.source, caller.access_key.as_str()), (CredentialSource::Given, "AKIA…MPLE"));
+        assert_eq!((store.region(), store.region_source()), (REGION, RegionSource::Given));
+        let skew = store.clock_skew(now).unwrap();
+        assert!((60..70).contains(&skew.as_secs()), "{skew:?}");
     });
 }
 
@@ -318,9 +319,12 @@ fn the_instance_role_serves_without_any_configuration() {
         let store = ParameterStore::new(&from_role).await.unwrap();
         store.by_path("/k").await.unwrap();
         store.by_path("/k").await.unwrap();
-        let who = store.who_am_i(Timestamp::UNIX_EPOCH).await.unwrap();
-        assert_eq!((who.source, who.access_key.as_str()), (CredentialSource::InstanceRole, "ASIA…MPLE"));
-        assert_eq!(who.expires.unwrap().to_string(), "2099-01-01T00:00:00Z");
+        let caller = store.caller().await.unwrap();
+        assert_eq!(
+            (caller.source, caller.access_key.as_str()),
+            (CredentialSource::InstanceRole, "ASIA…MPLE")
+        );
+        assert_eq!(caller.expires.unwrap().to_string(), "2099-01-01T00:00:00Z");
     });
     assert!(server.requests()[0].headers["x-amz-security-token"] == "token-of-the-role");
 

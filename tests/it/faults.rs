@@ -12,7 +12,8 @@ use crate::fault_server::FaultServer;
 use crate::world::{ALICE, World, key, litter};
 
 /// Calls by which a write can fail.
-const CALLS: &str = "openat,mkdirat,fchmod,fchown,write,fsync,rename,renameat,renameat2,unlink,unlinkat";
+const CALLS: &str =
+    "openat,openat2,mkdirat,fchmod,fchown,write,fsync,rename,renameat,renameat2,unlink,unlinkat";
 const ERRORS: [&str; 4] = ["ENOSPC", "EIO", "EROFS", "EDQUOT"];
 
 /// One system call of the thread that writes: its name, and which of that thread's calls of that name it is.

@@ -5,10 +5,10 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms};
+use authorized_keys_agent::host::keyfile::{NoWitness, Refusal, Terms, Visit};
 use authorized_keys_agent::model::config::tables::Owner;
 use authorized_keys_agent::model::file::difference::differences;
-use authorized_keys_agent::model::file::wanted::{Found, Lines};
+use authorized_keys_agent::model::file::wanted::{Found, Lines, Target};
 
 use crate::world::{ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, wait};
 
@@ -27,13 +27,14 @@ fn wanted(owner: Owner) -> Lines {
     Lines { content: CONTENT.into(), uid, gid: ALICE, mode }
 }
 
+const TERMS: Terms<'_> = Terms { wanted_still: &|| true, clear_obstacles: false };
+
 fn replace(target: &Target) -> Result<(), Refusal> {
-    let terms = Terms { wanted_still: &|| true, clear_obstacles: false };
-    keyfile::replace(target, &wanted(target.owner), terms).map(drop)
+    Visit::new(target).replace(&wanted(target.owner), TERMS).map(drop)
 }
 
 fn in_sync(target: &Target) -> bool {
-    keyfile::observe(target, CONTENT.len(), &mut Nobody).is_ok_and(|seen| {
+    Visit::new(target).look(CONTENT.len(), &mut NoWitness).is_ok_and(|seen| {
         seen.directories.is_empty() && differences(&wanted(target.owner), &seen.found).is_empty()
     })
 }
@@ -241,14 +242,62 @@ fn swapping_the_directory_for_a_link_a_thousand_times_gains_nothing() {
         let target = target(&world, owner);
         let (mut done, mut refused) = (0, 0);
         while done + refused < 1000 || done < 50 || refused < 50 {
-            match replace(&target) {
-                Ok(()) => done += 1,
-                Err(_) => refused += 1,
+            let mut visit = Visit::new(&target);
+            // Every other time the directory was looked at, and is held, before.
+            let held = (done + refused) % 2 == 0 && visit.look(CONTENT.len(), &mut NoWitness).is_err();
+            if held || visit.replace(&wanted(owner), TERMS).is_err() {
+                refused += 1;
+            } else {
+                done += 1;
             }
             assert!(done + refused < 100_000, "the race was not run: {done} done, {refused} refused");
         }
         drop(swapper);
         outside.assert_untouched();
+    }
+}
+
+/// What is held may have another name by then: what counts is what sshd would read.
+#[test]
+fn a_look_after_a_replacement_goes_by_the_names() {
+    type Swap = fn(&World);
+    let rows: [(&str, Swap); 3] = [
+        ("the directory", |w| {
+            fs::rename(w.ssh("alice"), w.home("alice").join("moved")).unwrap();
+            w.make_ssh("alice", ALICE);
+        }),
+        ("the home", |w| {
+            fs::rename(w.home("alice"), w.path("moved")).unwrap();
+            fs::create_dir(w.home("alice")).unwrap();
+            chown(w.home("alice"), Some(ALICE), Some(ALICE)).unwrap();
+            w.make_ssh("alice", ALICE);
+        }),
+        ("the directory, for a link", |w| {
+            let moved = w.home("alice").join("moved");
+            fs::rename(w.ssh("alice"), &moved).unwrap();
+            symlink(moved, w.ssh("alice")).unwrap();
+        }),
+    ];
+    for (what, swap) in rows {
+        let world = World::new();
+        world.make_ssh("alice", ALICE);
+        let target = target(&world, Owner::Account);
+        let mut visit = Visit::new(&target);
+        let look = |visit: &mut Visit<'_>| visit.look(CONTENT.len(), &mut NoWitness);
+        let is_ours = |found: &Found| differences(&wanted(Owner::Account), found).is_empty();
+        assert_eq!(look(&mut visit).unwrap().found, Found::Nothing, "{what}");
+        visit.as_self(|| swap(&world)).unwrap();
+        // Into what is held: the account could have moved the file there itself.
+        visit.replace(&wanted(Owner::Account), TERMS).unwrap();
+        match look(&mut visit) {
+            Ok(seen) => assert_eq!(seen.found, Found::Nothing, "{what}"),
+            Err(refusal) => assert!(matches!(refusal, Refusal::Obstacle { .. }), "{what}: {refusal}"),
+        }
+        let terms = Terms { clear_obstacles: true, ..TERMS };
+        visit.replace(&wanted(Owner::Account), terms).unwrap();
+        assert!(is_ours(&look(&mut visit).unwrap().found), "{what}");
+        drop(visit);
+        assert!(in_sync(&target), "{what}");
     }
 }
 
@@ -337,14 +386,14 @@ fn a_replacement_nobody_waits_for_changes_nothing() {
         let left = std::cell::Cell::new(allowed);
         let wanted_still = || left.replace(left.get().saturating_sub(1)) > 0;
         let terms = Terms { wanted_still: &wanted_still, clear_obstacles: false };
-        match keyfile::replace(&target, &wanted(Owner::Account), terms) {
+        match Visit::new(&target).replace(&wanted(Owner::Account), terms) {
             Err(Refusal::Abandoned) => assert_eq!(world.read("alice"), "old\n"),
             other => assert!(other.is_ok() && allowed == 2, "{allowed}: {other:?}"),
         }
         assert!(litter(&world.ssh("alice"), &["authorized_keys"]).is_empty());
     }
     assert!(matches!(
-        keyfile::observe(&target, 0, &mut Nobody).unwrap().found,
+        Visit::new(&target).look(0, &mut NoWitness).unwrap().found,
         Found::File(file) if file.content.as_deref() == Some(CONTENT.as_bytes())
     ));
 }

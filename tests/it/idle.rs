@@ -6,8 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
-use crate::world::{Ends, World, key, wait};
+use crate::world::{ALICE, Ends, World, key, shell_as, wait};
 
 /// Every file of the agent's and what would change if it were written.
 fn stamps(world: &World) -> BTreeMap<PathBuf, (u64, i64, i64)> {
@@ -75,4 +76,49 @@ fn a_loop_that_is_woken_all_the_time_still_says_that_it_works() {
         beats >= 12
     });
     assert!(attempts(&world) > begun + 10, "it was woken meanwhile");
+}
+
+/// sshd reads the file at each login, and the account may read it in a loop: neither is the agent's business.
+#[test]
+fn reading_a_managed_file_wakes_no_thread_that_watches_it() {
+    let mut world = World::new();
+    world.tables = "[verify]\nevery = \"1h\"".to_owned();
+    world.approve("alice", "laptop", &key("alice"));
+    world.run(&["fetch", "--once"]);
+    let agent = world.start_with(&["enforce"]);
+    wait("sshd's answer", || crate::access::written(&world)["sshd"].is_object());
+    let watcher = watcher(agent.pid());
+    wait("the watcher to sleep", || {
+        let before = woken(&watcher);
+        std::thread::sleep(Duration::from_millis(100));
+        woken(&watcher) == before
+    });
+    let before = woken(&watcher);
+    let file = world.file("alice");
+    let reading = format!(
+        "cd {} && i=0; while [ $i -lt 3000 ]; do read -r line < authorized_keys || exit; i=$((i + 1)); done; ls",
+        file.parent().unwrap().display()
+    );
+    let read = shell_as(ALICE, &reading);
+    assert!(read.status.success(), "{read:?}");
+    assert_eq!(woken(&watcher), before, "the watcher was woken by reading");
+    // It sleeps, and is not dead.
+    let written = shell_as(ALICE, &format!("echo planted >> {}", file.display()));
+    assert!(written.status.success(), "{written:?}");
+    wait("the write to be undone", || !world.read("alice").contains("planted"));
+    assert!(woken(&watcher) > before);
+}
+
+/// The thread of a process that waits for inotify, as `proc(5)` shows it.
+fn watcher(pid: u32) -> PathBuf {
+    let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    let is_it = |thread: &Path| fs::read_to_string(thread.join("comm")).unwrap().contains("inoti");
+    threads.find_map(|thread| Some(thread.unwrap().path()).filter(|thread| is_it(thread))).unwrap()
+}
+
+/// How often a thread has gone to sleep: once each time it was woken.
+fn woken(thread: &Path) -> u64 {
+    let text = fs::read_to_string(thread.join("status")).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    line.unwrap().trim().parse().unwrap()
 }

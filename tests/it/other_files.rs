@@ -17,8 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms};
+use authorized_keys_agent::host::keyfile::{NoWitness, Other, Refusal, Terms, Visit};
 use authorized_keys_agent::model::config::tables::Owner;
+use authorized_keys_agent::model::file::difference::Lock;
+use authorized_keys_agent::model::file::wanted::Target;
 use serde_json::Value;
 
 use crate::access::{assert_in, assert_out, by_key, configure, world, written, written_access};
@@ -383,7 +385,7 @@ fn what_could_not_be_taken_away_for_a_while_is_no_first_run() {
         planted.replace('@', "\\@")
     );
     let looping = exchanging(&world, &script);
-    wait("a refusal", || agent.log().contains("was changed by somebody else while it was replaced"));
+    wait("a refusal", || agent.log().contains("was changed again and again while it was replaced"));
     drop(looping);
     wait("the last one", || is_gone(&file) && written(&world)["accounts"][0]["state"] == "in-sync");
     let before = repaired(&world);
@@ -694,6 +696,14 @@ fn target(world: &World, file: &str) -> Target {
     world.target(file, Owner::Account)
 }
 
+fn remove(other: &Target, managed: &Target, terms: Terms<'_>, aside: bool) -> Result<Vec<Lock>, Refusal> {
+    Visit::new(managed).remove_other(&other.location, terms, aside)
+}
+
+fn look(other: &Target, managed: &Target) -> Result<Option<Other>, Refusal> {
+    Visit::new(managed).look_at_other(&other.location, &mut NoWitness)
+}
+
 const TERMS: Terms<'_> = Terms { wanted_still: &|| true, clear_obstacles: true };
 
 #[test]
@@ -703,10 +713,10 @@ fn the_managed_file_is_no_other_file_in_any_spelling() {
     world.put("alice", ALICE, "managed\n");
     let managed = target(&world, "authorized_keys");
     // As a directory without upper and lower case would give it.
-    keyfile::take_away(&managed, &managed, TERMS, false).unwrap();
+    remove(&managed, &managed, TERMS, false).unwrap();
     assert_eq!(world.read("alice"), "managed\n");
     fs::hard_link(world.file("alice"), second(&world, "alice")).unwrap();
-    let refused = keyfile::take_away(&target(&world, "authorized_keys2"), &managed, TERMS, false);
+    let refused = remove(&target(&world, "authorized_keys2"), &managed, TERMS, false);
     assert!(matches!(refused, Err(Refusal::Contended(_))), "{refused:?}");
     assert_eq!(world.read("alice"), "managed\n");
 }
@@ -719,10 +729,10 @@ fn nobody_waits_for_it_and_nothing_is_taken() {
     plant(&file, ALICE, "x\n");
     let (other, managed) = (target(&world, "authorized_keys2"), target(&world, "authorized_keys"));
     let terms = Terms { wanted_still: &|| false, clear_obstacles: true };
-    let taken = keyfile::take_away(&other, &managed, terms, false);
+    let taken = remove(&other, &managed, terms, false);
     assert!(matches!(taken, Err(Refusal::Abandoned)) && !is_gone(&file), "{taken:?}");
-    keyfile::take_away(&other, &managed, TERMS, false).unwrap();
-    assert!(is_gone(&file) && keyfile::look_beside(&other, &mut Nobody).unwrap().is_none());
+    remove(&other, &managed, TERMS, false).unwrap();
+    assert!(is_gone(&file) && look(&other, &managed).unwrap().is_none());
 }
 
 /// Runs `perl` as alice, until it is dropped. `exchange(A, B)` is one step: at every moment one of the two stands there.
@@ -766,20 +776,23 @@ fn exchanging_the_file_or_its_directory_a_thousand_times_gains_nothing() {
         for name in names {
             fs::write(outside.join(name), "ssh-ed25519 AAAA\n").unwrap();
         }
-        let look = || names.map(|name| stamp(&outside.join(name)));
-        let before = look();
+        let stamps = || names.map(|name| stamp(&outside.join(name)));
+        let before = stamps();
         let (other, managed) = (target(&world, "authorized_keys2"), target(&world, "authorized_keys"));
         let _swapper = exchanging(&world, &script.replace("OUT", outside.to_str().unwrap()));
         let (mut seen, mut taken, mut rounds) = (0, 0, 0);
         while seen < 1000 || taken < 100 {
             rounds += 1;
             assert!(rounds < 1_000_000, "{script}: the race was not run: {seen} seen, {taken} taken");
-            if keyfile::look_beside(&other, &mut Nobody).is_ok_and(|found| found.is_some()) {
+            let mut visit = Visit::new(&managed);
+            let found = visit.look_at_other(&other.location, &mut NoWitness);
+            if found.is_ok_and(|found| found.is_some()) {
                 seen += 1;
-                taken += usize::from(keyfile::take_away(&other, &managed, TERMS, rounds % 2 == 0).is_ok());
+                let aside = rounds % 2 == 0;
+                taken += usize::from(visit.remove_other(&other.location, TERMS, aside).is_ok());
             }
         }
-        assert_eq!(look(), before, "{script}: something outside was touched");
+        assert_eq!(stamps(), before, "{script}: something outside was touched");
     }
 }
 

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use authorized_keys_agent::host::keyfile::Target;
 use authorized_keys_agent::model::account::Account;
 use authorized_keys_agent::model::config::tables::Owner;
+use authorized_keys_agent::model::file::wanted::Target;
 use authorized_keys_agent::model::location::Location;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use super::within;
 use crate::agent::workers;
 use crate::host::accounts;
-use crate::host::keyfile::{self, Nobody, Observed, Refusal, Target};
+use crate::host::keyfile::{self, NoWitness, Observed, Refusal, Visit};
 use crate::host::store::{self, Access};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
 use crate::model::file::orders;
-use crate::model::file::wanted::Found;
+use crate::model::file::wanted::{Found, Target};
 use crate::model::people::{Lookup, People};
 use crate::model::sshd::access::Loose;
 use crate::model::status::preflight::{Finding, Here};
@@ -123,7 +123,7 @@ pub(super) async fn files(
         let name = &target.account.name;
         let own = target.clone();
         let seen = within(HOME, move || {
-            let seen = workers::observe(&own, 0, &mut Nobody);
+            let seen = workers::observe(&mut Visit::new(&own), &own.account, 0, &mut NoWitness);
             (
                 seen,
                 store::access(if own.location.in_home {

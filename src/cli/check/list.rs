@@ -161,25 +161,25 @@ async fn who_asks(
         "region",
         format!("{} (from {})", store.region(), store.region_source()),
     ));
-    let who = match store.who_am_i(now()).await {
-        Ok(who) => who,
+    let caller = match store.caller().await {
+        Ok(caller) => caller,
         Err(failure) => {
             findings.push(fail("credentials", &failure, failure.hint()));
             return false;
         }
     };
-    let expires = who
+    let expires = caller
         .expires
         .map(|at| format!(", until {at:.0}"))
         .unwrap_or_default();
-    let message = format!("{} from {}{expires}", who.access_key, who.source);
-    if who.expires.is_some_and(|at| at <= now()) {
+    let message = format!("{} from {}{expires}", caller.access_key, caller.source);
+    if caller.expires.is_some_and(|at| at <= now()) {
         let hint = Failure::CredentialsExpired.hint().unwrap_or_default();
         findings.push(Finding::fail("credentials", message, hint));
         return true;
     }
     let own = matches!(
-        who.source,
+        caller.source,
         CredentialSource::Environment | CredentialSource::Profile
     );
     let whose = if own {

@@ -5,10 +5,21 @@
 //! Setting or clearing a flag takes `CAP_LINUX_IMMUTABLE` and, on another's file, `CAP_FOWNER`: so it was root who
 //! locked the file, and it is as root, on a descriptor that was looked at, that it is unlocked again.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::{AtFlags, openat2};
+use nix::sys::stat::{FileStat, fstat, fstatat};
 use rustix::fs::{IFlags, fgetxattr, fremovexattr, ioctl_getflags, ioctl_setflags};
+
+use crate::host::keyfile::held::{READING, beneath, kind};
+use crate::host::keyfile::identity::Identity;
+use crate::host::keyfile::refusal::Refusal;
+use crate::host::keyfile::terms::Terms;
+use crate::model::account::Account;
+use crate::model::file::wanted::Kind;
+use crate::model::location::Location;
 
 /// The flags by which even its owner cannot replace a file, or what is in a directory.
 const LOCKS: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
@@ -22,9 +33,47 @@ pub(super) fn is_locked(file: impl AsFd) -> bool {
 }
 
 /// Clears the flags; all others stay.
-pub(super) fn unlock(file: impl AsFd) -> nix::Result<()> {
+fn clear_locks(file: impl AsFd) -> nix::Result<()> {
     let flags = ioctl_getflags(&file).map_err(errno)?;
     ioctl_setflags(&file, flags.difference(LOCKS)).map_err(errno)
+}
+
+/// Clears the flags that lock what is held, as root; one that root set before the file was ours is root's decision.
+pub(super) fn unlock(held: &OwnedFd, path: &Path, terms: Terms<'_>) -> Result<(), Refusal> {
+    let locked = || Refusal::Locked(path.to_owned());
+    if !terms.clear_obstacles {
+        return Err(locked());
+    }
+    terms.ask()?;
+    let _root = Identity::own()?;
+    clear_locks(held).map_err(|_| locked())
+}
+
+/// The file under its name, if a flag locks it. One with another name elsewhere could be any account's and stays locked.
+pub(super) fn unlock_file(
+    directory: &OwnedFd,
+    account: &Account,
+    location: &Location,
+    terms: Terms<'_>,
+) -> Result<(), Refusal> {
+    let (name, path) = (location.file.as_str(), &location.path);
+    let locked = |_| Refusal::Locked(path.clone());
+    let ours = |stat: &FileStat| {
+        let owned = stat.st_uid == account.uid || stat.st_uid == 0;
+        owned && (kind(stat) == Kind::Directory || kind(stat) == Kind::File && stat.st_nlink == 1)
+    };
+    let before = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(locked)?;
+    if !ours(&before) {
+        return Err(locked(Errno::EPERM));
+    }
+    // As root: a planted file may be one that its account cannot read.
+    let root = Identity::own()?;
+    let opened = openat2(directory, name, beneath(READING)).map_err(locked)?;
+    drop(root);
+    if !ours(&fstat(&opened).map_err(locked)?) || !is_locked(&opened) {
+        return Err(locked(Errno::EPERM));
+    }
+    unlock(&opened, path, terms)
 }
 
 /// True when the file has a list of its own.

@@ -6,6 +6,9 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::LazyLock;
+
+use crate::host::keyfile::identity::Identity;
 
 /// Creates files with the given label until dropped.
 pub(super) struct Label {
@@ -13,7 +16,9 @@ pub(super) struct Label {
 }
 
 const FSCREATE: &str = "/proc/thread-self/attr/fscreate";
-const SELINUX_MOUNTED: &str = "/sys/fs/selinux/enforce";
+
+/// systemd mounts it before it starts any service.
+static IS_MOUNTED: LazyLock<bool> = LazyLock::new(|| Path::new("/sys/fs/selinux/enforce").exists());
 
 /// The type is what the policy looks at; `system_u`, `object_r` and `s0` are what `restorecon` gives a file that a
 /// service made.
@@ -22,20 +27,25 @@ const SSH_HOME: &str = "system_u:object_r:ssh_home_t:s0";
 impl Label {
     /// The label for files of sshd in a home; elsewhere the directory's own is right.
     pub(super) fn for_new_files(in_home: bool) -> Self {
-        let wanted = in_home && Path::new(SELINUX_MOUNTED).exists();
         // A policy without the type, or without the right to set it: inheriting is the best that is left, and
         // the file is still whole.
         Self {
-            set: wanted && fs::write(FSCREATE, SSH_HOME).is_ok(),
+            set: in_home && *IS_MOUNTED && set(SSH_HOME),
         }
     }
+}
+
+/// It is the process that the policy lets set it, not the account.
+fn set(label: &str) -> bool {
+    let own = Identity::own();
+    own.is_ok() && fs::write(FSCREATE, label).is_ok()
 }
 
 impl Drop for Label {
     fn drop(&mut self) {
         if self.set {
             // An empty write restores the default; it fails only where setting failed.
-            let _ = fs::write(FSCREATE, "");
+            set("");
         }
     }
 }

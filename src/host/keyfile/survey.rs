@@ -4,16 +4,17 @@
 //! here too: what the account could not read itself stays unread. sshd has the account's further groups as well
 //! (`initgroups(3)`), which belong to a whole process and so are not taken on: what these would open is said to be unread.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::fs::OpenOptions;
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc::{O_NOCTTY, O_NONBLOCK};
 
-use crate::host::keyfile::Refusal;
+use crate::host::Bounded;
 use crate::host::keyfile::identity::Identity;
+use crate::host::keyfile::refusal::{Refusal, errno};
 use crate::model::account::Account;
 
 /// The most that is read of it: hundreds of keys.
@@ -23,32 +24,28 @@ const LIMIT: u64 = 256 << 10;
 /// is an error. Blocks for as long as the file system does.
 pub fn survey(account: &Account, path: &Path) -> Result<Option<Vec<u8>>, Refusal> {
     let _identity = Identity::of(account.uid, account.gid)?;
-    // Neither waits for a FIFO nor takes a terminal; sshd reads regular files only.
-    let open = || {
-        OpenOptions::new()
-            .read(true)
-            .custom_flags(O_NONBLOCK | O_NOCTTY)
-            .open(path)
-    };
-    let read = |file: File| -> io::Result<Option<Vec<u8>>> {
-        if !file.metadata()?.is_file() {
-            return Ok(None);
+    read(path).or_else(|error| match errno(&error) {
+        // No file, a name that none can have, a link to itself, a socket.
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP | Errno::ENXIO => {
+            Ok(None)
         }
-        let mut bytes = Vec::new();
-        file.take(LIMIT).read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
-    };
-    open().and_then(read).or_else(|error| {
-        match Errno::from_raw(error.raw_os_error().unwrap_or_default()) {
-            // No file, a name that none can have, a link to itself, a socket.
-            Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP | Errno::ENXIO => {
-                Ok(None)
-            }
-            source => Err(Refusal::Io {
-                what: "read",
-                path: path.to_owned(),
-                source,
-            }),
-        }
+        source => Err(Refusal::Io {
+            what: "read",
+            path: path.to_owned(),
+            source,
+        }),
     })
+}
+
+fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    // Neither waits for a FIFO nor takes a terminal; sshd reads regular files only.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(O_NONBLOCK | O_NOCTTY)
+        .open(path)?;
+    let meta = file.metadata()?;
+    if !meta.is_file() {
+        return Ok(None);
+    }
+    Ok(Some(Bounded::read(file, LIMIT, meta.len())?.bytes))
 }

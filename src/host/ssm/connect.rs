@@ -19,9 +19,9 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::StalledStreamProtectionConfig;
 
+use super::caller::RegionSource;
 use super::failure::Failure;
-use super::identity::RegionSource;
-use super::transport::{self, SharedSeen};
+use super::transport::{self, SharedContact};
 
 /// What is given; what is not comes from the SDK's chain.
 #[derive(Clone, Debug, Default)]
@@ -104,14 +104,14 @@ pub struct Connection {
     pub credentials: SharedCredentialsProvider,
     pub region: String,
     pub region_source: RegionSource,
-    pub seen: SharedSeen,
+    pub contact: SharedContact,
 }
 
 /// Makes the client. Asks the metadata service for the region when nothing else names one.
 pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
-    let seen = SharedSeen::default();
+    let contact = SharedContact::default();
     let limits = settings.limits;
-    let http = transport::client(limits.connect, limits.read, limits.reply_bytes, &seen);
+    let http = transport::client(limits.connect, limits.read, limits.reply_bytes, &contact);
     let imds = metadata(settings)?;
     let (region, region_source) = region(settings, &imds)
         .await
@@ -149,7 +149,7 @@ pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
         credentials,
         region: region.as_ref().to_owned(),
         region_source,
-        seen,
+        contact,
     })
 }
 

@@ -4,11 +4,11 @@
 //! writes access key ids and headers, and with `LOG_SENSITIVE_BODIES` set whole replies. The task that hyper
 //! spawns for a connection is outside of that, so a subscriber filters [`NOISY_TARGETS`] as well.
 
+mod caller;
 mod classify;
 mod connect;
 mod failure;
-mod found;
-mod identity;
+mod parameters;
 mod transport;
 
 use std::collections::BTreeSet;
@@ -19,13 +19,13 @@ use jiff::{SignedDuration, Timestamp};
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
+pub use self::caller::{Caller, CredentialSource, RegionSource};
 use self::classify::Asked;
 use self::connect::Connection;
 pub use self::connect::{Keys, Limits, Settings};
 pub use self::failure::{Failure, Network};
-pub use self::found::Parameter;
-use self::found::{Found, answers, in_calls};
-pub use self::identity::{CredentialSource, Identity, RegionSource};
+pub use self::parameters::Parameter;
+use self::parameters::{Parameters, answers, in_calls};
 use crate::model::list::template::without_selector;
 
 /// Prefixes of tracing targets that a subscriber must not let through below `warn`: what they write is for
@@ -40,8 +40,8 @@ pub struct ParameterStore {
 }
 
 impl ParameterStore {
-    /// A client with these settings. It asks the metadata service for the region when nothing else names
-    /// one, and nobody for anything else.
+    /// A client with these settings. Only the metadata service is asked, for the region, when nothing else
+    /// names one.
     pub async fn new(settings: &Settings) -> Result<Self, Failure> {
         let connection = Box::pin(quiet(connect::connect(settings))).await?;
         Ok(Self {
@@ -74,21 +74,17 @@ impl ParameterStore {
         .await
     }
 
-    /// Who asks. `now` is for the clock skew, known once the service has answered something.
-    pub async fn who_am_i(&self, now: Timestamp) -> Result<Identity, Failure> {
+    /// The credentials that it asks with.
+    pub async fn caller(&self) -> Result<Caller, Failure> {
         let given = quiet(self.connection.credentials.provide_credentials());
-        let timed_out = |_| self.timed_out();
         let given = tokio::time::timeout(self.limits.operation, given)
             .await
-            .map_err(timed_out)?;
+            .map_err(|_| self.timed_out())?;
         let given = given.map_err(|error| classify::credentials(&error))?;
-        Ok(Identity {
+        Ok(Caller {
             source: CredentialSource::of(&given),
-            access_key: identity::masked(given.access_key_id()),
+            access_key: caller::masked(given.access_key_id()),
             expires: given.expiry().and_then(|at| Timestamp::try_from(at).ok()),
-            region: self.connection.region.clone(),
-            region_source: self.connection.region_source,
-            clock_skew: self.clock_skew(now),
         })
     }
 
@@ -104,13 +100,13 @@ impl ParameterStore {
 
     /// How far the service's clock is ahead of `now`; `None` before its first answer, and an error is one too.
     pub fn clock_skew(&self, now: Timestamp) -> Option<SignedDuration> {
-        transport::clock_skew(&self.connection.seen, now)
+        transport::clock_skew(&self.connection.contact, now)
     }
 
     async fn pages(&self, path: &str, resource: &str) -> Result<Vec<Parameter>, Failure> {
         /// "Valid Range: Minimum value of 1. Maximum value of 10" (API reference, `GetParametersByPath`).
         const PAGE: i32 = 10;
-        let mut found = Found::new(self.limits);
+        let mut found = Parameters::new(self.limits);
         let mut tokens = BTreeSet::new();
         let mut next = None;
         let below = format!("{}/", path.trim_end_matches('/'));
@@ -156,7 +152,7 @@ impl ParameterStore {
     }
 
     async fn batches(&self, names: &[String], resource: &str) -> Result<Vec<Parameter>, Failure> {
-        let mut found = Found::new(self.limits);
+        let mut found = Parameters::new(self.limits);
         let mut missing = Vec::new();
         for batch in in_calls(names) {
             let ask = self
@@ -237,7 +233,7 @@ impl ParameterStore {
 
     fn endpoint(&self) -> String {
         let usual = || format!("https://ssm.{}.amazonaws.com", self.connection.region);
-        transport::endpoint(&self.connection.seen).unwrap_or_else(usual)
+        transport::endpoint(&self.connection.contact).unwrap_or_else(usual)
     }
 }
 

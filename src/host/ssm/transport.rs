@@ -22,20 +22,20 @@ use jiff::{SignedDuration, Timestamp};
 
 /// What was seen on the way: where requests went, and what time it is there.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct Contact {
     endpoint: Option<String>,
     date: Option<(Timestamp, Instant)>,
 }
 
-/// [`Seen`], shared with the connector that sees it.
-pub type SharedSeen = Arc<Mutex<Seen>>;
+/// [`Contact`], shared with the connector that sees it.
+pub type SharedContact = Arc<Mutex<Contact>>;
 
 /// A client for AWS itself. Proxies are those of the environment (`HTTPS_PROXY`, `NO_PROXY`).
 pub fn client(
     connect: Duration,
     read: Duration,
     reply_bytes: usize,
-    seen: &SharedSeen,
+    contact: &SharedContact,
 ) -> SharedHttpClient {
     let times = HttpConnectorSettings::builder()
         .connect_timeout(connect)
@@ -47,10 +47,10 @@ pub fn client(
         .tls_provider(Provider::rustls(CryptoMode::Ring))
         .build();
     let inner = SharedHttpConnector::new(connector);
-    let bounded = SharedHttpConnector::new(Bounded {
+    let bounded = SharedHttpConnector::new(BoundedConnector {
         inner,
         reply_bytes,
-        seen: Arc::clone(seen),
+        contact: Arc::clone(contact),
     });
     http_client_fn(move |_, _| bounded.clone()).into_shared()
 }
@@ -61,39 +61,47 @@ pub fn metadata_client() -> SharedHttpClient {
 }
 
 /// The last endpoint asked, for messages.
-pub fn endpoint(seen: &SharedSeen) -> Option<String> {
-    seen.lock()
+pub fn endpoint(contact: &SharedContact) -> Option<String> {
+    contact
+        .lock()
         .unwrap_or_else(PoisonError::into_inner)
         .endpoint
         .clone()
 }
 
 /// How far the service's clock is ahead of `now`; `None` before its first answer.
-pub fn clock_skew(seen: &SharedSeen, now: Timestamp) -> Option<SignedDuration> {
-    let (date, at) = seen.lock().unwrap_or_else(PoisonError::into_inner).date?;
+pub fn clock_skew(contact: &SharedContact, now: Timestamp) -> Option<SignedDuration> {
+    let (date, at) = contact
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .date?;
     let since = SignedDuration::try_from(at.elapsed()).ok()?;
     Some(date.checked_add(since).ok()?.duration_since(now))
 }
 
 #[derive(Debug)]
-struct Bounded {
+struct BoundedConnector {
     inner: SharedHttpConnector,
     reply_bytes: usize,
-    seen: SharedSeen,
+    contact: SharedContact,
 }
 
-impl HttpConnector for Bounded {
+impl HttpConnector for BoundedConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        let (seen, limit) = (Arc::clone(&self.seen), self.reply_bytes);
-        note(&seen, |seen| seen.endpoint = Some(origin(request.uri())));
+        let (contact, limit) = (Arc::clone(&self.contact), self.reply_bytes);
+        note(&contact, |contact| {
+            contact.endpoint = Some(origin(request.uri()));
+        });
         let reply = self.inner.call(request);
         HttpConnectorFuture::new(async move {
             let mut reply = reply.await?;
             let date = reply.headers().get("date");
             let date = date.and_then(|text| DateTime::from_str(text, Format::HttpDate).ok());
             let date = date.and_then(|date| Timestamp::from_second(date.secs()).ok());
-            note(&seen, |seen| {
-                seen.date = date.map(|date| (date, Instant::now())).or(seen.date);
+            note(&contact, |contact| {
+                if let Some(date) = date {
+                    contact.date = Some((date, Instant::now()));
+                }
             });
             let body = std::mem::replace(reply.body_mut(), SdkBody::taken());
             *reply.body_mut() = SdkBody::from_body_1_x(Limited::new(body, limit));
@@ -102,8 +110,8 @@ impl HttpConnector for Bounded {
     }
 }
 
-fn note(seen: &SharedSeen, change: impl FnOnce(&mut Seen)) {
-    change(&mut seen.lock().unwrap_or_else(PoisonError::into_inner));
+fn note(contact: &SharedContact, change: impl FnOnce(&mut Contact)) {
+    change(&mut contact.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
 /// `https://user:password@host:port/path?query` → `https://host:port`.

@@ -9,11 +9,8 @@ use std::path::{Component, Path, PathBuf};
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::model::inode::Inode;
 use crate::model::past::incident::Who;
-
-/// Device, as `stat(2)` numbers it, and inode number. Where a file system gives its parts devices of their own, such as
-/// btrfs, the audit log has another one, and only the path tells.
-pub type Inode = (u64, u64);
 
 /// What is looked for.
 #[derive(Clone, Debug)]

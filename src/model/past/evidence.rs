@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
-use crate::model::past::audit::Inode;
+use crate::model::inode::Inode;
 use crate::model::past::incident::{Evidence, Kept, MOST_CONTENT, Since};
 
 /// What stood there.

@@ -25,13 +25,13 @@ pub struct Parameter {
 }
 
 /// What has come so far, within limits.
-pub struct Found {
+pub struct Parameters {
     by_name: BTreeMap<String, Parameter>,
     bytes: usize,
     limits: Limits,
 }
 
-impl Found {
+impl Parameters {
     pub fn new(limits: Limits) -> Self {
         Self {
             by_name: BTreeMap::new(),

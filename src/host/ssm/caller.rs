@@ -1,26 +1,20 @@
-//! Who asks, for a preflight check: which source gave credentials and region, and whether the clocks agree.
+//! Who asks, for a preflight check: which source gave the credentials, and which one the region.
 
 use std::fmt;
 
 use aws_credential_types::Credentials;
 use aws_credential_types::credential_feature::AwsCredentialFeature;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
-/// Facts of the caller. Nothing secret: the access key id is masked.
+/// The credentials that calls are made with. Nothing secret: the access key id is masked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// Which source answered.
+pub struct Caller {
+    /// Which source gave them.
     pub source: CredentialSource,
     /// The access key id, masked: `ASIA…WXYZ`.
     pub access_key: String,
     /// When these credentials expire; a role's are renewed before that.
     pub expires: Option<Timestamp>,
-    /// The region that is asked.
-    pub region: String,
-    /// Which source named the region.
-    pub region_source: RegionSource,
-    /// How far the service's clock is ahead of the host's, to a second or so; `None` before the first call.
-    pub clock_skew: Option<SignedDuration>,
 }
 
 /// Which source of the chain gave credentials.

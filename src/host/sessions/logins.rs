@@ -1,12 +1,13 @@
 //! Which key a login used: what sshd logged, in the journal, or else in the log file that rsyslog writes.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Seek, SeekFrom};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::host::Bounded;
 use crate::host::Bounds;
 use crate::host::Program;
 use crate::host::ProgramError;
@@ -17,9 +18,9 @@ use crate::model::session::{Accepted, accepted, logged};
 pub struct Login {
     /// The process that logged it: it becomes the session's leader (`sshd.c`: with PAM the monitor opens the session).
     pub pid: u32,
-    /// Whom.
+    /// The account that was logged in to.
     pub account: String,
-    /// From where.
+    /// The address that it came from.
     pub from: String,
     /// The key, `SHA256:…`.
     pub fingerprint: String,
@@ -45,7 +46,7 @@ const AT_ONCE: usize = 500;
 
 /// The logins that these processes made, oldest first, from `since` on or else in this boot. Blocks.
 ///
-/// Anybody can write to the journal under sshd's name, so only entries of root's count: `_UID` and `_PID` are set by
+/// Any account can write to the journal under sshd's name, so only entries of root's count: `_UID` and `_PID` are set by
 /// journald (`systemd.journal-fields(7)`, trusted fields).
 pub fn logins(pids: &[u32], since: Option<Timestamp>) -> Result<Vec<Login>, ProgramError> {
     let mut all = Vec::new();
@@ -147,9 +148,8 @@ fn tail(path: &str) -> Option<String> {
         .len();
     file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
         .ok()?;
-    let mut bytes = Vec::new();
-    file.take(TAIL).read_to_end(&mut bytes).ok()?;
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    let read = Bounded::read(file, TAIL, length.min(TAIL)).ok()?;
+    Some(String::from_utf8_lossy(&read.bytes).into_owned())
 }
 
 #[cfg(test)]

@@ -19,9 +19,9 @@ const BOUNDS: Bounds = Bounds {
 /// Sessions named in one question: a command line has its limits.
 const AT_ONCE: usize = 500;
 
-/// False when there surely is no session, so that nobody need be asked. logind keeps one file for each here; nothing in
-/// it is read.
-pub fn anybody() -> bool {
+/// False when there surely is no session, and logind need not be asked. It keeps one file for each here; nothing in it is
+/// read.
+pub fn are_open() -> bool {
     fs::read_dir("/run/systemd/sessions").is_ok_and(|mut entries| entries.next().is_some())
 }
 

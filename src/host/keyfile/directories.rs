@@ -1,0 +1,162 @@
+//! The directories on the way to the file: made, tidied, and freed from what is in their place.
+
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, openat2, renameat2};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, mkdirat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
+
+use crate::host::keyfile::flags;
+use crate::host::keyfile::held::{Held, beneath, magic_path, permissions};
+use crate::host::keyfile::identity::Identity;
+use crate::host::keyfile::names;
+use crate::host::keyfile::refusal::Refusal;
+use crate::host::keyfile::terms::Terms;
+use crate::host::keyfile::way::{Step, Way};
+use crate::model::file::difference::Lock;
+use crate::model::file::wanted::Kind;
+
+/// Goes on to the file's directory. On the way what is missing is made, what others can write to is tidied, and what is in
+/// the way is moved out of it.
+pub(super) fn make_way(
+    way: &mut Way<'_>,
+    terms: Terms<'_>,
+    unlocked: &mut Vec<Lock>,
+) -> Result<(), Refusal> {
+    if way.held.is_empty() {
+        way.start()?;
+    }
+    way.is_fresh = false;
+    for (depth, name) in way.steps().iter().enumerate() {
+        if way.held.len() == depth + 1 {
+            make_step(way, depth, name, terms)?;
+        }
+        let next = &mut way.held[depth + 1];
+        if !next.is_tidy(way.location) {
+            tidy(next, terms, unlocked)?;
+        }
+    }
+    Ok(())
+}
+
+/// The next directory: made if it is missing.
+fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> Result<(), Refusal> {
+    let mut step = way.step(depth)?;
+    let here = &mut way.held[depth];
+    let path = here.path.join(name);
+    if let Step::Obstacle(kind) = step {
+        // Where only root can put something, root meant it.
+        if !terms.clear_obstacles || here.trusted {
+            return Err(Refusal::Obstacle { path, kind });
+        }
+        terms.ask()?;
+        clear(here, name, kind, &path)?;
+        step = Step::Missing;
+    }
+    if matches!(step, Step::Missing) {
+        terms.ask()?;
+        make_directory(way, depth, name, &path)?;
+        step = way.step(depth)?;
+    }
+    match step {
+        Step::Directory => Ok(()),
+        Step::Missing | Step::Obstacle(_) => Err(Refusal::Contended(path)),
+    }
+}
+
+/// Lets only the owner write to the directory, and do so again.
+pub(super) fn tidy(
+    held: &mut Held,
+    terms: Terms<'_>,
+    unlocked: &mut Vec<Lock>,
+) -> Result<(), Refusal> {
+    terms.ask()?;
+    let _identity = if held.stat.st_uid == 0 {
+        Some(Identity::own()?)
+    } else {
+        None
+    };
+    // Its owner may have closed it to itself, and locked it so.
+    let closed = permissions(&held.stat) & 0o400 == 0;
+    let root = if closed { Some(Identity::own()?) } else { None };
+    let path = held.path.clone();
+    let opened = held.readable();
+    drop(root);
+    match opened {
+        Ok(opened) if flags::is_locked(opened) => {
+            flags::unlock(opened, &path, terms)?;
+            unlocked.push(Lock::Directory);
+        }
+        // Where not even root may list it, its mode is restored without that.
+        Err(refusal) if !closed => return Err(refusal),
+        _ => {}
+    }
+    let mode = Mode::from_bits_truncate((permissions(&held.stat) & !0o022) | 0o700);
+    fchmodat(
+        AT_FDCWD,
+        &magic_path(&held.descriptor),
+        mode,
+        FchmodatFlags::FollowSymlink,
+    )
+    .map_err(Refusal::io("restore the mode of", &path))?;
+    held.look_again()
+}
+
+fn make_directory(way: &mut Way<'_>, depth: usize, name: &str, path: &Path) -> Result<(), Refusal> {
+    let (account, in_home) = (way.account, way.location.in_home);
+    let here = &mut way.held[depth];
+    // The account's own is for the account alone. One of root's must let sshd through, which reads as the account:
+    // outside homes it stays root's, and in a home a crash may leave it so before it is given away.
+    let own = here.stat.st_uid == account.uid;
+    let mode = if in_home && own { 0o700 } else { 0o755 };
+    // Made by root where only root can act, and in a home given away by descriptor.
+    let _root = if own { None } else { Some(Identity::own()?) };
+    match mkdirat(&here.descriptor, name, Mode::from_bits_truncate(mode)) {
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(source) => {
+            return Err(Refusal::Io {
+                what: "make",
+                path: path.to_owned(),
+                source,
+            });
+        }
+    }
+    fsync(here.readable()?).map_err(Refusal::io("sync the parent of", path))?;
+    if own || !in_home {
+        return Ok(());
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let fresh =
+        openat2(&here.descriptor, name, beneath(flags)).map_err(Refusal::io("open", path))?;
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    fchown(&fresh, Some(uid), Some(gid)).map_err(Refusal::io("give away", path))?;
+    // Only its owner may.
+    let _account = Identity::of(account.uid, account.gid)?;
+    fchmod(&fresh, Mode::S_IRWXU).map_err(Refusal::io("set the mode of", path))
+}
+
+/// Takes something out of the way. A symbolic link holds nothing but its target and is removed; anything else
+/// is kept under a name of its own.
+pub(super) fn clear(here: &Held, name: &str, kind: Kind, path: &Path) -> Result<(), Refusal> {
+    let done = if kind == Kind::Symlink {
+        unlinkat(&here.descriptor, name, UnlinkatFlags::NoRemoveDir)
+    } else {
+        let aside = names::aside(name)?;
+        renameat2(
+            &here.descriptor,
+            name,
+            &here.descriptor,
+            aside.as_str(),
+            RenameFlags::RENAME_NOREPLACE,
+        )
+    };
+    match done {
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Err(source) => Err(Refusal::Io {
+            what: "clear",
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}

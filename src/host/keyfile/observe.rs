@@ -1,0 +1,187 @@
+//! Looking at the managed file as its account sees it.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, openat2};
+use nix::sys::stat::{FileStat, fstat, fstatat};
+
+use crate::host::Bounded;
+use crate::host::keyfile::flags;
+use crate::host::keyfile::held::{Held, READING, beneath, kind, loose, permissions};
+use crate::host::keyfile::refusal::{Refusal, errno};
+use crate::host::keyfile::visit::Visit;
+use crate::host::keyfile::way::Step;
+use crate::host::keyfile::witness::{Marked, Witness, inode, mark};
+use crate::model::file::difference::Difference;
+use crate::model::file::wanted::{Found, FoundFile, Kind};
+use crate::model::sshd::access::Loose;
+
+/// What a look has shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// At the file's name.
+    pub found: Found,
+    /// Directories of ours on the way to it that let others write, or keep their owner out.
+    pub directories: Vec<Difference>,
+    /// A directory further up, none of ours, for which sshd with `StrictModes` refuses the file.
+    pub loose: Option<Loose>,
+}
+
+/// Bytes of a file that is not ours that are still read, to say which keys it held.
+pub(super) const READ_LIMIT: u64 = 1 << 20;
+
+impl Visit<'_> {
+    /// Looks at the file. `expected` is the size of the file that would be ours.
+    ///
+    /// The first look walks there. A later one compares every name with the directory that is held for it, and walks anew
+    /// from the first one that leads elsewhere.
+    pub fn look(
+        &mut self,
+        expected: usize,
+        witness: &mut dyn Witness,
+    ) -> Result<Observed, Refusal> {
+        self.act()?;
+        let way = &mut self.way;
+        way.is_fresh = false;
+        way.start()?;
+        let start = &mut way.held[0];
+        let mut seen = Observed {
+            found: Found::Nothing,
+            directories: Vec::new(),
+            loose: start.loose.clone().map(|loose| *loose),
+        };
+        witness.changed(mark(Marked::Directory, &start.stat));
+        for (depth, name) in way.steps().iter().enumerate() {
+            // Before the name in it is looked up, or a change in between would not be told.
+            tell(&way.held[depth], name, witness);
+            match way.step(depth)? {
+                Step::Directory => {}
+                Step::Missing => {
+                    mark_again(&way.held[depth], witness);
+                    way.is_fresh = true;
+                    return Ok(seen);
+                }
+                Step::Obstacle(kind) => {
+                    let here = &way.held[depth];
+                    mark_again(here, witness);
+                    let path = here.path.join(name);
+                    return Err(Refusal::Obstacle { path, kind });
+                }
+            }
+            let here = &way.held[depth + 1];
+            if seen.loose.is_none() {
+                let found = loose(&here.path, &here.stat, way.account.uid);
+                seen.loose = found.map(|loose| *loose);
+            }
+            if here.is_tidy(way.location) {
+                witness.changed(mark(Marked::Directory, &here.stat));
+                continue;
+            }
+            witness.changed(mark(Marked::UntidyDirectory, &here.stat));
+            let mode = permissions(&here.stat);
+            seen.directories.push(Difference::DirectoryMode(mode));
+            if mode & 0o700 != 0o700 {
+                // Not even its owner can look into it.
+                way.is_fresh = true;
+                return Ok(seen);
+            }
+        }
+        way.is_fresh = true;
+        let here = &way.held[way.steps().len()];
+        tell(here, &way.location.file, witness);
+        seen.found = self.look_at_file(expected, witness)?;
+        Ok(seen)
+    }
+
+    /// What is at the file's name, in the directory that is held.
+    fn look_at_file(&self, expected: usize, witness: &mut dyn Witness) -> Result<Found, Refusal> {
+        let location = &self.target.location;
+        let here = &self.way.held[self.way.steps().len()];
+        let (name, path) = (location.file.as_str(), &location.path);
+        let look_at = |source| Refusal::Io {
+            what: "look at",
+            path: path.clone(),
+            source,
+        };
+        // Before it is opened: to open a device can do something.
+        let stat = match fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT) => {
+                mark_again(here, witness);
+                return Ok(Found::Nothing);
+            }
+            Err(source) => return Err(look_at(source)),
+        };
+        witness.changed(mark(Marked::File, &stat));
+        if kind(&stat) != Kind::File {
+            return Ok(Found::Other(kind(&stat)));
+        }
+        let file = match openat2(&here.descriptor, name, beneath(READING)) {
+            Ok(file) => File::from(file),
+            Err(Errno::ENOENT) => {
+                mark_again(here, witness);
+                return Ok(Found::Nothing);
+            }
+            Err(Errno::EXDEV) => return Err(Refusal::Mounted(path.clone())),
+            // Not readable for its own account, leased, or swapped: different from ours in any case.
+            Err(Errno::EACCES | Errno::EWOULDBLOCK | Errno::ELOOP | Errno::ENXIO) => {
+                return Ok(Found::File(found_file(&stat)));
+            }
+            Err(source) => return Err(look_at(source)),
+        };
+        let stat = fstat(&file).map_err(look_at)?;
+        if kind(&stat) != Kind::File {
+            return Ok(Found::Other(kind(&stat)));
+        }
+        witness.changed(mark(Marked::File, &stat));
+        let size = u64::try_from(stat.st_size).unwrap_or(0);
+        let expected = u64::try_from(expected).unwrap_or(u64::MAX);
+        // One of another size will be replaced, and until then the watch on its directory tells of it. One with another
+        // name could be a file that another account's watch is on.
+        if size == expected && stat.st_nlink == 1 {
+            witness.file(file.as_fd(), inode(&stat));
+        }
+        let access_list = flags::has_access_list(&file);
+        let read = Bounded::read(&file, READ_LIMIT.max(expected), size);
+        let read = read.map_err(|error| look_at(errno(&error)))?;
+        let content = if read.is_whole {
+            Some(read.bytes)
+        } else {
+            None
+        };
+        Ok(Found::File(FoundFile {
+            content,
+            access_list,
+            ..found_file(&stat)
+        }))
+    }
+}
+
+fn tell(here: &Held, name: &str, witness: &mut dyn Witness) {
+    witness.directory(here.descriptor.as_fd(), inode(&here.stat), name);
+}
+
+/// Looks at the change time again: the entry may have gone after the directory was first looked at.
+fn mark_again(here: &Held, witness: &mut dyn Witness) {
+    if let Ok(stat) = fstat(&here.descriptor) {
+        witness.changed(mark(Marked::Directory, &stat));
+    }
+}
+
+fn found_file(stat: &FileStat) -> FoundFile {
+    #[allow(
+        clippy::useless_conversion,
+        reason = "st_nlink has another width on aarch64"
+    )]
+    let links = u64::from(stat.st_nlink);
+    FoundFile {
+        content: None,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        mode: permissions(stat),
+        links,
+        access_list: false,
+    }
+}
