@@ -18,14 +18,10 @@ use crate::world::{ALICE, BOB, DAEMON, World, fingerprint, key, pair, shown, wai
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
 
-/// A world with an sshd of its own: `/etc/ssh` is the world's, and root has no keys but those of the test.
+/// A world with an sshd of its own: `/etc/ssh` is the world's.
 pub fn world(config: &str) -> World {
     fs::create_dir_all("/run/sshd").unwrap();
     let world = World::new();
-    let passwd = fs::read_to_string(world.path("passwd")).unwrap();
-    let home = format!(":{}:", world.home("root").display());
-    fs::write(world.path("passwd"), passwd.replacen(":/root:", &home, 1)).unwrap();
-    fs::create_dir_all(world.home("root")).unwrap();
     fs::create_dir(world.path("etc/ssh")).unwrap();
     let host_key = world.path("etc/ssh/host_key");
     run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(host_key));

@@ -29,6 +29,18 @@ pub const MALLORY: u32 = 61_003;
 /// Below `UID_MIN`.
 pub const DAEMON: u32 = 601;
 
+/// What every host has beside its people, `HOME` standing for the home of root. `sshd` is the account that sshd gives
+/// its unprivileged half to, without which it does not start. Nothing is taken from the machine that runs the tests: an
+/// account more or less there would change what the agent lists, counts and asks sshd about.
+const SYSTEM_ACCOUNTS: &str = "\
+root:x:0:0:root:HOME:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+bin:x:2:2:bin:/bin:/usr/sbin/nologin
+sshd:x:74:65534::/run/sshd:/usr/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+";
+const SYSTEM_GROUPS: &str = "root:x:0:\ndaemon:x:1:\nbin:x:2:\ntty:x:5:\nshadow:x:42:\nnogroup:x:65534:\n";
+
 pub struct World {
     directory: TempDir,
     /// Lines of `[accounts]`.
@@ -50,7 +62,7 @@ pub struct World {
 }
 
 impl World {
-    /// alice, bob, mallory and a system account `svc`, each with a home; an empty list; all of them managed.
+    /// root, alice, bob, mallory and a system account `svc`, each with a home; an empty list; the three people managed.
     pub fn new() -> Self {
         assert!(
             fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m)).unwrap() == 0,
@@ -69,8 +81,9 @@ impl World {
             environment: Vec::new(),
             asset_tag: None,
         };
-        let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
-        let mut group = fs::read_to_string("/etc/group").unwrap();
+        fs::create_dir_all(world.home("root")).unwrap();
+        let mut passwd = SYSTEM_ACCOUNTS.replace("HOME", &world.home("root").display().to_string());
+        let mut group = SYSTEM_GROUPS.to_owned();
         for (name, uid) in [("alice", ALICE), ("bob", BOB), ("mallory", MALLORY), ("svc", DAEMON)] {
             let home = world.home(name);
             writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
