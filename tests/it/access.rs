@@ -12,82 +12,13 @@ use authorized_keys_agent::model::line::Line;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::world::{ALICE, BOB, DAEMON, World, fingerprint, key, pair, shown, wait};
+use crate::support::logins::{
+    assert_in, assert_out, by_key, configure, login, run, world, written, written_access,
+};
+use crate::support::world::{ALICE, BOB, DAEMON, Ends, World, fingerprint, key, numbered, pair, shown, wait};
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
-
-/// A world with an sshd of its own: `/etc/ssh` is the world's.
-pub fn world(config: &str) -> World {
-    fs::create_dir_all("/run/sshd").unwrap();
-    let world = World::new();
-    fs::create_dir(world.path("etc/ssh")).unwrap();
-    let host_key = world.path("etc/ssh/host_key");
-    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(host_key));
-    configure(&world, config);
-    world
-}
-
-pub fn configure(world: &World, config: &str) {
-    let path = world.path("etc/ssh/sshd_config");
-    fs::write(path.with_extension("new"), format!("HostKey /etc/ssh/host_key\n{config}\n")).unwrap();
-    fs::rename(path.with_extension("new"), path).unwrap();
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}{}", shown(&output.stdout), shown(&output.stderr));
-    shown(&output.stdout)
-}
-
-/// True when sshd lets `account` in by what `how` adds to the client; gives sshd's log too.
-fn login(world: &World, account: &str, how: &[&str]) -> (bool, String) {
-    let log = world.path("login.log");
-    let _ = fs::remove_file(&log);
-    let proxy =
-        format!("ProxyCommand=/usr/sbin/sshd -i -E {} -o LogLevel=VERBOSE -o UseDNS=no", log.display());
-    let mut ssh = world.command("timeout");
-    ssh.args(["30", "ssh", "-F", "none", "-n", "-T", "-o", &proxy]);
-    ssh.args([
-        "-o",
-        "StrictHostKeyChecking=no",
-        "-o",
-        "UserKnownHostsFile=/dev/null",
-        "-o",
-        "IdentityAgent=none",
-    ]);
-    ssh.args(how).arg(format!("{account}@host")).arg("true");
-    ssh.env("SSH_ASKPASS_REQUIRE", "force").env("SSH_ASKPASS", world.path("askpass")).env("DISPLAY", "none");
-    let output = ssh.output().unwrap();
-    let log = fs::read_to_string(&log).unwrap_or_default() + &shown(&output.stderr);
-    (log.lines().any(|line| line.starts_with("Accepted ")), log)
-}
-
-pub fn by_key(world: &World, account: &str, identity: &TempDir) -> (bool, String) {
-    let identity = identity.path().join("id").display().to_string();
-    login(world, account, &["-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-i", &identity])
-}
-
-pub fn assert_in((is_in, log): (bool, String)) {
-    assert!(is_in, "sshd lets nobody in:\n{log}");
-}
-
-pub fn assert_out((is_in, log): (bool, String)) {
-    assert!(!is_in && log.contains("Connection"), "sshd lets somebody in, or did not run:\n{log}");
-}
-
-/// What the enforcer itself last wrote; `status` would ask sshd again.
-pub fn written(world: &World) -> Value {
-    let text = fs::read(world.path("run/status.json")).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or(Value::Null)
-}
-
-pub fn written_access(world: &World, name: &str) -> Value {
-    let status = written(world);
-    let rows = status["accounts"].as_array().cloned().unwrap_or_default();
-    rows.into_iter().find(|row| row["name"] == name).map_or(Value::Null, |row| row["access"].clone())
-}
 
 #[test]
 fn a_file_that_sshd_reads_and_takes_is_effective() {
@@ -453,7 +384,7 @@ fn a_version_that_is_said_late_counts_when_it_is() {
     let now = world.path("now");
     let script = format!("if [ -e {} ]; then exec REAL \"$@\"; fi\n{script}", now.display());
     let mut command = with_sshd(&world, &script, &["enforce"]);
-    let agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    let agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
     wait("the first pass", || written_access(&world, "alice")["verdict"] == "effective");
     wait("the version", || {
         fs::read_to_string(world.path("state/enforced.json")).unwrap_or_default().contains("\"8.7\"")
@@ -464,7 +395,7 @@ fn a_version_that_is_said_late_counts_when_it_is() {
     fs::write(now, "").unwrap();
     let script = script.replacen("exec REAL", "[ \"$1\" != -V ] || sleep 3; exec REAL", 1);
     let mut command = with_sshd(&world, &script, &["enforce"]);
-    let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    let _agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
     wait("the time in UTC", || world.read("alice").contains("20990101Z\""));
 }
 
@@ -532,7 +463,7 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     fs::create_dir(world.path("etc/ssh/keys")).unwrap();
     fs::write(
         world.path("etc/ssh/keys/svc"),
-        (0..60).fold(String::new(), |all, n| all + &crate::world::numbered(n, "n") + "\n"),
+        (0..60).fold(String::new(), |all, n| all + &numbered(n, "n") + "\n"),
     )
     .unwrap();
     fs::remove_file(world.file("svc")).unwrap();
@@ -568,7 +499,7 @@ fn without_an_sshd_nothing_is_claimed_and_everything_enforced() {
         .arg("--config")
         .arg(world.config())
         .arg("run");
-    let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    let _agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
     wait("the answer", || written(&world)["sshd"]["error"] == "no sshd on this host");
     assert_eq!(written_access(&world, "alice")["verdict"], "unknown");
     assert_eq!(written(&world)["health"], "healthy");
@@ -581,7 +512,7 @@ fn an_sshd_that_hangs_holds_nobody_up() {
     world.approve("alice", "laptop", &key("alice"));
     let start = Instant::now();
     let mut command = with_sshd(&world, "exec sleep 100", &["run"]);
-    let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    let _agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
     wait("the file", || world.read("alice").contains("alice"));
     assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
     // Later lists wait for nothing.
@@ -600,7 +531,7 @@ fn a_missing_privsep_directory_is_unknown_until_it_is_there() {
     world.approve("alice", "laptop", &key("alice"));
     let own_run = world.path("own-run");
     let mut command = world.before_sshd(&["run"]);
-    let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    let _agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
     wait("the complaint", || {
         written(&world)["sshd"]["error"].as_str().is_some_and(|error| error.contains("privilege separation"))
     });
@@ -623,7 +554,7 @@ fn of_very_many_accounts_behind_a_match_not_all_are_asked_about() {
         writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
         fs::create_dir(&home).unwrap();
         chown(&home, Some(uid), Some(uid)).unwrap();
-        world.approve(&name, "laptop", &crate::world::numbered(number as usize, &name));
+        world.approve(&name, "laptop", &numbered(number as usize, &name));
     }
     fs::write(world.path("passwd"), passwd).unwrap();
     let _agent = world.start();

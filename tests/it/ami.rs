@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::cloudformation::assert_parses;
-use crate::deployed::Deployed;
+use crate::support::deployed::Deployed;
+use crate::support::deployed::assert_parses;
 
 /// What every image must have been through, in this order.
 const STEPS: [&str; 12] = [

@@ -11,9 +11,9 @@ use authorized_keys_agent::model::invocation::Invocation;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::fault_server::{Behaviour, FaultServer};
-use crate::imds_server::{ImdsServer, Instance};
-use crate::world::{ALICE, World, key, pair, shell_as, shown};
+use crate::support::imds_server::{ImdsServer, Instance};
+use crate::support::ssm_server::{Behaviour, SsmServer};
+use crate::support::world::{ALICE, World, key, pair, shell_as, shown};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
@@ -419,7 +419,7 @@ fn an_instance_with_a_role() {
         role: Some("web"),
         ..Instance::default()
     });
-    let server = FaultServer::start([("/k/web/alice/laptop", key("alice")), ("/s/bob:live", key("bob"))]);
+    let server = SsmServer::start([("/k/web/alice/laptop", key("alice")), ("/s/bob:live", key("bob"))]);
     let mut world = world();
     let check = |world: &World, expected: &[&str], code: i32| {
         let output = command(world, MANAGED, &[])
@@ -506,7 +506,7 @@ fn an_instance_with_a_role() {
 
 #[test]
 fn a_laptop_with_keys_in_its_environment() {
-    let server = FaultServer::start([("/k/alice/laptop", "bad\u{1b}[2J \u{202e}")]);
+    let server = SsmServer::start([("/k/alice/laptop", "bad\u{1b}[2J \u{202e}")]);
     server.set_clock(now());
     let mut world = world();
     world.source = "paths = [\"/k\"]".to_owned();

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::fault_server::FaultServer;
-use crate::imds_server::{ImdsServer, Instance};
-use crate::world::{ALICE, BOB, World, fingerprint, key, shown, wait};
+use crate::support::imds_server::{ImdsServer, Instance};
+use crate::support::ssm_server::SsmServer;
+use crate::support::world::{ALICE, BOB, World, fingerprint, key, shown, wait};
 
 const TEMPLATE: &str = "i-0123456789abcdef0";
 const CLONE: &str = "i-0fedcba9876543210";
@@ -94,8 +94,7 @@ fn the_same_instance_goes_on_from_its_last_list() {
 #[test]
 fn where_the_firmware_is_silent_the_list_says_whose_it_is() {
     let imds = ImdsServer::start(Instance { id: TEMPLATE, ..Instance::default() });
-    let store =
-        FaultServer::start([("/k/alice/laptop", key("template")), ("/k/bob/laptop", key("template"))]);
+    let store = SsmServer::start([("/k/alice/laptop", key("template")), ("/k/bob/laptop", key("template"))]);
     let mut world = World::new();
     world.use_store(&store.endpoint(), "paths = [\"/k\"]");
     world.environment.retain(|(name, _)| *name != "AWS_EC2_METADATA_DISABLED");
@@ -122,7 +121,7 @@ fn the_metadata_service_is_not_asked_when_nobody_wants_its_answer() {
     world.approve("alice", "laptop", &alice);
     assert_eq!(world.pass(), 0);
     assert_eq!(imds.paths(), Vec::<String>::new(), "the list is local");
-    let store = FaultServer::start([("/k/alice/laptop", alice)]);
+    let store = SsmServer::start([("/k/alice/laptop", alice)]);
     world.use_store(&store.endpoint(), "paths = [\"/k\"]");
     world.environment.retain(|(name, _)| *name != "AWS_EC2_METADATA_DISABLED");
     world.environment.push(("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.endpoint()));

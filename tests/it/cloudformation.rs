@@ -1,28 +1,15 @@
 //! The templates of `packaging/aws`, created in moto, and the Run Command documents, run.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::aws::Moto;
-use crate::deployed::{Deployed, packaging};
-use crate::world::{World, key, shown};
-
-/// `sh -n` and `bash -n`, as the system shells of Debian and Amazon Linux would.
-pub fn assert_parses(script: &str) {
-    for shell in ["sh", "bash"] {
-        let mut child =
-            Command::new(shell).arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        let done = child.wait_with_output().unwrap();
-        let said = shown(&done.stderr);
-        assert!(done.status.success() && said.is_empty(), "{shell}: {said}\n{script}");
-    }
-}
+use crate::support::deployed::{Deployed, assert_parses, packaging};
+use crate::support::moto::Moto;
+use crate::support::world::{World, key, shown};
 
 #[test]
 fn cfn_lint_has_nothing_to_say() {

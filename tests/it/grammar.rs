@@ -8,7 +8,7 @@ use authorized_keys_agent::model::line::{Line, LineError};
 use authorized_keys_agent::model::policy::Policy;
 use tempfile::TempDir;
 
-use crate::sshd::{Admission, Sshd, fingerprint};
+use crate::support::oracle::{Admission, Sshd, fingerprint};
 use Expect::{Both, Dormant, Neither, Nothing, Ours, Stricter};
 
 mod keys;

@@ -9,7 +9,9 @@ use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms}
 use authorized_keys_agent::model::config::Owner;
 use authorized_keys_agent::model::plan::{Found, Wanted, differences};
 
-use crate::world::{ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, wait};
+use crate::support::world::{
+    ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, shown, wait,
+};
 
 const CONTENT: &str = "# ours\n";
 
@@ -203,7 +205,7 @@ fn a_bind_mount_and_a_flag_are_reported() {
         .args(&command)
         .output()
         .unwrap();
-    let said = crate::world::shown(&mounted.stderr);
+    let said = shown(&mounted.stderr);
     assert!(said.contains("is a mount point"), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "rogue\n");
 

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use crate::world::{Ends, World, key, wait};
+use crate::support::logins::written;
+use crate::support::world::{Ends, World, key, wait};
 
 /// Every file of the agent's and what would change if it were written.
 fn stamps(world: &World) -> BTreeMap<PathBuf, (u64, i64, i64)> {
@@ -31,7 +32,7 @@ fn many_passes_write_nothing_and_say_nothing() {
     world.approve("alice", "laptop", &key("alice"));
     let agent = world.start_with(&["--log", "debug", "run"]);
     // What it says is taken down once.
-    wait("sshd's answer", || crate::access::written(&world)["sshd"].is_object());
+    wait("sshd's answer", || written(&world)["sshd"].is_object());
     let passes = |text: &str| text.matches("trigger=Timer").count();
     let (before, log, attempts) = (stamps(&world), agent.log(), attempts(&world));
     wait("twenty more passes", || passes(&agent.log()) >= passes(&log) + 20);

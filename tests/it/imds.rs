@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use authorized_keys_agent::host::imds::{Failure, Metadata, Settings};
 use authorized_keys_agent::model::template::{Facts, Need};
 
-use crate::fault::run;
-use crate::http_server::{never_accepting, refusing};
-use crate::imds_server::{ImdsServer, Instance};
+use crate::support::http_server::{never_accepting, refusing};
+use crate::support::imds_server::{ImdsServer, Instance};
+use crate::support::run;
 
 fn look_up(endpoint: String, needs: &[Need]) -> Result<Facts, Failure> {
     let attempt = Duration::from_millis(500);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::world::{
+use crate::support::world::{
     ALICE, BOB, Ends, World, fingerprint, key, litter, mode, numbered, shell_as, shown, wait,
 };
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::world::{ALICE, World, key};
+use crate::support::world::{ALICE, World, key};
 
 /// One entry of journald's native protocol: `NAME=value\n`, or `NAME\n`, eight bytes of length, the value, `\n`.
 fn fields(mut entry: &[u8]) -> BTreeMap<String, String> {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::aws::Moto;
-use crate::deployed::Deployed;
-use crate::world::{World, key, key_of, shown};
+use crate::support::deployed::Deployed;
+use crate::support::http_server::refusing;
+use crate::support::moto::Moto;
+use crate::support::world::{World, key, key_of, shown};
 
 const TAG: &str = "authorized-keys-account";
 
@@ -263,7 +264,7 @@ fn what_fails_is_tried_again_and_removes_nothing() {
     account.hear(&failed);
     assert_eq!(account.list(), before);
     // EC2 out of reach: an error, and the list as it was.
-    let unreachable = json!({"AWS_ENDPOINT_URL_EC2": crate::http_server::refusing()});
+    let unreachable = json!({"AWS_ENDPOINT_URL_EC2": refusing()});
     let (_, error) = account.handle(&[early], &unreachable);
     assert!(error.as_ref().unwrap().starts_with("EndpointConnectionError"), "{error:?}");
     assert_eq!(account.list(), before);

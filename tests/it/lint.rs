@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::world::{fingerprint, key, key_of, pair, shown};
+use crate::support::world::{fingerprint, key, key_of, pair, shown};
 
 /// A directory to lint in. There is no config where it is looked for.
 struct Repository(TempDir);

@@ -4,7 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
-use crate::world::{ALICE, World, fingerprint, key, mode, wait};
+use crate::support::world::{
+    ALICE, BOB, World, fingerprint, halt, key, key_of, mode, pair, shell_as, shown, signal, wait,
+};
 
 fn keys(world: &World, account: &str) -> usize {
     world.read(account).lines().filter(|line| !line.starts_with('#')).count()
@@ -128,8 +130,8 @@ fn a_tombstone_removes_and_an_acceptance_does() {
     let held = world.run(&["sync"]);
     assert_eq!((held.status.code(), keys(&world, "alice")), (Some(1), 1));
     let accepted = world.run(&["sync", "--accept-removals"]);
-    assert_eq!(accepted.status.code(), Some(0), "{}", crate::world::shown(&accepted.stderr));
-    assert!(crate::world::shown(&accepted.stdout).contains(&format!("- {}", fingerprint(&lines[0]))));
+    assert_eq!(accepted.status.code(), Some(0), "{}", shown(&accepted.stderr));
+    assert!(shown(&accepted.stdout).contains(&format!("- {}", fingerprint(&lines[0]))));
     assert_eq!(keys(&world, "alice"), 0);
     // It counted for that list alone.
     world.approve("alice", "k0", &lines[0]);
@@ -207,7 +209,7 @@ fn an_account_that_leaves_the_list_is_emptied_even_after_a_restart() {
     fs::remove_dir_all(world.path("approved/bob")).unwrap();
     assert_eq!(world.pass(), 0);
     assert_eq!((keys(&world, "alice"), keys(&world, "bob")), (4, 0));
-    world.put("bob", crate::world::BOB, &key("rogue"));
+    world.put("bob", BOB, &key("rogue"));
     assert_eq!(world.pass(), 0);
     assert_eq!(keys(&world, "bob"), 0);
 }
@@ -233,7 +235,7 @@ fn a_bad_line_loses_only_itself() {
 #[test]
 fn a_private_key_is_shouted_about_and_never_shown() {
     let world = World::new();
-    let (directory, public) = crate::world::pair("alice");
+    let (directory, public) = pair("alice");
     world.approve("alice", "laptop", &public);
     assert_eq!(world.pass(), 0);
     let private = fs::read_to_string(directory.path().join("id")).unwrap();
@@ -245,7 +247,7 @@ fn a_private_key_is_shouted_about_and_never_shown() {
     let status = world.run(&["status", "--json"]);
     let all: Vec<String> = [&fetched, &enforced, &status]
         .iter()
-        .flat_map(|output| [crate::world::shown(&output.stdout), crate::world::shown(&output.stderr)])
+        .flat_map(|output| [shown(&output.stdout), shown(&output.stderr)])
         .collect();
     assert!(all.join("").contains("a PRIVATE key"));
     assert!(!all.join("").contains(&secret));
@@ -257,7 +259,7 @@ fn a_key_leaves_the_file_when_it_expires() {
     let world = World::new();
     let stays = key("stays");
     let at = Command::new("date").args(["-u", "-d", "+2 seconds", "+%Y%m%d%H%M%SZ"]).output().unwrap();
-    let at = crate::world::shown(&at.stdout).trim().to_owned();
+    let at = shown(&at.stdout).trim().to_owned();
     let leaves = format!("expiry-time=\"{at}\" {}", key("leaves"));
     world.approve("alice", "both", &format!("{leaves}\n{stays}\n"));
     let _agent = world.start();
@@ -362,7 +364,7 @@ fn a_comment_beside_keys_is_no_tombstone_when_the_keys_are_missing() {
 #[test]
 fn a_new_policy_is_no_confirmation() {
     let mut world = World::new();
-    let ecdsa: Vec<String> = (0..3).map(|_| crate::world::key_of("ecdsa", "old")).collect();
+    let ecdsa: Vec<String> = (0..3).map(|_| key_of("ecdsa", "old")).collect();
     world.approve("alice", "team", &format!("{}\n{}\n", ecdsa.join("\n"), key("new")));
     for _ in 0..5 {
         assert_eq!(world.pass(), 0);
@@ -383,12 +385,12 @@ fn an_acceptance_that_nobody_took_is_worth_nothing_later() {
     let world = World::new();
     let lines = approve_many(&world, 2);
     let agent = world.start();
-    crate::world::halt(agent.pid());
+    halt(agent.pid());
     (0..2).for_each(|i| world.revoke("alice", &format!("k{i}")));
     assert_eq!(world.run(&["sync", "--accept-removals", "--timeout", "1"]).status.code(), Some(2));
-    crate::world::signal("CONT", agent.pid());
+    signal("CONT", agent.pid());
     wait("the list to be held", || world.status()["problems"].to_string().contains("would remove"));
-    crate::world::signal("HUP", agent.pid());
+    signal("HUP", agent.pid());
     assert_eq!(world.run(&["sync"]).status.code(), Some(1));
     assert_eq!(keys(&world, "alice"), 2);
     (0..2).for_each(|i| world.approve("alice", &format!("k{i}"), &lines[i]));
@@ -418,7 +420,7 @@ fn nobody_else_can_hold_the_lock() {
     assert_eq!(world.pass(), 0);
     for lock in ["run/enforce.lock", "fetch-run/fetch.lock"] {
         assert_eq!(mode(&world.path(lock)), 0o600);
-        let tried = crate::world::shell_as(ALICE, &format!("flock -n {} true", world.path(lock).display()));
+        let tried = shell_as(ALICE, &format!("flock -n {} true", world.path(lock).display()));
         assert!(!tried.status.success());
     }
 }
@@ -467,7 +469,7 @@ fn the_first_run_keeps_one_copy_and_names_each_key_it_removes() {
     world.approve("alice", "laptop", &approved);
     world.run(&["fetch", "--once"]);
     let output = world.run(&["enforce", "--once"]);
-    let log = crate::world::shown(&output.stderr);
+    let log = shown(&output.stderr);
     assert!(
         log.contains("key removed that is not on the list") && log.contains(&fingerprint(&launch)),
         "{log}"
@@ -516,9 +518,9 @@ fn only_what_is_managed_is_touched() {
 fn a_named_account_that_no_list_ever_spoke_of_keeps_its_keys_and_is_reported() {
     let world = World::new();
     world.approve("alice", "laptop", &key("alice"));
-    world.make_ssh("bob", crate::world::BOB);
+    world.make_ssh("bob", BOB);
     let old = key("launch");
-    world.put("bob", crate::world::BOB, &old);
+    world.put("bob", BOB, &old);
     assert_eq!(world.pass(), 1);
     assert_eq!(world.read("bob"), old);
     assert_eq!(world.account("bob")["state"], "held");

@@ -21,11 +21,11 @@ use authorized_keys_agent::host::keyfile::{self, Nobody, Refusal, Target, Terms}
 use authorized_keys_agent::model::config::Owner;
 use serde_json::Value;
 
-use crate::access::{assert_in, assert_out, by_key, configure, world, written, written_access};
-use crate::faults::{steps_in, traced};
-use crate::world::{
-    ALICE, BOB, Ends, MALLORY, World, comes_true, fingerprint, halt, key, litter, pair, shell_as, shown,
-    signal, wait,
+use crate::support::logins::{assert_in, assert_out, by_key, configure, world, written, written_access};
+use crate::support::trace::{steps_in, traced};
+use crate::support::world::{
+    ALICE, BOB, Ends, MALLORY, Running, World, comes_true, fingerprint, halt, key, litter, mode, pair,
+    shell_as, shown, signal, wait,
 };
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
@@ -69,7 +69,7 @@ fn others(world: &World, account: &str) -> Value {
 }
 
 /// In a world whose sshd reads both files, after the first passes.
-fn guarded(world: &World) -> crate::world::Running {
+fn guarded(world: &World) -> Running {
     world.approve("alice", "laptop", &key("alice"));
     let agent = world.start();
     wait("the first answer", || written_access(world, "alice")["verdict"] == "effective");
@@ -91,7 +91,7 @@ fn a_key_in_a_second_file_lets_in_until_the_agent_runs_and_never_again() {
     wait("the enforcer's word", || written_access(&world, "alice")["verdict"] == "effective");
     let copy = world.path("state/backups/alice.authorized_keys2");
     assert_eq!(fs::read_to_string(&copy).unwrap(), content);
-    assert_eq!((fs::metadata(&copy).unwrap().uid(), crate::world::mode(&copy)), (0, 0o600));
+    assert_eq!((fs::metadata(&copy).unwrap().uid(), mode(&copy)), (0, 0o600));
     let log = agent.log();
     assert!(
         log.contains("key removed that is not on the list") && log.contains(&fingerprint(&planted)),
@@ -550,7 +550,7 @@ fn a_file_of_comments_stays_until_it_is_written_to_by_whatever_name() {
         let ino = fs::metadata(&file).unwrap().ino();
         // What is asked for after it is done after it.
         shell_as(ALICE, &format!("chmod 644 {}", world.file("alice").display()));
-        wait("a later repair", || crate::world::mode(&world.file("alice")) == 0o600);
+        wait("a later repair", || mode(&world.file("alice")) == 0o600);
         assert_eq!(fs::metadata(&file).unwrap().ino(), ino, "it lets nobody in");
     };
     harmless();

@@ -5,9 +5,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use crate::fault_server::{Behaviour, FaultServer};
-use crate::http_server::full;
-use crate::world::{Running, World, comes_true, numbered, shown, wait};
+use crate::support::http_server::full;
+use crate::support::ssm_server::{Behaviour, SsmServer};
+use crate::support::world::{Running, World, comes_true, numbered, pair, shown, wait};
 
 /// More than one page, so that later pages can fail.
 const KEYS: usize = 25;
@@ -15,14 +15,14 @@ const KEYS: usize = 25;
 /// A host whose list is served by a stand-in that obeys.
 struct Site {
     world: World,
-    server: Option<FaultServer>,
+    server: Option<SsmServer>,
     added: usize,
 }
 
 impl Site {
     /// In sync, and running.
     fn start() -> (Self, Running) {
-        let server = FaultServer::start((0..KEYS).map(|at| parameter("k", at)));
+        let server = SsmServer::start((0..KEYS).map(|at| parameter("k", at)));
         let mut world = World::new();
         world.use_store(&server.endpoint(), "paths = [\"/k\"]");
         "timeout = \"1600ms\"".clone_into(&mut world.source);
@@ -31,7 +31,7 @@ impl Site {
         (Self { world, server: Some(server), added: 0 }, agent)
     }
 
-    fn server(&self) -> &FaultServer {
+    fn server(&self) -> &SsmServer {
         self.server.as_ref().unwrap()
     }
 
@@ -125,7 +125,7 @@ fn no_state_of_the_network_removes_a_key() {
     let address = site.server().address();
     let parameters = site.server().parameters();
     let gone = |site: &mut Site| site.server = None;
-    let back = |site: &mut Site| site.server = Some(FaultServer::start_at(address, parameters.clone()));
+    let back = |site: &mut Site| site.server = Some(SsmServer::start_at(address, parameters.clone()));
     site.check("refused", &["connection refused", "AWS_ENDPOINT_URL_SSM"], gone, back);
     let parameters = site.server().parameters();
     let hangs = std::cell::RefCell::new(None);
@@ -138,14 +138,14 @@ fn no_state_of_the_network_removes_a_key() {
         },
         |site| {
             drop(hangs.take());
-            site.server = Some(FaultServer::start_at(address, parameters.clone()));
+            site.server = Some(SsmServer::start_at(address, parameters.clone()));
         },
     );
 }
 
 #[test]
 fn a_name_that_does_not_resolve_removes_no_key() {
-    let server = FaultServer::start([parameter("k", 1)]);
+    let server = SsmServer::start([parameter("k", 1)]);
     let mut world = World::new();
     let endpoint = server.endpoint().replace("127.0.0.1", "parameter-store.test");
     world.use_store(&endpoint, "paths = [\"/k\"]");
@@ -166,7 +166,7 @@ fn a_name_that_does_not_resolve_removes_no_key() {
 
 #[test]
 fn credentials_that_come_late_are_taken() {
-    let server = FaultServer::start([parameter("k", 1)]);
+    let server = SsmServer::start([parameter("k", 1)]);
     let mut world = World::new();
     world.use_store(&server.endpoint(), "paths = [\"/k\"]");
     world.environment.retain(|(name, _)| {
@@ -221,7 +221,7 @@ fn the_good_part_of_an_odd_list_applies() {
     put(&site, &"x".repeat(8192));
     site.says("8 KB of nothing", &["1 line of the list not taken"]);
     assert_eq!(site.file(), with_many);
-    let (directory, _) = crate::world::pair("mistaken");
+    let (directory, _) = pair("mistaken");
     put(&site, &fs::read_to_string(directory.path().join("id")).unwrap());
     wait("the private key to be said", || {
         site.world.status()["rejected"].to_string().contains("a PRIVATE key")
@@ -237,7 +237,7 @@ fn a_hundred_thousand_lines_are_no_more_than_lines() {
     const ACCOUNTS: [&str; 3] = ["alice", "bob", "mallory"];
     let value = |at: usize| (at..at + 10).map(|at| numbered(at, "x")).collect::<Vec<_>>().join("\n");
     let name = |at: usize| format!("/k/{}/{at:05}", ACCOUNTS[at % 3]);
-    let server = FaultServer::start((0..10_000).map(|at| (name(at), value(at * 10))));
+    let server = SsmServer::start((0..10_000).map(|at| (name(at), value(at * 10))));
     let mut world = World::new();
     world.use_store(&server.endpoint(), "paths = [\"/k\"]");
     let enforce = || world.run(&["enforce", "--once"]);
@@ -265,7 +265,7 @@ fn a_hundred_thousand_lines_are_no_more_than_lines() {
 #[test]
 fn a_list_that_shrinks_is_held_until_it_is_sure() {
     let parameters = || (0..250).map(|at| parameter("k", at));
-    let server = FaultServer::start(parameters());
+    let server = SsmServer::start(parameters());
     let mut world = World::new();
     world.use_store(&server.endpoint(), "paths = [\"/k\"]");
     let shrink = || (3..250).for_each(|at| server.delete(&parameter("k", at).0));

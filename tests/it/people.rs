@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::world::{ALICE, BOB, Ends, World, fingerprint, key, shell_as, shown, wait};
+use crate::support::world::{ALICE, BOB, Ends, World, fingerprint, halt, key, shell_as, shown, signal, wait};
 
 #[test]
 fn status_tells_the_truth_at_every_stage() {
@@ -31,10 +31,10 @@ fn status_tells_the_truth_at_every_stage() {
     }
     assert!(!text.contains('\x1b'), "no colour where it is not a terminal");
     // Frozen, the enforcer repairs nothing; the status says what is on disk, not what was said before.
-    crate::world::halt(agent.pid());
+    halt(agent.pid());
     world.put("alice", ALICE, &key("rogue"));
     let seen = world.status();
-    crate::world::signal("CONT", agent.pid());
+    signal("CONT", agent.pid());
     assert_eq!(seen["health"], "degraded");
     assert_eq!(seen["accounts"][0]["state"], "drifted");
     // Killed, it says so.
@@ -208,16 +208,16 @@ fn sync_asks_the_running_services_and_waits() {
         shown(&sync.stdout)
     );
     assert!(world.read("alice").contains(&second));
-    crate::world::halt(agent.0.id());
+    halt(agent.0.id());
     let late = world.run(&["sync", "--timeout", "1"]);
-    crate::world::signal("CONT", agent.0.id());
+    signal("CONT", agent.0.id());
     assert_eq!(late.status.code(), Some(2));
     assert!(
         shown(&late.stderr).contains("the fetcher has not fetched within 1 s"),
         "{}",
         shown(&late.stderr)
     );
-    crate::world::signal("TERM", agent.0.id());
+    signal("TERM", agent.0.id());
     assert!(agent.0.wait().unwrap().success());
 }
 
@@ -253,13 +253,13 @@ fn a_config_error_names_file_line_and_cure_and_a_bad_reload_changes_nothing() {
     for part in [path.to_str().unwrap(), "line 1", "^^^", "unknown field `mod`"] {
         assert!(said.contains(part), "{part} is missing in: {said}");
     }
-    crate::world::signal("HUP", agent.pid());
+    signal("HUP", agent.pid());
     wait("the bad reload to be said", || agent.log().contains("the old one stays"));
     world.top = String::new();
     world.config();
     wait("the problem in the status", || world.status()["problems"].to_string().contains("cannot be used"));
     assert_eq!(world.read("alice"), before);
-    crate::world::signal("HUP", agent.pid());
+    signal("HUP", agent.pid());
     wait("healthy again", || world.run(&["status"]).status.code() == Some(0));
     let missing = std::process::Command::new(env!("CARGO_BIN_EXE_authorized-keys-agent"))
         .args(["--config", "/nonexistent.toml", "status"])
@@ -310,7 +310,7 @@ fn without_root_everything_works_for_ones_own_account() {
     wait("a status that has looked", || {
         looked().contains("looked at just now") && looked().starts_with("healthy")
     });
-    crate::world::signal("TERM", agent.0.id());
+    signal("TERM", agent.0.id());
     assert!(agent.0.wait().unwrap().success());
     // Another account's file is refused in words.
     let text = fs::read_to_string(&config).unwrap().replace("[\"alice\"]", "[\"alice\", \"bob\"]");

@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::Path;
 
-use crate::fault_server::{Behaviour, FaultServer};
-use crate::world::{ALICE, SECRET, SESSION, World, key, mode, pair, shell_as, shown, wait};
+use crate::support::ssm_server::{Behaviour, SsmServer};
+use crate::support::world::{ALICE, SECRET, SESSION, World, key, mode, pair, shell_as, shown, wait};
 
 /// All regular files below `directory`, with their content.
 fn files(directory: &Path, found: &mut Vec<(String, String)>) {
@@ -22,7 +22,7 @@ fn files(directory: &Path, found: &mut Vec<(String, String)>) {
 fn nothing_secret_is_written_anywhere() {
     let (directory, public) = pair("mistaken");
     let private = fs::read_to_string(directory.path().join("id")).unwrap();
-    let server = FaultServer::start([
+    let server = SsmServer::start([
         ("/k/alice/good", key("alice@laptop")),
         ("/k/alice/private", format!("# my key\n{private}")),
         ("/k/bob/one-line", private.replace('\n', " ")),
@@ -82,7 +82,7 @@ fn nothing_secret_is_written_anywhere() {
 
 #[test]
 fn the_list_is_for_root_and_the_report_for_all() {
-    let server = FaultServer::start([("/k/alice", key("alice"))]);
+    let server = SsmServer::start([("/k/alice", key("alice"))]);
     let mut world = World::new();
     world.use_store(&server.endpoint(), "paths = [\"/k\"]");
     assert_eq!(world.pass(), 0);

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::world::{ALICE, Running, World, fingerprint, key, shell_as, shown, wait};
+use crate::support::world::{ALICE, Running, World, fingerprint, key, shell_as, shown, wait};
 
 /// 2026-11-25T22:11:33Z, in the words of logind and in the number of the journal.
 const BEGAN: &str = "Wed 2026-11-25 22:11:33 UTC";

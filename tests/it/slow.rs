@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::world::{ALICE, BOB, Ends, World, key, wait};
+use crate::support::world::{ALICE, BOB, Ends, World, key, signal, wait};
 
 /// One half, or both (`run`), below strace with these arguments.
 fn start_traced(world: &World, arguments: &[&str], paths: &[PathBuf], half: &str) -> Ends {
@@ -31,7 +31,7 @@ fn start_slow(world: &World, call: &str, seconds: u32, paths: &[PathBuf], half: 
 fn end(world: &World, slow: Ends) {
     let text = std::fs::read_to_string(world.path("run/status.json")).unwrap();
     let pid = serde_json::from_str::<serde_json::Value>(&text).unwrap()["enforcer"]["pid"].as_u64().unwrap();
-    crate::world::signal("TERM", u32::try_from(pid).unwrap());
+    signal("TERM", u32::try_from(pid).unwrap());
     drop(slow);
 }
 

@@ -9,8 +9,10 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::sshd::Sshd;
-use crate::world::{ALICE, MALLORY, World, fingerprint, halt, key, litter, shell_as, signal, wait};
+use crate::support::oracle::Sshd;
+use crate::support::world::{
+    ALICE, BOB, MALLORY, World, fingerprint, halt, key, litter, pair, shell_as, shown, signal, wait,
+};
 
 /// The file is what it was, in every respect.
 fn whole(world: &World, content: &str) -> bool {
@@ -279,7 +281,7 @@ fn access_control_lists_are_undone_and_not_handed_down() {
         };
         let of = |path: &Path| {
             let told = Command::new("getfacl").args(["-cpE", "--skip-base"]).arg(path).output().unwrap();
-            crate::world::shown(&told.stdout)
+            shown(&told.stdout)
         };
         list(&["-m", &format!("u:{MALLORY}:rw,m::r")], &world.file("alice"));
         let restored = || {
@@ -303,7 +305,7 @@ fn access_control_lists_are_undone_and_not_handed_down() {
 fn a_real_sshd_lets_the_approved_key_in_and_refuses_the_others() {
     let world = World::new();
     let ((approved, line), (revoked, old), (rogue, planted)) =
-        (crate::world::pair("approved"), crate::world::pair("revoked"), crate::world::pair("rogue"));
+        (pair("approved"), pair("revoked"), pair("rogue"));
     world.approve("alice", "approved", &line);
     world.approve("alice", "revoked", &old);
     let _agent = world.start();
@@ -358,7 +360,7 @@ fn one_account_in_trouble_is_alone_with_it() {
     });
     assert_eq!(world.run(&["status"]).status.code(), Some(1));
     // Set right by a person, it is taken up at once.
-    chown(world.ssh("bob"), Some(crate::world::BOB), Some(crate::world::BOB)).unwrap();
+    chown(world.ssh("bob"), Some(BOB), Some(BOB)).unwrap();
     wait("bob's file", || world.read("bob").contains("bob") && world.account("bob")["state"] == "in-sync");
 }
 

@@ -15,7 +15,7 @@ use proptest::test_runner::TestRunner;
 
 use super::keys::{P256, SK_ED25519, ecdsa, ed25519, key, point, rsa};
 use super::{COMMA, FROM, TWICE, ours, wide, write_lines};
-use crate::sshd::Sshd;
+use crate::support::oracle::Sshd;
 
 const FLAGS: [&str; 9] = [
     "restrict",

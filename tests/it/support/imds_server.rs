@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::http_server::{Answer, HttpServer, Request};
+use crate::support::http_server::{Answer, HttpServer, Request};
 
 /// What the service shows, and how it misbehaves.
 #[derive(Clone, Debug)]

@@ -3,10 +3,10 @@
 
 use std::fs;
 
-use crate::aws::Moto;
-use crate::imds_server::{ImdsServer, Instance};
-use crate::sshd::Sshd;
-use crate::world::{ALICE, World, key, numbered, pair, shown, wait};
+use crate::support::imds_server::{ImdsServer, Instance};
+use crate::support::moto::Moto;
+use crate::support::oracle::Sshd;
+use crate::support::world::{ALICE, World, key, numbered, pair, shown, wait};
 
 const BY_PATH: &str = "paths = [\"/authorized-keys/web\"]";
 

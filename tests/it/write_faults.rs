@@ -5,67 +5,13 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::path::Path;
 use std::process::Command;
 
-use crate::fault_server::FaultServer;
-use crate::world::{ALICE, World, key, litter};
+use crate::support::ssm_server::SsmServer;
+use crate::support::trace::{steps, traced};
+use crate::support::world::{ALICE, World, key, litter, shown};
 
-/// Calls by which a write can fail.
-const CALLS: &str = "openat,mkdirat,fchmod,fchown,write,fsync,rename,renameat,renameat2,unlink,unlinkat";
 const ERRORS: [&str; 4] = ["ENOSPC", "EIO", "EROFS", "EDQUOT"];
-
-/// One system call of the thread that writes: its name, and which of that thread's calls of that name it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub call: String,
-    pub nth: usize,
-    pub shown: String,
-}
-
-/// Runs one half once under strace; gives the trace.
-pub fn traced(world: &World, half: &str, inject: Option<&str>) -> String {
-    let trace = world.path("trace");
-    let _ = fs::remove_file(&trace);
-    let mut command = world.command("strace");
-    command.args(["-f", "-qq", "-y", "-s", "64", "-o"]).arg(&trace).args(["-e", &format!("trace={CALLS}")]);
-    if let Some(inject) = inject {
-        command.args(["-e", &format!("inject={inject}")]);
-    }
-    command.arg(env!("CARGO_BIN_EXE_authorized-keys-agent"));
-    let output = command.arg("--config").arg(world.config()).args([half, "--once"]).output().unwrap();
-    fs::read_to_string(&trace)
-        .unwrap_or_else(|error| panic!("strace is needed: {error}: {}", crate::world::shown(&output.stderr)))
-}
-
-/// The steps of the write, from the first that changes something at `place`, the start of a path.
-fn steps(trace: &str, place: &Path) -> Vec<Step> {
-    let place = place.display().to_string();
-    let changes = |line: &str| line.contains("O_EXCL") || line.contains("mkdirat(");
-    steps_in(trace, |line| line.contains(&place), changes)
-}
-
-/// The steps `in_place`, from the first that `changes` something.
-pub fn steps_in(trace: &str, in_place: impl Fn(&str) -> bool, changes: impl Fn(&str) -> bool) -> Vec<Step> {
-    let thread = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-    let writer =
-        trace.lines().find(|line| in_place(line) && changes(line)).map(thread).expect("the pass wrote");
-    let mut counts = std::collections::HashMap::<String, usize>::new();
-    let mut all = Vec::new();
-    let mut begun = false;
-    for line in trace.lines().filter(|line| thread(line) == writer) {
-        let Some((call, _)) = line.split_whitespace().nth(1).and_then(|text| text.split_once('(')) else {
-            continue;
-        };
-        let nth = counts.entry(call.to_owned()).or_default();
-        *nth += 1;
-        begun |= in_place(line) && changes(line);
-        if begun && in_place(line) {
-            all.push(Step { call: call.to_owned(), nth: *nth, shown: line.to_owned() });
-        }
-    }
-    all
-}
 
 /// A world in sync, then `spoil`ed.
 fn spoiled(spoil: &dyn Fn(&World)) -> (World, String) {
@@ -135,7 +81,7 @@ fn a_missing_directory_in_a_home_of_root_survives_every_fault() {
 
 #[test]
 fn a_fetch_that_dies_at_any_step_leaves_the_old_list_or_the_new() {
-    let server = FaultServer::start([("/k/alice/first", key("first"))]);
+    let server = SsmServer::start([("/k/alice/first", key("first"))]);
     let mut world = World::new();
     world.use_store(&server.endpoint(), "paths = [\"/k\"]");
     assert_eq!(world.pass(), 0);
@@ -211,7 +157,7 @@ fn a_full_disk_leaves_the_old_file_and_says_so() {
         .args(&command)
         .output()
         .unwrap();
-    let (said, log) = (crate::world::shown(&output.stdout), crate::world::shown(&output.stderr));
+    let (said, log) = (shown(&output.stdout), shown(&output.stderr));
     assert_eq!(said, "code 1\nold\nauthorized_keys\n", "{log}");
     assert!(log.contains("no space left on device"), "{log}");
 }

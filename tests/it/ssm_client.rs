@@ -10,17 +10,14 @@ use authorized_keys_agent::host::ssm::{
 };
 use jiff::Timestamp;
 
-use crate::fault_server::{Behaviour, FaultServer};
-use crate::http_server::{never_accepting, refusing};
-use crate::imds_server::{ImdsServer, Instance};
+use crate::support::http_server::{never_accepting, refusing};
+use crate::support::imds_server::{ImdsServer, Instance};
+use crate::support::run;
+use crate::support::ssm_server::{Behaviour, SsmServer};
 
 const REGION: &str = "eu-central-1";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ a@b";
-
-pub fn run<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-}
 
 /// Short enough for a test that waits for them, long enough for a busy machine.
 fn settings(endpoint: String) -> Settings {
@@ -46,8 +43,8 @@ fn names(settings: &Settings) -> Result<Vec<String>, Failure> {
     })
 }
 
-fn many(count: usize) -> FaultServer {
-    FaultServer::start((0..count).map(|at| (format!("/k/bob/{at:05}"), KEY)))
+fn many(count: usize) -> SsmServer {
+    SsmServer::start((0..count).map(|at| (format!("/k/bob/{at:05}"), KEY)))
 }
 
 #[test]
@@ -171,7 +168,7 @@ fn values_come_as_they_are() {
     let long = format!("{}\n", "# ".repeat(4095));
     let private = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n-----END OPENSSH PRIVATE KEY-----";
     let odd = "a\tb\r\n\u{0}\u{1b}[2J\u{2028}ü\"\\";
-    let server = FaultServer::start([("/k/bob/a", long.as_str()), ("/k/bob/b", private), ("/k/bob/c", odd)]);
+    let server = SsmServer::start([("/k/bob/a", long.as_str()), ("/k/bob/b", private), ("/k/bob/c", odd)]);
     let found = run(async {
         let store = ParameterStore::new(&settings(server.endpoint())).await.unwrap();
         store.by_path("/k/").await.unwrap()
@@ -187,7 +184,7 @@ fn values_come_as_they_are() {
 fn a_list_as_large_as_an_account_can_hold() {
     // 10,000 parameters, 100,000 lines, 1,000 pages: as much as the default limits let through.
     let value = std::iter::repeat_n(KEY, 10).collect::<Vec<_>>().join("\n");
-    let server = FaultServer::start((0..10_000).map(|at| (format!("/k/bob/{at:05}"), value.as_str())));
+    let server = SsmServer::start((0..10_000).map(|at| (format!("/k/bob/{at:05}"), value.as_str())));
     let mut settings = settings(server.endpoint());
     settings.limits.read = Duration::from_secs(10);
     settings.limits.operation = Duration::from_secs(10);
@@ -197,7 +194,7 @@ fn a_list_as_large_as_an_account_can_hold() {
 
 #[test]
 fn names_that_are_gone_are_an_error() {
-    let server = FaultServer::start((0..12).map(|at| (format!("/s/{at:02}"), KEY)));
+    let server = SsmServer::start((0..12).map(|at| (format!("/s/{at:02}"), KEY)));
     server.put("/s/00:live", "labelled");
     let by_names = |names: &[&str]| {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
@@ -274,7 +271,7 @@ fn a_connection_that_ended_while_idle_is_opened_again() {
 
 #[test]
 fn the_next_poll_sees_what_changed() {
-    let server = FaultServer::start([("/k/bob/a", "1"), ("/k/bob/b", "1")]);
+    let server = SsmServer::start([("/k/bob/a", "1"), ("/k/bob/b", "1")]);
     let values = || {
         let found = run(async {
             ParameterStore::new(&settings(server.endpoint())).await.unwrap().by_path("/k").await
@@ -353,7 +350,7 @@ impl Write for Seen {
 
 #[test]
 fn nothing_secret_is_traced_at_any_level() {
-    let server = FaultServer::start([("/k/bob", "value-that-nobody-may-log")]);
+    let server = SsmServer::start([("/k/bob", "value-that-nobody-may-log")]);
     let seen = Seen::default();
     let writer = seen.clone();
     let subscriber = tracing_subscriber::fmt()

@@ -2,7 +2,7 @@
 //! into it, and follows a script of faults that neither AWS nor moto can be asked for.
 //!
 //! ```ignore
-//! let server = FaultServer::start([("/k/ec2-user", "ssh-ed25519 …")]);
+//! let server = SsmServer::start([("/k/ec2-user", "ssh-ed25519 …")]);
 //! server.script([Behaviour::Good, Behaviour::throttle()]); // the second call is throttled, later ones are good
 //! server.always(Behaviour::Html(502));                     // from now on
 //! server.put("/k/ec2-user", "…");                          // as a new version
@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::http_server::{Answer, HttpServer, Request};
+use crate::support::http_server::{Answer, HttpServer, Request};
 
 /// How one call is answered.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Behaviour {
 }
 
 /// A running stand-in.
-pub struct FaultServer {
+pub struct SsmServer {
     http: HttpServer,
     state: Arc<(Mutex<State>, Condvar)>,
 }
@@ -98,7 +98,7 @@ struct State {
     date: String,
 }
 
-impl FaultServer {
+impl SsmServer {
     /// Starts with these parameters: name and value. `name:label` is readable by that name only.
     pub fn start<N: Into<String>, V: Into<String>>(parameters: impl IntoIterator<Item = (N, V)>) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), parameters)

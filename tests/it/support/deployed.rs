@@ -6,8 +6,8 @@ use std::process::{ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::aws::Moto;
-use crate::world::Ends;
+use crate::support::moto::Moto;
+use crate::support::world::{Ends, shown};
 
 /// A file below `packaging/`.
 pub fn packaging(path: &str) -> PathBuf {
@@ -32,7 +32,7 @@ impl Deployed {
     }
 
     fn start(mut python: Command) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/deployed.py");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/deployed.py");
         let piped = python.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = piped.spawn().expect("python3 with cfn-lint, moto and python-hcl2");
         let (requests, answers) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
@@ -83,4 +83,16 @@ impl Deployed {
 fn named(rows: &Value, key: &str, value: &str) -> Value {
     let rows = rows.as_array().unwrap().iter();
     rows.filter_map(|row| Some((row[key].as_str()?.to_owned(), row[value].clone()))).collect()
+}
+
+/// `sh -n` and `bash -n`, as the system shells of Debian and Amazon Linux would.
+pub fn assert_parses(script: &str) {
+    for shell in ["sh", "bash"] {
+        let mut child =
+            Command::new(shell).arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+        let done = child.wait_with_output().unwrap();
+        let said = shown(&done.stderr);
+        assert!(done.status.success() && said.is_empty(), "{shell}: {said}\n{script}");
+    }
 }
