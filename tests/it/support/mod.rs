@@ -6,6 +6,7 @@ pub mod imds_server;
 pub mod logins;
 pub mod moto;
 pub mod oracle;
+pub mod source;
 pub mod ssm_server;
 pub mod tls_front;
 pub mod trace;
