@@ -17,7 +17,9 @@ const COPYING: &str = "Licensed under either of Apache-2.0 or MIT, at your choic
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    let (Some(directory), Some(date), None) = (arguments.next(), arguments.next(), arguments.next()) else {
+    let (Some(directory), Some(date), None) =
+        (arguments.next(), arguments.next(), arguments.next())
+    else {
         bail!("usage: docs DIRECTORY DATE");
     };
     let directory = Path::new(&directory);
@@ -26,27 +28,46 @@ fn main() -> Result<()> {
     }
     for name in [NAME, "agent"] {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-            generate_to(shell, &mut Cli::command(), name, directory.join("completions"))?;
+            generate_to(
+                shell,
+                &mut Cli::command(),
+                name,
+                directory.join("completions"),
+            )?;
         }
     }
     let mut command = Cli::command().disable_help_subcommand(true);
     command.build();
-    let names: Vec<String> =
-        command.get_subcommands().map(|sub| format!("{NAME}-{}", sub.get_name())).collect();
-    fs::write(directory.join(format!("man1/{NAME}.1")), page(command.clone(), &date, &names)?)?;
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| format!("{NAME}-{}", sub.get_name()))
+        .collect();
+    fs::write(
+        directory.join(format!("man1/{NAME}.1")),
+        page(command.clone(), &date, &names)?,
+    )?;
     for sub in command.get_subcommands() {
         let name = format!("{NAME}-{}", sub.get_name());
         // Its usage line keeps the blank that is typed.
         let sub = sub.clone().display_name(name.clone());
-        fs::write(directory.join(format!("man1/{name}.1")), page(sub, &date, &[NAME.to_owned()])?)?;
+        fs::write(
+            directory.join(format!("man1/{name}.1")),
+            page(sub, &date, &[NAME.to_owned()])?,
+        )?;
     }
-    fs::write(directory.join(format!("man5/{NAME}.toml.5")), config_page(&date)?)?;
+    fs::write(
+        directory.join(format!("man5/{NAME}.toml.5")),
+        config_page(&date)?,
+    )?;
     Ok(())
 }
 
 /// The page of one command.
 fn page(command: Command, date: &str, see_also: &[String]) -> Result<String> {
-    let last = command.get_after_long_help().or(command.get_after_help()).map(ToString::to_string);
+    let last = command
+        .get_after_long_help()
+        .or(command.get_after_help())
+        .map(ToString::to_string);
     // Or it would be one section "EXTRA".
     let mut command = command.after_help("").after_long_help("");
     let usage = command.render_usage().to_string();
@@ -64,7 +85,8 @@ fn page(command: Command, date: &str, see_also: &[String]) -> Result<String> {
     if has_subcommands {
         man.render_subcommands_section(&mut text)?;
     }
-    sections(&last.context("a command does not say what its exit status means")?)?.to_writer(&mut text)?;
+    sections(&last.context("a command does not say what its exit status means")?)?
+        .to_writer(&mut text)?;
     let mut pages: Vec<(String, u8)> = see_also.iter().map(|name| (name.clone(), 1)).collect();
     pages.push((format!("{NAME}.toml"), 5));
     if has_subcommands {
@@ -77,10 +99,15 @@ fn page(command: Command, date: &str, see_also: &[String]) -> Result<String> {
 
 /// The usage line, with what is typed as it stands in bold.
 fn synopsis(usage: &str) -> Result<Roff> {
-    let usage = usage.strip_prefix("Usage: ").context("the usage does not begin so")?;
-    let (typed, rest) = usage.split_once(" [").context("a command without options")?;
+    let usage = usage
+        .strip_prefix("Usage: ")
+        .context("the usage does not begin so")?;
+    let (typed, rest) = usage
+        .split_once(" [")
+        .context("a command without options")?;
     let mut roff = Roff::new();
-    roff.control("SH", ["SYNOPSIS"]).text([bold(typed), roman(format!(" [{rest}"))]);
+    roff.control("SH", ["SYNOPSIS"])
+        .text([bold(typed), roman(format!(" [{rest}"))]);
     Ok(roff)
 }
 
@@ -91,7 +118,9 @@ fn sections(text: &str) -> Result<Roff> {
         let words = line.trim_start();
         match line.len() - words.len() {
             0 => {
-                let title = words.strip_suffix(':').with_context(|| format!("`{words}` is no title"))?;
+                let title = words
+                    .strip_suffix(':')
+                    .with_context(|| format!("`{words}` is no title"))?;
                 roff.control("SH", [title.to_uppercase().as_str()]);
             }
             2 => {
@@ -120,7 +149,8 @@ fn end(pages: &[(String, u8)]) -> Roff {
     }
     let mut roff = Roff::new();
     roff.control("SH", ["SEE ALSO"]).text(names);
-    roff.control("PP", []).text([roman(env!("CARGO_PKG_REPOSITORY"))]);
+    roff.control("PP", [])
+        .text([roman(env!("CARGO_PKG_REPOSITORY"))]);
     roff.control("SH", ["COPYRIGHT"]).text([roman(COPYING)]);
     roff
 }
@@ -138,15 +168,26 @@ fn config_page(date: &str) -> Result<Vec<u8>> {
     let title = format!("{NAME}.toml");
     let source = format!("{NAME} {}", env!("CARGO_PKG_VERSION"));
     let mut roff = Roff::new();
-    roff.control("TH", [title.as_str(), "5", date, source.as_str(), "SSH keys"]);
-    roff.control("SH", ["NAME"]).text([roman(format!("{title} - configuration of {NAME}"))]);
-    roff.control("SH", ["SYNOPSIS"]).text([italic("/etc/authorized-keys-agent/config.toml")]);
+    roff.control(
+        "TH",
+        [title.as_str(), "5", date, source.as_str(), "SSH keys"],
+    );
+    roff.control("SH", ["NAME"])
+        .text([roman(format!("{title} - configuration of {NAME}"))]);
+    roff.control("SH", ["SYNOPSIS"])
+        .text([italic("/etc/authorized-keys-agent/config.toml")]);
     roff.control("SH", ["DESCRIPTION"]);
-    let (introduction, rest) = CONFIG.split_once("\n\n").context("the config has no introduction")?;
+    let (introduction, rest) = CONFIG
+        .split_once("\n\n")
+        .context("the config has no introduction")?;
     let comment = |line: &str| line.trim_start_matches('#').trim().to_owned();
     let introduction: Vec<String> = introduction.lines().map(comment).collect();
     let introduction = introduction.join(" ");
-    roff.text([roman(introduction.strip_prefix(&format!("{NAME}. ")).unwrap_or(&introduction))]);
+    roff.text([roman(
+        introduction
+            .strip_prefix(&format!("{NAME}. "))
+            .unwrap_or(&introduction),
+    )]);
     roff.control("SH", ["KEYS"]);
     for block in rest.split("\n\n") {
         let (notes, keys) = keys(block)?;
@@ -156,14 +197,27 @@ fn config_page(date: &str) -> Result<Vec<u8>> {
         if !notes.is_empty() {
             roff.text([roman(notes)]);
         }
-        for Key { name, value, optional, meaning } in keys {
+        for Key {
+            name,
+            value,
+            optional,
+            meaning,
+        } in keys
+        {
             ensure!(!meaning.is_empty(), "no comment says what `{name}` means");
-            let value = if optional { format!(" = {value} (example)") } else { format!(" = {value}") };
-            roff.control("TP", []).text([bold(name), roman(value)]).text([roman(meaning)]);
+            let value = if optional {
+                format!(" = {value} (example)")
+            } else {
+                format!(" = {value}")
+            };
+            roff.control("TP", [])
+                .text([bold(name), roman(value)])
+                .text([roman(meaning)]);
         }
     }
     roff.control("SH", ["FILES"]);
-    roff.control("TP", []).text([italic("/etc/authorized-keys-agent/config.toml")]);
+    roff.control("TP", [])
+        .text([italic("/etc/authorized-keys-agent/config.toml")]);
     roff.text([roman("What packages install: every key, with its default")]);
     let mut text = Vec::new();
     roff.to_writer(&mut text)?;
@@ -182,11 +236,17 @@ fn keys(block: &str) -> Result<(String, Vec<Key>)> {
         if open {
             let key = keys.last_mut().context("a value without a key")?;
             open = code != "]";
-            key.value.push_str(if open && !key.value.ends_with('[') { " " } else { "" });
+            key.value.push_str(if open && !key.value.ends_with('[') {
+                " "
+            } else {
+                ""
+            });
             key.value.push_str(code);
             continue;
         }
-        let example = comment.split_once(" = ").filter(|(name, _)| code.is_empty() && is_name(name));
+        let example = comment
+            .split_once(" = ")
+            .filter(|(name, _)| code.is_empty() && is_name(name));
         match (code.split_once(" = "), example) {
             (Some((name, value)), _) => {
                 open = value == "[";
@@ -202,7 +262,10 @@ fn keys(block: &str) -> Result<(String, Vec<Key>)> {
                     key.meaning.push_str(comment);
                 }
                 None => notes.push(comment),
-                Some(key) => bail!("a comment below `{}` that is not indented: {comment}", key.name),
+                Some(key) => bail!(
+                    "a comment below `{}` that is not indented: {comment}",
+                    key.name
+                ),
             },
         }
     }
@@ -215,12 +278,20 @@ fn keys(block: &str) -> Result<(String, Vec<Key>)> {
 impl Key {
     fn new(name: &str, value: &str, optional: bool, meaning: &str) -> Self {
         let meaning = meaning.to_owned();
-        Self { name: name.to_owned(), value: value.to_owned(), optional, meaning }
+        Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            optional,
+            meaning,
+        }
     }
 }
 
 fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-')
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'-')
 }
 
 /// A line's code and its comment; a `#` within quotes is code.

@@ -6,16 +6,15 @@ mod list;
 mod own;
 mod sshd;
 
+use crate::cli::print;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tokio::sync::oneshot;
 
-use crate::cli::Outcome;
+use crate::cli::surroundings::{self, Outcome};
 use crate::model::config::tables::Config;
 use crate::model::desired::judge::Rules;
 use crate::model::status::preflight::{Finding, Verdict, count, keys};
@@ -42,7 +41,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
         config.mode.as_str()
     );
     let mut findings = vec![Finding::ok("config", message)];
-    let read = list::look(&config.source, super::now, &mut findings).await;
+    let read = list::look(&config.source, surroundings::now, &mut findings).await;
     let listed = read
         .list
         .iter()
@@ -50,7 +49,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
         .map(|entry| &entry.account);
     let names = config.accounts.named().chain(listed).cloned().collect();
     let people = accounts::look_up(&config, names, &mut findings).await;
-    let (zone, answer) = (super::zone(), sshd::ask(&people).await);
+    let (zone, answer) = (surroundings::zone(), sshd::ask(&people).await);
     let openssh = answer.as_ref().and_then(|answer| answer.version);
     let rules = Rules {
         policy: &config.policy,
@@ -89,13 +88,13 @@ fn conclude(findings: &[Finding], as_json: bool) -> Outcome {
     if as_json {
         let worst = findings.iter().map(|finding| finding.verdict).max();
         let report = json!({"schema": 1, "verdict": worst, "checks": findings});
-        super::print(&format!("{report:#}\n"))?;
+        print::data(&format!("{report:#}\n"))?;
     } else {
         let mut text = String::new();
         for finding in findings {
             let _ = writeln!(text, "{finding}");
         }
-        super::print(&text)?;
+        print::data(&text)?;
         let (checks, warnings) = (
             count(findings.len(), "check"),
             count(number(Verdict::Warn), "warning"),
@@ -103,14 +102,4 @@ fn conclude(findings: &[Finding], as_json: bool) -> Outcome {
         let _ = writeln!(io::stderr(), "{checks}, {failed} failed, {warnings}");
     }
     Ok(u8::from(failed > 0))
-}
-
-/// Runs what may block for ever, such as NSS or a network home, on a thread of its own; `None` when it takes too long.
-async fn within<T: Send + 'static>(
-    limit: Duration,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    let (answer, asked) = oneshot::channel();
-    std::thread::spawn(move || answer.send(work()).ok());
-    tokio::time::timeout(limit, asked).await.ok()?.ok()
 }

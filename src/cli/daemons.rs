@@ -11,7 +11,7 @@ use crate::agent::fetch::{self, Fetcher};
 use crate::agent::pass::Reconciler;
 use crate::agent::publish;
 use crate::agent::wakeups::Pending;
-use crate::cli::Outcome;
+use crate::cli::surroundings::{self, Outcome};
 use crate::host::service::Service;
 use crate::model::config::tables::Config;
 use crate::model::status::problem::Severity;
@@ -53,17 +53,17 @@ pub(super) struct EnforceArguments {
 pub(super) async fn run(config: Config, path: &Path) -> Outcome {
     let _fetcher = fetch::claim(&config.paths)?;
     let _enforcer = enforce::claim(&config.paths)?;
-    let reread = || super::reread_config(path);
-    let fetcher = Fetcher::new(config.clone(), super::may_ask_metadata());
+    let reread = || surroundings::reread_config(path);
+    let fetcher = Fetcher::new(config.clone(), surroundings::may_ask_metadata());
     let (enforcing, pending) = enforcing(config)?;
     let (fetched, enforced) = tokio::join!(
-        fetch::run(fetcher, Service::silent(), reread, super::now),
+        fetch::run(fetcher, Service::silent(), reread, surroundings::now),
         daemon::run(
             enforcing,
             pending,
             Service::of_this_process(),
             reread,
-            super::now
+            surroundings::now
         ),
     );
     fetched?;
@@ -74,13 +74,19 @@ pub(super) async fn run(config: Config, path: &Path) -> Outcome {
 /// The half with the network.
 pub(super) async fn fetch(arguments: &FetchArguments, config: Config, path: &Path) -> Outcome {
     let _lock = fetch::claim(&config.paths)?;
-    let mut fetcher = Fetcher::new(config, super::may_ask_metadata());
+    let mut fetcher = Fetcher::new(config, surroundings::may_ask_metadata());
     if !arguments.once {
         let service = Service::of_this_process();
-        fetch::run(fetcher, service, || super::reread_config(path), super::now).await?;
+        fetch::run(
+            fetcher,
+            service,
+            || surroundings::reread_config(path),
+            surroundings::now,
+        )
+        .await?;
         return Ok(0);
     }
-    let fetched = fetcher.fetch(&super::now).await.is_ok();
+    let fetched = fetcher.fetch(&surroundings::now).await.is_ok();
     fetcher.publish(None);
     Ok(u8::from(!fetched))
 }
@@ -91,11 +97,11 @@ pub(super) async fn enforce(arguments: &EnforceArguments, config: Config, path: 
     let (mut enforcing, pending) = enforcing(config)?;
     if !arguments.once {
         let service = Service::of_this_process();
-        let reread = || super::reread_config(path);
-        daemon::run(enforcing, pending, service, reread, super::now).await?;
+        let reread = || surroundings::reread_config(path);
+        daemon::run(enforcing, pending, service, reread, surroundings::now).await?;
         return Ok(0);
     }
-    enforcing.once(None, super::now()).await;
+    enforcing.once(None, surroundings::now()).await;
     Ok(u8::from(!conclude(&enforcing)))
 }
 
@@ -106,8 +112,8 @@ pub(super) fn enforcing(config: Config) -> anyhow::Result<(Enforcing, Arc<Pendin
     // Whatever is wrong with it, it is no reason not to enforce.
     let said = publish::read(&config.paths).ok().flatten();
     let bell = Arc::new(move || told.answered());
-    let reconciler = Reconciler::new(config, super::zone(), said, Some(bell))?;
-    Ok((Enforcing::new(reconciler, super::now()), pending))
+    let reconciler = Reconciler::new(config, surroundings::zone(), said, Some(bell))?;
+    Ok((Enforcing::new(reconciler, surroundings::now()), pending))
 }
 
 /// Says what keeps the host from being in sync; returns whether nothing does.

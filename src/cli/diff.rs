@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
-use super::print;
 use crate::agent::gather::List;
 use crate::agent::pass::{Look, Looked, NoAuditor, Reconciler};
 use crate::agent::paths;
 use crate::agent::source::Clients;
 use crate::agent::wakeups::{Trigger, Wake};
 use crate::agent::workers::LookAgain;
-use crate::cli::Outcome;
+use crate::cli::print;
+use crate::cli::surroundings::{self, Outcome};
 use crate::host::chain;
 use crate::host::store::{self, StoreError};
 use crate::model::config::tables::Config;
@@ -29,8 +29,8 @@ Exit status:
 
 /// Fetches afresh, so that it shows what `sync` would do; with the source out of reach, what is stored.
 pub(super) async fn run(config: Config) -> Outcome {
-    let mut clients = Clients::new(&config.source, super::may_ask_metadata());
-    let list = match clients.list(&config.source, super::now()).await {
+    let mut clients = Clients::new(&config.source, surroundings::may_ask_metadata());
+    let list = match clients.list(&config.source, surroundings::now()).await {
         Ok(list) => list,
         Err(error) => stored(&config, &chain(&error))?,
     };
@@ -39,7 +39,7 @@ pub(super) async fn run(config: Config) -> Outcome {
         tracing::warn!("{held}; this is what it would change then");
         (reconciler, looked) = compare(&config, &list, Some(list.digest())).await?;
     }
-    super::print(&print::changes(&looked.differences, &reconciler.decision))?;
+    print::data(&print::changes(&looked.differences, &reconciler.decision))?;
     let decision = &reconciler.decision;
     for rejected in decision
         .rejected
@@ -62,7 +62,7 @@ pub(super) async fn run(config: Config) -> Outcome {
         }
     }
     Ok(if blind {
-        super::USAGE
+        surroundings::USAGE
     } else {
         u8::from(!looked.differences.is_empty())
     })
@@ -83,9 +83,9 @@ async fn compare(
     list: &ApprovedList,
     accepted: Option<String>,
 ) -> anyhow::Result<(Reconciler, Looked)> {
-    let now = super::now();
+    let now = surroundings::now();
     let mut reconciler =
-        Reconciler::observer(config.clone(), super::zone(), None).map_err(hinted)?;
+        Reconciler::observer(config.clone(), surroundings::zone(), None).map_err(hinted)?;
     reconciler.decide(List::Given(list), accepted, now).await;
     reconciler.consult_sshd(Vec::new(), now).await;
     let nobody: LookAgain = Arc::new(|_| {});
@@ -101,7 +101,7 @@ async fn compare(
         auditor: &NoAuditor,
         alive: &|| (),
         now,
-        instant: super::instant(),
+        instant: surroundings::instant(),
     };
     let looked = reconciler.look(look).await;
     Ok((reconciler, looked))

@@ -1,6 +1,7 @@
 //! `incidents`: what somebody else changed, and how it was undone. Exit 0 listed, or none; 2 usage or config, or not
 //! readable.
 
+use crate::cli::print;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use jiff::{Span, Timestamp, civil};
 use serde::Serialize;
 
 use crate::agent::paths;
-use crate::cli::Outcome;
+use crate::cli::surroundings::{self, Outcome};
 use crate::host::chain;
 use crate::host::store;
 use crate::model::config::tables::Config;
@@ -56,7 +57,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> Outcome {
     let since = arguments
         .since
         .as_deref()
-        .map(|text| point(text, super::now(), &super::zone()))
+        .map(|text| point(text, surroundings::now(), &surroundings::zone()))
         .transpose()?;
     let directory = paths::incidents(&config.paths);
     let mut incidents = read(&directory)?;
@@ -77,7 +78,7 @@ pub(super) fn run(arguments: &Arguments, config: &Config) -> Outcome {
             .collect::<Vec<_>>()
             .join("\n")
     };
-    super::print(&text)?;
+    print::data(&text)?;
     Ok(0)
 }
 

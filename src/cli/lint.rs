@@ -1,5 +1,6 @@
 //! `lint`: would these lines be taken, by the policy and by sshd. Exit 0 clean, 1 problems, 2 usage or config.
 
+use crate::cli::print;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
@@ -9,7 +10,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde_json::json;
 
-use crate::cli::Outcome;
+use crate::cli::surroundings::{self, Outcome};
 use crate::model::desired::judge::Rules;
 use crate::model::desired::lint::{Draft, Remark, lint};
 use crate::model::escape::escaped;
@@ -68,16 +69,16 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
     let judged = policy.clone().unwrap_or_default();
     let rules = Rules {
         policy: &judged,
-        zone: &super::zone(),
+        zone: &surroundings::zone(),
         openssh: arguments.openssh,
     };
-    let lint = lint(&drafts, rules, super::now());
+    let lint = lint(&drafts, rules, surroundings::now());
     if arguments.json {
         let config = policy.map(|_| path.display().to_string());
         let mut json = serde_json::to_value(&lint)?;
         json["schema"] = json!(1);
         json["config"] = json!(config);
-        super::print(&format!("{json:#}\n"))?;
+        print::data(&format!("{json:#}\n"))?;
     } else {
         let mut text = String::new();
         for Remark { file, line, reason } in &lint.problems {
@@ -87,7 +88,7 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
         for Remark { file, line, reason } in &lint.notes {
             let _ = writeln!(text, "{file}:{}: note: {reason}", line.unwrap_or(1));
         }
-        super::print(&text)?;
+        print::data(&text)?;
     }
     let (keys, problems) = (
         count(lint.keys, "key"),
@@ -108,7 +109,7 @@ fn policy(path: &Path, named: bool) -> anyhow::Result<Option<Policy>> {
         }
         text => text.with_context(|| format!("cannot read the config `{}`", path.display()))?,
     };
-    Ok(Some(super::parse_config(path, &text)?.policy))
+    Ok(Some(surroundings::parse_config(path, &text)?.policy))
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

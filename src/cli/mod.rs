@@ -8,19 +8,17 @@ mod lint;
 mod print;
 mod seal;
 mod status;
+mod surroundings;
 mod sync;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, anyhow};
 use clap::{Parser, Subcommand, ValueEnum};
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
 
+use self::surroundings::{Outcome, USAGE, read_config};
 use crate::host::journal;
-use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
 
 /// Makes this host's authorized_keys say exactly what the approved list says.
@@ -162,12 +160,6 @@ Environment:
 /// Where the config is unless `--config` says.
 const CONFIG: &str = "/etc/authorized-keys-agent/config.toml";
 
-/// How a command ended; each command says what its code means.
-type Outcome = anyhow::Result<u8>;
-
-/// Wrong usage, or a config that cannot be used.
-const USAGE: u8 = 2;
-
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -216,57 +208,6 @@ fn run(cli: &Cli) -> Outcome {
             Command::Status(arguments) => status::run(arguments, config).await,
         }
     })
-}
-
-/// Reads and checks the config; an error names the file, the line and what is wrong there.
-fn read_config(path: &Path) -> anyhow::Result<Config> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("cannot read the config `{}`", path.display()))?;
-    parse_config(path, &text)
-}
-
-fn parse_config(path: &Path, text: &str) -> anyhow::Result<Config> {
-    Config::read(text).map_err(|error| anyhow!("in the config `{}`:\n{error}", path.display()))
-}
-
-/// For a daemon's SIGHUP: the same, with the error as text.
-fn reread_config(path: &Path) -> Result<Config, String> {
-    read_config(path).map_err(|error| format!("{error:#}"))
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the clock is read here and handed down"
-)]
-fn now() -> Timestamp {
-    Timestamp::now()
-}
-
-fn instant() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-/// AWS's own variable for "do not ask the instance metadata service"; see the AWS SDK reference, "IMDS client".
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the environment is read here and handed down"
-)]
-fn may_ask_metadata() -> bool {
-    !std::env::var("AWS_EC2_METADATA_DISABLED")
-        .is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true"))
-}
-
-/// sshd reads a time without `Z` in the system's zone.
-fn zone() -> TimeZone {
-    TimeZone::system()
-}
-
-/// Writes data to stdout.
-fn print(text: &str) -> anyhow::Result<()> {
-    io::stdout()
-        .lock()
-        .write_all(text.as_bytes())
-        .context("cannot write to stdout")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

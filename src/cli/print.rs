@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use anyhow::Context;
 
 use crate::model::account::AccountName;
 use crate::model::desired::decide::Decision;
@@ -14,6 +17,14 @@ use crate::model::key::id::KeyId;
 use crate::model::key::lenient::unclear;
 use crate::model::status::preflight::count;
 use crate::model::status::schema::KeyStatus;
+
+/// Writes data to stdout.
+pub(super) fn data(text: &str) -> anyhow::Result<()> {
+    io::stdout()
+        .lock()
+        .write_all(text.as_bytes())
+        .context("cannot write to stdout")
+}
 
 /// Where a key comes from: `/k/alice/laptop version 3 of 2026-11-24T10:00:00Z`.
 pub(super) fn provenance(key: &KeyStatus) -> String {

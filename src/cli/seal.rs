@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::print;
 use crate::agent::{paths, unmanaged};
-use crate::cli::Outcome;
+use crate::cli::print;
+use crate::cli::surroundings::Outcome;
 use crate::host::accounts;
 use crate::host::process::{self, LockError};
 use crate::host::sshd::Circumstances;
@@ -57,7 +57,7 @@ pub(super) fn run(config: &Config) -> Outcome {
         text.push_str("nothing to remove\n");
     }
     describe_kept(&mut text);
-    super::print(&text)?;
+    print::data(&text)?;
     Ok(0)
 }
 

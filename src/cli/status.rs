@@ -6,13 +6,13 @@ use std::sync::Arc;
 use clap::Args;
 use jiff::Timestamp;
 
-use super::print;
 use crate::agent::gather::List;
 use crate::agent::pass::{Look, NoAuditor, Reconciler};
 use crate::agent::wakeups::{Trigger, Wake};
 use crate::agent::workers::LookAgain;
 use crate::agent::{paths, publish, sessions, unmanaged};
-use crate::cli::Outcome;
+use crate::cli::print;
+use crate::cli::surroundings::{self, Outcome};
 use crate::host::store::{self, StoreError};
 use crate::host::{accounts, chain, process};
 use crate::model::account::AccountName;
@@ -46,7 +46,7 @@ pub(super) struct Arguments {
 const STOPPED: u8 = 3;
 
 pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
-    let now = super::now();
+    let now = surroundings::now();
     let (status, unseen) = status(config, now).await;
     let text = if arguments.json {
         let mut text = serde_json::to_string_pretty(&status.document(now))?;
@@ -55,7 +55,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     } else {
         describe(&status, unseen.as_deref(), now)
     };
-    super::print(&text)?;
+    print::data(&text)?;
     Ok(match status.health() {
         Health::Healthy => 0,
         Health::Degraded => 1,
@@ -133,7 +133,7 @@ fn no_enforcer(now: Timestamp) -> Enforcer {
 /// Makes the decisions of the enforcer with the same code, and looks at the files; writes nothing. What only the enforcer
 /// knows is taken from what it `said`.
 async fn look(config: &Config, said: Option<Status>, now: Timestamp) -> Result<Status, StoreError> {
-    let mut reconciler = Reconciler::observer(config.clone(), super::zone(), said.clone())?;
+    let mut reconciler = Reconciler::observer(config.clone(), surroundings::zone(), said.clone())?;
     reconciler.decide(List::Stored, None, now).await;
     let local = accounts::local();
     let asked = reconciler.consult_sshd(local.clone(), now).await;
@@ -150,7 +150,7 @@ async fn look(config: &Config, said: Option<Status>, now: Timestamp) -> Result<S
         auditor: &NoAuditor,
         alive: &|| (),
         now,
-        instant: super::instant(),
+        instant: surroundings::instant(),
     };
     reconciler.look(look).await;
     let live = if process::is_root() {

@@ -7,11 +7,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use super::{daemons, print};
 use crate::agent::fetch::{self, Fetcher};
 use crate::agent::gather::Accepted;
 use crate::agent::{enforce, paths, publish};
-use crate::cli::Outcome;
+use crate::cli::daemons;
+use crate::cli::print;
+use crate::cli::surroundings::{self, Outcome};
 use crate::host::{process, store};
 use crate::model::config::tables::{Config, Mode};
 use crate::model::escape::escaped;
@@ -69,9 +70,9 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
 
 async fn fetch_here(config: &Config) -> anyhow::Result<FetchReport> {
     let _lock = fetch::claim(&config.paths)?;
-    let mut fetcher = Fetcher::new(config.clone(), super::may_ask_metadata());
+    let mut fetcher = Fetcher::new(config.clone(), surroundings::may_ask_metadata());
     // A failure is in the report.
-    let _ = fetcher.fetch(&super::now).await;
+    let _ = fetcher.fetch(&surroundings::now).await;
     fetcher.publish(None);
     Ok(fetcher.report().clone())
 }
@@ -82,7 +83,7 @@ async fn ask_fetcher(
     limit: Duration,
 ) -> anyhow::Result<FetchReport> {
     let path = paths::fetch_report(&config.paths);
-    let asked = super::now();
+    let asked = surroundings::now();
     hang_up(pid, "fetcher")?;
     // One that began before may have read the old list.
     let answered = || {
@@ -97,10 +98,10 @@ async fn ask_fetcher(
 async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Result<bool> {
     let _lock = enforce::claim(&config.paths)?;
     let (mut enforcing, _) = daemons::enforcing(config)?;
-    let passed = enforcing.once(accepted, super::now()).await;
+    let passed = enforcing.once(accepted, surroundings::now()).await;
     let reconciler = &enforcing.reconciler;
     if reconciler.config.mode == Mode::Enforce {
-        super::print(&print::changes(
+        print::data(&print::changes(
             &passed.looked.differences,
             &reconciler.decision,
         ))?;
@@ -115,7 +116,7 @@ async fn ask_enforcer(
     accepted: Option<String>,
     limit: Duration,
 ) -> anyhow::Result<bool> {
-    let asked = super::now();
+    let asked = surroundings::now();
     if let Some(digest) = accepted {
         let accepted = Accepted { digest, at: asked };
         store::write_json(&paths::accepted(&config.paths), &accepted, 0o600)
@@ -132,7 +133,7 @@ async fn ask_enforcer(
             limit.as_secs()
         )
     })?;
-    super::print(&changes(before, &after))?;
+    print::data(&changes(before, &after))?;
     Ok(conclude(&after))
 }
 

@@ -12,85 +12,15 @@ use authorized_keys_agent::model::key::line::Line;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::world::{ALICE, BOB, DAEMON, World, fingerprint, key, pair, shown, wait, warnings};
+use crate::support::logins::{
+    assert_in, assert_out, by_key, configure, login, run, world, written, written_access,
+};
+use crate::support::world::{
+    ALICE, BOB, DAEMON, Ends, World, fingerprint, key, numbered, pair, shown, wait, warnings,
+};
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
-
-/// A world with an sshd of its own: `/etc/ssh` is the world's, and root has no keys but those of the test.
-pub fn world(config: &str) -> World {
-    fs::create_dir_all("/run/sshd").unwrap();
-    let world = World::new();
-    let passwd = fs::read_to_string(world.path("passwd")).unwrap();
-    let home = format!(":{}:", world.home("root").display());
-    fs::write(world.path("passwd"), passwd.replacen(":/root:", &home, 1)).unwrap();
-    fs::create_dir_all(world.home("root")).unwrap();
-    fs::create_dir(world.path("etc/ssh")).unwrap();
-    let host_key = world.path("etc/ssh/host_key");
-    run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(host_key));
-    configure(&world, config);
-    world
-}
-
-pub fn configure(world: &World, config: &str) {
-    let path = world.path("etc/ssh/sshd_config");
-    fs::write(path.with_extension("new"), format!("HostKey /etc/ssh/host_key\n{config}\n")).unwrap();
-    fs::rename(path.with_extension("new"), path).unwrap();
-}
-
-fn run(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}{}", shown(&output.stdout), shown(&output.stderr));
-    shown(&output.stdout)
-}
-
-/// True when sshd lets `account` in by what `how` adds to the client; gives sshd's log too.
-fn login(world: &World, account: &str, how: &[&str]) -> (bool, String) {
-    let log = world.path("login.log");
-    let _ = fs::remove_file(&log);
-    let proxy =
-        format!("ProxyCommand=/usr/sbin/sshd -i -E {} -o LogLevel=VERBOSE -o UseDNS=no", log.display());
-    let mut ssh = world.command("timeout");
-    ssh.args(["30", "ssh", "-F", "none", "-n", "-T", "-o", &proxy]);
-    ssh.args([
-        "-o",
-        "StrictHostKeyChecking=no",
-        "-o",
-        "UserKnownHostsFile=/dev/null",
-        "-o",
-        "IdentityAgent=none",
-    ]);
-    ssh.args(how).arg(format!("{account}@host")).arg("true");
-    ssh.env("SSH_ASKPASS_REQUIRE", "force").env("SSH_ASKPASS", world.path("askpass")).env("DISPLAY", "none");
-    let output = ssh.output().unwrap();
-    let log = fs::read_to_string(&log).unwrap_or_default() + &shown(&output.stderr);
-    (log.lines().any(|line| line.starts_with("Accepted ")), log)
-}
-
-pub fn by_key(world: &World, account: &str, identity: &TempDir) -> (bool, String) {
-    let identity = identity.path().join("id").display().to_string();
-    login(world, account, &["-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", "-i", &identity])
-}
-
-pub fn assert_in((is_in, log): (bool, String)) {
-    assert!(is_in, "sshd lets nobody in:\n{log}");
-}
-
-pub fn assert_out((is_in, log): (bool, String)) {
-    assert!(!is_in && log.contains("Connection"), "sshd lets somebody in, or did not run:\n{log}");
-}
-
-/// What the enforcer itself last wrote; `status` would ask sshd again.
-pub fn written(world: &World) -> Value {
-    world.word()
-}
-
-pub fn written_access(world: &World, name: &str) -> Value {
-    let status = written(world);
-    let rows = status["accounts"].as_array().cloned().unwrap_or_default();
-    rows.into_iter().find(|row| row["name"] == name).map_or(Value::Null, |row| row["access"].clone())
-}
 
 #[test]
 fn a_file_that_sshd_reads_and_takes_is_effective() {
@@ -98,17 +28,36 @@ fn a_file_that_sshd_reads_and_takes_is_effective() {
     let (identity, line) = pair("alice");
     world.approve("alice", "laptop", &line);
     let _agent = world.start();
-    wait("the enforcer's word", || written_access(&world, "alice")["verdict"] == "effective");
+    wait("the enforcer's word", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
     assert_in(by_key(&world, "alice", &identity));
     let status = world.status();
-    assert_eq!((&status["health"], warnings(&status)), (&"healthy".into(), String::new()));
+    assert_eq!(
+        (&status["health"], warnings(&status)),
+        (&"healthy".into(), String::new())
+    );
     assert_eq!(status["sshd"]["path"], "/usr/sbin/sshd");
     let version = run(Command::new("sh").args(["-c", "ssh -V 2>&1"]));
-    let version = version.split("OpenSSH_").nth(1).unwrap().split('p').next().unwrap();
+    let version = version
+        .split("OpenSSH_")
+        .nth(1)
+        .unwrap()
+        .split('p')
+        .next()
+        .unwrap();
     assert_eq!(status["sshd"]["version"], version);
     let text = shown(&world.run(&["status"]).stdout);
-    assert!(text.contains("alice  in-sync, looked at just now, effective  "), "{text}");
-    assert!(text.contains(&format!("sshd     OpenSSH {version}, /usr/sbin/sshd, asked just now")), "{text}");
+    assert!(
+        text.contains("alice  in-sync, looked at just now, effective  "),
+        "{text}"
+    );
+    assert!(
+        text.contains(&format!(
+            "sshd     OpenSSH {version}, /usr/sbin/sshd, asked just now"
+        )),
+        "{text}"
+    );
 }
 
 /// Each row opens one door. The `status` names it and stays healthy, `check` warns of it, and somebody without an
@@ -125,14 +74,21 @@ fn each_door_is_named_and_really_open() {
         world.accounts += "\nother-files = \"report\"";
         world.approve("alice", "laptop", &key("alice"));
         let _agent = world.start();
-        wait("the first answer", || written_access(&world, "alice")["verdict"] == "effective");
+        wait("the first answer", || {
+            written_access(&world, "alice")["verdict"] == "effective"
+        });
         open(&world);
         assert_out(how(&world));
         configure(&world, &format!("{config}\n{PLAIN}"));
-        wait(kind, || written_access(&world, "alice")["verdict"] == "bypassed");
+        wait(kind, || {
+            written_access(&world, "alice")["verdict"] == "bypassed"
+        });
         assert_in(how(&world));
         let door = &world.account("alice")["access"]["doors"][0];
-        assert_eq!((&door["kind"], &door["detail"]), (&kind.into(), &detail.into()));
+        assert_eq!(
+            (&door["kind"], &door["detail"]),
+            (&kind.into(), &detail.into())
+        );
         let (status, check) = (world.run(&["status"]), world.run(&["check"]));
         let text = shown(&status.stdout);
         assert!(
@@ -141,7 +97,10 @@ fn each_door_is_named_and_really_open() {
         );
         assert_eq!(status.status.code(), Some(0), "{text}");
         let check = shown(&check.stdout);
-        assert!(check.contains("warn  sshd         sshd also ") && check.contains(detail), "{check}");
+        assert!(
+            check.contains("warn  sshd         sshd also ") && check.contains(detail),
+            "{check}"
+        );
     };
     let by_rogue = |world: &World| by_key(world, "alice", &rogue);
     let plant = |path: &'static str| {
@@ -183,9 +142,14 @@ fn each_door_is_named_and_really_open() {
         "TrustedUserCAKeys /etc/ssh/ca.pub",
         &|world| {
             let ca = world.path("etc/ssh/ca");
-            run(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&ca));
+            run(Command::new("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(&ca));
             let public = rogue.path().join("id.pub");
-            run(Command::new("ssh-keygen").args(["-q", "-I", "x", "-n", "alice", "-s"]).arg(ca).arg(public));
+            run(Command::new("ssh-keygen")
+                .args(["-q", "-I", "x", "-n", "alice", "-s"])
+                .arg(ca)
+                .arg(public));
         },
         "authority",
         "/etc/ssh/ca.pub",
@@ -208,7 +172,12 @@ fn each_door_is_named_and_really_open() {
             login(
                 world,
                 "alice",
-                &["-o", "PreferredAuthentications=password", "-o", "NumberOfPasswordPrompts=1"],
+                &[
+                    "-o",
+                    "PreferredAuthentications=password",
+                    "-o",
+                    "NumberOfPasswordPrompts=1",
+                ],
             )
         },
     );
@@ -220,16 +189,27 @@ fn a_door_that_is_accepted_is_named_and_not_warned_of() {
     world.accounts += "\naccepted-doors = [\"authority\"]";
     world.approve("alice", "laptop", &key("alice"));
     let _agent = world.start();
-    wait("the enforcer's word", || written_access(&world, "alice")["verdict"] == "effective");
+    wait("the enforcer's word", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
     let status = world.status();
-    assert_eq!(status["accounts"][0]["access"]["doors"][0]["accepted"], true);
+    assert_eq!(
+        status["accounts"][0]["access"]["doors"][0]["accepted"],
+        true
+    );
     assert_eq!(warnings(&status), "");
     let text = shown(&world.run(&["status"]).stdout);
-    assert!(text.contains("  door: authority /etc/ssh/ca.pub, accepted"), "{text}");
+    assert!(
+        text.contains("  door: authority /etc/ssh/ca.pub, accepted"),
+        "{text}"
+    );
     assert!(!shown(&world.run(&["check"]).stdout).contains("TrustedUserCAKeys"));
     world.accounts = "manage = [\"alice\"]\naccepted-doors = [\"window\"]".to_owned();
     let refused = shown(&world.run(&["status"]).stderr);
-    assert!(refused.contains("not a door: authorized-keys-file, command, authority, "), "{refused}");
+    assert!(
+        refused.contains("not a door: authorized-keys-file, command, authority, "),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -239,35 +219,58 @@ fn a_home_that_others_can_write_to_is_refused_by_sshd() {
     world.approve("alice", "laptop", &line);
     world.approve("bob", "laptop", &key("bob"));
     let _agent = world.start();
-    wait("the first answer", || written_access(&world, "alice")["verdict"] == "effective");
+    wait("the first answer", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
     assert_in(by_key(&world, "alice", &identity));
-    let open = |mode| fs::set_permissions(world.home("alice"), fs::Permissions::from_mode(mode)).unwrap();
+    let open =
+        |mode| fs::set_permissions(world.home("alice"), fs::Permissions::from_mode(mode)).unwrap();
     // A group of its own, which Debian's sshd minds and others do not: what is said is what it does.
     open(0o775);
-    wait("the full check", || written_access(&world, "alice") != Value::Null);
+    wait("the full check", || {
+        written_access(&world, "alice") != Value::Null
+    });
     let settled = |world: &World| {
         let said = written_access(world, "alice")["verdict"].clone();
         (said == "effective") == by_key(world, "alice", &identity).0
     };
     wait("the enforcer to agree with sshd", || settled(&world));
-    assert_eq!(world.account("alice")["access"], written_access(&world, "alice"));
+    assert_eq!(
+        world.account("alice")["access"],
+        written_access(&world, "alice")
+    );
     chown(world.home("alice"), None, Some(BOB)).unwrap();
-    wait("the enforcer to notice", || written_access(&world, "alice")["verdict"] == "refused");
+    wait("the enforcer to notice", || {
+        written_access(&world, "alice")["verdict"] == "refused"
+    });
     let (is_in, log) = by_key(&world, "alice", &identity);
-    assert!(!is_in && log.contains("Authentication refused: bad ownership or modes for directory"), "{log}");
-    assert_eq!(written_access(&world, "bob")["verdict"], "effective");
-    let reason = format!("StrictModes: `{}` has mode 0775", world.home("alice").display());
     assert!(
-        world.problems().contains(&format!("alice is refused by sshd: {reason}")),
+        !is_in && log.contains("Authentication refused: bad ownership or modes for directory"),
+        "{log}"
+    );
+    assert_eq!(written_access(&world, "bob")["verdict"], "effective");
+    let reason = format!(
+        "StrictModes: `{}` has mode 0775",
+        world.home("alice").display()
+    );
+    assert!(
+        world
+            .problems()
+            .contains(&format!("alice is refused by sshd: {reason}")),
         "{}",
         world.problems()
     );
     let status = world.run(&["status"]);
     assert_eq!(status.status.code(), Some(1));
     let text = shown(&status.stdout);
-    assert!(text.contains("alice  in-sync, looked at just now, refused by sshd  "), "{text}");
+    assert!(
+        text.contains("alice  in-sync, looked at just now, refused by sshd  "),
+        "{text}"
+    );
     open(0o755);
-    wait("the enforcer to notice that too", || world.status()["health"] == "healthy");
+    wait("the enforcer to notice that too", || {
+        world.status()["health"] == "healthy"
+    });
     assert_in(by_key(&world, "alice", &identity));
 }
 
@@ -291,26 +294,52 @@ fn what_sshd_s_configuration_refuses_is_noticed_while_the_agent_runs() {
             access["verdict"] == verdict && access["reason"] == reason
         });
         // What the enforcer wrote is what `status` then hears itself.
-        assert_eq!(world.account("alice")["access"], written_access(&world, "alice"));
+        assert_eq!(
+            world.account("alice")["access"],
+            written_access(&world, "alice")
+        );
     };
-    wait("the first answer", || written_access(&world, "alice")["verdict"] == "effective");
+    wait("the first answer", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
     // A file that was not there, then one that was.
-    becomes(Some("PubkeyAuthentication no\n"), "refused", "PubkeyAuthentication no".into());
+    becomes(
+        Some("PubkeyAuthentication no\n"),
+        "refused",
+        "PubkeyAuthentication no".into(),
+    );
     assert_out(by_key(&world, "alice", &identity));
     put(Some("Nonsense yes\n"));
-    wait("sshd's complaint", || written_access(&world, "alice")["verdict"] == "unknown");
+    wait("sshd's complaint", || {
+        written_access(&world, "alice")["verdict"] == "unknown"
+    });
     let why = written_access(&world, "alice")["reason"].clone();
-    assert!(why.as_str().unwrap().starts_with("`/usr/sbin/sshd -T` failed: "), "{why}");
+    assert!(
+        why.as_str()
+            .unwrap()
+            .starts_with("`/usr/sbin/sshd -T` failed: "),
+        "{why}"
+    );
     assert_eq!(world.status()["health"], "healthy");
-    becomes(Some("Match User alice\nDenyUsers *\n"), "refused", "DenyUsers *".into());
+    becomes(
+        Some("Match User alice\nDenyUsers *\n"),
+        "refused",
+        "DenyUsers *".into(),
+    );
     assert_out(by_key(&world, "alice", &identity));
     becomes(
         Some("Match User alice\nPubkeyAcceptedAlgorithms rsa-sha2-512\n"),
         "refused",
-        format!("not taken: {}: ssh-ed25519 is not in PubkeyAcceptedAlgorithms", fingerprint(&line)).into(),
+        format!(
+            "not taken: {}: ssh-ed25519 is not in PubkeyAcceptedAlgorithms",
+            fingerprint(&line)
+        )
+        .into(),
     );
     assert_out(by_key(&world, "alice", &identity));
-    wait("bob's own answer", || written_access(&world, "bob")["verdict"] == "effective");
+    wait("bob's own answer", || {
+        written_access(&world, "bob")["verdict"] == "effective"
+    });
     becomes(None, "effective", Value::Null);
     assert_in(by_key(&world, "alice", &identity));
 }
@@ -318,8 +347,21 @@ fn what_sshd_s_configuration_refuses_is_noticed_while_the_agent_runs() {
 /// In a pid namespace of its own no other sshd listens.
 fn alone(world: &World, script: &str) -> String {
     let mut command = world.command("unshare");
-    command.args(["--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c", script, "sh"]);
-    command.arg(env!("CARGO_BIN_EXE_authorized-keys-agent")).arg("--config").arg(world.config()).arg("check");
+    command.args([
+        "--pid",
+        "--fork",
+        "--mount-proc",
+        "--kill-child",
+        "sh",
+        "-c",
+        script,
+        "sh",
+    ]);
+    command
+        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .arg("--config")
+        .arg(world.config())
+        .arg("check");
     shown(&command.output().unwrap().stdout)
 }
 
@@ -329,14 +371,24 @@ fn what_the_command_line_of_sshd_adds_is_seen() {
     world.approve("alice", "laptop", &key("alice"));
     let units = world.path("etc/systemd/system");
     fs::create_dir_all(units.join("ssh.service.d")).unwrap();
-    fs::write(units.join("ssh.service"), "[Service]\nExecStart=/usr/sbin/sshd -D\n").unwrap();
+    fs::write(
+        units.join("ssh.service"),
+        "[Service]\nExecStart=/usr/sbin/sshd -D\n",
+    )
+    .unwrap();
     let connect = "/usr/share/ec2-instance-connect/eic_run_authorized_keys %u %f";
-    let warning =
-        format!("sshd also asks `{connect}` (EC2 Instance Connect) for keys of alice, bob, mallory");
+    let warning = format!(
+        "sshd also asks `{connect}` (EC2 Instance Connect) for keys of alice, bob, mallory"
+    );
     assert!(!alone(&world, "\"$@\"").contains(&warning));
-    let options = format!("-o \"AuthorizedKeysCommand {connect}\" -o \"AuthorizedKeysCommandUser root\"");
+    let options =
+        format!("-o \"AuthorizedKeysCommand {connect}\" -o \"AuthorizedKeysCommandUser root\"");
     // The one that listens counts, not what the unit would start.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let listening = |options: &str| {
         format!(
             "/usr/sbin/sshd {options} -o PidFile=none -o ListenAddress=127.0.0.1 -p {port} && \
@@ -348,23 +400,43 @@ fn what_the_command_line_of_sshd_adds_is_seen() {
     assert!(text.contains(&warning), "{text}");
     let drop_in = options.replace('%', "%%");
     let drop_in = format!("[Service]\nExecStart=\nExecStart=/usr/sbin/sshd -D {drop_in}\n");
-    fs::write(units.join("ssh.service.d/ec2-instance-connect.conf"), drop_in).unwrap();
+    fs::write(
+        units.join("ssh.service.d/ec2-instance-connect.conf"),
+        drop_in,
+    )
+    .unwrap();
     let text = alone(&world, "\"$@\"");
     assert!(text.contains(&warning), "{text}");
     let text = alone(&world, &listening(""));
-    assert!(!text.contains(&warning) && text.contains("reads the managed file of alice"), "{text}");
+    assert!(
+        !text.contains(&warning) && text.contains("reads the managed file of alice"),
+        "{text}"
+    );
     // Beside it, one that reads something else.
-    fs::write(world.path("etc/ssh/second"), "HostKey /etc/ssh/host_key\nPidFile none\n").unwrap();
-    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    fs::write(
+        world.path("etc/ssh/second"),
+        "HostKey /etc/ssh/host_key\nPidFile none\n",
+    )
+    .unwrap();
+    let other = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
     let other = format!("/usr/sbin/sshd -f /etc/ssh/second -o ListenAddress=127.0.0.1 -p {other}");
     let text = alone(&world, &format!("{other} && {}", listening("")));
     assert_eq!(
-        text.matches("another sshd listens, and whom it lets in is not judged: `").count(),
+        text.matches("another sshd listens, and whom it lets in is not judged: `")
+            .count(),
         1,
         "{text}"
     );
     // Another file altogether.
-    fs::write(world.path("etc/ssh/other"), "HostKey /etc/ssh/host_key\nAuthorizedKeysFile none\n").unwrap();
+    fs::write(
+        world.path("etc/ssh/other"),
+        "HostKey /etc/ssh/host_key\nAuthorizedKeysFile none\n",
+    )
+    .unwrap();
     let text = alone(&world, &listening("-f /etc/ssh/other"));
     assert!(
         text.contains("sshd refuses the managed file of alice, bob, mallory: sshd reads `none`"),
@@ -378,13 +450,23 @@ fn with_sshd(world: &World, script: &str, arguments: &[&str]) -> Command {
     if !real.exists() {
         fs::copy("/usr/sbin/sshd", &real).unwrap();
     }
-    let text = format!("#!/bin/sh\n{}\n", script.replace("REAL", &real.display().to_string()));
+    let text = format!(
+        "#!/bin/sh\n{}\n",
+        script.replace("REAL", &real.display().to_string())
+    );
     // By another process: one that is forked meanwhile would keep it open for writing, and so from running.
     let put = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
-    run(Command::new("sh").args(["-c", put, "sh"]).arg(&own).arg(text));
+    run(Command::new("sh")
+        .args(["-c", put, "sh"])
+        .arg(&own)
+        .arg(text));
     let mut command = world.command("sh");
     command
-        .args(["-c", "mount --bind \"$1\" /usr/sbin/sshd && shift && exec \"$@\"", "sh"])
+        .args([
+            "-c",
+            "mount --bind \"$1\" /usr/sbin/sshd && shift && exec \"$@\"",
+            "sh",
+        ])
         .arg(own)
         .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
         .arg("--config")
@@ -404,13 +486,21 @@ fn old(version: &str) -> String {
 #[test]
 fn lines_are_written_for_the_sshd_that_is_installed() {
     let mut world = world(PLAIN);
-    world.environment.push(("TZ", "CET-1CEST,M3.5.0,M10.5.0/3".to_owned()));
+    world
+        .environment
+        .push(("TZ", "CET-1CEST,M3.5.0,M10.5.0/3".to_owned()));
     let line = key("alice");
     world.approve("alice", "utc", &format!("expiry-time=\"20990101Z\" {line}"));
-    world.approve("alice", "touch", &format!("restrict,verify-required {}", key("touch")));
+    world.approve(
+        "alice",
+        "touch",
+        &format!("restrict,verify-required {}", key("touch")),
+    );
     world.run(&["fetch", "--once"]);
     let enforce = |script: &str| {
-        with_sshd(&world, script, &["enforce", "--once"]).output().unwrap();
+        with_sshd(&world, script, &["enforce", "--once"])
+            .output()
+            .unwrap();
         world.read("alice")
     };
     let utc = format!("expiry-time=\"20990101Z\" {line}\n");
@@ -419,31 +509,53 @@ fn lines_are_written_for_the_sshd_that_is_installed() {
     let now = enforce("exec REAL \"$@\"");
     assert!(now.contains(&utc) && now.contains(touch), "{now}");
     let amazon = enforce(&old("8.7"));
-    assert!(amazon.contains(&local) && amazon.contains(touch), "{amazon}");
+    assert!(
+        amazon.contains(&local) && amazon.contains(touch),
+        "{amazon}"
+    );
     let older = enforce(&old("8.3"));
-    assert!(older.contains(&local) && !older.contains("verify-required"), "{older}");
-    let status = with_sshd(&world, &old("8.3"), &["status", "--json"]).output().unwrap();
+    assert!(
+        older.contains(&local) && !older.contains("verify-required"),
+        "{older}"
+    );
+    let status = with_sshd(&world, &old("8.3"), &["status", "--json"])
+        .output()
+        .unwrap();
     let rejected = serde_json::from_slice::<Value>(&status.stdout).unwrap()["rejected"].to_string();
     let reason = "the option `verify-required` needs OpenSSH 8.4, and here it is 8.3";
     assert!(rejected.contains(reason), "{rejected}");
     // It says nothing, nor does the client, or fails: what it said last counts.
     let silent = "[ \"$1\" = -V ] || exec REAL \"$@\"; mount --bind /bin/true /usr/bin/ssh";
-    for script in [silent, "[ \"$1\" = -V ] || exec REAL \"$@\"; exec sleep 100"] {
+    for script in [
+        silent,
+        "[ \"$1\" = -V ] || exec REAL \"$@\"; exec sleep 100",
+    ] {
         assert_eq!(enforce(script), older, "{script}");
     }
     // If it never said it, what every one understands is written.
     let path = world.path("state/enforced.json");
     let state = fs::read_to_string(&path).unwrap();
-    fs::write(&path, state.replace("\"openssh\":\"8.3\"", "\"openssh\":null")).unwrap();
+    fs::write(
+        &path,
+        state.replace("\"openssh\":\"8.3\"", "\"openssh\":null"),
+    )
+    .unwrap();
     let untold = enforce(silent);
-    assert!(untold.contains(&local) && untold.contains(touch), "{untold}");
+    assert!(
+        untold.contains(&local) && untold.contains(touch),
+        "{untold}"
+    );
     fs::write(world.path("draft"), format!("verify-required {line}\n")).unwrap();
     let draft = world.path("draft").display().to_string();
     let lint = |version: &str| world.run(&["lint", "--openssh", version, &draft]);
     assert_eq!(lint("8.4").status.code(), Some(0));
     let found = lint("8.3");
     assert_eq!(found.status.code(), Some(1));
-    assert!(shown(&found.stdout).contains(reason), "{}", shown(&found.stdout));
+    assert!(
+        shown(&found.stdout).contains(reason),
+        "{}",
+        shown(&found.stdout)
+    );
 }
 
 /// Nothing else happens in this world that would have the agent look again.
@@ -451,25 +563,42 @@ fn lines_are_written_for_the_sshd_that_is_installed() {
 fn a_version_that_is_said_late_counts_when_it_is() {
     let mut world = world(PLAIN);
     world.tables = "[verify]\nevery = \"1h\"".to_owned();
-    world.approve("alice", "utc", &format!("expiry-time=\"20990101Z\" {}", key("alice")));
+    world.approve(
+        "alice",
+        "utc",
+        &format!("expiry-time=\"20990101Z\" {}", key("alice")),
+    );
     world.run(&["fetch", "--once"]);
     let script = format!("[ \"$1\" != -V ] || sleep 3\n{}", old("8.7"));
     let now = world.path("now");
-    let script = format!("if [ -e {} ]; then exec REAL \"$@\"; fi\n{script}", now.display());
+    let script = format!(
+        "if [ -e {} ]; then exec REAL \"$@\"; fi\n{script}",
+        now.display()
+    );
     let mut command = with_sshd(&world, &script, &["enforce"]);
-    let agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
-    wait("the first pass", || written_access(&world, "alice")["verdict"] == "effective");
-    wait("the version", || {
-        fs::read_to_string(world.path("state/enforced.json")).unwrap_or_default().contains("\"8.7\"")
+    let agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    wait("the first pass", || {
+        written_access(&world, "alice")["verdict"] == "effective"
     });
-    assert!(!world.read("alice").contains("Z\""), "{}", world.read("alice"));
+    wait("the version", || {
+        fs::read_to_string(world.path("state/enforced.json"))
+            .unwrap_or_default()
+            .contains("\"8.7\"")
+    });
+    assert!(
+        !world.read("alice").contains("Z\""),
+        "{}",
+        world.read("alice")
+    );
     drop(agent);
     // Where it is another one by then, every line is written anew.
     fs::write(now, "").unwrap();
     let script = script.replacen("exec REAL", "[ \"$1\" != -V ] || sleep 3; exec REAL", 1);
     let mut command = with_sshd(&world, &script, &["enforce"]);
-    let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
-    wait("the time in UTC", || world.read("alice").contains("20990101Z\""));
+    let _agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    wait("the time in UTC", || {
+        world.read("alice").contains("20990101Z\"")
+    });
 }
 
 /// sshd itself, in a zone that has summer now and in one that has winter: a line rewritten for an older one opens and
@@ -478,16 +607,24 @@ fn a_version_that_is_said_late_counts_when_it_is() {
 fn a_time_in_utc_is_rewritten_as_sshd_reads_local_time() {
     #[expect(clippy::disallowed_methods, reason = "what sshd compares with")]
     let now = Timestamp::now();
-    for zone in ["CET-1CEST,M3.5.0,M10.5.0/3", "AEST-10AEDT,M10.1.0,M4.1.0/3", "XYZ3:30"] {
+    for zone in [
+        "CET-1CEST,M3.5.0,M10.5.0/3",
+        "AEST-10AEDT,M10.1.0,M4.1.0/3",
+        "XYZ3:30",
+    ] {
         for (minutes, expected) in [(-30, false), (30, true)] {
             let mut world = world(&format!("SetEnv TZ={zone}\n{PLAIN}"));
             world.environment.push(("TZ", zone.to_owned()));
             let (identity, public) = pair("alice");
             let at = (now + SignedDuration::from_mins(minutes)).strftime("%Y%m%d%H%M%SZ");
-            let Ok(Line::Key(line)) = Line::read(format!("expiry-time=\"{at}\" {public}").as_bytes()) else {
+            let Ok(Line::Key(line)) =
+                Line::read(format!("expiry-time=\"{at}\" {public}").as_bytes())
+            else {
                 panic!("{public}")
             };
-            let line = line.for_openssh("8.7".parse().unwrap(), &TimeZone::posix(zone).unwrap()).unwrap();
+            let line = line
+                .for_openssh("8.7".parse().unwrap(), &TimeZone::posix(zone).unwrap())
+                .unwrap();
             assert!(!line.to_string().contains("Z\""), "{line}");
             world.make_ssh("alice", ALICE);
             world.put("alice", ALICE, &format!("{line}\n"));
@@ -511,7 +648,14 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     world.put("bob", BOB, &key("bob"));
     let stamps = |account: &str| {
         let meta = fs::metadata(world.file(account)).unwrap();
-        (meta.ino(), meta.mode(), meta.uid(), meta.mtime_nsec(), meta.ctime_nsec(), world.read(account))
+        (
+            meta.ino(),
+            meta.mode(),
+            meta.uid(),
+            meta.mtime_nsec(),
+            meta.ctime_nsec(),
+            world.read(account),
+        )
     };
     let before = (stamps("svc"), stamps("root"));
     let _agent = world.start();
@@ -519,8 +663,14 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     let files = status["unmanaged"].as_array().unwrap();
     let names: Vec<&Value> = files.iter().map(|file| &file["name"]).collect();
     assert_eq!(names, ["root", "bob", "svc"], "{files:?}");
-    assert_eq!((&files[1]["awaits_list"], &files[2]["awaits_list"]), (&true.into(), &false.into()));
-    assert_eq!(files[0]["keys"][0]["fingerprint"], fingerprint(&root).as_str());
+    assert_eq!(
+        (&files[1]["awaits_list"], &files[2]["awaits_list"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(
+        files[0]["keys"][0]["fingerprint"],
+        fingerprint(&root).as_str()
+    );
     let own = serde_json::json!({
         "name": "svc", "uid": DAEMON, "file": world.file("svc").display().to_string(), "more": 0, "unclear": 1,
         "error": null, "awaits_list": false,
@@ -528,23 +678,35 @@ fn keys_of_accounts_nobody_manages_are_listed_and_left_alone() {
     });
     assert_eq!(files[2], own);
     let text = shown(&world.run(&["status"]).stdout);
-    assert!(text.contains("not managed, so never touched") && text.contains(&fingerprint(&svc)), "{text}");
+    assert!(
+        text.contains("not managed, so never touched") && text.contains(&fingerprint(&svc)),
+        "{text}"
+    );
     assert!(!text.contains('\u{1b}'));
     assert_eq!((stamps("svc"), stamps("root")), before);
     // Where sshd looks elsewhere, so does this.
-    configure(&world, &format!("AuthorizedKeysFile /etc/ssh/keys/%u .ssh/authorized_keys\n{PLAIN}"));
+    configure(
+        &world,
+        &format!("AuthorizedKeysFile /etc/ssh/keys/%u .ssh/authorized_keys\n{PLAIN}"),
+    );
     fs::create_dir(world.path("etc/ssh/keys")).unwrap();
     fs::write(
         world.path("etc/ssh/keys/svc"),
-        (0..60).fold(String::new(), |all, n| all + &crate::world::numbered(n, "n") + "\n"),
+        (0..60).fold(String::new(), |all, n| all + &numbered(n, "n") + "\n"),
     )
     .unwrap();
     fs::remove_file(world.file("svc")).unwrap();
     run(Command::new("mkfifo").arg(world.file("svc")));
     let status = world.status();
     let files = status["unmanaged"].as_array().unwrap();
-    assert_eq!((&files[2]["file"], &files[2]["more"]), (&"/etc/ssh/keys/svc".into(), &10.into()));
-    assert_eq!((files.len(), files[2]["keys"].as_array().unwrap().len()), (3, 50));
+    assert_eq!(
+        (&files[2]["file"], &files[2]["more"]),
+        (&"/etc/ssh/keys/svc".into(), &10.into())
+    );
+    assert_eq!(
+        (files.len(), files[2]["keys"].as_array().unwrap().len()),
+        (3, 50)
+    );
     // What the account can read only as a member of a further group is no file without keys.
     let central = world.path("etc/ssh/keys");
     fs::write(central.join("alice"), key("extra")).unwrap();
@@ -567,13 +729,19 @@ fn without_an_sshd_nothing_is_claimed_and_everything_enforced() {
     world.approve("alice", "laptop", &key("alice"));
     let mut command = world.command("sh");
     command
-        .args(["-c", "mount --bind /dev/null /usr/sbin/sshd && exec \"$@\"", "sh"])
+        .args([
+            "-c",
+            "mount --bind /dev/null /usr/sbin/sshd && exec \"$@\"",
+            "sh",
+        ])
         .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
         .arg("--config")
         .arg(world.config())
         .arg("run");
-    let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
-    wait("the answer", || written(&world)["sshd"]["error"] == "no sshd on this host");
+    let _agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    wait("the answer", || {
+        written(&world)["sshd"]["error"] == "no sshd on this host"
+    });
     assert_eq!(written_access(&world, "alice")["verdict"], "unknown");
     assert_eq!(world.status()["health"], "healthy");
     assert!(world.read("alice").contains("alice"));
@@ -585,15 +753,25 @@ fn an_sshd_that_hangs_holds_nobody_up() {
     world.approve("alice", "laptop", &key("alice"));
     let start = Instant::now();
     let mut command = with_sshd(&world, "exec sleep 100", &["run"]);
-    let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    let _agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
     wait("the file", || world.read("alice").contains("alice"));
-    assert!(start.elapsed() < Duration::from_secs(6), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        start.elapsed()
+    );
     // Later lists wait for nothing.
-    wait("the answer", || written(&world)["sshd"]["error"] == "`/usr/sbin/sshd` did not end within 5 s");
+    wait("the answer", || {
+        written(&world)["sshd"]["error"] == "`/usr/sbin/sshd` did not end within 5 s"
+    });
     world.approve("alice", "second", &key("second"));
     let start = Instant::now();
     wait("the second key", || world.read("alice").contains("second"));
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    assert!(
+        start.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        start.elapsed()
+    );
     assert_eq!(written_access(&world, "alice")["verdict"], "unknown");
     assert_eq!(world.status()["health"], "healthy");
 }
@@ -604,21 +782,27 @@ fn a_missing_privsep_directory_is_unknown_until_it_is_there() {
     world.approve("alice", "laptop", &key("alice"));
     let own_run = world.path("own-run");
     let mut command = world.before_sshd(&["run"]);
-    let _agent = crate::world::Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    let _agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
     wait("the complaint", || {
-        written(&world)["sshd"]["error"].as_str().is_some_and(|error| error.contains("privilege separation"))
+        written(&world)["sshd"]["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("privilege separation"))
     });
     assert_eq!(written_access(&world, "alice")["verdict"], "unknown");
     assert_eq!(world.status()["health"], "healthy");
     fs::create_dir(own_run.join("sshd")).unwrap();
-    wait("the answer", || written_access(&world, "alice")["verdict"] == "effective");
+    wait("the answer", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
     assert!(Path::new("/run/sshd").exists());
 }
 
 /// Behind a `Match` every account may be treated apart, and ten thousand questions are too many.
 #[test]
 fn of_very_many_accounts_behind_a_match_not_all_are_asked_about() {
-    let mut world = world(&format!("{PLAIN}\nMatch User u07\nAuthorizedKeysFile none\n"));
+    let mut world = world(&format!(
+        "{PLAIN}\nMatch User u07\nAuthorizedKeysFile none\n"
+    ));
     world.accounts = "manage = [\"u*\"]".to_owned();
     let mut passwd = fs::read_to_string(world.path("passwd")).unwrap();
     for number in 0..55_u32 {
@@ -627,7 +811,7 @@ fn of_very_many_accounts_behind_a_match_not_all_are_asked_about() {
         writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
         fs::create_dir(&home).unwrap();
         chown(&home, Some(uid), Some(uid)).unwrap();
-        world.approve(&name, "laptop", &crate::world::numbered(number as usize, &name));
+        world.approve(&name, "laptop", &numbered(number as usize, &name));
     }
     fs::write(world.path("passwd"), passwd).unwrap();
     let _agent = world.start();
@@ -639,9 +823,14 @@ fn of_very_many_accounts_behind_a_match_not_all_are_asked_about() {
     );
     assert_eq!(written(&world)["sshd"]["unasked"], 5);
     let text = shown(&world.run(&["status"]).stdout);
-    assert!(text.contains("not asked about 5 accounts, as its configuration has a `Match`"), "{text}");
     assert!(
-        text.contains("u07 is refused by sshd: sshd reads `none` (AuthorizedKeysFile) and not this file"),
+        text.contains("not asked about 5 accounts, as its configuration has a `Match`"),
+        "{text}"
+    );
+    assert!(
+        text.contains(
+            "u07 is refused by sshd: sshd reads `none` (AuthorizedKeysFile) and not this file"
+        ),
         "{text}"
     );
     // Nor is root left out, whose keys are somewhere else.
@@ -654,8 +843,13 @@ fn of_very_many_accounts_behind_a_match_not_all_are_asked_about() {
     fs::write(world.path("etc/ssh/of_root"), key("root")).unwrap();
     let status = world.status();
     let files = status["unmanaged"].as_array().unwrap();
-    assert!(files.iter().any(|file| file["file"] == "/etc/ssh/of_root"), "{files:?}");
+    assert!(
+        files.iter().any(|file| file["file"] == "/etc/ssh/of_root"),
+        "{files:?}"
+    );
     // Without it, one answer is everybody's.
     configure(&world, PLAIN);
-    wait("one answer for all", || verdict("u50") == "effective" && verdict("u07") == "effective");
+    wait("one answer for all", || {
+        verdict("u50") == "effective" && verdict("u07") == "effective"
+    });
 }

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::cloudformation::assert_parses;
-use crate::deployed::Deployed;
+use crate::support::deployed::Deployed;
+use crate::support::deployed::assert_parses;
 
 /// What every image must have been through, in this order.
 const STEPS: [&str; 12] = [
@@ -24,12 +24,17 @@ const STEPS: [&str; 12] = [
 fn assert_makes_an_image(script: &str) {
     let mut rest = script;
     for step in STEPS {
-        let at = rest.find(step).unwrap_or_else(|| panic!("no `{step}` (any more) in {script}"));
+        let at = rest
+            .find(step)
+            .unwrap_or_else(|| panic!("no `{step}` (any more) in {script}"));
         rest = &rest[at + step.len()..];
     }
     // After it nothing may start the services before the image is made.
     assert_eq!(rest.trim(), "", "after the last step");
-    assert!(!script.contains("enable --now") && !script.contains("systemctl start"), "{script}");
+    assert!(
+        !script.contains("enable --now") && !script.contains("systemctl start"),
+        "{script}"
+    );
 }
 
 #[test]
@@ -40,10 +45,17 @@ fn packer_installs_verifies_and_seals() {
         .unwrap()
         .iter()
         .flat_map(|source| {
-            source["\"amazon-ebs\""].as_object().or(source["amazon-ebs"].as_object()).unwrap().iter()
+            source["\"amazon-ebs\""]
+                .as_object()
+                .or(source["amazon-ebs"].as_object())
+                .unwrap()
+                .iter()
         })
         .map(|(name, source)| {
-            assert_eq!(source["ssh_clear_authorized_keys"], true, "the builder's key stays in {name}");
+            assert_eq!(
+                source["ssh_clear_authorized_keys"], true,
+                "the builder's key stays in {name}"
+            );
             format!("source.amazon-ebs.{name}")
         })
         .collect();
@@ -53,7 +65,10 @@ fn packer_installs_verifies_and_seals() {
 
     let provisioners = build["provisioner"].as_array().unwrap();
     let last = &provisioners.last().unwrap()["shell"];
-    assert_eq!(last["inline"], json!(["${local.install}", "${local.verify}", "${local.seal}"]));
+    assert_eq!(
+        last["inline"],
+        json!(["${local.install}", "${local.verify}", "${local.seal}"])
+    );
     assert_eq!(last["inline_shebang"], "/bin/sh -eu");
     let locals = &packer["locals"][0];
     let script: String = ["install", "verify", "seal"]
@@ -63,9 +78,15 @@ fn packer_installs_verifies_and_seals() {
     assert_parses(&script);
     assert_makes_an_image(&script);
     // Each file that the script reads is uploaded, to the systems that take it.
-    let uploads: Vec<_> = provisioners.iter().filter_map(|one| one["file"]["destination"].as_str()).collect();
+    let uploads: Vec<_> = provisioners
+        .iter()
+        .filter_map(|one| one["file"]["destination"].as_str())
+        .collect();
     assert_eq!(uploads.len(), 3);
-    assert!(uploads.iter().all(|path| script.contains(path)), "{uploads:?}");
+    assert!(
+        uploads.iter().all(|path| script.contains(path)),
+        "{uploads:?}"
+    );
 }
 
 #[test]
@@ -76,12 +97,18 @@ fn image_builder_installs_verifies_seals_and_tests() {
     for parameter in component["parameters"].as_array().unwrap() {
         let (name, details) = parameter.as_object().unwrap().iter().next().unwrap();
         assert_eq!(details["type"], "string");
-        assert!(text.contains(&format!("{{{{ {name} }}}}")), "{name} is not used");
+        assert!(
+            text.contains(&format!("{{{{ {name} }}}}")),
+            "{name} is not used"
+        );
     }
     let shell = |phase: &Value| -> String {
         let mut all = String::new();
         for step in phase["steps"].as_array().unwrap() {
-            assert!(step["name"].is_string() && !step["inputs"].is_null(), "{step}");
+            assert!(
+                step["name"].is_string() && !step["inputs"].is_null(),
+                "{step}"
+            );
             match step["action"].as_str().unwrap() {
                 "ExecuteBash" => {
                     let [script] = step["inputs"]["commands"].as_array().unwrap().as_slice() else {
@@ -97,7 +124,10 @@ fn image_builder_installs_verifies_seals_and_tests() {
                 }
                 "S3Download" => {
                     for file in step["inputs"].as_array().unwrap() {
-                        assert!(file["source"].is_string() && file["destination"].is_string(), "{step}");
+                        assert!(
+                            file["source"].is_string() && file["destination"].is_string(),
+                            "{step}"
+                        );
                     }
                 }
                 action => assert_eq!(action, "CreateFolder"),
@@ -106,7 +136,10 @@ fn image_builder_installs_verifies_seals_and_tests() {
         all
     };
     let phases = component["phases"].as_array().unwrap();
-    let names: Vec<_> = phases.iter().map(|phase| phase["name"].as_str().unwrap()).collect();
+    let names: Vec<_> = phases
+        .iter()
+        .map(|phase| phase["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["build", "validate", "test"]);
     // The validate phase is the last on the instance that the image is made of.
     let script = shell(&phases[0]) + &shell(&phases[1]);

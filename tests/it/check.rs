@@ -11,13 +11,16 @@ use authorized_keys_agent::model::sshd::invocation::Invocation;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use crate::fault_server::{Behaviour, FaultServer};
-use crate::imds_server::{ImdsServer, Instance};
-use crate::world::{ALICE, World, key, pair, shell_as, shown};
+use crate::support::imds_server::{ImdsServer, Instance};
+use crate::support::ssm_server::{Behaviour, SsmServer};
+use crate::support::world::{ALICE, World, key, pair, shell_as, shown};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
-#[expect(clippy::disallowed_methods, reason = "what the binary compares with the service's clock")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what the binary compares with the service's clock"
+)]
 fn now() -> Timestamp {
     Timestamp::now()
 }
@@ -38,14 +41,27 @@ fn command(world: &World, sshd_config: &str, arguments: &[&str]) -> Command {
     if !host_key.exists() {
         let mut keygen = Command::new("ssh-keygen");
         assert!(
-            keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&host_key).status().unwrap().success()
+            keygen
+                .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(&host_key)
+                .status()
+                .unwrap()
+                .success()
         );
     }
     let path = world.path("sshd_config");
-    fs::write(&path, format!("HostKey {}\n{sshd_config}\n", host_key.display())).unwrap();
+    fs::write(
+        &path,
+        format!("HostKey {}\n{sshd_config}\n", host_key.display()),
+    )
+    .unwrap();
     let mut command = world.command("sh");
     command
-        .args(["-c", "mount --bind \"$1\" /etc/ssh/sshd_config && shift && exec \"$@\"", "sh"])
+        .args([
+            "-c",
+            "mount --bind \"$1\" /etc/ssh/sshd_config && shift && exec \"$@\"",
+            "sh",
+        ])
         .arg(&path)
         .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
         .arg("--config")
@@ -67,21 +83,37 @@ fn says(world: &World, output: &Output, expected: &[&str], code: i32) {
     let root = root.parent().unwrap().to_str().unwrap();
     for line in expected {
         let line = line.replace("TMP", root);
-        assert!(text.lines().any(|found| found.starts_with(&line)), "{line}\nis missing in:\n{text}{rest}");
+        assert!(
+            text.lines().any(|found| found.starts_with(&line)),
+            "{line}\nis missing in:\n{text}{rest}"
+        );
     }
     assert_eq!(output.status.code(), Some(code), "{text}{rest}");
-    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+    assert!(
+        !text.contains(|c: char| c.is_control() && c != '\n'),
+        "{text:?}"
+    );
     assert!(!(text.clone() + &rest).contains(SECRET));
     let lines: Vec<&str> = text.lines().collect();
     for (at, line) in lines.iter().enumerate() {
-        let follows = lines.get(at + 1).is_some_and(|next| next.starts_with("      hint: "));
+        let follows = lines
+            .get(at + 1)
+            .is_some_and(|next| next.starts_with("      hint: "));
         let needs = line.starts_with("warn  ") || line.starts_with("FAIL  ");
-        assert!(follows == needs, "a hint for each that is not ok, and for no other: {line}\n{text}");
+        assert!(
+            follows == needs,
+            "a hint for each that is not ok, and for no other: {line}\n{text}"
+        );
     }
 }
 
 fn check(world: &World, expected: &[&str], code: i32) {
-    says(world, &command(world, MANAGED, &[]).output().unwrap(), expected, code);
+    says(
+        world,
+        &command(world, MANAGED, &[]).output().unwrap(),
+        expected,
+        code,
+    );
 }
 
 #[test]
@@ -109,7 +141,13 @@ fn all_is_good() {
     ];
     says(&world, &output, &expected, 0);
     assert_eq!(shown(&output.stderr), "16 checks, 0 failed, 0 warnings\n");
-    assert!(shown(&output.stdout).lines().all(|line| line.starts_with("ok ")), "{}", shown(&output.stdout));
+    assert!(
+        shown(&output.stdout)
+            .lines()
+            .all(|line| line.starts_with("ok ")),
+        "{}",
+        shown(&output.stdout)
+    );
 }
 
 #[test]
@@ -125,7 +163,12 @@ fn before_the_first_start_nothing_fails_and_nothing_is_written() {
         "      hint: systemctl enable --now authorized-keys-agent.service",
     ];
     check(&world, &expected, 0);
-    for path in [world.path("state"), world.path("run"), world.path("fetch-run"), world.ssh("alice")] {
+    for path in [
+        world.path("state"),
+        world.path("run"),
+        world.path("fetch-run"),
+        world.ssh("alice"),
+    ] {
         assert!(!path.exists(), "{}", path.display());
     }
 }
@@ -133,8 +176,13 @@ fn before_the_first_start_nothing_fails_and_nothing_is_written() {
 #[test]
 fn every_value_and_line_is_judged() {
     let mut world = world();
-    world.accounts = "manage = [\"alice\", \"bob\", \"svc?\", \"nobody-here\", \"mallory\"]".to_owned();
-    world.approve("alice", "bad\u{1b}[2J", &format!("{}\nenvironment=\"A=b\" {}\n", key("one"), key("two")));
+    world.accounts =
+        "manage = [\"alice\", \"bob\", \"svc?\", \"nobody-here\", \"mallory\"]".to_owned();
+    world.approve(
+        "alice",
+        "bad\u{1b}[2J",
+        &format!("{}\nenvironment=\"A=b\" {}\n", key("one"), key("two")),
+    );
     world.approve("bob", "laptop", "# left\n");
     world.approve("svc", "laptop", &key("svc"));
     world.approve("ghost", "laptop", &key("ghost"));
@@ -154,7 +202,12 @@ fn every_value_and_line_is_judged() {
     let private = fs::read_to_string(directory.path().join("id")).unwrap();
     world.approve("alice", "laptop", &format!("{public}\n{private}"));
     let output = command(&world, MANAGED, &[]).output().unwrap();
-    says(&world, &output, &["FAIL  rejected     `TMP/approved/alice/laptop` line 2: a PRIVATE key"], 1);
+    says(
+        &world,
+        &output,
+        &["FAIL  rejected     `TMP/approved/alice/laptop` line 2: a PRIVATE key"],
+        1,
+    );
     assert!(!shown(&output.stdout).contains(private.lines().nth(1).unwrap()));
 }
 
@@ -165,7 +218,11 @@ fn one_failure_hides_no_other() {
         spoil(&world);
         check(&world, expected, code);
         // Everything after it was looked at all the same.
-        check(&world, &["ok    sshd         reads the managed file of"], code);
+        check(
+            &world,
+            &["ok    sshd         reads the managed file of"],
+            code,
+        );
     };
     let of_alice = |line: &str| line.replace("HOME", "TMP/home/alice");
     row(
@@ -175,7 +232,10 @@ fn one_failure_hides_no_other() {
     );
     row(
         &|world| fs::remove_dir_all(world.home("alice")).unwrap(),
-        &[&of_alice("FAIL  account      alice: cannot open the home `HOME`: "), "      hint: make the home"],
+        &[
+            &of_alice("FAIL  account      alice: cannot open the home `HOME`: "),
+            "      hint: make the home",
+        ],
         1,
     );
     row(
@@ -187,7 +247,9 @@ fn one_failure_hides_no_other() {
     );
     row(
         &|world| chown(world.home("alice"), Some(1), Some(1)).unwrap(),
-        &[&of_alice("FAIL  account      alice: `HOME` belongs to uid 1, neither to the account nor to root")],
+        &[&of_alice(
+            "FAIL  account      alice: `HOME` belongs to uid 1, neither to the account nor to root",
+        )],
         1,
     );
     row(
@@ -208,12 +270,15 @@ fn one_failure_hides_no_other() {
     let break_glass = |text: &'static str, mode: u32| {
         move |world: &World| {
             fs::write(world.path("break-glass"), text).unwrap();
-            fs::set_permissions(world.path("break-glass"), fs::Permissions::from_mode(mode)).unwrap();
+            fs::set_permissions(world.path("break-glass"), fs::Permissions::from_mode(mode))
+                .unwrap();
         }
     };
     row(
         &break_glass("# none", 0o666),
-        &["FAIL  break-glass  `TMP/break-glass` can be changed by others than root (owner 0, mode 0666)"],
+        &[
+            "FAIL  break-glass  `TMP/break-glass` can be changed by others than root (owner 0, mode 0666)",
+        ],
         1,
     );
     row(
@@ -224,7 +289,11 @@ fn one_failure_hides_no_other() {
         ],
         1,
     );
-    row(&break_glass("", 0o644), &["ok    break-glass  `TMP/break-glass`: 0 keys"], 0);
+    row(
+        &break_glass("", 0o644),
+        &["ok    break-glass  `TMP/break-glass`: 0 keys"],
+        0,
+    );
     row(
         &|world| symlink("/etc/passwd", world.path("break-glass")).unwrap(),
         &["FAIL  break-glass  cannot open `TMP/break-glass`"],
@@ -235,14 +304,31 @@ fn one_failure_hides_no_other() {
 #[test]
 fn without_root_it_says_what_it_could_not_look_at() {
     let world = world();
-    fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), world.path("agent")).unwrap();
+    fs::copy(
+        env!("CARGO_BIN_EXE_authorized-keys-agent"),
+        world.path("agent"),
+    )
+    .unwrap();
     fs::write(world.path("break-glass"), key("vault")).unwrap();
     fs::set_permissions(world.path("break-glass"), fs::Permissions::from_mode(0o600)).unwrap();
     // In the world's own namespace, so that the accounts are there.
-    let script = format!("{} --config {} check", world.path("agent").display(), world.config().display());
+    let script = format!(
+        "{} --config {} check",
+        world.path("agent").display(),
+        world.config().display()
+    );
     let id = ALICE.to_string();
     let mut as_alice = world.command("setpriv");
-    as_alice.args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-c", &script]);
+    as_alice.args([
+        "--reuid",
+        &id,
+        "--regid",
+        &id,
+        "--clear-groups",
+        "sh",
+        "-c",
+        &script,
+    ]);
     let expected = [
         "ok    account      alice: `TMP/home/alice/.ssh/authorized_keys` can be made",
         "warn  account      bob: its file was not looked at: only root may work on the file of uid 61002",
@@ -254,7 +340,12 @@ fn without_root_it_says_what_it_could_not_look_at() {
     says(&world, &as_alice.output().unwrap(), &expected, 0);
     // Outside of the namespace nobody of these exists.
     let nobody = shell_as(ALICE, &script);
-    says(&world, &nobody, &["warn  account      alice: no such account on this host"], 0);
+    says(
+        &world,
+        &nobody,
+        &["warn  account      alice: no such account on this host"],
+        0,
+    );
 }
 
 #[test]
@@ -262,7 +353,12 @@ fn doors_that_sshd_opens_are_named() {
     let world = world();
     let row = |config: &str, expected: &[&str], code: i32| {
         let config = format!("{config}\nPasswordAuthentication no");
-        says(&world, &command(&world, &config, &[]).output().unwrap(), expected, code);
+        says(
+            &world,
+            &command(&world, &config, &[]).output().unwrap(),
+            expected,
+            code,
+        );
     };
     let all = "alice, bob, mallory";
     row(
@@ -277,7 +373,9 @@ fn doors_that_sshd_opens_are_named() {
     );
     row(
         "AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%u",
-        &[&format!("warn  sshd         sshd also reads `/etc/ssh/keys/%u` of {all}")],
+        &[&format!(
+            "warn  sshd         sshd also reads `/etc/ssh/keys/%u` of {all}"
+        )],
         0,
     );
     row(
@@ -297,11 +395,12 @@ fn doors_that_sshd_opens_are_named() {
         ],
         1,
     );
-    let command =
-        "AuthorizedKeysFile .ssh/authorized_keys\nAuthorizedKeysCommandUser nobody\nAuthorizedKeysCommand";
+    let command = "AuthorizedKeysFile .ssh/authorized_keys\nAuthorizedKeysCommandUser nobody\nAuthorizedKeysCommand";
     row(
         &format!("{command} /bin/true %u"),
-        &[&format!("warn  sshd         sshd also asks `/bin/true %u` for keys of {all}")],
+        &[&format!(
+            "warn  sshd         sshd also asks `/bin/true %u` for keys of {all}"
+        )],
         0,
     );
     row(
@@ -312,7 +411,11 @@ fn doors_that_sshd_opens_are_named() {
         ],
         0,
     );
-    row(&format!("{MANAGED}\nMatch Address 10.0.0.0/8\nX11Forwarding no\nMatch all"), &["ok    sshd "], 0);
+    row(
+        &format!("{MANAGED}\nMatch Address 10.0.0.0/8\nX11Forwarding no\nMatch all"),
+        &["ok    sshd "],
+        0,
+    );
     // For a connection from here it says so; for the others it does not.
     row(
         &format!(
@@ -336,7 +439,11 @@ fn doors_that_sshd_opens_are_named() {
         &["warn  sshd         sshd also takes certificates"],
         0,
     );
-    row("Nonsense yes", &["warn  sshd         `/usr/sbin/sshd -T` failed: "], 0);
+    row(
+        "Nonsense yes",
+        &["warn  sshd         `/usr/sbin/sshd -T` failed: "],
+        0,
+    );
 }
 
 #[test]
@@ -346,7 +453,9 @@ fn what_keeps_sshd_from_taking_a_file_fails() {
         spoil(&world);
         says(
             &world,
-            &command(&world, &format!("{config}\n{MANAGED}"), &[]).output().unwrap(),
+            &command(&world, &format!("{config}\n{MANAGED}"), &[])
+                .output()
+                .unwrap(),
             expected,
             code,
         );
@@ -355,7 +464,12 @@ fn what_keeps_sshd_from_taking_a_file_fails() {
     let group_writable = |world: &World| {
         fs::set_permissions(world.home("bob"), fs::Permissions::from_mode(0o777)).unwrap();
     };
-    row("", &nothing, &["ok    sshd         reads the managed file of alice, bob, mallory"], 0);
+    row(
+        "",
+        &nothing,
+        &["ok    sshd         reads the managed file of alice, bob, mallory"],
+        0,
+    );
     row(
         "",
         &group_writable,
@@ -378,7 +492,12 @@ fn what_keeps_sshd_from_taking_a_file_fails() {
         &["FAIL  sshd         sshd refuses the managed file of bob: DenyUsers b*"],
         1,
     );
-    row("AllowGroups alice", &nothing, &["ok    sshd         reads the managed file of alice, OpenSSH"], 1);
+    row(
+        "AllowGroups alice",
+        &nothing,
+        &["ok    sshd         reads the managed file of alice, OpenSSH"],
+        1,
+    );
     row(
         "PubkeyAuthentication no",
         &nothing,
@@ -400,15 +519,31 @@ fn an_sshd_that_does_not_answer_is_left_behind() {
         sshd::settings(path, &Invocation::default(), None, &name).map_err(|error| error.to_string())
     };
     assert_eq!(ask(Path::new("/bin/true")), Ok(String::new()));
-    assert_eq!(ask(Path::new("/bin/false")), Err("`/bin/false -T` failed: nothing was said".to_owned()));
-    assert_eq!(ask(Path::new("/nonexistent")), Err("cannot run `/nonexistent`".to_owned()));
+    assert_eq!(
+        ask(Path::new("/bin/false")),
+        Err("`/bin/false -T` failed: nothing was said".to_owned())
+    );
+    assert_eq!(
+        ask(Path::new("/nonexistent")),
+        Err("cannot run `/nonexistent`".to_owned())
+    );
     let directory = tempfile::tempdir().unwrap();
     let hangs = directory.path().join("sshd");
     // Written by another process: one that is forked meanwhile would keep it open for writing, and so from running.
     let script = "printf '#!/bin/sh\nexec sleep 100\n' > \"$1\" && chmod 755 \"$1\"";
-    assert!(Command::new("sh").args(["-c", script, "sh"]).arg(&hangs).status().unwrap().success());
+    assert!(
+        Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(&hangs)
+            .status()
+            .unwrap()
+            .success()
+    );
     let start = Instant::now();
-    assert_eq!(ask(&hangs), Err(format!("`{}` did not end within 5 s", hangs.display())));
+    assert_eq!(
+        ask(&hangs),
+        Err(format!("`{}` did not end within 5 s", hangs.display()))
+    );
     assert!(start.elapsed() < Duration::from_secs(15));
 }
 
@@ -419,7 +554,10 @@ fn an_instance_with_a_role() {
         role: Some("web"),
         ..Instance::default()
     });
-    let server = FaultServer::start([("/k/web/alice/laptop", key("alice")), ("/s/bob:live", key("bob"))]);
+    let server = SsmServer::start([
+        ("/k/web/alice/laptop", key("alice")),
+        ("/s/bob:live", key("bob")),
+    ]);
     let mut world = world();
     let check = |world: &World, expected: &[&str], code: i32| {
         let output = command(world, MANAGED, &[])
@@ -429,7 +567,8 @@ fn an_instance_with_a_role() {
         says(world, &output.unwrap(), expected, code);
     };
     world.source =
-        "paths = [\"/k/{tag:Role}\", \"/empty\"]\nparameters = { bob = [\"/s/bob:live\"] }".to_owned();
+        "paths = [\"/k/{tag:Role}\", \"/empty\"]\nparameters = { bob = [\"/s/bob:live\"] }"
+            .to_owned();
     let ahead = |seconds| server.set_clock(now() + SignedDuration::from_secs(seconds));
     ahead(0);
     let good = [
@@ -445,9 +584,17 @@ fn an_instance_with_a_role() {
     ];
     check(&world, &good, 0);
     ahead(100);
-    check(&world, &["warn  clock        the clock of this host is "], 0);
+    check(
+        &world,
+        &["warn  clock        the clock of this host is "],
+        0,
+    );
     ahead(-400);
-    check(&world, &["FAIL  clock        the clock of this host is "], 1);
+    check(
+        &world,
+        &["FAIL  clock        the clock of this host is "],
+        1,
+    );
     ahead(0);
     // The other name and the directory are asked for all the same.
     server.script([Behaviour::denied()]);
@@ -464,7 +611,11 @@ fn an_instance_with_a_role() {
         &["FAIL  source       ssm:/s/bob:live: no such parameter, version or label: `/s/bob:live`"],
         1,
     );
-    server.always(Behaviour::Error(400, "UnrecognizedClientException", "The security token is invalid."));
+    server.always(Behaviour::Error(
+        400,
+        "UnrecognizedClientException",
+        "The security token is invalid.",
+    ));
     let unknown = [
         "FAIL  source       ssm:/k/web: parameter store refused: UnrecognizedClientException",
         "      hint: the access key id is not known here: check the credentials and the region",
@@ -506,7 +657,7 @@ fn an_instance_with_a_role() {
 
 #[test]
 fn a_laptop_with_keys_in_its_environment() {
-    let server = FaultServer::start([("/k/alice/laptop", "bad\u{1b}[2J \u{202e}")]);
+    let server = SsmServer::start([("/k/alice/laptop", "bad\u{1b}[2J \u{202e}")]);
     server.set_clock(now());
     let mut world = world();
     world.source = "paths = [\"/k\"]".to_owned();
@@ -516,8 +667,12 @@ fn a_laptop_with_keys_in_its_environment() {
         ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
         ("AWS_SECRET_ACCESS_KEY", SECRET.to_owned()),
     ];
-    let run =
-        |arguments: &[&str]| command(&world, MANAGED, arguments).envs(environment.clone()).output().unwrap();
+    let run = |arguments: &[&str]| {
+        command(&world, MANAGED, arguments)
+            .envs(environment.clone())
+            .output()
+            .unwrap()
+    };
     let regionless = [
         "FAIL  region       no AWS region: not in the environment, not in a profile, not in instance metadata",
         "      hint: set AWS_REGION",
@@ -532,14 +687,24 @@ fn a_laptop_with_keys_in_its_environment() {
     assert_eq!(there.status.code(), Some(0), "{}", shown(&there.stdout));
     assert!(!shown(&there.stdout).contains(['\u{1b}', '\u{202e}']));
     let report: Value = serde_json::from_slice(&there.stdout).unwrap();
-    assert_eq!((&report["schema"], &report["verdict"]), (&1.into(), &"warn".into()));
+    assert_eq!(
+        (&report["schema"], &report["verdict"]),
+        (&1.into(), &"warn".into())
+    );
     let checks = report["checks"].as_array().unwrap();
-    let find =
-        |check: &str| checks.iter().find(|row| row["check"] == check).unwrap_or_else(|| panic!("{checks:?}"));
+    let find = |check: &str| {
+        checks
+            .iter()
+            .find(|row| row["check"] == check)
+            .unwrap_or_else(|| panic!("{checks:?}"))
+    };
     assert_eq!(find("config")["hint"], Value::Null);
     assert!(find("region")["message"] == "us-east-1 (from environment)");
     let who = find("credentials")["message"].as_str().unwrap();
-    assert!(who.starts_with("AKIA…MPLE from environment") && !who.contains(SECRET), "{who}");
+    assert!(
+        who.starts_with("AKIA…MPLE from environment") && !who.contains(SECRET),
+        "{who}"
+    );
     assert_eq!(find("rejected")["verdict"], "warn");
     let reason = find("rejected")["message"].as_str().unwrap();
     assert!(
@@ -550,10 +715,16 @@ fn a_laptop_with_keys_in_its_environment() {
     fs::remove_dir_all(world.path("approved/mallory")).unwrap();
     for (behaviour, silent) in [(Behaviour::Good, true), (Behaviour::denied(), false)] {
         server.always(behaviour);
-        let output =
-            command(&world, MANAGED, &[]).envs(environment.clone()).env("AWS_REGION", "us-east-1").output();
+        let output = command(&world, MANAGED, &[])
+            .envs(environment.clone())
+            .env("AWS_REGION", "us-east-1")
+            .output();
         let text = shown(&output.unwrap().stdout);
-        assert_eq!(text.contains("mallory: managed, and the list says nothing about it"), silent, "{text}");
+        assert_eq!(
+            text.contains("mallory: managed, and the list says nothing about it"),
+            silent,
+            "{text}"
+        );
     }
 }
 
@@ -562,7 +733,10 @@ fn a_config_that_cannot_be_used_ends_it() {
     let mut world = world();
     world.top = "mod = 1".to_owned();
     let output = command(&world, MANAGED, &[]).output().unwrap();
-    assert_eq!((output.status.code(), shown(&output.stdout)), (Some(2), String::new()));
+    assert_eq!(
+        (output.status.code(), shown(&output.stdout)),
+        (Some(2), String::new())
+    );
     assert!(shown(&output.stderr).contains("unknown field `mod`"));
 }
 
@@ -570,11 +744,23 @@ fn a_config_that_cannot_be_used_ends_it() {
 #[test]
 fn what_the_fetcher_cannot_read_is_said_to_root() {
     let world = world();
-    let file = fs::read_dir(world.path("approved/alice")).unwrap().next().unwrap().unwrap().path();
+    let file = fs::read_dir(world.path("approved/alice"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
     let name = file.file_name().unwrap().to_str().unwrap().to_owned();
     let expected = format!(
         "warn  source       directory:TMP/approved: the fetcher, which is not root, cannot read `TMP/approved/alice/{name}`"
     );
-    check(&world, &[&expected, "      hint: chmod -R a+rX, or a place that is in no home"], 0);
+    check(
+        &world,
+        &[
+            &expected,
+            "      hint: chmod -R a+rX, or a place that is in no home",
+        ],
+        0,
+    );
 }

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::fault_server::FaultServer;
-use crate::imds_server::{ImdsServer, Instance};
-use crate::world::{ALICE, BOB, World, fingerprint, key, shown, wait};
+use crate::support::imds_server::{ImdsServer, Instance};
+use crate::support::ssm_server::SsmServer;
+use crate::support::world::{ALICE, BOB, World, fingerprint, key, shown, wait};
 
 const TEMPLATE: &str = "i-0123456789abcdef0";
 const CLONE: &str = "i-0fedcba9876543210";
@@ -42,26 +42,51 @@ fn a_clone_touches_nothing_before_its_own_first_list() {
     let before = cloned(&mut world);
     let bob = identity(&world.file("bob"));
     let enforced = world.run(&["enforce", "--once"]);
-    assert_eq!(enforced.status.code(), Some(1), "no list yet is not healthy");
+    assert_eq!(
+        enforced.status.code(),
+        Some(1),
+        "no list yet is not healthy"
+    );
     let said = shown(&enforced.stderr);
-    assert!(said.contains("no list yet (the stored one was fetched for `i-0123456789abcdef0`)"), "{said}");
-    assert!(said.contains("the state on this disk is another instance's"), "{said}");
-    assert_eq!((identity(&world.file("alice")), identity(&world.file("bob"))), (before, bob));
+    assert!(
+        said.contains("no list yet (the stored one was fetched for `i-0123456789abcdef0`)"),
+        "{said}"
+    );
+    assert!(
+        said.contains("the state on this disk is another instance's"),
+        "{said}"
+    );
+    assert_eq!(
+        (identity(&world.file("alice")), identity(&world.file("bob"))),
+        (before, bob)
+    );
     // Not only once: the state that was put aside is put aside for good.
     assert_eq!(world.run(&["enforce", "--once"]).status.code(), Some(1));
     assert_eq!(identity(&world.file("alice")), before);
-    assert!(world.problems().contains("no list yet"), "{}", world.problems());
+    assert!(
+        world.problems().contains("no list yet"),
+        "{}",
+        world.problems()
+    );
 
     world.revoke("bob", "laptop");
     fs::remove_dir(world.path("approved/bob")).unwrap();
     world.approve("alice", "laptop", &key("clone-alice"));
-    assert_eq!(world.pass(), 0, "its own list needs no confirmation: nothing was in force here");
+    assert_eq!(
+        world.pass(),
+        0,
+        "its own list needs no confirmation: nothing was in force here"
+    );
     assert!(
         world.read("alice").contains("clone-alice") && world.keys("alice") == 1,
         "{}",
         world.read("alice")
     );
-    assert_eq!(world.keys("bob"), 0, "the template's key of an account that this list does not name is gone");
+    assert_eq!(
+        world.keys("bob"),
+        0,
+        "the template's key of an account that this list does not name is gone"
+    );
 }
 
 #[test]
@@ -71,7 +96,10 @@ fn a_clone_with_break_glass_keys_has_only_those_before_its_first_list() {
     fs::write(world.path("break-glass"), key("break-glass")).unwrap();
     assert_eq!(world.run(&["enforce", "--once"]).status.code(), Some(1));
     for account in ["alice", "bob"] {
-        assert!(world.read(account).contains("break-glass") && world.keys(account) == 1, "{account}");
+        assert!(
+            world.read(account).contains("break-glass") && world.keys(account) == 1,
+            "{account}"
+        );
     }
     assert!(!world.file("mallory").exists(), "no list ever spoke of it");
     assert_eq!(world.pass(), 0);
@@ -93,22 +121,36 @@ fn the_same_instance_goes_on_from_its_last_list() {
 
 #[test]
 fn where_the_firmware_is_silent_the_list_says_whose_it_is() {
-    let imds = ImdsServer::start(Instance { id: TEMPLATE, ..Instance::default() });
-    let store =
-        FaultServer::start([("/k/alice/laptop", key("template")), ("/k/bob/laptop", key("template"))]);
+    let imds = ImdsServer::start(Instance {
+        id: TEMPLATE,
+        ..Instance::default()
+    });
+    let store = SsmServer::start([
+        ("/k/alice/laptop", key("template")),
+        ("/k/bob/laptop", key("template")),
+    ]);
     let mut world = World::new();
     world.use_store(&store.endpoint(), "paths = [\"/k\"]");
-    world.environment.retain(|(name, _)| *name != "AWS_EC2_METADATA_DISABLED");
-    world.environment.push(("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.endpoint()));
+    world
+        .environment
+        .retain(|(name, _)| *name != "AWS_EC2_METADATA_DISABLED");
+    world
+        .environment
+        .push(("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.endpoint()));
     assert_eq!(world.pass(), 0);
     let list: serde_json::Value =
-        serde_json::from_slice(&fs::read(world.path("fetch-state/approved.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(world.path("fetch-state/approved.json")).unwrap())
+            .unwrap();
     assert_eq!(list["instance"], TEMPLATE);
 
     imds.change(|instance| instance.id = CLONE);
     store.delete("/k/bob/laptop");
     store.put("/k/alice/laptop", &key("clone"));
-    assert_eq!(world.pass(), 0, "the guard would hold a list that takes both keys of the same instance");
+    assert_eq!(
+        world.pass(),
+        0,
+        "the guard would hold a list that takes both keys of the same instance"
+    );
     assert!(world.read("alice").contains("clone"));
     assert_eq!(world.keys("bob"), 0);
 }
@@ -117,18 +159,28 @@ fn where_the_firmware_is_silent_the_list_says_whose_it_is() {
 fn the_metadata_service_is_not_asked_when_nobody_wants_its_answer() {
     let imds = ImdsServer::start(Instance::default());
     let mut world = World::new();
-    world.environment.push(("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.endpoint()));
+    world
+        .environment
+        .push(("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.endpoint()));
     let alice = key("alice");
     world.approve("alice", "laptop", &alice);
     assert_eq!(world.pass(), 0);
     assert_eq!(imds.paths(), Vec::<String>::new(), "the list is local");
-    let store = FaultServer::start([("/k/alice/laptop", alice)]);
+    let store = SsmServer::start([("/k/alice/laptop", alice)]);
     world.use_store(&store.endpoint(), "paths = [\"/k\"]");
-    world.environment.retain(|(name, _)| *name != "AWS_EC2_METADATA_DISABLED");
-    world.environment.push(("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.endpoint()));
+    world
+        .environment
+        .retain(|(name, _)| *name != "AWS_EC2_METADATA_DISABLED");
+    world
+        .environment
+        .push(("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.endpoint()));
     world.asset_tag = Some(TEMPLATE.to_owned());
     assert_eq!(world.pass(), 0);
-    assert_eq!(imds.paths(), Vec::<String>::new(), "the firmware has said it");
+    assert_eq!(
+        imds.paths(),
+        Vec::<String>::new(),
+        "the firmware has said it"
+    );
 }
 
 #[test]
@@ -137,8 +189,17 @@ fn a_foreign_list_that_appears_while_the_agent_runs_is_not_taken() {
     let path = world.path("fetch-state/approved.json");
     let running = world.start_with(&["enforce"]);
     let list = fs::read_to_string(&path).unwrap();
-    fs::write(&path, list.replace(TEMPLATE, CLONE).replace("template-alice", "foreign")).unwrap();
-    wait("the problem", || world.problems().contains("was fetched for `i-0fedcba9876543210`"));
+    fs::write(
+        &path,
+        list.replace(TEMPLATE, CLONE)
+            .replace("template-alice", "foreign"),
+    )
+    .unwrap();
+    wait("the problem", || {
+        world
+            .problems()
+            .contains("was fetched for `i-0fedcba9876543210`")
+    });
     assert!(world.read("alice").contains("template-alice"));
     running.stop();
 }
@@ -150,13 +211,21 @@ fn seal_leaves_nothing_of_this_instance_and_only_that() {
     fs::create_dir_all(world.path("state/backups")).unwrap();
     fs::write(world.path("state/backups/alice.authorized_keys"), "old").unwrap();
     fs::create_dir_all(world.path("state/incidents")).unwrap();
-    fs::write(world.path("state/incidents/20261125T221133.000000Z-alice.content"), "evidence").unwrap();
+    fs::write(
+        world.path("state/incidents/20261125T221133.000000Z-alice.content"),
+        "evidence",
+    )
+    .unwrap();
     fs::write(world.path("state/enforced.json.damaged"), "x").unwrap();
     fs::write(world.path("fetch-state/approved.new"), "x").unwrap();
     let running = world.start();
     let refused = world.run(&["seal"]);
     assert_eq!(refused.status.code(), Some(1));
-    assert!(shown(&refused.stderr).contains("systemctl stop"), "{}", shown(&refused.stderr));
+    assert!(
+        shown(&refused.stderr).contains("systemctl stop"),
+        "{}",
+        shown(&refused.stderr)
+    );
     assert!(world.path("state/enforced.json").exists());
     running.stop();
     // An enforcer takes it when it starts, so one that is there came later.
@@ -164,7 +233,12 @@ fn seal_leaves_nothing_of_this_instance_and_only_that() {
     let before = identity(&world.file("alice"));
     let sealed = world.run(&["seal"]);
     let said = shown(&sealed.stdout);
-    assert_eq!(sealed.status.code(), Some(0), "{said}{}", shown(&sealed.stderr));
+    assert_eq!(
+        sealed.status.code(),
+        Some(0),
+        "{said}{}",
+        shown(&sealed.stderr)
+    );
     for removed in [
         "enforced.json",
         "backups",
@@ -176,15 +250,28 @@ fn seal_leaves_nothing_of_this_instance_and_only_that() {
     ] {
         assert!(said.contains(removed), "{removed}: {said}");
     }
-    let kept = format!("kept    {}, into the image with", world.file("alice").display());
+    let kept = format!(
+        "kept    {}, into the image with",
+        world.file("alice").display()
+    );
     let line = world.read("alice");
-    let line = line.lines().find(|line| line.contains("template-alice")).unwrap();
-    assert!(said.contains(&kept) && said.contains(&fingerprint(line)), "{said}");
+    let line = line
+        .lines()
+        .find(|line| line.contains("template-alice"))
+        .unwrap();
+    assert!(
+        said.contains(&kept) && said.contains(&fingerprint(line)),
+        "{said}"
+    );
     for directory in ["state", "fetch-state", "run", "fetch-run"] {
         let left: Vec<_> = fs::read_dir(world.path(directory))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .filter(|name| Path::new(name).extension().is_none_or(|extension| extension != "lock"))
+            .filter(|name| {
+                Path::new(name)
+                    .extension()
+                    .is_none_or(|extension| extension != "lock")
+            })
             .collect();
         assert_eq!(left, Vec::<String>::new(), "{directory}");
     }
@@ -192,5 +279,9 @@ fn seal_leaves_nothing_of_this_instance_and_only_that() {
     assert_eq!(identity(&world.file("alice")), before);
     let again = world.run(&["seal"]);
     assert_eq!(again.status.code(), Some(0));
-    assert!(shown(&again.stdout).starts_with("nothing to remove\nkept"), "{}", shown(&again.stdout));
+    assert!(
+        shown(&again.stdout).starts_with("nothing to remove\nkept"),
+        "{}",
+        shown(&again.stdout)
+    );
 }

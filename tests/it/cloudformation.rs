@@ -1,35 +1,29 @@
 //! The templates of `packaging/aws`, created in moto, and the Run Command documents, run.
 
 use std::fs;
-use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::aws::Moto;
-use crate::deployed::{Deployed, packaging};
-use crate::world::{World, key, shown};
-
-/// `sh -n` and `bash -n`, as the system shells of Debian and Amazon Linux would.
-pub fn assert_parses(script: &str) {
-    for shell in ["sh", "bash"] {
-        let mut child =
-            Command::new(shell).arg("-n").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
-        let done = child.wait_with_output().unwrap();
-        let said = shown(&done.stderr);
-        assert!(done.status.success() && said.is_empty(), "{shell}: {said}\n{script}");
-    }
-}
+use crate::support::deployed::{Deployed, assert_parses, packaging};
+use crate::support::moto::Moto;
+use crate::support::world::{World, key, shown};
 
 #[test]
 fn cfn_lint_has_nothing_to_say() {
-    let templates = fs::read_dir(packaging("aws")).unwrap().map(|entry| entry.unwrap().path());
-    let templates: Vec<_> = templates.filter(|path| path.extension().is_some_and(|e| e == "yaml")).collect();
+    let templates = fs::read_dir(packaging("aws"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    let templates: Vec<_> = templates
+        .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
+        .collect();
     assert_eq!(templates.len(), 4);
-    let done = Command::new("cfn-lint").args(&templates).output().expect("cfn-lint of PyPI");
+    let done = Command::new("cfn-lint")
+        .args(&templates)
+        .output()
+        .expect("cfn-lint of PyPI");
     let said = shown(&done.stdout) + &shown(&done.stderr);
     assert!(done.status.success() && said.is_empty(), "{said}");
 }
@@ -38,17 +32,31 @@ fn cfn_lint_has_nothing_to_say() {
 fn the_readme_deploys_them() {
     let moto = Moto::start();
     let readme = fs::read_to_string(packaging("aws/README.md")).unwrap();
-    let commands: Vec<_> =
-        readme.lines().filter(|line| line.starts_with("aws cloudformation deploy ")).collect();
+    let commands: Vec<_> = readme
+        .lines()
+        .filter(|line| line.starts_with("aws cloudformation deploy "))
+        .collect();
     assert_eq!(commands.len(), 4);
     let script = commands.join("\n");
-    let done = moto.client("sh").current_dir(packaging("aws")).args(["-euc", &script]).output().unwrap();
+    let done = moto
+        .client("sh")
+        .current_dir(packaging("aws"))
+        .args(["-euc", &script])
+        .output()
+        .unwrap();
     let said = shown(&done.stdout);
     assert!(done.status.success(), "{said}{}", shown(&done.stderr));
-    assert_eq!(said.matches("Successfully created/updated stack").count(), 4, "{said}");
+    assert_eq!(
+        said.matches("Successfully created/updated stack").count(),
+        4,
+        "{said}"
+    );
     // Nothing but what its commands and other templates call them.
     assert!(readme.contains("disable-rule --name authorized-keys-push-sync"));
-    assert!(moto.cli("text", &["events", "list-rules"]).contains("authorized-keys-push-sync"));
+    assert!(
+        moto.cli("text", &["events", "list-rules"])
+            .contains("authorized-keys-push-sync")
+    );
 }
 
 #[test]
@@ -60,28 +68,42 @@ fn the_instance_role_has_the_policy_that_is_shipped() {
         let version = json!({"PolicyArn": arn, "VersionId": "v1"});
         deployed.aws("iam", "get_policy_version", &version)["PolicyVersion"]["Document"].take()
     };
-    let shipped: Value = serde_json::from_str(include_str!("../../packaging/aws/iam-policy.json")).unwrap();
+    let shipped: Value =
+        serde_json::from_str(include_str!("../../packaging/aws/iam-policy.json")).unwrap();
     assert_eq!(document(&mut deployed, &outputs["PolicyArn"]), shipped);
 
     // moto attaches no policy to a role that a stack creates, so that is read in the template.
     let template = deployed.read("template", "aws/instance-role.yaml");
     let managed = "arn:${AWS::Partition}:iam::aws:policy/AmazonSSMManagedInstanceCore";
     let attached = json!([{"Ref": "Policy"}, {"Fn::Sub": managed}]);
-    assert_eq!(template["Resources"]["Role"]["Properties"]["ManagedPolicyArns"], attached);
+    assert_eq!(
+        template["Resources"]["Role"]["Properties"]["ManagedPolicyArns"],
+        attached
+    );
     let profile = json!({"InstanceProfileName": outputs["InstanceProfileName"]});
     let profile = deployed.aws("iam", "get_instance_profile", &profile);
     let held = &profile["InstanceProfile"]["Roles"][0];
     assert_eq!(held["RoleName"], outputs["RoleName"]);
-    assert_eq!(held["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"], "ec2.amazonaws.com");
+    assert_eq!(
+        held["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"],
+        "ec2.amazonaws.com"
+    );
 
     // The policy alone, for one list and one key.
     let kms = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab";
-    let narrow = [("Prefix", "/keys/web"), ("KmsKeyArn", kms), ("CreateRole", "false")];
+    let narrow = [
+        ("Prefix", "/keys/web"),
+        ("KmsKeyArn", kms),
+        ("CreateRole", "false"),
+    ];
     let (outputs, _) = deployed.create("narrow", "instance-role.yaml", &narrow);
     assert!(outputs["RoleName"].is_null());
     let narrow = document(&mut deployed, &outputs["PolicyArn"]);
     assert_eq!(narrow["Statement"][2]["Resource"], kms);
-    let by_path = json!(["arn:aws:ssm:*:*:parameter/keys/web", "arn:aws:ssm:*:*:parameter/keys/web/*"]);
+    let by_path = json!([
+        "arn:aws:ssm:*:*:parameter/keys/web",
+        "arn:aws:ssm:*:*:parameter/keys/web/*"
+    ]);
     assert_eq!(narrow["Statement"][0]["Resource"], by_path);
     assert!(!narrow.to_string().contains("authorized-keys"), "{narrow}");
 }
@@ -101,8 +123,9 @@ fn a_change_of_the_list_starts_the_document_that_syncs() {
                "detail": {"name": name, "operation": operation, "type": "String", "description": "x"}})
     };
     let alice = "/authorized-keys/web/ec2-user/alice";
-    let mut events: Vec<_> =
-        ["Create", "Update", "Delete", "LabelParameterVersion"].map(|how| event(alice, how)).into();
+    let mut events: Vec<_> = ["Create", "Update", "Delete", "LabelParameterVersion"]
+        .map(|how| event(alice, how))
+        .into();
     events.extend([
         event("/authorized-keys-old/alice", "Delete"),
         event("/other/authorized-keys/alice", "Delete"),
@@ -111,34 +134,65 @@ fn a_change_of_the_list_starts_the_document_that_syncs() {
     other["detail-type"] = "Parameter Store Policy Action".into();
     events.push(other);
     let matched = deployed.matches(rule["EventPattern"].as_str().unwrap(), &events);
-    assert_eq!(matched, json!([true, true, true, true, false, false, false]));
+    assert_eq!(
+        matched,
+        json!([true, true, true, true, false, false, false])
+    );
 
-    let targets = deployed.aws("events", "list_targets_by_rule", &json!({"Rule": "push-sync"}));
-    let [target] = targets["Targets"].as_array().unwrap().as_slice() else { panic!("{targets}") };
+    let targets = deployed.aws(
+        "events",
+        "list_targets_by_rule",
+        &json!({"Rule": "push-sync"}),
+    );
+    let [target] = targets["Targets"].as_array().unwrap().as_slice() else {
+        panic!("{targets}")
+    };
     let document = "arn:aws:ssm:eu-central-1:123456789012:document/authorized-keys-agent";
     assert_eq!(target["Arn"], document);
     let tags = json!({"RunCommandTargets": [{"Key": "tag:Role", "Values": ["web", "db"]}]});
     assert_eq!(target["RunCommandParameters"], tags);
     let input: Value = serde_json::from_str(target["Input"].as_str().unwrap()).unwrap();
     let content = content(&mut deployed, "authorized-keys-agent");
-    let actions = content["parameters"]["action"]["allowedValues"].as_array().unwrap();
-    assert!(input["action"].as_array().unwrap().iter().all(|action| actions.contains(action)), "{input}");
+    let actions = content["parameters"]["action"]["allowedValues"]
+        .as_array()
+        .unwrap();
+    assert!(
+        input["action"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|action| actions.contains(action)),
+        "{input}"
+    );
 
     // The role is for EventBridge, to start this document alone.
     let role = resources["Role"].as_str().unwrap();
     assert!(target["RoleArn"].as_str().unwrap().ends_with(role));
     let trust = deployed.aws("iam", "get_role", &json!({"RoleName": role}));
     let trust = &trust["Role"]["AssumeRolePolicyDocument"]["Statement"][0];
-    assert_eq!(trust["Principal"], json!({"Service": "events.amazonaws.com"}));
-    let policy = deployed.aws("iam", "get_role_policy", &json!({"RoleName": role, "PolicyName": "sync"}));
+    assert_eq!(
+        trust["Principal"],
+        json!({"Service": "events.amazonaws.com"})
+    );
+    let policy = deployed.aws(
+        "iam",
+        "get_role_policy",
+        &json!({"RoleName": role, "PolicyName": "sync"}),
+    );
     let statements = policy["PolicyDocument"]["Statement"].as_array().unwrap();
-    let [statement] = statements.as_slice() else { panic!("{policy}") };
+    let [statement] = statements.as_slice() else {
+        panic!("{policy}")
+    };
     assert_eq!(statement["Action"], "ssm:SendCommand");
-    assert_eq!(statement["Resource"], json!([document, "arn:aws:ec2:eu-central-1:123456789012:instance/*"]));
+    assert_eq!(
+        statement["Resource"],
+        json!([document, "arn:aws:ec2:eu-central-1:123456789012:instance/*"])
+    );
 
     // What cannot be started is kept. moto creates no queue policy, so that one is read in the template.
     let queue = json!({"QueueUrl": outputs["UndeliveredQueueUrl"], "AttributeNames": ["QueueArn"]});
-    let queue = deployed.aws("sqs", "get_queue_attributes", &queue)["Attributes"]["QueueArn"].take();
+    let queue =
+        deployed.aws("sqs", "get_queue_attributes", &queue)["Attributes"]["QueueArn"].take();
     assert_eq!(target["DeadLetterConfig"]["Arn"], queue);
     let template = deployed.read("template", "aws/push.yaml");
     let policy = &template["Resources"]["UndeliveredPolicy"]["Properties"];
@@ -147,7 +201,12 @@ fn a_change_of_the_list_starts_the_document_that_syncs() {
     assert_eq!(statement["Action"], "sqs:SendMessage");
     assert_eq!(statement["Principal"]["Service"], "events.amazonaws.com");
     let only = &statement["Condition"]["ArnEquals"]["aws:SourceArn"]["Fn::Sub"];
-    assert!(only.as_str().unwrap().ends_with(":rule/${AWS::StackName}-sync"), "{only}");
+    assert!(
+        only.as_str()
+            .unwrap()
+            .ends_with(":rule/${AWS::StackName}-sync"),
+        "{only}"
+    );
 }
 
 /// What a document holds, as the service gives it back.
@@ -159,12 +218,21 @@ fn content(deployed: &mut Deployed, document: &str) -> Value {
 
 /// The shell of a document, with its parameters put in as Run Command does: as text.
 fn script(content: &Value, parameters: &[(&str, &str)]) -> String {
-    let [step] = content["mainSteps"].as_array().unwrap().as_slice() else { panic!("{content}") };
+    let [step] = content["mainSteps"].as_array().unwrap().as_slice() else {
+        panic!("{content}")
+    };
     assert_eq!(step["action"], "aws:runShellScript");
     let lines = step["inputs"]["runCommand"].as_array().unwrap();
-    let mut text = lines.iter().map(|line| line.as_str().unwrap()).collect::<Vec<_>>().join("\n");
+    let mut text = lines
+        .iter()
+        .map(|line| line.as_str().unwrap())
+        .collect::<Vec<_>>()
+        .join("\n");
     for (name, parameter) in content["parameters"].as_object().unwrap() {
-        let given = parameters.iter().find(|(of, _)| of == name).map(|&(_, value)| value);
+        let given = parameters
+            .iter()
+            .find(|(of, _)| of == name)
+            .map(|&(_, value)| value);
         let value = given.unwrap_or_else(|| parameter["default"].as_str().unwrap());
         text = text.replace(&format!("{{{{ {name} }}}}"), value);
     }
@@ -196,7 +264,11 @@ fn agent_in_path(world: &World) -> PathBuf {
 fn run_in(world: &World, bin: &Path, script: &str) -> Output {
     let mut command = world.command("sh");
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    command.args(["-c", script]).env("PATH", format!("{}:{path}", bin.display())).output().unwrap()
+    command
+        .args(["-c", script])
+        .env("PATH", format!("{}:{path}", bin.display()))
+        .output()
+        .unwrap()
 }
 
 #[test]
@@ -205,7 +277,11 @@ fn the_document_asks_the_agent_and_keeps_its_exit_code() {
     let content = &template["Resources"]["Document"]["Properties"]["Content"];
     assert_eq!(content["schemaVersion"], "2.2");
     let parameters = content["parameters"].as_object().unwrap();
-    assert_eq!(parameters.len(), 1, "each of the one parameter's values is run below");
+    assert_eq!(
+        parameters.len(),
+        1,
+        "each of the one parameter's values is run below"
+    );
     let actions = parameters["action"]["allowedValues"].as_array().unwrap();
     for action in actions {
         assert_parses(&script(content, &[("action", action.as_str().unwrap())]));
@@ -216,11 +292,18 @@ fn the_document_asks_the_agent_and_keeps_its_exit_code() {
     // Whether the enforcer's unit is active is a file of this test.
     let active = world.path("active");
     let unit = "is-active --quiet authorized-keys-agent.service";
-    let text = format!("#!/bin/sh\n[ \"$*\" = \"{unit}\" ] && [ -e {} ]\n", active.display());
+    let text = format!(
+        "#!/bin/sh\n[ \"$*\" = \"{unit}\" ] && [ -e {} ]\n",
+        active.display()
+    );
     program(&bin, "systemctl", &text);
     let run = |action: &str| {
         let done = run_in(&world, &bin, &script(content, &[("action", action)]));
-        (done.status.code().unwrap(), shown(&done.stdout), shown(&done.stderr))
+        (
+            done.status.code().unwrap(),
+            shown(&done.stdout),
+            shown(&done.stderr),
+        )
     };
     let (code, said, _) = run("Status");
     let status: Value = serde_json::from_str(&said).unwrap();
@@ -229,11 +312,26 @@ fn the_document_asks_the_agent_and_keeps_its_exit_code() {
     assert_eq!(run("Diff").0, 1, "a key to add");
     // Somebody stopped it, and what they do by hand is not undone.
     let (code, _, error) = run("Sync");
-    assert_eq!((code, error.as_str()), (3, "authorized-keys-agent.service is not active: nothing done\n"));
+    assert_eq!(
+        (code, error.as_str()),
+        (
+            3,
+            "authorized-keys-agent.service is not active: nothing done\n"
+        )
+    );
     let (code, said, _) = run("Nudge");
-    assert_eq!((code, said.as_str()), (0, "authorized-keys-agent.service is not active: nothing done\n"));
+    assert_eq!(
+        (code, said.as_str()),
+        (
+            0,
+            "authorized-keys-agent.service is not active: nothing done\n"
+        )
+    );
     assert_eq!(world.keys("alice"), 0);
-    assert!(!world.path("fetch-state/approved.json").exists(), "nothing is left for an image");
+    assert!(
+        !world.path("fetch-state/approved.json").exists(),
+        "nothing is left for an image"
+    );
     fs::write(&active, "").unwrap();
     let (code, said, error) = run("Sync");
     assert_eq!(code, 0, "{error}");
@@ -272,19 +370,32 @@ fn nothing_can_be_slipped_into_the_install_document() {
                 continue;
             };
             // Only ever between single quotes.
-            let text = content["mainSteps"][0]["inputs"]["runCommand"][0].as_str().unwrap();
+            let text = content["mainSteps"][0]["inputs"]["runCommand"][0]
+                .as_str()
+                .unwrap();
             let (bare, quoted) = (format!("{{{{ {name} }}}}"), format!("'{{{{ {name} }}}}'"));
             assert_eq!(text.matches(&bare).count(), 1, "{name}");
             assert_eq!(text.matches(&quoted).count(), 1, "{name}");
-            let hostile =
-                ["'", "a'b", "';id;'", "$(id)", "`id`", "a b", "a\nb", "https://a/'$(id)'", "\\", "\""];
+            let hostile = [
+                "'",
+                "a'b",
+                "';id;'",
+                "$(id)",
+                "`id`",
+                "a b",
+                "a\nb",
+                "https://a/'$(id)'",
+                "\\",
+                "\"",
+            ];
             let good = match name.as_str() {
                 "from" => ["", "s3://bucket/dir", "https://example.com/a/b-1.0/"],
                 "sumsSha256" => ["", &"0".repeat(64), &"a1".repeat(32)],
                 _ => ["", "YQ==", "YWI="],
             };
             let values: Vec<&str> = hostile.iter().chain(&good).copied().collect();
-            let allowed = deployed.ask(&json!({"do": "allowed", "pattern": pattern, "values": values}));
+            let allowed =
+                deployed.ask(&json!({"do": "allowed", "pattern": pattern, "values": values}));
             let expected: Vec<bool> = (0..values.len()).map(|at| at >= hostile.len()).collect();
             assert_eq!(allowed, json!(expected), "{name}: {pattern} of {values:?}");
         }
@@ -300,11 +411,19 @@ fn the_install_document_installs_only_what_the_checksum_vouches_for() {
     deployed.create("fleet", "fleet.yaml", &[]);
     let content = content(&mut deployed, "authorized-keys-agent-install");
     let template = deployed.read("template", "aws/fleet.yaml");
-    assert_eq!(content, template["Resources"]["Install"]["Properties"]["Content"]);
+    assert_eq!(
+        content,
+        template["Resources"]["Install"]["Properties"]["Content"]
+    );
     let world = World::new();
     let bin = agent_in_path(&world);
     let asked = world.path("asked");
-    let note = |what: &str| format!("#!/bin/sh\n{what}\necho \"${{0##*/}} $*\" >>{}\n", asked.display());
+    let note = |what: &str| {
+        format!(
+            "#!/bin/sh\n{what}\necho \"${{0##*/}} $*\" >>{}\n",
+            asked.display()
+        )
+    };
     program(&bin, "dpkg", "#!/bin/sh\necho amd64\n");
     program(
         &bin,
@@ -312,24 +431,42 @@ fn the_install_document_installs_only_what_the_checksum_vouches_for() {
         &note("for last; do :; done; [ ! -f \"$last\" ] || echo \"file $(cat \"$last\")\""),
     );
     program(&bin, "systemctl", &note(""));
-    let aws = Command::new("sh").args(["-c", "command -v aws"]).output().unwrap();
+    let aws = Command::new("sh")
+        .args(["-c", "command -v aws"])
+        .output()
+        .unwrap();
     let aws = shown(&aws.stdout);
     std::os::unix::fs::symlink(aws.trim(), bin.join("aws")).unwrap();
 
     // The directory of a release: this host's package, others, and their sums.
     let release = world.path("release");
     fs::create_dir(&release).unwrap();
-    let (package, other) =
-        ("authorized-keys-agent_0.1.0-1_amd64.deb", "authorized-keys-agent-0.1.0-1.x86_64.rpm");
+    let (package, other) = (
+        "authorized-keys-agent_0.1.0-1_amd64.deb",
+        "authorized-keys-agent-0.1.0-1.x86_64.rpm",
+    );
     fs::write(release.join(package), "the package").unwrap();
-    fs::write(release.join("authorized-keys-agent_0.1.0-1_arm64.deb"), "not for this host").unwrap();
+    fs::write(
+        release.join("authorized-keys-agent_0.1.0-1_arm64.deb"),
+        "not for this host",
+    )
+    .unwrap();
     fs::write(release.join(other), "not for this host").unwrap();
     let publish = || {
-        let script = "sha256sum *.deb *.rpm >SHA256SUMS; sha256sum SHA256SUMS | cut -d' ' -f1 >../sum
+        let script =
+            "sha256sum *.deb *.rpm >SHA256SUMS; sha256sum SHA256SUMS | cut -d' ' -f1 >../sum
                       aws s3 cp --quiet --recursive . s3://bucket/agent/";
-        let done = moto.client("sh").args(["-euc", script]).current_dir(&release).output().unwrap();
+        let done = moto
+            .client("sh")
+            .args(["-euc", script])
+            .current_dir(&release)
+            .output()
+            .unwrap();
         assert!(done.status.success(), "{}", shown(&done.stderr));
-        fs::read_to_string(world.path("sum")).unwrap().trim().to_owned()
+        fs::read_to_string(world.path("sum"))
+            .unwrap()
+            .trim()
+            .to_owned()
     };
     moto.cli("text", &["s3", "mb", "s3://bucket"]);
     let sums = publish();
@@ -342,14 +479,24 @@ fn the_install_document_installs_only_what_the_checksum_vouches_for() {
         let _ = fs::remove_file(&asked);
         let text = script(&content, parameters);
         assert_parses(&text);
-        let text = text.replace("etc=/etc/authorized-keys-agent", &format!("etc={}", etc.display()));
+        let text = text.replace(
+            "etc=/etc/authorized-keys-agent",
+            &format!("etc={}", etc.display()),
+        );
         let mut command = moto.client("unshare");
         let like = world.command("sh");
         command.args(like.get_args()).args(["-c", &text]);
-        command.env("PATH", format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()));
+        command.env(
+            "PATH",
+            format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()),
+        );
         let done = command.output().unwrap();
         let asked = fs::read_to_string(&asked).unwrap_or_default();
-        (done.status.code().unwrap(), asked, shown(&done.stdout) + &shown(&done.stderr))
+        (
+            done.status.code().unwrap(),
+            asked,
+            shown(&done.stdout) + &shown(&done.stderr),
+        )
     };
     let from = ("from", "s3://bucket/agent");
     let config = fs::read_to_string(world.config()).unwrap();
@@ -358,38 +505,75 @@ fn the_install_document_installs_only_what_the_checksum_vouches_for() {
         Base64::encode_string(text.as_bytes())
     };
 
-    let (code, asked, said) = run(&[from, ("sumsSha256", &sums), ("configBase64", &encoded(&config))]);
-    assert!(code <= 1 && said.contains("file the package"), "{code} {asked} {said}");
+    let (code, asked, said) = run(&[
+        from,
+        ("sumsSha256", &sums),
+        ("configBase64", &encoded(&config)),
+    ]);
+    assert!(
+        code <= 1 && said.contains("file the package"),
+        "{code} {asked} {said}"
+    );
     assert!(asked.contains(&format!("./{package}\n")), "{asked}");
-    assert!(asked.contains("systemctl restart authorized-keys-agent authorized-keys-fetch"), "{asked}");
+    assert!(
+        asked.contains("systemctl restart authorized-keys-agent authorized-keys-fetch"),
+        "{asked}"
+    );
     assert_eq!(fs::read_to_string(etc.join("config.toml")).unwrap(), config);
     assert!(said.contains("sshd"), "it ends with the preflight: {said}");
 
     // The same again restarts nothing; without `from` it is the repository's.
     let (_, asked, _) = run(&[("configBase64", &encoded(&config))]);
-    assert!(asked.contains("apt-get update") && asked.contains(" authorized-keys-agent\n"), "{asked}");
-    assert!(asked.contains("systemctl start") && !asked.contains("restart"), "{asked}");
+    assert!(
+        asked.contains("apt-get update") && asked.contains(" authorized-keys-agent\n"),
+        "{asked}"
+    );
+    assert!(
+        asked.contains("systemctl start") && !asked.contains("restart"),
+        "{asked}"
+    );
 
     // Refused, and nothing was installed or changed.
     let refused = |parameters: &[(&str, &str)], why: &str| {
         let (code, asked, said) = run(parameters);
-        assert_eq!((code, asked.contains("install")), (2, false), "{asked}{said}");
+        assert_eq!(
+            (code, asked.contains("install")),
+            (2, false),
+            "{asked}{said}"
+        );
         assert!(said.contains(why), "{said}");
     };
     refused(&[from], "from needs sumsSha256");
-    refused(&[from, ("sumsSha256", &"0".repeat(64))], "SHA256SUMS is not the one that was meant");
+    refused(
+        &[from, ("sumsSha256", &"0".repeat(64))],
+        "SHA256SUMS is not the one that was meant",
+    );
     refused(&[("configBase64", "Y")], "configBase64 is not base64");
     moto.cli(
         "text",
-        &["s3", "cp", release.join(other).to_str().unwrap(), &format!("s3://bucket/agent/{package}")],
+        &[
+            "s3",
+            "cp",
+            release.join(other).to_str().unwrap(),
+            &format!("s3://bucket/agent/{package}"),
+        ],
     );
-    refused(&[from, ("sumsSha256", &sums)], "is not the one that was meant");
+    refused(
+        &[from, ("sumsSha256", &sums)],
+        "is not the one that was meant",
+    );
     fs::remove_file(release.join(package)).unwrap();
-    refused(&[from, ("sumsSha256", &publish())], "not exactly one deb for amd64");
+    refused(
+        &[from, ("sumsSha256", &publish())],
+        "not exactly one deb for amd64",
+    );
 
     let (code, asked, said) = run(&[("configBase64", &encoded("nonsense = 1\n"))]);
     assert_eq!(code, 2, "{said}");
-    assert!(said.contains("unknown field `nonsense`") && said.contains("the old one stays"), "{said}");
+    assert!(
+        said.contains("unknown field `nonsense`") && said.contains("the old one stays"),
+        "{said}"
+    );
     assert!(!asked.contains("systemctl"), "{asked}");
     assert_eq!(fs::read_to_string(etc.join("config.toml")).unwrap(), config);
 }

@@ -8,7 +8,7 @@ use authorized_keys_agent::model::key::line::{Line, LineError};
 use authorized_keys_agent::model::key::policy::Policy;
 use tempfile::TempDir;
 
-use crate::sshd::{Admission, Sshd, fingerprint};
+use crate::support::oracle::{Admission, Sshd, fingerprint};
 use Expect::{Both, Dormant, Neither, Nothing, Ours, Stricter};
 
 mod keys;
@@ -357,15 +357,31 @@ const LINES: &[(&[u8], Expect)] = &[
 fn special(sshd: &Sshd) -> Vec<Row> {
     use keys::*;
     let sk = |algorithm: &str, application: &[u8]| match algorithm {
-        SK_ECDSA => key(SK_ECDSA, SK_ECDSA, &[b"nistp256", &point(P256, false), application]),
+        SK_ECDSA => key(
+            SK_ECDSA,
+            SK_ECDSA,
+            &[b"nistp256", &point(P256, false), application],
+        ),
         _ => key(SK_ED25519, SK_ED25519, &[&[9; 32], application]),
     };
     let offer = |line: String, expect| {
         let offered = line.split(' ').rev().take(2).collect::<Vec<_>>();
-        let offered = Some(format!("{} {}", offered[1].replace("rsa-sha2-256", "ssh-rsa"), offered[0]));
-        Row { line: line.into_bytes(), offered, expect }
+        let offered = Some(format!(
+            "{} {}",
+            offered[1].replace("rsa-sha2-256", "ssh-rsa"),
+            offered[0]
+        ));
+        Row {
+            line: line.into_bytes(),
+            offered,
+            expect,
+        }
     };
-    let read = |line: String, expect| Row { line: line.into_bytes(), offered: None, expect };
+    let read = |line: String, expect| Row {
+        line: line.into_bytes(),
+        offered: None,
+        expect,
+    };
     let mut off_curve = point(P256, false);
     off_curve[64] ^= 1;
     let certificate = sshd.certificate();
@@ -383,11 +399,26 @@ fn special(sshd: &Sshd) -> Vec<Row> {
         read(ecdsa(P256, &[]), Neither(DAMAGED)),
         read(ecdsa(P256, &small_point()), Neither(DAMAGED)),
         read(ecdsa(P384, &point(P256, false)), Neither(DAMAGED)),
-        read(key(P256, P256, &[b"nistp384", &point(P384, false)]), Neither(DAMAGED)),
-        read(key(P384, P256, &[b"nistp256", &point(P256, false)]), Neither(OTHER_TYPE)),
-        read(key(P256, P256, &[b"nistp256", &point(P256, false), b"more"]), Neither(DAMAGED)),
+        read(
+            key(P256, P256, &[b"nistp384", &point(P384, false)]),
+            Neither(DAMAGED),
+        ),
+        read(
+            key(P384, P256, &[b"nistp256", &point(P256, false)]),
+            Neither(OTHER_TYPE),
+        ),
+        read(
+            key(P256, P256, &[b"nistp256", &point(P256, false), b"more"]),
+            Neither(DAMAGED),
+        ),
         offer(sk(SK_ED25519, b"ssh:"), Both),
-        offer(format!("verify-required,no-touch-required {}", sk(SK_ED25519, b"ssh:work")), Both),
+        offer(
+            format!(
+                "verify-required,no-touch-required {}",
+                sk(SK_ED25519, b"ssh:work")
+            ),
+            Both,
+        ),
         offer(sk(SK_ECDSA, b"ssh:"), Both),
         offer(sk(SK_ED25519, b""), Both),
         read(sk(SK_ED25519, b"ssh:\0more"), Neither(DAMAGED)),
@@ -398,9 +429,18 @@ fn special(sshd: &Sshd) -> Vec<Row> {
             Stricter(OTHER_TYPE, "the name of a signature, not of a key"),
         ),
         read(key(SK_ED25519, SK_ED25519, &[&[9; 32]]), Neither(DAMAGED)),
-        read(key(SK_ED25519, SK_ED25519, &[&[9; 31], b"ssh:"]), Neither(DAMAGED)),
-        read(key("ssh-ed25519", "ssh-ed25519", &[&[9; 31]]), Neither(DAMAGED)),
-        read(key("ssh-ed25519", "ssh-ed25519", &[&[9; 33]]), Neither(DAMAGED)),
+        read(
+            key(SK_ED25519, SK_ED25519, &[&[9; 31], b"ssh:"]),
+            Neither(DAMAGED),
+        ),
+        read(
+            key("ssh-ed25519", "ssh-ed25519", &[&[9; 31]]),
+            Neither(DAMAGED),
+        ),
+        read(
+            key("ssh-ed25519", "ssh-ed25519", &[&[9; 33]]),
+            Neither(DAMAGED),
+        ),
         read(rsa("ssh-rsa", 768), Neither("768 bits")),
         read(rsa("ssh-rsa", 1023), Neither("1023 bits")),
         offer(rsa("ssh-rsa", 1024), Both),
@@ -413,12 +453,22 @@ fn special(sshd: &Sshd) -> Vec<Row> {
         read(rsa("rsa-sha2-512", 2064), Both),
         read(rsa("RSA-SHA2-512", 2064), Neither(OTHER_TYPE)),
         read(other_inner.clone(), Stricter(OTHER_TYPE, SECOND)),
-        read(other_inner.replace("ssh-rsa ", "rsa-sha2-256 "), Stricter(OTHER_TYPE, SECOND)),
         read(
-            key("ssh-rsa", "ssh-rsa", &[&[1, 0, 1], &[&[0][..], &modulus(2048)].concat()]),
+            other_inner.replace("ssh-rsa ", "rsa-sha2-256 "),
+            Stricter(OTHER_TYPE, SECOND),
+        ),
+        read(
+            key(
+                "ssh-rsa",
+                "ssh-rsa",
+                &[&[1, 0, 1], &[&[0][..], &modulus(2048)].concat()],
+            ),
             Stricter(DAMAGED, SECOND),
         ),
-        read(key("ssh-rsa", "ssh-rsa", &[&[1, 0, 1], &modulus(2048)[1..]]), Neither(DAMAGED)),
+        read(
+            key("ssh-rsa", "ssh-rsa", &[&[1, 0, 1], &modulus(2048)[1..]]),
+            Neither(DAMAGED),
+        ),
         read(
             key("ssh-rsa", "ssh-rsa", &[&[1], &modulus(2048)]),
             Stricter(DAMAGED, "the padded digest is its own signature"),
@@ -433,22 +483,57 @@ fn special(sshd: &Sshd) -> Vec<Row> {
         ),
         read(
             key("ssh-rsa", "ssh-rsa", &[&[3; 9], &modulus(4096)]),
-            Stricter(DAMAGED, "OpenSSL verifies no signature of it: rsa_ossl.c, OPENSSL_RSA_MAX_PUBEXP_BITS"),
+            Stricter(
+                DAMAGED,
+                "OpenSSL verifies no signature of it: rsa_ossl.c, OPENSSL_RSA_MAX_PUBEXP_BITS",
+            ),
         ),
-        read(key("ssh-rsa", "ssh-rsa", &[&modulus(2048)]), Neither(DAMAGED)),
-        // The type in the blob may be a short name in any case, and have a NUL at its end.
-        read(key("ssh-ed25519", "ed25519", &[&[9; 32]]), Stricter(OTHER_TYPE, SECOND)),
-        read(key("ssh-ed25519", "ssh-ed25519\0", &[&[9; 32]]), Stricter(OTHER_TYPE, SECOND)),
-        read(key("ssh-rsa", "Rsa", &[&[1, 0, 1], &modulus(2048)]), Stricter(OTHER_TYPE, SECOND)),
-        read(key("rsa-sha2-512", "RSA\0", &[&[0, 1, 0, 1], &modulus(2048)]), Stricter(OTHER_TYPE, SECOND)),
-        read(key(SK_ED25519, "ed25519-sk", &[&[9; 32], b"ssh:\0"]), Stricter(OTHER_TYPE, SECOND)),
-        read(key("ED25519", "ED25519", &[&[9; 32]]), Neither(NOT_A_KEY)),
-        read(key(SK_ECDSA, "ECDSA-SK", &[b"nistp256", &point(P256, false), b"ssh:"]), Neither(OTHER_TYPE)),
         read(
-            key("ssh-dss", "ssh-dss", &[&modulus(1024), &modulus(160), &[2], &modulus(1020)]),
+            key("ssh-rsa", "ssh-rsa", &[&modulus(2048)]),
+            Neither(DAMAGED),
+        ),
+        // The type in the blob may be a short name in any case, and have a NUL at its end.
+        read(
+            key("ssh-ed25519", "ed25519", &[&[9; 32]]),
+            Stricter(OTHER_TYPE, SECOND),
+        ),
+        read(
+            key("ssh-ed25519", "ssh-ed25519\0", &[&[9; 32]]),
+            Stricter(OTHER_TYPE, SECOND),
+        ),
+        read(
+            key("ssh-rsa", "Rsa", &[&[1, 0, 1], &modulus(2048)]),
+            Stricter(OTHER_TYPE, SECOND),
+        ),
+        read(
+            key("rsa-sha2-512", "RSA\0", &[&[0, 1, 0, 1], &modulus(2048)]),
+            Stricter(OTHER_TYPE, SECOND),
+        ),
+        read(
+            key(SK_ED25519, "ed25519-sk", &[&[9; 32], b"ssh:\0"]),
+            Stricter(OTHER_TYPE, SECOND),
+        ),
+        read(key("ED25519", "ED25519", &[&[9; 32]]), Neither(NOT_A_KEY)),
+        read(
+            key(
+                SK_ECDSA,
+                "ECDSA-SK",
+                &[b"nistp256", &point(P256, false), b"ssh:"],
+            ),
+            Neither(OTHER_TYPE),
+        ),
+        read(
+            key(
+                "ssh-dss",
+                "ssh-dss",
+                &[&modulus(1024), &modulus(160), &[2], &modulus(1020)],
+            ),
             Ours("a DSA key"),
         ),
-        read("ssh-ed448 AAAACXNzaC1lZDQ0OAAAAAEA".to_owned(), Neither("not in `[policy] algorithms`")),
+        read(
+            "ssh-ed448 AAAACXNzaC1lZDQ0OAAAAAEA".to_owned(),
+            Neither("not in `[policy] algorithms`"),
+        ),
         Row {
             line: fs::read(certificate).unwrap().trim_ascii_end().to_vec(),
             offered: Some(plain.trim_end().to_owned()),
@@ -475,12 +560,19 @@ fn row(number: usize, (template, expect): &(&[u8], Expect)) -> Row {
         line.extend_from_slice(piece);
         bytes = &bytes[length..];
     }
-    Row { line, offered: Some(key), expect: *expect }
+    Row {
+        line,
+        offered: Some(key),
+        expect: *expect,
+    }
 }
 
 /// A policy that allows all options and small keys, so that the grammar alone decides.
 fn wide() -> Policy {
-    let mut policy = Policy { min_rsa_bits: 1024, ..Policy::default() };
+    let mut policy = Policy {
+        min_rsa_bits: 1024,
+        ..Policy::default()
+    };
     let more = [
         "cert-authority",
         "environment",
@@ -497,9 +589,10 @@ fn wide() -> Policy {
 /// The rendered line, `None` for a comment or a blank, or why we refuse it.
 fn ours(line: &[u8], policy: &Policy) -> Result<Option<String>, String> {
     match Line::read(line).map_err(|error: LineError| error.to_string())? {
-        Line::Key(key) => {
-            policy.judge(&key).map(|()| Some(key.to_string())).map_err(|error| error.to_string())
-        }
+        Line::Key(key) => policy
+            .judge(&key)
+            .map(|()| Some(key.to_string()))
+            .map_err(|error| error.to_string()),
         Line::Blank | Line::Comment => Ok(None),
     }
 }
@@ -511,7 +604,10 @@ fn sshds(sshd: &Sshd, file: &Path, rows: &[Row]) -> Vec<(Option<Admission>, bool
     let refused = sshd.refused(file);
     let rows = rows.iter().zip(1..);
     rows.map(|(row, line)| {
-        let admission = row.offered.as_ref().and_then(|_| admissions.next().unwrap());
+        let admission = row
+            .offered
+            .as_ref()
+            .and_then(|_| admissions.next().unwrap());
         (admission, !refused.contains_key(&line))
     })
     .collect()
@@ -519,7 +615,13 @@ fn sshds(sshd: &Sshd, file: &Path, rows: &[Row]) -> Vec<(Option<Admission>, bool
 
 fn write_lines<'a>(dir: &TempDir, name: &str, lines: impl Iterator<Item = &'a [u8]>) -> PathBuf {
     let path = dir.path().join(name);
-    fs::write(&path, lines.flat_map(|line| [line, b"\n"].concat()).collect::<Vec<u8>>()).unwrap();
+    fs::write(
+        &path,
+        lines
+            .flat_map(|line| [line, b"\n"].concat())
+            .collect::<Vec<u8>>(),
+    )
+    .unwrap();
     path
 }
 
@@ -527,17 +629,29 @@ fn write_lines<'a>(dir: &TempDir, name: &str, lines: impl Iterator<Item = &'a [u
 fn every_row_is_as_sshd_has_it() {
     let sshd = Sshd::new();
     let dir = tempfile::tempdir().unwrap();
-    let mut rows: Vec<Row> = LINES.iter().enumerate().map(|(number, line)| row(number, line)).collect();
+    let mut rows: Vec<Row> = LINES
+        .iter()
+        .enumerate()
+        .map(|(number, line)| row(number, line))
+        .collect();
     rows.extend(special(&sshd));
 
     let policy = wide();
     let ours: Vec<_> = rows.iter().map(|row| ours(&row.line, &policy)).collect();
     let written = write_lines(&dir, "written", rows.iter().map(|row| row.line.as_slice()));
     // One line a row here too, so that the numbers agree: empty for what we refuse.
-    let lines =
-        ours.iter().map(|ours| ours.as_ref().ok().and_then(Option::as_deref).unwrap_or("").as_bytes());
+    let lines = ours.iter().map(|ours| {
+        ours.as_ref()
+            .ok()
+            .and_then(Option::as_deref)
+            .unwrap_or("")
+            .as_bytes()
+    });
     let rendered = write_lines(&dir, "rendered", lines);
-    let (written, rendered) = (sshds(&sshd, &written, &rows), sshds(&sshd, &rendered, &rows));
+    let (written, rendered) = (
+        sshds(&sshd, &written, &rows),
+        sshds(&sshd, &rendered, &rows),
+    );
 
     let mut wrong = Vec::new();
     for (((row, ours), written), rendered) in rows.iter().zip(&ours).zip(&written).zip(&rendered) {
@@ -563,14 +677,24 @@ fn every_row_is_as_sshd_has_it() {
             ));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} rows:\n{}",
+        wrong.len(),
+        rows.len(),
+        wrong.join("\n")
+    );
 }
 
 /// What is found is named in whatever spelling sshd takes, by the fingerprint that sshd logs.
 #[test]
 fn every_key_that_sshd_takes_is_seen() {
     let sshd = Sshd::new();
-    let mut rows: Vec<Row> = LINES.iter().enumerate().map(|(number, line)| row(number, line)).collect();
+    let mut rows: Vec<Row> = LINES
+        .iter()
+        .enumerate()
+        .map(|(number, line)| row(number, line))
+        .collect();
     rows.extend(special(&sshd));
     let mut wrong = Vec::new();
     for row in &rows {
@@ -587,19 +711,39 @@ fn every_key_that_sshd_takes_is_seen() {
             (Neither(_) | Ours(_), found) => *found != FoundLine::Nothing || shown.is_empty(),
         };
         if !good {
-            wrong.push(format!("{}\n  {:?}\n  {found:?}", row.line.escape_ascii(), row.expect));
+            wrong.push(format!(
+                "{}\n  {:?}\n  {found:?}",
+                row.line.escape_ascii(),
+                row.expect
+            ));
         }
     }
-    assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {} rows:\n{}",
+        wrong.len(),
+        rows.len(),
+        wrong.join("\n")
+    );
 }
 
 #[test]
 fn the_default_policy_says_what_it_refuses() {
     let key = keys::ed25519(0);
-    let options =
-        ["cert-authority", "environment=\"A=b\"", "no-touch-required", "principals=\"a\"", "tunnel=\"0\""];
-    let mut rows = options.map(|option| (format!("{option} {key}"), "is not in `[policy] options`")).to_vec();
-    rows.push((keys::rsa("ssh-rsa", 3071), "an RSA key of 3071 bits, `[policy] min-rsa-bits` asks for 3072"));
+    let options = [
+        "cert-authority",
+        "environment=\"A=b\"",
+        "no-touch-required",
+        "principals=\"a\"",
+        "tunnel=\"0\"",
+    ];
+    let mut rows = options
+        .map(|option| (format!("{option} {key}"), "is not in `[policy] options`"))
+        .to_vec();
+    rows.push((
+        keys::rsa("ssh-rsa", 3071),
+        "an RSA key of 3071 bits, `[policy] min-rsa-bits` asks for 3072",
+    ));
     rows.push((keys::key("ssh-dss", "ssh-dss", &[b"p"]), "a DSA key"));
     for (line, why) in rows {
         let refused = ours(line.as_bytes(), &Policy::default()).unwrap_err();
@@ -612,23 +756,34 @@ fn the_default_policy_says_what_it_refuses() {
 fn what_the_default_policy_takes_logs_in() {
     let sshd = Sshd::new();
     let dir = tempfile::tempdir().unwrap();
-    for (number, args) in
-        [&["-t", "ed25519"][..], &["-t", "ecdsa", "-b", "521"], &["-t", "rsa", "-b", "3072"]]
-            .into_iter()
-            .enumerate()
+    for (number, args) in [
+        &["-t", "ed25519"][..],
+        &["-t", "ecdsa", "-b", "521"],
+        &["-t", "rsa", "-b", "3072"],
+    ]
+    .into_iter()
+    .enumerate()
     {
         let identity = sshd.keygen(&format!("identity{number}"), args);
         let public = fs::read_to_string(identity.with_extension("pub")).unwrap();
-        for options in
-            ["", "restrict,command=\"false \\\"\\\"\",expiry-time=\"20990101UTC\",from=\"127.0.0.0/8\" "]
-        {
-            let line = ours(format!("\t{options}{public}").trim_end().as_bytes(), &Policy::default())
-                .unwrap()
-                .unwrap();
+        for options in [
+            "",
+            "restrict,command=\"false \\\"\\\"\",expiry-time=\"20990101UTC\",from=\"127.0.0.0/8\" ",
+        ] {
+            let line = ours(
+                format!("\t{options}{public}").trim_end().as_bytes(),
+                &Policy::default(),
+            )
+            .unwrap()
+            .unwrap();
             let file = write_lines(&dir, "authorized_keys", [line.as_bytes()].into_iter());
             assert!(sshd.login(&file, &identity), "{line}");
         }
-        let nobody = write_lines(&dir, "authorized_keys", [keys::ed25519(0).as_bytes()].into_iter());
+        let nobody = write_lines(
+            &dir,
+            "authorized_keys",
+            [keys::ed25519(0).as_bytes()].into_iter(),
+        );
         assert!(!sshd.login(&nobody, &identity));
     }
 }
@@ -636,9 +791,16 @@ fn what_the_default_policy_takes_logs_in() {
 #[test]
 fn strict_modes_look_at_the_file_too() {
     let sshd = Sshd::strict();
-    let home = nix::unistd::User::from_uid(nix::unistd::getuid()).unwrap().unwrap().dir;
+    let home = nix::unistd::User::from_uid(nix::unistd::getuid())
+        .unwrap()
+        .unwrap()
+        .dir;
     let dir = tempfile::tempdir_in(&home).unwrap();
-    let file = write_lines(&dir, "authorized_keys", [keys::ed25519(1).as_bytes()].into_iter());
+    let file = write_lines(
+        &dir,
+        "authorized_keys",
+        [keys::ed25519(1).as_bytes()].into_iter(),
+    );
     let admitted = || sshd.admissions(&file, &[keys::ed25519(1)])[0].is_some();
     assert!(admitted());
     fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();

@@ -10,7 +10,9 @@ use authorized_keys_agent::model::config::tables::Owner;
 use authorized_keys_agent::model::file::difference::differences;
 use authorized_keys_agent::model::file::wanted::{Found, Lines, Target};
 
-use crate::world::{ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, wait};
+use crate::support::world::{
+    ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, shown, wait,
+};
 
 const CONTENT: &str = "# ours\n";
 
@@ -24,19 +26,32 @@ fn wanted(owner: Owner) -> Lines {
         Owner::Account => (ALICE, 0o600),
         Owner::Root => (0, 0o640),
     };
-    Lines { content: CONTENT.into(), uid, gid: ALICE, mode }
+    Lines {
+        content: CONTENT.into(),
+        uid,
+        gid: ALICE,
+        mode,
+    }
 }
 
-const TERMS: Terms<'_> = Terms { wanted_still: &|| true, clear_obstacles: false };
+const TERMS: Terms<'_> = Terms {
+    wanted_still: &|| true,
+    clear_obstacles: false,
+};
 
 fn replace(target: &Target) -> Result<(), Refusal> {
-    Visit::new(target).replace(&wanted(target.owner), TERMS).map(drop)
+    Visit::new(target)
+        .replace(&wanted(target.owner), TERMS)
+        .map(drop)
 }
 
 fn in_sync(target: &Target) -> bool {
-    Visit::new(target).look(CONTENT.len(), &mut NoWitness).is_ok_and(|seen| {
-        seen.directories.is_empty() && differences(&wanted(target.owner), &seen.found).is_empty()
-    })
+    Visit::new(target)
+        .look(CONTENT.len(), &mut NoWitness)
+        .is_ok_and(|seen| {
+            seen.directories.is_empty()
+                && differences(&wanted(target.owner), &seen.found).is_empty()
+        })
 }
 
 /// A file outside that must stay as it is, and what it looks like.
@@ -53,8 +68,10 @@ impl Outside {
     }
 
     fn look(path: &Path) -> String {
-        let mut names: Vec<PathBuf> =
-            fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let mut names: Vec<PathBuf> = fs::read_dir(path)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
         names.push(path.to_owned());
         names.sort();
         let line = |path: &PathBuf| {
@@ -73,7 +90,11 @@ impl Outside {
     }
 
     fn assert_untouched(&self) {
-        assert_eq!(Self::look(&self.0), self.1, "something outside the home was touched");
+        assert_eq!(
+            Self::look(&self.0),
+            self.1,
+            "something outside the home was touched"
+        );
     }
 }
 
@@ -110,10 +131,22 @@ fn what_stands_in_the_way_of_the_directory_is_refused_and_stays() {
             |w| symlink(w.path("outside"), w.ssh("alice")).unwrap(),
             "is a symbolic link, not a directory",
         ),
-        ("a file", |w| fs::write(w.ssh("alice"), "x").unwrap(), "not a directory"),
+        (
+            "a file",
+            |w| fs::write(w.ssh("alice"), "x").unwrap(),
+            "not a directory",
+        ),
         (
             "a FIFO",
-            |w| assert!(Command::new("mkfifo").arg(w.ssh("alice")).status().unwrap().success()),
+            |w| {
+                assert!(
+                    Command::new("mkfifo")
+                        .arg(w.ssh("alice"))
+                        .status()
+                        .unwrap()
+                        .success()
+                );
+            },
             "is a FIFO, not a directory",
         ),
         (
@@ -121,7 +154,11 @@ fn what_stands_in_the_way_of_the_directory_is_refused_and_stays() {
             |w| w.make_ssh("alice", MALLORY),
             "is a directory of uid 61003, not a directory of the account",
         ),
-        ("of root", |w| w.make_ssh("alice", 0), "is a directory of uid 0, not a directory of the account"),
+        (
+            "of root",
+            |w| w.make_ssh("alice", 0),
+            "is a directory of uid 0, not a directory of the account",
+        ),
         (
             "a home of a third uid",
             |w| chown(w.home("alice"), Some(BOB), Some(BOB)).unwrap(),
@@ -132,10 +169,20 @@ fn what_stands_in_the_way_of_the_directory_is_refused_and_stays() {
         let world = World::new();
         let outside = Outside::new(&world);
         plant(&world);
-        let before = fs::symlink_metadata(world.ssh("alice")).map(|meta| meta.ino()).ok();
-        let refusal = replace(&target(&world, Owner::Account)).unwrap_err().explained();
+        let before = fs::symlink_metadata(world.ssh("alice"))
+            .map(|meta| meta.ino())
+            .ok();
+        let refusal = replace(&target(&world, Owner::Account))
+            .unwrap_err()
+            .explained();
         assert!(refusal.contains(expected), "{what}: {refusal}");
-        assert_eq!(fs::symlink_metadata(world.ssh("alice")).map(|meta| meta.ino()).ok(), before, "{what}");
+        assert_eq!(
+            fs::symlink_metadata(world.ssh("alice"))
+                .map(|meta| meta.ino())
+                .ok(),
+            before,
+            "{what}"
+        );
         outside.assert_untouched();
     }
 }
@@ -144,17 +191,38 @@ fn what_stands_in_the_way_of_the_directory_is_refused_and_stays() {
 fn what_stands_in_the_way_of_the_file_is_replaced_and_never_followed() {
     type Plant = fn(&World);
     let rows: [(&str, Plant); 7] = [
-        ("a symlink to passwd", |w| symlink("/etc/passwd", w.file("alice")).unwrap()),
-        ("a symlink outside", |w| symlink(w.path("outside/authorized_keys"), w.file("alice")).unwrap()),
-        ("a hard link", |w| fs::hard_link(w.path("outside/other"), w.file("alice")).unwrap()),
+        ("a symlink to passwd", |w| {
+            symlink("/etc/passwd", w.file("alice")).unwrap();
+        }),
+        ("a symlink outside", |w| {
+            symlink(w.path("outside/authorized_keys"), w.file("alice")).unwrap();
+        }),
+        ("a hard link", |w| {
+            fs::hard_link(w.path("outside/other"), w.file("alice")).unwrap();
+        }),
         ("a directory", |w| fs::create_dir(w.file("alice")).unwrap()),
-        ("a FIFO", |w| assert!(Command::new("mkfifo").arg(w.file("alice")).status().unwrap().success())),
-        ("a device", |w| {
+        ("a FIFO", |w| {
             assert!(
-                Command::new("mknod").arg(w.file("alice")).args(["c", "1", "5"]).status().unwrap().success()
+                Command::new("mkfifo")
+                    .arg(w.file("alice"))
+                    .status()
+                    .unwrap()
+                    .success()
             );
         }),
-        ("a socket", |w| drop(std::os::unix::net::UnixListener::bind(w.file("alice")).unwrap())),
+        ("a device", |w| {
+            assert!(
+                Command::new("mknod")
+                    .arg(w.file("alice"))
+                    .args(["c", "1", "5"])
+                    .status()
+                    .unwrap()
+                    .success()
+            );
+        }),
+        ("a socket", |w| {
+            drop(std::os::unix::net::UnixListener::bind(w.file("alice")).unwrap());
+        }),
     ];
     let passwd = fs::read("/etc/passwd").unwrap();
     for (what, plant) in rows {
@@ -171,7 +239,10 @@ fn what_stands_in_the_way_of_the_file_is_replaced_and_never_followed() {
             if what != "a hard link" {
                 outside.assert_untouched();
             }
-            assert_eq!(fs::read_to_string(world.path("outside/other")).unwrap(), "precious too\n");
+            assert_eq!(
+                fs::read_to_string(world.path("outside/other")).unwrap(),
+                "precious too\n"
+            );
         }
     }
     assert_eq!(fs::read("/etc/passwd").unwrap(), passwd);
@@ -197,25 +268,46 @@ fn a_bind_mount_and_a_flag_are_reported() {
     world.approve("alice", "laptop", &key("alice"));
     let (file, agent) = (world.file("alice"), world.agent(&["enforce", "--once"]));
     world.run(&["fetch", "--once"]);
-    let command: Vec<String> = agent.get_args().map(|a| a.to_str().unwrap().to_owned()).collect();
+    let command: Vec<String> = agent
+        .get_args()
+        .map(|a| a.to_str().unwrap().to_owned())
+        .collect();
     let mounted = Command::new("unshare")
         .args(["--mount", "--propagation", "private", "sh", "-c"])
-        .arg(format!("mount --bind /etc/hostname {} && exec unshare \"$@\"", file.display()))
+        .arg(format!(
+            "mount --bind /etc/hostname {} && exec unshare \"$@\"",
+            file.display()
+        ))
         .arg("sh")
         .args(&command)
         .output()
         .unwrap();
-    let said = crate::world::shown(&mounted.stderr);
+    let said = shown(&mounted.stderr);
     assert!(said.contains("is a mount point"), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "rogue\n");
 
-    let flag = |how: &str| assert!(Command::new("chattr").arg(how).arg(&file).status().unwrap().success());
+    let flag = |how: &str| {
+        assert!(
+            Command::new("chattr")
+                .arg(how)
+                .arg(&file)
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
     flag("+i");
     let code = world.pass();
     let status = world.account("alice");
     flag("-i");
     assert_eq!(code, 1);
-    assert!(status["reason"].as_str().unwrap().contains("immutable or append-only"), "{status}");
+    assert!(
+        status["reason"]
+            .as_str()
+            .unwrap()
+            .contains("immutable or append-only"),
+        "{status}"
+    );
     assert!(litter(&world.ssh("alice"), &["authorized_keys"]).is_empty());
     assert_eq!(world.pass(), 0);
 }
@@ -231,26 +323,40 @@ fn swapping_the_directory_for_a_link_a_thousand_times_gains_nothing() {
         symlink(&o, h.join("link")).unwrap();
         std::os::unix::fs::lchown(h.join("link"), Some(ALICE), Some(ALICE)).unwrap();
         // renameat2 with RENAME_EXCHANGE: at every moment one of the two stands there.
-        let number = if cfg!(target_arch = "x86_64") { 316 } else { 276 };
+        let number = if cfg!(target_arch = "x86_64") {
+            316
+        } else {
+            276
+        };
         let script = format!(
             "chdir '{}'; my ($a, $b) = ('.ssh', 'link'); while (1) {{ syscall({number}, -100, $a, -100, $b, 2) }}",
             h.display()
         );
         let mut command = Command::new("setpriv");
-        command.args(["--reuid", &ALICE.to_string(), "--regid", &ALICE.to_string(), "--clear-groups"]);
+        command.args([
+            "--reuid",
+            &ALICE.to_string(),
+            "--regid",
+            &ALICE.to_string(),
+            "--clear-groups",
+        ]);
         let swapper = Ends(command.args(["perl", "-e", &script]).spawn().unwrap());
         let target = target(&world, owner);
         let (mut done, mut refused) = (0, 0);
         while done + refused < 1000 || done < 50 || refused < 50 {
             let mut visit = Visit::new(&target);
             // Every other time the directory was looked at, and is held, before.
-            let held = (done + refused) % 2 == 0 && visit.look(CONTENT.len(), &mut NoWitness).is_err();
+            let held =
+                (done + refused) % 2 == 0 && visit.look(CONTENT.len(), &mut NoWitness).is_err();
             if held || visit.replace(&wanted(owner), TERMS).is_err() {
                 refused += 1;
             } else {
                 done += 1;
             }
-            assert!(done + refused < 100_000, "the race was not run: {done} done, {refused} refused");
+            assert!(
+                done + refused < 100_000,
+                "the race was not run: {done} done, {refused} refused"
+            );
         }
         drop(swapper);
         outside.assert_untouched();
@@ -291,9 +397,15 @@ fn a_look_after_a_replacement_goes_by_the_names() {
         visit.replace(&wanted(Owner::Account), TERMS).unwrap();
         match look(&mut visit) {
             Ok(seen) => assert_eq!(seen.found, Found::Nothing, "{what}"),
-            Err(refusal) => assert!(matches!(refusal, Refusal::Obstacle { .. }), "{what}: {refusal}"),
+            Err(refusal) => assert!(
+                matches!(refusal, Refusal::Obstacle { .. }),
+                "{what}: {refusal}"
+            ),
         }
-        let terms = Terms { clear_obstacles: true, ..TERMS };
+        let terms = Terms {
+            clear_obstacles: true,
+            ..TERMS
+        };
         visit.replace(&wanted(Owner::Account), terms).unwrap();
         assert!(is_ours(&look(&mut visit).unwrap().found), "{what}");
         drop(visit);
@@ -305,7 +417,10 @@ fn a_look_after_a_replacement_goes_by_the_names() {
 fn a_central_directory_of_root_needs_nothing_in_the_home() {
     let mut world = World::new();
     let keys = world.path("keys.d");
-    world.accounts = format!("manage = [\"alice\"]\nfile = \"{}/%u\"\nowner = \"root\"", keys.display());
+    world.accounts = format!(
+        "manage = [\"alice\"]\nfile = \"{}/%u\"\nowner = \"root\"",
+        keys.display()
+    );
     world.approve("alice", "laptop", &key("alice@laptop"));
     world.run(&["fetch", "--once"]);
     // The umask of the unit: it is no word on who may pass through what root makes.
@@ -314,16 +429,26 @@ fn a_central_directory_of_root_needs_nothing_in_the_home() {
     enforced.args(world.agent(&["enforce", "--once"]).get_args());
     assert!(enforced.status().unwrap().success(), "{}", world.status());
     let meta = fs::metadata(keys.join("alice")).unwrap();
-    assert_eq!((meta.uid(), meta.gid(), mode(&keys.join("alice"))), (0, ALICE, 0o640));
+    assert_eq!(
+        (meta.uid(), meta.gid(), mode(&keys.join("alice"))),
+        (0, ALICE, 0o640)
+    );
     assert!(!world.ssh("alice").exists());
     // sshd reads it as the account.
-    assert!(shell_as(ALICE, &format!("cat {}/alice", keys.display())).status.success());
+    assert!(
+        shell_as(ALICE, &format!("cat {}/alice", keys.display()))
+            .status
+            .success()
+    );
     // A directory on the way that others can write to is not one for root to work in.
     fs::set_permissions(world.path(""), fs::Permissions::from_mode(0o777)).unwrap();
     fs::write(keys.join("alice"), "x").unwrap();
     assert_eq!(world.pass(), 1);
     assert!(
-        world.account("alice")["reason"].as_str().unwrap().contains("can be changed by others than root")
+        world.account("alice")["reason"]
+            .as_str()
+            .unwrap()
+            .contains("can be changed by others than root")
     );
 }
 
@@ -340,13 +465,19 @@ fn homes_that_are_no_homes_are_refused() {
         ("/nonexistent/home".to_owned(), "cannot open the home"),
         (shared, "is shared by"),
     ] {
-        let changed = text.replace(&format!(":{}:", world.home("alice").display()), &format!(":{home}:"));
+        let changed = text.replace(
+            &format!(":{}:", world.home("alice").display()),
+            &format!(":{home}:"),
+        );
         fs::write(&passwd, changed).unwrap();
         world.approve("alice", "laptop", &key("alice@laptop"));
         world.pass();
         let alice = world.account("alice");
         assert_eq!(alice["state"], "refused", "{home}: {alice}");
-        assert!(alice["reason"].as_str().unwrap().contains(expected), "{home}: {alice}");
+        assert!(
+            alice["reason"].as_str().unwrap().contains(expected),
+            "{home}: {alice}"
+        );
     }
 }
 
@@ -358,9 +489,17 @@ fn an_account_does_not_use_up_the_watches_of_the_host() {
     let agent = world.start();
     let content = world.read("alice");
     let watches = || {
-        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid())).unwrap().flatten();
+        let descriptors = fs::read_dir(format!("/proc/{}/fdinfo", agent.pid()))
+            .unwrap()
+            .flatten();
         let texts = descriptors.filter_map(|entry| fs::read_to_string(entry.path()).ok());
-        texts.map(|text| text.lines().filter(|line| line.starts_with("inotify wd:")).count()).sum::<usize>()
+        texts
+            .map(|text| {
+                text.lines()
+                    .filter(|line| line.starts_with("inotify wd:"))
+                    .count()
+            })
+            .sum::<usize>()
     };
     let mut kept = Vec::new();
     for number in 0..300 {
@@ -385,7 +524,10 @@ fn a_replacement_nobody_waits_for_changes_nothing() {
     for allowed in 0..3_u32 {
         let left = std::cell::Cell::new(allowed);
         let wanted_still = || left.replace(left.get().saturating_sub(1)) > 0;
-        let terms = Terms { wanted_still: &wanted_still, clear_obstacles: false };
+        let terms = Terms {
+            wanted_still: &wanted_still,
+            clear_obstacles: false,
+        };
         match Visit::new(&target).replace(&wanted(Owner::Account), terms) {
             Err(Refusal::Abandoned) => assert_eq!(world.read("alice"), "old\n"),
             other => assert!(other.is_ok() && allowed == 2, "{allowed}: {other:?}"),

@@ -42,6 +42,10 @@ fn the_policy_reads_the_hierarchy_and_nothing_else() {
             _ => panic!("not needed: {action}"),
         }
     }
-    let needed = ["kms:Decrypt", "ssm:GetParameters", "ssm:GetParametersByPath"];
+    let needed = [
+        "kms:Decrypt",
+        "ssm:GetParameters",
+        "ssm:GetParametersByPath",
+    ];
     assert_eq!(actions, needed.into());
 }

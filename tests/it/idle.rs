@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::world::{ALICE, Ends, World, key, shell_as, wait};
+use crate::support::logins::written;
+use crate::support::world::{ALICE, Ends, World, key, shell_as, wait};
 
 /// Every file of the agent's and what would change if it were written.
 fn stamps(world: &World) -> BTreeMap<PathBuf, (u64, i64, i64)> {
@@ -22,7 +23,10 @@ fn stamps(world: &World) -> BTreeMap<PathBuf, (u64, i64, i64)> {
         let meta = fs::metadata(path).unwrap();
         (meta.ino(), meta.mtime(), meta.mtime_nsec())
     };
-    files.iter().map(|name| (world.path(name), stamp(&world.path(name)))).collect()
+    files
+        .iter()
+        .map(|name| (world.path(name), stamp(&world.path(name))))
+        .collect()
 }
 
 #[test]
@@ -32,22 +36,36 @@ fn many_passes_write_nothing_and_say_nothing() {
     world.approve("alice", "laptop", &key("alice"));
     let agent = world.start_with(&["--log", "debug", "run"]);
     // What it says is taken down once.
-    wait("sshd's answer", || crate::access::written(&world)["sshd"].is_object());
+    wait("sshd's answer", || written(&world)["sshd"].is_object());
     let passes = |text: &str| text.matches("trigger=Timer").count();
     let (before, log, attempts) = (stamps(&world), agent.log(), attempts(&world));
-    wait("twenty more passes", || passes(&agent.log()) >= passes(&log) + 20);
-    wait("five more fetches", || self::attempts(&world) >= attempts + 5);
+    wait("twenty more passes", || {
+        passes(&agent.log()) >= passes(&log) + 20
+    });
+    wait("five more fetches", || {
+        self::attempts(&world) >= attempts + 5
+    });
     assert_eq!(stamps(&world), before);
-    let new: Vec<String> = agent.log()[log.len()..].lines().map(str::to_owned).collect();
-    let loud = new.iter().filter(|line| !line.trim_start().starts_with("DEBUG"));
+    let new: Vec<String> = agent.log()[log.len()..]
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    let loud = new
+        .iter()
+        .filter(|line| !line.trim_start().starts_with("DEBUG"));
     assert_eq!(loud.count(), 0, "{new:?}");
-    let drift = new.iter().filter(|line| line.contains("trigger=Drift")).count();
+    let drift = new
+        .iter()
+        .filter(|line| line.contains("trigger=Drift"))
+        .count();
     assert_eq!(drift, 0, "the agent's own reading wakes it: {new:?}");
 }
 
 fn attempts(world: &World) -> u64 {
     let text = fs::read_to_string(world.path("fetch-run/fetch.json")).unwrap();
-    serde_json::from_str::<serde_json::Value>(&text).unwrap()["attempts"].as_u64().unwrap()
+    serde_json::from_str::<serde_json::Value>(&text).unwrap()["attempts"]
+        .as_u64()
+        .unwrap()
 }
 
 /// The watchdog is fed by time, not by quiet: what the fetcher does every moment is no reason to starve it.
@@ -61,9 +79,19 @@ fn a_loop_that_is_woken_all_the_time_still_says_that_it_works() {
     let path = world.path("notify");
     let told = UnixDatagram::bind(&path).unwrap();
     told.set_nonblocking(true).unwrap();
-    let _fetcher = Ends(world.agent(&["fetch"]).stderr(Stdio::null()).spawn().unwrap());
-    world.environment.push(("NOTIFY_SOCKET", path.display().to_string()));
-    world.environment.push(("WATCHDOG_USEC", "900000".to_owned()));
+    let _fetcher = Ends(
+        world
+            .agent(&["fetch"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    world
+        .environment
+        .push(("NOTIFY_SOCKET", path.display().to_string()));
+    world
+        .environment
+        .push(("WATCHDOG_USEC", "900000".to_owned()));
     let _agent = world.start_with(&["enforce"]);
     let begun = attempts(&world);
     let mut beats = 0;
@@ -71,7 +99,9 @@ fn a_loop_that_is_woken_all_the_time_still_says_that_it_works() {
     wait("the watchdog to be fed", || {
         while let Ok(length) = told.recv(&mut buffer) {
             // A pass says so too; there is none but the first, and what sshd's answer brings about.
-            beats += String::from_utf8_lossy(&buffer[..length]).matches("WATCHDOG=1").count();
+            beats += String::from_utf8_lossy(&buffer[..length])
+                .matches("WATCHDOG=1")
+                .count();
         }
         beats >= 12
     });
@@ -86,7 +116,9 @@ fn reading_a_managed_file_wakes_no_thread_that_watches_it() {
     world.approve("alice", "laptop", &key("alice"));
     world.run(&["fetch", "--once"]);
     let agent = world.start_with(&["enforce"]);
-    wait("sshd's answer", || crate::access::written(&world)["sshd"].is_object());
+    wait("sshd's answer", || {
+        crate::support::logins::written(&world)["sshd"].is_object()
+    });
     let watcher = watcher(agent.pid());
     wait("the watcher to sleep", || {
         let before = woken(&watcher);
@@ -105,20 +137,30 @@ fn reading_a_managed_file_wakes_no_thread_that_watches_it() {
     // It sleeps, and is not dead.
     let written = shell_as(ALICE, &format!("echo planted >> {}", file.display()));
     assert!(written.status.success(), "{written:?}");
-    wait("the write to be undone", || !world.read("alice").contains("planted"));
+    wait("the write to be undone", || {
+        !world.read("alice").contains("planted")
+    });
     assert!(woken(&watcher) > before);
 }
 
 /// The thread of a process that waits for inotify, as `proc(5)` shows it.
 fn watcher(pid: u32) -> PathBuf {
     let mut threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let is_it = |thread: &Path| fs::read_to_string(thread.join("comm")).unwrap().contains("inoti");
-    threads.find_map(|thread| Some(thread.unwrap().path()).filter(|thread| is_it(thread))).unwrap()
+    let is_it = |thread: &Path| {
+        fs::read_to_string(thread.join("comm"))
+            .unwrap()
+            .contains("inoti")
+    };
+    threads
+        .find_map(|thread| Some(thread.unwrap().path()).filter(|thread| is_it(thread)))
+        .unwrap()
 }
 
 /// How often a thread has gone to sleep: once each time it was woken.
 fn woken(thread: &Path) -> u64 {
     let text = fs::read_to_string(thread.join("status")).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
     line.unwrap().trim().parse().unwrap()
 }

@@ -6,14 +6,22 @@ use std::time::{Duration, Instant};
 use authorized_keys_agent::host::imds::{Failure, Metadata, Settings};
 use authorized_keys_agent::model::list::template::{Facts, Need};
 
-use crate::fault::run;
-use crate::http_server::{never_accepting, refusing};
-use crate::imds_server::{ImdsServer, Instance};
+use crate::support::http_server::{never_accepting, refusing};
+use crate::support::imds_server::{ImdsServer, Instance};
+use crate::support::run;
 
 fn look_up(endpoint: String, needs: &[Need]) -> Result<Facts, Failure> {
     let attempt = Duration::from_millis(500);
-    let settings = Settings { endpoint: Some(endpoint), attempt, lookup: Duration::from_secs(3) };
-    run(async { Metadata::new(&settings)?.look_up(&needs.iter().cloned().collect::<BTreeSet<_>>()).await })
+    let settings = Settings {
+        endpoint: Some(endpoint),
+        attempt,
+        lookup: Duration::from_secs(3),
+    };
+    run(async {
+        Metadata::new(&settings)?
+            .look_up(&needs.iter().cloned().collect::<BTreeSet<_>>())
+            .await
+    })
 }
 
 fn tag(name: &str) -> Need {
@@ -22,14 +30,37 @@ fn tag(name: &str) -> Need {
 
 #[test]
 fn facts_of_the_instance() {
-    let tags = BTreeMap::from([("Role", "web"), ("aws:autoscaling:groupName", "blue"), ("Empty", "")]);
-    let imds = ImdsServer::start(Instance { tags: Some(tags), ..Instance::default() });
-    let needs = [Need::Region, Need::InstanceId, tag("Role"), tag("aws:autoscaling:groupName")];
+    let tags = BTreeMap::from([
+        ("Role", "web"),
+        ("aws:autoscaling:groupName", "blue"),
+        ("Empty", ""),
+    ]);
+    let imds = ImdsServer::start(Instance {
+        tags: Some(tags),
+        ..Instance::default()
+    });
+    let needs = [
+        Need::Region,
+        Need::InstanceId,
+        tag("Role"),
+        tag("aws:autoscaling:groupName"),
+    ];
     let facts = look_up(imds.endpoint(), &needs).unwrap();
     let values: Vec<_> = needs.iter().map(|need| facts[need].as_str()).collect();
-    assert_eq!(values, ["eu-central-1", "i-0123456789abcdef0", "web", "blue"]);
-    let tokens = imds.paths().iter().filter(|path| path.ends_with("/api/token")).count();
-    assert_eq!((tokens, imds.paths().len()), (1, 5), "one session token serves all");
+    assert_eq!(
+        values,
+        ["eu-central-1", "i-0123456789abcdef0", "web", "blue"]
+    );
+    let tokens = imds
+        .paths()
+        .iter()
+        .filter(|path| path.ends_with("/api/token"))
+        .count();
+    assert_eq!(
+        (tokens, imds.paths().len()),
+        (1, 5),
+        "one session token serves all"
+    );
     assert_eq!(look_up(imds.endpoint(), &[]).unwrap(), Facts::new());
     assert_eq!(imds.paths().len(), 5, "nothing to ask");
 }
@@ -41,7 +72,11 @@ fn what_is_missing_is_named_and_never_empty() {
         let failure = look_up(imds.endpoint(), needs).unwrap_err();
         assert_eq!(&failure, expected);
         assert!(failure.to_string().contains(text), "{failure}");
-        assert!(failure.hint().unwrap().contains(hint), "{:?}", failure.hint());
+        assert!(
+            failure.hint().unwrap().contains(hint),
+            "{:?}",
+            failure.hint()
+        );
     };
     let disabled = Failure::TagsDisabled("Role".into());
     check(
@@ -51,30 +86,74 @@ fn what_is_missing_is_named_and_never_empty() {
         "InstanceMetadataTags to enabled",
     );
     imds.change(|instance| instance.tags = Some(BTreeMap::from([("role", "web"), ("Empty", "")])));
-    check(&[tag("Role")], &Failure::TagMissing("Role".into()), "no tag `Role`", "case-sensitive");
-    check(&[tag("Empty")], &Failure::TagEmpty("Empty".into()), "empty value: `Empty`", "create-tags");
+    check(
+        &[tag("Role")],
+        &Failure::TagMissing("Role".into()),
+        "no tag `Role`",
+        "case-sensitive",
+    );
+    check(
+        &[tag("Empty")],
+        &Failure::TagEmpty("Empty".into()),
+        "empty value: `Empty`",
+        "create-tags",
+    );
     imds.change(|instance| instance.instead = Some("<html>\nsign in</html>"));
-    check(&[Need::Region], &Failure::Malformed(Need::Region), "no usable {region}", "ENDPOINT");
+    check(
+        &[Need::Region],
+        &Failure::Malformed(Need::Region),
+        "no usable {region}",
+        "ENDPOINT",
+    );
     imds.change(|instance| instance.instead = Some(""));
-    check(&[Need::InstanceId], &Failure::Malformed(Need::InstanceId), "no usable {instance-id}", "ENDPOINT");
+    check(
+        &[Need::InstanceId],
+        &Failure::Malformed(Need::InstanceId),
+        "no usable {instance-id}",
+        "ENDPOINT",
+    );
     imds.change(|instance| instance.status = Some(403));
-    check(&[Need::Region], &Failure::Refused(403), "refuses", "--http-endpoint enabled");
+    check(
+        &[Need::Region],
+        &Failure::Refused(403),
+        "refuses",
+        "--http-endpoint enabled",
+    );
     imds.change(|instance| instance.status = Some(503));
-    let failing = Failure::Status { need: Need::Region, status: 503 };
-    check(&[Need::Region], &failing, "gave status 503 for {region}", "by itself");
+    let failing = Failure::Status {
+        need: Need::Region,
+        status: 503,
+    };
+    check(
+        &[Need::Region],
+        &failing,
+        "gave status 503 for {region}",
+        "by itself",
+    );
     imds.change(|instance| instance.status = None);
     imds.change(|instance| instance.delay = Duration::from_secs(20));
     let start = Instant::now();
-    check(&[Need::Region], &Failure::Unreachable, "does not answer", "hop limit");
+    check(
+        &[Need::Region],
+        &Failure::Unreachable,
+        "does not answer",
+        "hop limit",
+    );
     assert!(start.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
 fn outside_of_ec2() {
     let start = Instant::now();
-    assert_eq!(look_up(refusing(), &[Need::Region]).unwrap_err(), Failure::Unreachable);
+    assert_eq!(
+        look_up(refusing(), &[Need::Region]).unwrap_err(),
+        Failure::Unreachable
+    );
     let (listener, endpoint) = never_accepting();
-    assert_eq!(look_up(endpoint, &[Need::Region]).unwrap_err(), Failure::Unreachable);
+    assert_eq!(
+        look_up(endpoint, &[Need::Region]).unwrap_err(),
+        Failure::Unreachable
+    );
     drop(listener);
     assert!(start.elapsed() < Duration::from_secs(8));
     let bad = look_up("http://[".to_owned(), &[Need::Region]).unwrap_err();

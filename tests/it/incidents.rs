@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::world::{
+use crate::support::world::{
     ALICE, BOB, Ends, World, fingerprint, key, litter, mode, numbered, shell_as, shown, wait,
 };
 
@@ -24,7 +24,13 @@ fn one(world: &World) -> Value {
 
 fn append(world: &World, account: &str, uid: u32, text: &str) {
     let content = world.read(account);
-    let done = shell_as(uid, &format!("printf '%s\\n' '{text}' >> {}", world.file(account).display()));
+    let done = shell_as(
+        uid,
+        &format!(
+            "printf '%s\\n' '{text}' >> {}",
+            world.file(account).display()
+        ),
+    );
     assert!(done.status.success(), "{}", shown(&done.stderr));
     wait("the repair", || world.read(account) == content);
 }
@@ -43,12 +49,21 @@ fn an_incident_tells_what_it_was_and_keeps_what_stood_there() {
     let incident = one(&world);
     assert_eq!(incident["file"], world.file("alice").display().to_string());
     let added = &incident["changes"][0];
-    assert_eq!((&added["change"], &added["fingerprint"]), (&"added".into(), &fingerprint(&rogue).into()));
+    assert_eq!(
+        (&added["change"], &added["fingerprint"]),
+        (&"added".into(), &fingerprint(&rogue).into())
+    );
     assert_eq!(incident["changes"].as_array().unwrap().len(), 1);
-    assert_eq!((&incident["stood_since"], &incident["who"]), (&"file".into(), &Value::Null));
+    assert_eq!(
+        (&incident["stood_since"], &incident["who"]),
+        (&"file".into(), &Value::Null)
+    );
     let tampered = format!("{content}{rogue}\n");
     assert_eq!(
-        (&incident["evidence"]["bytes"], &incident["evidence"]["kept"]),
+        (
+            &incident["evidence"]["bytes"],
+            &incident["evidence"]["kept"]
+        ),
         (&tampered.len().into(), &"whole".into())
     );
     let kept = incident["content_file"].as_str().unwrap();
@@ -58,7 +73,13 @@ fn an_incident_tells_what_it_was_and_keeps_what_stood_there() {
     assert_eq!(fs::metadata(&directory).unwrap().uid(), 0);
 
     let text = shown(&world.run(&["incidents"]).stdout);
-    for part in ["alice", &format!("+ {}", fingerprint(&rogue)), "stood ", "undone: file replaced", kept] {
+    for part in [
+        "alice",
+        &format!("+ {}", fingerprint(&rogue)),
+        "stood ",
+        "undone: file replaced",
+        kept,
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!text.contains('\u{1b}'), "{text:?}");
@@ -67,7 +88,11 @@ fn an_incident_tells_what_it_was_and_keeps_what_stood_there() {
     assert_eq!(shown(&since("2100-01-01").stdout), "no incident\n");
     let nonsense = since("soon");
     assert_eq!(nonsense.status.code(), Some(2));
-    assert!(shown(&nonsense.stderr).contains("not a time: `soon`"), "{}", shown(&nonsense.stderr));
+    assert!(
+        shown(&nonsense.stderr).contains("not a time: `soon`"),
+        "{}",
+        shown(&nonsense.stderr)
+    );
     // Another instance's incidents do not go into an image.
     let sealed = shown(&world.run(&["seal"]).stderr);
     assert!(sealed.contains("nothing is removed"), "{sealed}");
@@ -90,9 +115,17 @@ fn a_list_that_changes_meanwhile_hides_no_planted_key() {
     assert!(world.read("alice").contains("new") && !world.read("alice").contains("rogue"));
     let incident = one(&world);
     let changes = incident["changes"].as_array().unwrap();
-    assert_eq!(changes.len(), 1, "what came and went by the list is no incident: {incident:#}");
+    assert_eq!(
+        changes.len(),
+        1,
+        "what came and went by the list is no incident: {incident:#}"
+    );
     assert_eq!(changes[0]["fingerprint"], fingerprint(&rogue));
-    assert!(fs::read_to_string(incident["content_file"].as_str().unwrap()).unwrap().contains("rogue"));
+    assert!(
+        fs::read_to_string(incident["content_file"].as_str().unwrap())
+            .unwrap()
+            .contains("rogue")
+    );
     // By itself, a list that changes is none; neither are break-glass keys that come and go.
     for (label, glass) in [("second", key("glass")), ("third", "# none\n".to_owned())] {
         world.approve("alice", label, &key(label));
@@ -109,8 +142,17 @@ fn a_key_that_only_sshd_would_read_is_named_and_a_line_that_nobody_reads_is_coun
     assert_eq!(world.pass(), 0);
     let content = world.read("alice");
     let rogue = key("rogue");
-    world.put("alice", ALICE, &format!("{content}no-pty,no-pty {rogue}\0hidden\nhello\n"));
-    assert_eq!(shown(&world.run(&["diff"]).stdout).matches(&fingerprint(&rogue)).count(), 1);
+    world.put(
+        "alice",
+        ALICE,
+        &format!("{content}no-pty,no-pty {rogue}\0hidden\nhello\n"),
+    );
+    assert_eq!(
+        shown(&world.run(&["diff"]).stdout)
+            .matches(&fingerprint(&rogue))
+            .count(),
+        1
+    );
     assert_eq!(world.pass(), 0);
     let changes = &one(&world)["changes"];
     let expected = serde_json::json!([
@@ -119,7 +161,10 @@ fn a_key_that_only_sshd_would_read_is_named_and_a_line_that_nobody_reads_is_coun
     ]);
     assert_eq!(changes, &expected);
     let text = shown(&world.run(&["incidents"]).stdout);
-    assert!(text.contains("\n  1 line that is not understood\n"), "{text}");
+    assert!(
+        text.contains("\n  1 line that is not understood\n"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -133,10 +178,20 @@ fn incidents_are_for_root_alone() {
     // A copy that everybody can run.
     let agent = world.path("agent");
     fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), &agent).unwrap();
-    let asked =
-        shell_as(BOB, &format!("{} --config {} incidents", agent.display(), world.config().display()));
+    let asked = shell_as(
+        BOB,
+        &format!(
+            "{} --config {} incidents",
+            agent.display(),
+            world.config().display()
+        ),
+    );
     assert_eq!(asked.status.code(), Some(2));
-    assert!(shown(&asked.stderr).contains("incidents are for root alone"), "{}", shown(&asked.stderr));
+    assert!(
+        shown(&asked.stderr).contains("incidents are for root alone"),
+        "{}",
+        shown(&asked.stderr)
+    );
 }
 
 #[test]
@@ -146,12 +201,20 @@ fn a_change_made_while_no_agent_ran_has_stood_since_then() {
     assert_eq!(world.pass(), 0);
     let began = Instant::now();
     fs::remove_file(world.file("alice")).unwrap();
-    wait("some time to pass", || began.elapsed() > Duration::from_millis(300));
+    wait("some time to pass", || {
+        began.elapsed() > Duration::from_millis(300)
+    });
     assert_eq!(world.pass(), 0);
     let incident = one(&world);
     let stood = incident["stood_milliseconds"].as_u64().unwrap();
-    assert!((280..=began.elapsed().as_millis().try_into().unwrap()).contains(&stood), "{incident:#}");
-    assert_eq!((&incident["stood_since"], &incident["evidence"]), (&"directory".into(), &Value::Null));
+    assert!(
+        (280..=began.elapsed().as_millis().try_into().unwrap()).contains(&stood),
+        "{incident:#}"
+    );
+    assert_eq!(
+        (&incident["stood_since"], &incident["evidence"]),
+        (&"directory".into(), &Value::Null)
+    );
 }
 
 #[test]
@@ -162,13 +225,23 @@ fn observe_mode_keeps_one_incident_of_what_it_sees() {
     world.top = "mode = \"observe\"".to_owned();
     world.tables = "[verify]\nevery = \"100ms\"".to_owned();
     let agent = world.start_with(&["--log", "debug", "run"]);
-    shell_as(ALICE, &format!("echo '{}' >> {}", key("rogue"), world.file("alice").display()));
+    shell_as(
+        ALICE,
+        &format!(
+            "echo '{}' >> {}",
+            key("rogue"),
+            world.file("alice").display()
+        ),
+    );
     wait("the incident", || !world.incidents().is_empty());
     let passes = || agent.log().matches("trigger=Timer").count();
     let before = passes();
     wait("ten more passes", || passes() >= before + 10);
     let incident = one(&world);
-    assert_eq!((&incident["undone"], &incident["repeated"]), (&"seen-only".into(), &0.into()));
+    assert_eq!(
+        (&incident["undone"], &incident["repeated"]),
+        (&"seen-only".into(), &0.into())
+    );
     assert!(shown(&world.run(&["incidents"]).stdout).contains("seen, not written"));
 }
 
@@ -196,7 +269,14 @@ END"#,
     let content = world.read("alice");
     let date = Command::new("date").arg("+%s.%3N").output().unwrap();
     fs::write(world.path("at"), shown(&date.stdout).trim()).unwrap();
-    shell_as(ALICE, &format!("echo '{}' >> {}", key("rogue"), world.file("alice").display()));
+    shell_as(
+        ALICE,
+        &format!(
+            "echo '{}' >> {}",
+            key("rogue"),
+            world.file("alice").display()
+        ),
+    );
     wait("the repair", || world.read("alice") == content);
     let mut incident = Value::Null;
     wait("who it was", || {
@@ -208,14 +288,22 @@ END"#,
         (&who["exe"], &who["pid"], &who["auid"], &who["uid"]),
         (&"/usr/bin/tee".into(), &11.into(), &1000.into(), &0.into())
     );
-    assert!(agent.log().contains("the audit log says who changed the file"), "{}", agent.log());
+    assert!(
+        agent
+            .log()
+            .contains("the audit log says who changed the file"),
+        "{}",
+        agent.log()
+    );
     assert!(
         shown(&world.run(&["incidents"]).stdout)
             .contains("by /usr/bin/tee (tee), pid 11, uid 0, logged in as uid 1000")
     );
     let asked = fs::read_to_string(world.path("asked")).unwrap();
     assert!(
-        asked.lines().all(|line| line == "--input-logs -k authorized_keys --start recent --format raw"),
+        asked
+            .lines()
+            .all(|line| line == "--input-logs -k authorized_keys --start recent --format raw"),
         "{asked}"
     );
 }
@@ -230,9 +318,13 @@ fn an_audit_log_that_does_not_answer_keeps_nobody_waiting() {
     wait("the question", || world.path("asked").exists());
     append(&world, "alice", ALICE, &key("another"));
     wait("both incidents", || world.incidents().len() == 2);
-    wait("the end of waiting", || agent.log().contains("did not end within 2 s"));
+    wait("the end of waiting", || {
+        agent.log().contains("did not end within 2 s")
+    });
     let pid = fs::read_to_string(world.path("asked")).unwrap();
-    wait("the end of the program", || !fs::exists(format!("/proc/{}", pid.trim())).unwrap());
+    wait("the end of the program", || {
+        !fs::exists(format!("/proc/{}", pid.trim())).unwrap()
+    });
 }
 
 /// Two programs that both think the file is theirs.
@@ -261,25 +353,64 @@ done"#,
     );
     let id = ALICE.to_string();
     let rival = Command::new("setpriv")
-        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "nice", "sh", "-c", &script])
+        .args([
+            "--reuid",
+            &id,
+            "--regid",
+            &id,
+            "--clear-groups",
+            "nice",
+            "sh",
+            "-c",
+            &script,
+        ])
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let rival = Ends(rival);
-    wait("the rival to be named", || world.problems().contains("the same change comes again and again"));
+    wait("the rival to be named", || {
+        world
+            .problems()
+            .contains("the same change comes again and again")
+    });
     let repaired = || world.status()["drift"]["repaired"].as_u64().unwrap();
     wait("the back-off to grow", || repaired() >= 16);
     // From here on each repair waits a second.
     let (before, began) = (repaired(), Instant::now());
     wait("three more repairs", || repaired() >= before + 3);
-    assert!(began.elapsed() > Duration::from_millis(1900), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() > Duration::from_millis(1900),
+        "{:?}",
+        began.elapsed()
+    );
     drop(rival);
     wait("the file, for good", || world.read("alice") == content);
-    assert_eq!(agent.log().matches("another program manages this file").count(), 1, "{}", agent.log());
-    assert!(agent.log().contains("program=/opt/rival/agent"), "{}", agent.log());
-    assert!(world.problems().contains("`/opt/rival/agent` manages this file too"), "{}", world.problems());
+    assert_eq!(
+        agent
+            .log()
+            .matches("another program manages this file")
+            .count(),
+        1,
+        "{}",
+        agent.log()
+    );
+    assert!(
+        agent.log().contains("program=/opt/rival/agent"),
+        "{}",
+        agent.log()
+    );
+    assert!(
+        world
+            .problems()
+            .contains("`/opt/rival/agent` manages this file too"),
+        "{}",
+        world.problems()
+    );
     let all = world.incidents();
-    let counted: u64 = all.iter().map(|incident| 1 + incident["repeated"].as_u64().unwrap()).sum();
+    let counted: u64 = all
+        .iter()
+        .map(|incident| 1 + incident["repeated"].as_u64().unwrap())
+        .sum();
     assert!(all.len() <= 3 && counted >= before + 3, "{all:#?}");
 }
 
@@ -295,13 +426,20 @@ fn a_thousand_drifts_stay_within_bounds_and_cost_nobody_else_anything() {
     let right = world.read("alice");
     let began = Instant::now();
     for number in 0..1000 {
-        fs::write(world.file("alice"), format!("{}\n{}", numbered(number, "rogue"), "#".repeat(2000)))
-            .unwrap();
+        fs::write(
+            world.file("alice"),
+            format!("{}\n{}", numbered(number, "rogue"), "#".repeat(2000)),
+        )
+        .unwrap();
         wait("the repair", || world.read("alice") == right);
     }
     let minutes = began.elapsed().as_secs() / 60 + 1;
     let of = |account: &str| -> Vec<Value> {
-        world.incidents().into_iter().filter(|incident| incident["account"] == account).collect()
+        world
+            .incidents()
+            .into_iter()
+            .filter(|incident| incident["account"] == account)
+            .collect()
     };
     let counted = |incidents: &[Value]| -> u64 {
         let count = |incident: &Value| {
@@ -311,18 +449,28 @@ fn a_thousand_drifts_stay_within_bounds_and_cost_nobody_else_anything() {
     };
     // What comes while a repair is still being checked is undone with it, and counted once.
     let repaired = || world.status()["drift"]["repaired"].as_u64().unwrap();
-    wait("all to be counted", || counted(&world.incidents()) == repaired());
+    wait("all to be counted", || {
+        counted(&world.incidents()) == repaired()
+    });
     assert!(repaired() > 100, "{}", repaired());
     let kept = u64::try_from(of("alice").len()).unwrap();
     assert!(kept <= 30 * minutes, "{kept} in {minutes} minutes");
-    let content = |incident: &Value| fs::read_to_string(incident["content_file"].as_str().unwrap()).unwrap();
+    let content =
+        |incident: &Value| fs::read_to_string(incident["content_file"].as_str().unwrap()).unwrap();
     // The first may be what a write has emptied and not filled yet.
-    assert!(of("alice")[..2].iter().any(|incident| content(incident).contains("rogue")));
+    assert!(
+        of("alice")[..2]
+            .iter()
+            .any(|incident| content(incident).contains("rogue"))
+    );
     let bob = of("bob");
     assert_eq!(bob.len(), 1);
     assert!(content(&bob[0]).contains(&rogue));
     // Bob's line, ten of alice's a minute, and then one a second.
-    let (lines, seconds) = (agent.log().matches("drift undone").count(), began.elapsed().as_secs());
+    let (lines, seconds) = (
+        agent.log().matches("drift undone").count(),
+        began.elapsed().as_secs(),
+    );
     let most = usize::try_from(1 + 10 * minutes + seconds).unwrap();
     assert!((11..=most).contains(&lines), "{lines} lines in {seconds} s");
     assert!(agent.log().contains("not_said="), "{}", agent.log());
@@ -342,16 +490,29 @@ fn long_comments_push_nothing_out_of_the_store() {
         let long = format!("{} {}\n", numbered(number, "rogue"), "c".repeat(1_000_000));
         fs::write(world.path("long"), long).unwrap();
         let (long, file) = (world.path("long"), world.file("alice"));
-        shell_as(ALICE, &format!("cat {} >> {}", long.display(), file.display()));
+        shell_as(
+            ALICE,
+            &format!("cat {} >> {}", long.display(), file.display()),
+        );
         wait("the repair", || world.read("alice") == right);
     }
     wait("the last incidents", || world.incidents().len() > 10);
     let all = world.incidents();
     assert_eq!(all[0]["changes"][0]["fingerprint"], fingerprint(&first));
-    let cut = |change: &Value| change["comment"].as_str().is_some_and(|comment| comment.ends_with("ccc..."));
-    assert!(all.iter().any(|incident| incident["changes"].as_array().unwrap().iter().any(cut)), "{all:#?}");
+    let cut = |change: &Value| {
+        change["comment"]
+            .as_str()
+            .is_some_and(|comment| comment.ends_with("ccc..."))
+    };
+    assert!(
+        all.iter()
+            .any(|incident| incident["changes"].as_array().unwrap().iter().any(cut)),
+        "{all:#?}"
+    );
     let files = fs::read_dir(world.path("state/incidents")).unwrap();
-    let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    let bytes: u64 = files
+        .map(|file| file.unwrap().metadata().unwrap().len())
+        .sum();
     assert!(bytes < 4 << 20, "{bytes}");
 }
 
@@ -383,10 +544,18 @@ fn the_store_makes_room_at_the_cost_of_the_account_that_fills_it() {
     };
     tamper("one more");
     let ids = || -> Vec<String> {
-        world.incidents().iter().map(|incident| incident["id"].as_str().unwrap().to_owned()).collect()
+        world
+            .incidents()
+            .iter()
+            .map(|incident| incident["id"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(ids().len(), 1000);
-    assert!(ids()[0].contains(".000103Z"), "the oldest of alice's went first: {}", ids()[0]);
+    assert!(
+        ids()[0].contains(".000103Z"),
+        "the oldest of alice's went first: {}",
+        ids()[0]
+    );
     assert!(ids().iter().any(|id| id.ends_with("-bob")));
     assert_eq!(
         fs::read_dir(&directory)
@@ -398,10 +567,14 @@ fn the_store_makes_room_at_the_cost_of_the_account_that_fills_it() {
 
     (200..220).for_each(|number| fill(number, 1 << 20));
     tamper("and another");
-    let bytes: u64 =
-        fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let bytes: u64 = fs::read_dir(&directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
     assert!(bytes <= 16 << 20, "{bytes}");
-    assert!(ids().iter().any(|id| id.ends_with("-bob")) && ids().last().unwrap().ends_with("-alice"));
+    assert!(
+        ids().iter().any(|id| id.ends_with("-bob")) && ids().last().unwrap().ends_with("-alice")
+    );
     assert!(world.incidents().last().unwrap()["content_file"].is_string());
 }
 
@@ -410,12 +583,21 @@ fn a_content_too_large_to_keep_is_cut_and_said_to_be() {
     let world = World::new();
     world.approve("alice", "laptop", &key("alice@laptop"));
     assert_eq!(world.pass(), 0);
-    world.put("alice", ALICE, &format!("{}\n{}", key("rogue"), "#".repeat(300_000)));
+    world.put(
+        "alice",
+        ALICE,
+        &format!("{}\n{}", key("rogue"), "#".repeat(300_000)),
+    );
     assert_eq!(world.pass(), 0);
     let incident = one(&world);
     assert_eq!(incident["evidence"]["kept"], "cut");
     assert!(incident["evidence"]["bytes"].as_u64().unwrap() > 300_000);
-    assert_eq!(fs::metadata(incident["content_file"].as_str().unwrap()).unwrap().len(), 256 << 10);
+    assert_eq!(
+        fs::metadata(incident["content_file"].as_str().unwrap())
+            .unwrap()
+            .len(),
+        256 << 10
+    );
 }
 
 #[test]
@@ -428,7 +610,9 @@ fn a_store_that_cannot_be_written_keeps_no_repair_from_happening() {
     for number in 0..3 {
         append(&world, "alice", ALICE, &numbered(number, "rogue"));
         // Two that come at once are one.
-        wait("its repair", || world.status()["drift"]["repaired"].as_u64() > u64::try_from(number).ok());
+        wait("its repair", || {
+            world.status()["drift"]["repaired"].as_u64() > u64::try_from(number).ok()
+        });
     }
     let (status, log) = agent.stop();
     assert!(status.success());
@@ -440,17 +624,27 @@ fn a_store_that_cannot_be_written_keeps_no_repair_from_happening() {
 /// What the rule makes the kernel record; the rule itself is loaded where there is a kernel of one's own.
 #[test]
 fn the_shipped_audit_rule_gives_the_key_that_is_asked_for() {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/audit/authorized_keys.rules");
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("packaging/audit/authorized_keys.rules");
     let rules = fs::read_to_string(path).unwrap();
     let rules: Vec<&str> = rules
         .lines()
         .map(|line| line.trim_start_matches("# "))
         .filter(|line| line.starts_with("-a"))
         .collect();
-    assert!(!rules.is_empty() && rules.iter().all(|rule| rule.ends_with("-k authorized_keys")), "{rules:?}");
+    assert!(
+        !rules.is_empty()
+            && rules
+                .iter()
+                .all(|rule| rule.ends_with("-k authorized_keys")),
+        "{rules:?}"
+    );
     // A program of 32 bits is one more way to write.
     for rule in &rules {
         let twin = rule.replace("arch=b64", "arch=b32");
-        assert!(rule.contains("arch=b32") || rules.contains(&twin.as_str()), "{rule}");
+        assert!(
+            rule.contains("arch=b32") || rules.contains(&twin.as_str()),
+            "{rule}"
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
-use crate::world::{ALICE, World, key};
+use crate::support::world::{ALICE, World, key};
 
 /// One entry of journald's native protocol: `NAME=value\n`, or `NAME\n`, eight bytes of length, the value, `\n`.
 fn fields(mut entry: &[u8]) -> BTreeMap<String, String> {
@@ -35,8 +35,14 @@ fn events_reach_the_journal_with_their_fields() {
     world.put("alice", ALICE, &key("rogue"));
     fs::create_dir(world.path("journal")).unwrap();
     let journal = UnixDatagram::bind(world.path("journal/socket")).unwrap();
-    fs::set_permissions(world.path("journal/socket"), fs::Permissions::from_mode(0o666)).unwrap();
-    journal.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    fs::set_permissions(
+        world.path("journal/socket"),
+        fs::Permissions::from_mode(0o666),
+    )
+    .unwrap();
+    journal
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
     // What systemd connects to stderr, and says so (sd_journal_stream_fd(3)).
     let stderr = fs::File::create(world.path("stderr")).unwrap();
     let meta = stderr.metadata().unwrap();
@@ -54,22 +60,44 @@ fn events_reach_the_journal_with_their_fields() {
         .stderr(stderr)
         .status()
         .unwrap();
-    assert!(status.success(), "{}", fs::read_to_string(world.path("stderr")).unwrap());
+    assert!(
+        status.success(),
+        "{}",
+        fs::read_to_string(world.path("stderr")).unwrap()
+    );
     let mut buffer = vec![0; 1 << 16];
     // The first one only asks whether somebody is there.
     let length = loop {
-        match journal.recv(&mut buffer).expect("the event is in the journal") {
+        match journal
+            .recv(&mut buffer)
+            .expect("the event is in the journal")
+        {
             0 => {}
             length => break length,
         }
     };
     let event = fields(&buffer[..length]);
-    assert_eq!(event["MESSAGE_ID"], authorized_keys_agent::agent::events::id::REPAIRED, "{event:?}");
-    assert_eq!((event["ACCOUNT"].as_str(), event["PRIORITY"].as_str()), ("alice", "4"), "{event:?}");
+    assert_eq!(
+        event["MESSAGE_ID"],
+        authorized_keys_agent::agent::events::id::REPAIRED,
+        "{event:?}"
+    );
+    assert_eq!(
+        (event["ACCOUNT"].as_str(), event["PRIORITY"].as_str()),
+        ("alice", "4"),
+        "{event:?}"
+    );
     assert_eq!(event["SYSLOG_IDENTIFIER"], "authorized-keys-agent");
     assert!(event["UNDONE"].contains("SHA256:"), "{event:?}");
     let incident = &world.incidents()[0];
     assert_eq!(event["INCIDENT"], incident["id"].as_str().unwrap());
-    assert_eq!(event["STOOD_MS"], incident["stood_milliseconds"].to_string());
-    assert_eq!(fs::read_to_string(world.path("stderr")).unwrap(), "", "said once");
+    assert_eq!(
+        event["STOOD_MS"],
+        incident["stood_milliseconds"].to_string()
+    );
+    assert_eq!(
+        fs::read_to_string(world.path("stderr")).unwrap(),
+        "",
+        "said once"
+    );
 }

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::aws::Moto;
-use crate::deployed::Deployed;
-use crate::world::{World, key, key_of, shown};
+use crate::support::deployed::Deployed;
+use crate::support::http_server::refusing;
+use crate::support::moto::Moto;
+use crate::support::world::{World, key, key_of, shown};
 
 const TAG: &str = "authorized-keys-account";
 
@@ -26,7 +27,11 @@ impl Account {
         let code = template["Resources"]["Function"]["Properties"]["Code"]["ZipFile"].take();
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("index.py"), code.as_str().unwrap()).unwrap();
-        Self { deployed, moto, directory }
+        Self {
+            deployed,
+            moto,
+            directory,
+        }
     }
 
     fn code(&self) -> PathBuf {
@@ -35,13 +40,17 @@ impl Account {
 
     /// Runs the function for these events; what it printed, and the error it ended with.
     fn handle(&mut self, events: &[Value], more: &Value) -> (String, Option<String>) {
-        let mut environment =
-            json!({"PREFIX": "/authorized-keys", "TAG": TAG, "ACCOUNTS": "web/ec2-user,db/postgres"});
-        environment.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        let asked =
-            json!({"do": "handle", "path": self.code(), "environment": environment, "events": events});
+        let mut environment = json!({"PREFIX": "/authorized-keys", "TAG": TAG, "ACCOUNTS": "web/ec2-user,db/postgres"});
+        environment
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let asked = json!({"do": "handle", "path": self.code(), "environment": environment, "events": events});
         let done = self.deployed.ask(&asked);
-        (done["said"].as_str().unwrap().to_owned(), done["error"].as_str().map(str::to_owned))
+        (
+            done["said"].as_str().unwrap().to_owned(),
+            done["error"].as_str().map(str::to_owned),
+        )
     }
 
     /// Runs it for one event, which must go well.
@@ -60,14 +69,20 @@ impl Account {
         let tags = json!([{"Key": TAG, "Value": tag}, {"Key": "Name", "Value": "x"}]);
         let wanted = json!({"KeyName": name, "KeyType": kind,
                             "TagSpecifications": [{"ResourceType": "key-pair", "Tags": tags}]});
-        self.ec2("create_key_pair", &wanted)["KeyPairId"].as_str().unwrap().to_owned()
+        self.ec2("create_key_pair", &wanted)["KeyPairId"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     fn import(&mut self, name: &str, line: &str, tag: &str) -> String {
         let tags = json!([{"Key": TAG, "Value": tag}]);
         let wanted = json!({"KeyName": name, "PublicKeyMaterial": line,
                             "TagSpecifications": [{"ResourceType": "key-pair", "Tags": tags}]});
-        self.ec2("import_key_pair", &wanted)["KeyPairId"].as_str().unwrap().to_owned()
+        self.ec2("import_key_pair", &wanted)["KeyPairId"]
+            .as_str()
+            .unwrap()
+            .to_owned()
     }
 
     /// By name alone: moto does not delete by id.
@@ -81,7 +96,9 @@ impl Account {
         let found = self.deployed.aws("ssm", "get_parameters_by_path", &asked);
         let rows = found["Parameters"].as_array().unwrap().iter();
         let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let mut rows: Vec<_> = rows.map(|row| (text(&row["Name"]), text(&row["Value"]))).collect();
+        let mut rows: Vec<_> = rows
+            .map(|row| (text(&row["Name"]), text(&row["Value"])))
+            .collect();
         rows.sort();
         rows
     }
@@ -93,7 +110,10 @@ impl Account {
 
 /// Where the key pair with this id is on the list.
 fn place(account: &str, id: &str) -> String {
-    format!("/authorized-keys/{account}/key-pair-{}", id.strip_prefix("key-").unwrap())
+    format!(
+        "/authorized-keys/{account}/key-pair-{}",
+        id.strip_prefix("key-").unwrap()
+    )
 }
 
 /// What a rule hands over for an API call (AWS `CloudTrail` User Guide, "log file examples").
@@ -108,11 +128,19 @@ fn call(name: &str, request: &Value, response: &Value) -> Value {
 }
 
 fn created(name: &str, id: &str) -> Value {
-    call("CreateKeyPair", &json!({"keyName": name}), &json!({"keyName": name, "keyPairId": id}))
+    call(
+        "CreateKeyPair",
+        &json!({"keyName": name}),
+        &json!({"keyName": name, "keyPairId": id}),
+    )
 }
 
 fn deleted(request: &Value, id: &str) -> Value {
-    call("DeleteKeyPair", request, &json!({"_return": true, "keyPairId": id}))
+    call(
+        "DeleteKeyPair",
+        request,
+        &json!({"_return": true, "keyPairId": id}),
+    )
 }
 
 #[test]
@@ -124,35 +152,59 @@ fn a_key_pair_comes_and_goes_and_its_key_with_it() {
     assert_eq!(said, format!("put {name}\n"));
     let line = key("bob@laptop");
     let bob = account.import("bob", &line, "db/postgres web/ec2-user");
-    let imported =
-        call("ImportKeyPair", &json!({"keyName": "bob"}), &json!({"keyName": "bob", "keyPairId": bob}));
+    let imported = call(
+        "ImportKeyPair",
+        &json!({"keyName": "bob"}),
+        &json!({"keyName": "bob", "keyPairId": bob}),
+    );
     account.hear(&imported);
     // Twice, and both again: nothing is different.
     let before = account.list();
-    let (said, error) =
-        account.handle(&[imported.clone(), created("alice laptop", &alice), imported], &json!({}));
+    let (said, error) = account.handle(
+        &[imported.clone(), created("alice laptop", &alice), imported],
+        &json!({}),
+    );
     assert_eq!((said.as_str(), error), ("", None));
     assert_eq!(account.list(), before);
-    let names = [place("db/postgres", &bob), name.clone(), place("web/ec2-user", &bob)];
+    let names = [
+        place("db/postgres", &bob),
+        name.clone(),
+        place("web/ec2-user", &bob),
+    ];
     let mut sorted = names.to_vec();
     sorted.sort();
     assert_eq!(account.names(), sorted);
 
     // The agent takes the lines, and fetches and enforces them.
     let (_, value) = before.iter().find(|(at, _)| *at == name).unwrap();
-    assert!(value.starts_with("ssh-ed25519 ") && value.ends_with(" alice laptop"), "{value}");
+    assert!(
+        value.starts_with("ssh-ed25519 ") && value.ends_with(" alice laptop"),
+        "{value}"
+    );
     let mut world = World::new();
-    world.use_store(&account.moto.endpoint(), "parameters = {}\npaths = [\"/authorized-keys/web\"]");
+    world.use_store(
+        &account.moto.endpoint(),
+        "parameters = {}\npaths = [\"/authorized-keys/web\"]",
+    );
     world.accounts = "manage = [\"ec2-user\", \"alice\"]".to_owned();
     for (_, value) in &before {
         fs::write(world.path("lines"), value).unwrap();
         let lint = world.run(&["lint", world.path("lines").to_str().unwrap()]);
-        assert_eq!(lint.status.code(), Some(0), "{value}: {}{}", shown(&lint.stdout), shown(&lint.stderr));
+        assert_eq!(
+            lint.status.code(),
+            Some(0),
+            "{value}: {}{}",
+            shown(&lint.stdout),
+            shown(&lint.stderr)
+        );
     }
     let fetched = world.run(&["fetch", "--once"]);
     assert_eq!(fetched.status.code(), Some(0), "{}", shown(&fetched.stderr));
     let stored = fs::read_to_string(world.path("fetch-state/approved.json")).unwrap();
-    assert!(stored.contains(&name) && stored.contains(line.split(' ').nth(1).unwrap()), "{stored}");
+    assert!(
+        stored.contains(&name) && stored.contains(line.split(' ').nth(1).unwrap()),
+        "{stored}"
+    );
 
     // Deleted by id, and by name; the event comes late, and twice.
     account.delete("bob");
@@ -161,7 +213,10 @@ fn a_key_pair_comes_and_goes_and_its_key_with_it() {
     assert_eq!(account.names(), [name]);
     account.delete("alice laptop");
     let event = deleted(&json!({"keyName": "alice laptop"}), &alice);
-    let (_, error) = account.handle(&[event.clone(), event, created("alice laptop", &alice)], &json!({}));
+    let (_, error) = account.handle(
+        &[event.clone(), event, created("alice laptop", &alice)],
+        &json!({}),
+    );
     assert_eq!(error, None);
     assert!(account.list().is_empty());
 }
@@ -177,42 +232,86 @@ fn a_name_used_again_is_another_key() {
     account.hear(&created("deploy", &second));
     assert_eq!(account.names(), [place("web/ec2-user", &second)]);
     account.hear(&deleted(&json!({"keyName": "deploy"}), &first));
-    assert_eq!(account.names(), [place("web/ec2-user", &second)], "the new key stays");
+    assert_eq!(
+        account.names(),
+        [place("web/ec2-user", &second)],
+        "the new key stays"
+    );
 }
 
 #[test]
 fn only_what_is_tagged_and_allowed() {
     let mut account = Account::new();
-    account.ec2("create_key_pair", &json!({"KeyName": "untagged", "KeyType": "ed25519"}));
-    let hostile =
-        ["web/root", "/etc", "../web/ec2-user", "web/ec2-user/..", "web//ec2-user", "WEB/ec2-user", "*", ","];
+    account.ec2(
+        "create_key_pair",
+        &json!({"KeyName": "untagged", "KeyType": "ed25519"}),
+    );
+    let hostile = [
+        "web/root",
+        "/etc",
+        "../web/ec2-user",
+        "web/ec2-user/..",
+        "web//ec2-user",
+        "WEB/ec2-user",
+        "*",
+        ",",
+    ];
     for (at, tag) in hostile.iter().enumerate() {
         account.create(&format!("bad-{at}"), "ed25519", tag);
     }
     let said = account.hear(&json!({}));
-    assert_eq!(said.matches("refused: key-").count(), hostile.len(), "{said}");
-    assert!(said.contains("is tagged for '../web/ec2-user', which is not in Accounts"), "{said}");
+    assert_eq!(
+        said.matches("refused: key-").count(),
+        hostile.len(),
+        "{said}"
+    );
+    assert!(
+        said.contains("is tagged for '../web/ec2-user', which is not in Accounts"),
+        "{said}"
+    );
     assert!(account.list().is_empty());
 
     // 2048 bits are what EC2 makes, and less than the agent takes unless it is told to.
     let rsa = account.create("rsa", "rsa", "web/ec2-user");
     account.hear(&created("rsa", &rsa));
     let value = account.list().remove(0).1;
-    assert!(value.starts_with("ssh-rsa ") && value.ends_with(" rsa"), "{value}");
+    assert!(
+        value.starts_with("ssh-rsa ") && value.ends_with(" rsa"),
+        "{value}"
+    );
     let world = World::new();
     fs::write(world.path("lines"), &value).unwrap();
     let lint = world.run(&["lint", world.path("lines").to_str().unwrap()]);
     assert_eq!(lint.status.code(), Some(1), "{}", shown(&lint.stdout));
-    assert!(shown(&lint.stdout).contains("2048"), "{}", shown(&lint.stdout));
+    assert!(
+        shown(&lint.stdout).contains("2048"),
+        "{}",
+        shown(&lint.stdout)
+    );
     let large = account.import("large", &key_of("rsa", "large"), "web/ec2-user");
     account.hear(&created("large", &large));
     let large = place("web/ec2-user", &large);
-    let value = account.list().into_iter().find(|(name, _)| *name == large).unwrap().1;
+    let value = account
+        .list()
+        .into_iter()
+        .find(|(name, _)| *name == large)
+        .unwrap()
+        .1;
     fs::write(world.path("lines"), &value).unwrap();
-    assert_eq!(world.run(&["lint", world.path("lines").to_str().unwrap()]).status.code(), Some(0), "{value}");
+    assert_eq!(
+        world
+            .run(&["lint", world.path("lines").to_str().unwrap()])
+            .status
+            .code(),
+        Some(0),
+        "{value}"
+    );
 
     // A tag that changes takes the key away from there, at the next comparison.
-    account.ec2("create_tags", &json!({"Resources": [&rsa], "Tags": [{"Key": TAG, "Value": "db/postgres"}]}));
+    account.ec2(
+        "create_tags",
+        &json!({"Resources": [&rsa], "Tags": [{"Key": TAG, "Value": "db/postgres"}]}),
+    );
     account.hear(&json!({}));
     let mut expected = vec![place("db/postgres", &rsa), large];
     expected.sort();
@@ -223,9 +322,22 @@ fn only_what_is_tagged_and_allowed() {
 fn what_it_did_not_make_is_not_its_to_change() {
     let mut account = Account::new();
     let gone = "/authorized-keys/web/ec2-user/key-pair-0123456789abcdef0";
-    let by_hand = ["--name", gone, "--value", "ssh-ed25519 AAAA by hand", "--description", "by hand"];
-    account.moto.aws(&[&["put-parameter", "--type", "String"], &by_hand[..]].concat());
-    account.moto.put("String", "/authorized-keys/web/ec2-user/alice", "ssh-ed25519 AAAA alice");
+    let by_hand = [
+        "--name",
+        gone,
+        "--value",
+        "ssh-ed25519 AAAA by hand",
+        "--description",
+        "by hand",
+    ];
+    account
+        .moto
+        .aws(&[&["put-parameter", "--type", "String"], &by_hand[..]].concat());
+    account.moto.put(
+        "String",
+        "/authorized-keys/web/ec2-user/alice",
+        "ssh-ed25519 AAAA alice",
+    );
     // One that is there already, of somebody else, where a key pair's would be.
     let alice = account.create("alice", "ed25519", "web/ec2-user");
     let taken = place("web/ec2-user", &alice);
@@ -239,8 +351,15 @@ fn what_it_did_not_make_is_not_its_to_change() {
     assert_eq!(account.list(), before);
 
     // Its own tag, but no word of the key pair: nothing proves that one is gone.
-    let tag = ["--tags", "Key=authorized-keys-managed-by,Value=key-pairs", "--resource-type", "Parameter"];
-    account.moto.aws(&[&["add-tags-to-resource", "--resource-id", gone], &tag[..]].concat());
+    let tag = [
+        "--tags",
+        "Key=authorized-keys-managed-by,Value=key-pairs",
+        "--resource-type",
+        "Parameter",
+    ];
+    account
+        .moto
+        .aws(&[&["add-tags-to-resource", "--resource-id", gone], &tag[..]].concat());
     account.hear(&json!({}));
     assert_eq!(account.list(), before);
 }
@@ -254,7 +373,10 @@ fn what_fails_is_tried_again_and_removes_nothing() {
     // A deletion that EC2 does not show yet: the error makes Lambda call again.
     let early = deleted(&json!({"keyPairId": alice}), &alice);
     let (_, error) = account.handle(std::slice::from_ref(&early), &json!({}));
-    assert_eq!(error.unwrap(), format!("RuntimeError: {alice}: deleted, and EC2 still lists it"));
+    assert_eq!(
+        error.unwrap(),
+        format!("RuntimeError: {alice}: deleted, and EC2 still lists it")
+    );
     assert_eq!(account.list(), before);
     // A call that failed changed nothing, if it came this far at all.
     let mut failed = deleted(&json!({"keyName": "alice"}), &alice);
@@ -263,9 +385,15 @@ fn what_fails_is_tried_again_and_removes_nothing() {
     account.hear(&failed);
     assert_eq!(account.list(), before);
     // EC2 out of reach: an error, and the list as it was.
-    let unreachable = json!({"AWS_ENDPOINT_URL_EC2": crate::http_server::refusing()});
+    let unreachable = json!({"AWS_ENDPOINT_URL_EC2": refusing()});
     let (_, error) = account.handle(&[early], &unreachable);
-    assert!(error.as_ref().unwrap().starts_with("EndpointConnectionError"), "{error:?}");
+    assert!(
+        error
+            .as_ref()
+            .unwrap()
+            .starts_with("EndpointConnectionError"),
+        "{error:?}"
+    );
     assert_eq!(account.list(), before);
 }
 
@@ -273,25 +401,48 @@ fn what_fails_is_tried_again_and_removes_nothing() {
 fn the_stack_hears_of_key_pairs_and_may_do_no_more_than_it_must() {
     let mut account = Account::new();
     let size = fs::read_to_string(account.code()).unwrap().chars().count();
-    assert!(size <= 4096, "{size} characters; CloudFormation takes 4096 inline");
+    assert!(
+        size <= 4096,
+        "{size} characters; CloudFormation takes 4096 inline"
+    );
 
     let deployed = &mut account.deployed;
-    let (outputs, resources) =
-        deployed.create("key-pairs", "key-pairs.yaml", &[("Accounts", "web/ec2-user,db/ec2-user")]);
+    let (outputs, resources) = deployed.create(
+        "key-pairs",
+        "key-pairs.yaml",
+        &[("Accounts", "web/ec2-user,db/ec2-user")],
+    );
     let function = json!({"FunctionName": outputs["FunctionName"]});
     let function = deployed.aws("lambda", "get_function_configuration", &function);
     assert_eq!(function["Handler"], "index.handler");
-    let variables = json!({"ACCOUNTS": "web/ec2-user,db/ec2-user", "PREFIX": "/authorized-keys", "TAG": TAG});
+    let variables =
+        json!({"ACCOUNTS": "web/ec2-user,db/ec2-user", "PREFIX": "/authorized-keys", "TAG": TAG});
     assert_eq!(function["Environment"]["Variables"], variables);
     for name in ["Rule", "Clock"] {
-        let targets = deployed.aws("events", "list_targets_by_rule", &json!({"Rule": resources[name]}));
+        let targets = deployed.aws(
+            "events",
+            "list_targets_by_rule",
+            &json!({"Rule": resources[name]}),
+        );
         assert_eq!(targets["Targets"][0]["Arn"], function["FunctionArn"]);
     }
-    let clock = deployed.aws("events", "describe_rule", &json!({"Name": resources["Clock"]}));
+    let clock = deployed.aws(
+        "events",
+        "describe_rule",
+        &json!({"Name": resources["Clock"]}),
+    );
     assert_eq!(clock["ScheduleExpression"], "rate(15 minutes)");
-    let may = deployed.aws("lambda", "get_policy", &json!({"FunctionName": outputs["FunctionName"]}));
+    let may = deployed.aws(
+        "lambda",
+        "get_policy",
+        &json!({"FunctionName": outputs["FunctionName"]}),
+    );
     let may = may["Policy"].as_str().unwrap();
-    let rule = deployed.aws("events", "describe_rule", &json!({"Name": resources["Rule"]}));
+    let rule = deployed.aws(
+        "events",
+        "describe_rule",
+        &json!({"Name": resources["Rule"]}),
+    );
     for who in [&rule, &clock] {
         assert!(may.contains(who["Arn"].as_str().unwrap()), "{may}");
     }
@@ -299,9 +450,18 @@ fn the_stack_hears_of_key_pairs_and_may_do_no_more_than_it_must() {
     let mut failed = created("alice", "key-1");
     failed["detail"]["errorCode"] = "Client.InvalidKeyPair.Duplicate".into();
     let other = call("RunInstances", &json!({"keyName": "alice"}), &Value::Null);
-    let imported = call("ImportKeyPair", &json!({"keyName": "alice"}), &json!({"keyPairId": "key-1"}));
-    let events =
-        [created("alice", "key-1"), imported, deleted(&json!({"keyName": "alice"}), "key-1"), failed, other];
+    let imported = call(
+        "ImportKeyPair",
+        &json!({"keyName": "alice"}),
+        &json!({"keyPairId": "key-1"}),
+    );
+    let events = [
+        created("alice", "key-1"),
+        imported,
+        deleted(&json!({"keyName": "alice"}), "key-1"),
+        failed,
+        other,
+    ];
     let matched = deployed.matches(rule["EventPattern"].as_str().unwrap(), &events);
     assert_eq!(matched, json!([true, true, true, false, false]));
 
@@ -313,15 +473,24 @@ fn the_stack_hears_of_key_pairs_and_may_do_no_more_than_it_must() {
     for statement in statements {
         let actions = match &statement["Action"] {
             Value::String(one) => vec![one.as_str()],
-            several => several.as_array().unwrap().iter().map(|action| action.as_str().unwrap()).collect(),
+            several => several
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|action| action.as_str().unwrap())
+                .collect(),
         };
         for action in actions {
             seen.push(action);
-            let (on, only) =
-                (statement["Resource"].as_str().unwrap(), &statement["Condition"]["StringEquals"]);
+            let (on, only) = (
+                statement["Resource"].as_str().unwrap(),
+                &statement["Condition"]["StringEquals"],
+            );
             match action {
                 "ec2:DescribeKeyPairs" | "ssm:DescribeParameters" => assert_eq!(on, "*"),
-                "ssm:PutParameter" => assert_eq!((on, only), (own, &json!({"ssm:Overwrite": "false"}))),
+                "ssm:PutParameter" => {
+                    assert_eq!((on, only), (own, &json!({"ssm:Overwrite": "false"})));
+                }
                 "ssm:DeleteParameter" => {
                     let tag = json!({"ssm:resourceTag/authorized-keys-managed-by": "key-pairs"});
                     assert_eq!((on, only), (own, &tag));
@@ -332,7 +501,9 @@ fn the_stack_hears_of_key_pairs_and_may_do_no_more_than_it_must() {
                     let keys = json!({"aws:TagKeys": ["authorized-keys-managed-by"]});
                     assert_eq!(statement["Condition"]["ForAllValues:StringEquals"], keys);
                 }
-                "logs:CreateLogStream" | "logs:PutLogEvents" => assert!(on.contains(":log-group:"), "{on}"),
+                "logs:CreateLogStream" | "logs:PutLogEvents" => {
+                    assert!(on.contains(":log-group:"), "{on}");
+                }
                 other => panic!("not needed: {other}"),
             }
         }

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::world::{fingerprint, key, key_of, pair, shown};
+use crate::support::world::{fingerprint, key, key_of, pair, shown};
 
 /// A directory to lint in. There is no config where it is looked for.
 struct Repository(TempDir);
@@ -55,21 +55,59 @@ fn check(content: impl AsRef<[u8]>, expected: &[&str], summary: &str, code: i32)
     }
     assert_eq!(summed.lines().last(), Some(summary), "{said}");
     assert_eq!(output.status.code(), Some(code), "{said}");
-    assert!(!said.contains(|c: char| c.is_control() && c != '\n'), "{said:?}");
+    assert!(
+        !said.contains(|c: char| c.is_control() && c != '\n'),
+        "{said:?}"
+    );
 }
 
 #[test]
 fn every_problem_has_its_place_and_its_reason() {
     let (a, b) = (key("alice@laptop"), key("bob"));
-    check(format!("{a}\n\n# a comment\n{b}\n"), &[], "2 keys, 0 problems", 0);
-    check(format!("{a}\nnonsense\n"), &["keys:2: not an authorized_keys line"], "1 key, 1 problem", 1);
-    check(format!("command=ls {a}"), &["keys:1: the value of `command` must be"], "0 keys, 1 problem", 1);
-    check(format!("environment=\"A=b\" {a}"), &["keys:1: the option `environment`"], "0 keys, 1 problem", 1);
-    check(format!("{a}\n{}", &b[..40]), &["keys:2: the `ssh-ed25519` key is damaged"], "1 key, 1 problem", 1);
-    check(format!("\u{feff}{a}"), &["keys:1: a byte order mark"], "0 keys, 1 problem", 1);
+    check(
+        format!("{a}\n\n# a comment\n{b}\n"),
+        &[],
+        "2 keys, 0 problems",
+        0,
+    );
+    check(
+        format!("{a}\nnonsense\n"),
+        &["keys:2: not an authorized_keys line"],
+        "1 key, 1 problem",
+        1,
+    );
+    check(
+        format!("command=ls {a}"),
+        &["keys:1: the value of `command` must be"],
+        "0 keys, 1 problem",
+        1,
+    );
+    check(
+        format!("environment=\"A=b\" {a}"),
+        &["keys:1: the option `environment`"],
+        "0 keys, 1 problem",
+        1,
+    );
+    check(
+        format!("{a}\n{}", &b[..40]),
+        &["keys:2: the `ssh-ed25519` key is damaged"],
+        "1 key, 1 problem",
+        1,
+    );
+    check(
+        format!("\u{feff}{a}"),
+        &["keys:1: a byte order mark"],
+        "0 keys, 1 problem",
+        1,
+    );
     check(key_of("rsa", "old"), &[], "1 key, 0 problems", 0);
     check("", &["keys:1: the value is empty"], "0 keys, 1 problem", 1);
-    check("\n \n", &["keys:1: the value is empty"], "0 keys, 1 problem", 1);
+    check(
+        "\n \n",
+        &["keys:1: the value is empty"],
+        "0 keys, 1 problem",
+        1,
+    );
     check(
         "# left in May\n",
         &["keys:1: note: holds only comments: leaves its account without keys"],
@@ -83,27 +121,64 @@ fn every_problem_has_its_place_and_its_reason() {
         "0 keys, 1 problem",
         1,
     );
-    check([a.as_bytes(), b" \xff\n"].concat(), &["keys:1: note: not UTF-8"], "1 key, 0 problems", 0);
-    check(format!("{a}\n{a} again"), &["keys:2: note: the same key as in line 1"], "1 key, 0 problems", 0);
+    check(
+        [a.as_bytes(), b" \xff\n"].concat(),
+        &["keys:1: note: not UTF-8"],
+        "1 key, 0 problems",
+        0,
+    );
+    check(
+        format!("{a}\n{a} again"),
+        &["keys:2: note: the same key as in line 1"],
+        "1 key, 0 problems",
+        0,
+    );
     let past = format!("expiry-time=\"20200101Z\" {a}");
-    check(past, &["keys:1: note: its expiry-time is over"], "1 key, 0 problems", 0);
+    check(
+        past,
+        &["keys:1: note: its expiry-time is over"],
+        "1 key, 0 problems",
+        0,
+    );
     let padded = |size: usize| format!("{a}\n#{}", "x".repeat(size - a.len() - 2));
     check(padded(4096), &[], "1 key, 0 problems", 0);
-    check(padded(4097), &["keys:1: note: 4097 bytes, more than the 4 KB"], "1 key, 0 problems", 0);
-    check(padded(8192), &["keys:1: note: 8192 bytes"], "1 key, 0 problems", 0);
-    check(padded(8193), &["keys:1: 8193 bytes, more than the 8 KB"], "1 key, 1 problem", 1);
+    check(
+        padded(4097),
+        &["keys:1: note: 4097 bytes, more than the 4 KB"],
+        "1 key, 0 problems",
+        0,
+    );
+    check(
+        padded(8192),
+        &["keys:1: note: 8192 bytes"],
+        "1 key, 0 problems",
+        0,
+    );
+    check(
+        padded(8193),
+        &["keys:1: 8193 bytes, more than the 8 KB"],
+        "1 key, 1 problem",
+        1,
+    );
 }
 
 #[test]
 fn a_private_key_is_shouted_about_and_never_shown() {
     let (directory, public) = pair("alice");
     let private = fs::read_to_string(directory.path().join("id")).unwrap();
-    for arguments in [&["keys"][..], &["--json", "keys"], &["--log", "trace", "keys"]] {
+    for arguments in [
+        &["keys"][..],
+        &["--json", "keys"],
+        &["--log", "trace", "keys"],
+    ] {
         let content = format!("{public}\n{private}");
         let output = Repository::new(&[("keys", content.as_bytes())]).lint(arguments);
         let said = shown(&[output.stdout, output.stderr].concat());
         assert_eq!(output.status.code(), Some(1));
-        assert!(said.contains("a PRIVATE key") && said.contains("0 keys, 1 problem"), "{said}");
+        assert!(
+            said.contains("a PRIVATE key") && said.contains("0 keys, 1 problem"),
+            "{said}"
+        );
         for line in private.lines().filter(|line| !line.starts_with("-----")) {
             assert!(!said.contains(&line[..line.len().min(20)]), "{said}");
         }
@@ -121,23 +196,43 @@ fn files_are_judged_together() {
         ("bad\x1b[2J", b"x"),
     ]);
     let copies = repository.lint(&["laptop", "copy"]);
-    assert_eq!(shown(&copies.stdout), "laptop:1: note: the same key as in line 1 of `copy`\n");
+    assert_eq!(
+        shown(&copies.stdout),
+        "laptop:1: note: the same key as in line 1 of `copy`\n"
+    );
     assert_eq!(copies.status.code(), Some(0));
-    assert_eq!(repository.lint(&["laptop", "laptop"]).stdout, b"", "one file named twice");
+    assert_eq!(
+        repository.lint(&["laptop", "laptop"]).stdout,
+        b"",
+        "one file named twice"
+    );
     let conflict = repository.lint(&["laptop", "desk"]);
     let said = shown(&conflict.stdout);
     let print = fingerprint(&line);
     assert_eq!(conflict.status.code(), Some(1));
-    for place in
-        [format!("laptop:1: the same key ({print}) has other options in line 1 of `desk`"), "desk:1:".into()]
-    {
+    for place in [
+        format!("laptop:1: the same key ({print}) has other options in line 1 of `desk`"),
+        "desk:1:".into(),
+    ] {
         assert!(said.contains(&place), "{place} is missing in {said}");
     }
     let escaped = repository.lint(&["bad\x1b[2J", "laptop"]);
-    assert!(shown(&escaped.stdout).starts_with("bad\\u{1b}[2J:1: not an"), "{}", shown(&escaped.stdout));
+    assert!(
+        shown(&escaped.stdout).starts_with("bad\\u{1b}[2J:1: not an"),
+        "{}",
+        shown(&escaped.stdout)
+    );
     let piped = repository.lint_with(&["-", "laptop"], b"\nnonsense\n");
-    assert!(shown(&piped.stdout).starts_with("<stdin>:2: not an"), "{}", shown(&piped.stdout));
-    assert!(shown(&piped.stderr).ends_with("1 key, 1 problem\n"), "{}", shown(&piped.stderr));
+    assert!(
+        shown(&piped.stdout).starts_with("<stdin>:2: not an"),
+        "{}",
+        shown(&piped.stdout)
+    );
+    assert!(
+        shown(&piped.stderr).ends_with("1 key, 1 problem\n"),
+        "{}",
+        shown(&piped.stderr)
+    );
 }
 
 #[test]
@@ -151,39 +246,74 @@ fn the_policy_is_the_config_s() {
     ]);
     let default = repository.lint(&["keys"]);
     assert!(
-        shown(&default.stderr).starts_with("note: no config can be read at `/etc/authorized-keys-agent/")
+        shown(&default.stderr)
+            .starts_with("note: no config can be read at `/etc/authorized-keys-agent/")
     );
     let strict = repository.lint(&["--config", "config.toml", "keys"]);
     assert_eq!(strict.status.code(), Some(1));
     let said = shown(&strict.stdout);
-    assert!(said.starts_with("keys:1: the key type `ssh-ed25519` is not in `[policy] algorithms`"), "{said}");
-    assert!(!shown(&strict.stderr).contains("note"), "{}", shown(&strict.stderr));
+    assert!(
+        said.starts_with("keys:1: the key type `ssh-ed25519` is not in `[policy] algorithms`"),
+        "{said}"
+    );
+    assert!(
+        !shown(&strict.stderr).contains("note"),
+        "{}",
+        shown(&strict.stderr)
+    );
     for (arguments, expected) in [
         (&["--config", "broken.toml", "keys"][..], "line 2"),
-        (&["--config", "missing.toml", "keys"], "cannot read the config `missing.toml`"),
+        (
+            &["--config", "missing.toml", "keys"],
+            "cannot read the config `missing.toml`",
+        ),
         (&["missing"], "cannot read `missing`: No such file"),
         (&["."], "cannot read `.`: Is a directory"),
         (&[], "<FILE>..."),
     ] {
         let output = repository.lint(arguments);
-        assert_eq!((output.status.code(), shown(&output.stdout)), (Some(2), String::new()));
-        assert!(shown(&output.stderr).contains(expected), "{}", shown(&output.stderr));
+        assert_eq!(
+            (output.status.code(), shown(&output.stdout)),
+            (Some(2), String::new())
+        );
+        assert!(
+            shown(&output.stderr).contains(expected),
+            "{}",
+            shown(&output.stderr)
+        );
     }
 }
 
 #[test]
 fn json_says_the_same() {
     let line = key("alice");
-    let repository =
-        Repository::new(&[("keys", format!("{line}\n{line}\nbad\u{9b}x").as_bytes()), ("none", b"")]);
+    let repository = Repository::new(&[
+        ("keys", format!("{line}\n{line}\nbad\u{9b}x").as_bytes()),
+        ("none", b""),
+    ]);
     let output = repository.lint(&["--json", "keys", "none"]);
     assert_eq!(output.status.code(), Some(1));
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!((&json["schema"], &json["keys"], &json["config"]), (&1.into(), &1.into(), &Value::Null));
-    assert_eq!((&json["files"][1]["file"], &json["files"][1]["bytes"]), (&"none".into(), &0.into()));
-    let (problems, notes) = (json["problems"].as_array().unwrap(), json["notes"].as_array().unwrap());
+    assert_eq!(
+        (&json["schema"], &json["keys"], &json["config"]),
+        (&1.into(), &1.into(), &Value::Null)
+    );
+    assert_eq!(
+        (&json["files"][1]["file"], &json["files"][1]["bytes"]),
+        (&"none".into(), &0.into())
+    );
+    let (problems, notes) = (
+        json["problems"].as_array().unwrap(),
+        json["notes"].as_array().unwrap(),
+    );
     assert_eq!((problems.len(), notes.len()), (2, 1));
-    assert_eq!((&problems[0]["file"], &problems[0]["line"]), (&"keys".into(), &3.into()));
-    assert_eq!((&problems[1]["file"], &problems[1]["line"]), (&"none".into(), &Value::Null));
+    assert_eq!(
+        (&problems[0]["file"], &problems[0]["line"]),
+        (&"keys".into(), &3.into())
+    );
+    assert_eq!(
+        (&problems[1]["file"], &problems[1]["line"]),
+        (&"none".into(), &Value::Null)
+    );
     assert_eq!(notes[0]["line"], 2);
 }

@@ -4,10 +4,16 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 
-use crate::world::{ALICE, World, fingerprint, key, mode, wait};
+use crate::support::world::{
+    ALICE, BOB, World, fingerprint, halt, key, key_of, mode, pair, shell_as, shown, signal, wait,
+};
 
 fn keys(world: &World, account: &str) -> usize {
-    world.read(account).lines().filter(|line| !line.starts_with('#')).count()
+    world
+        .read(account)
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .count()
 }
 
 /// `n` keys for alice, one file each.
@@ -30,13 +36,23 @@ fn a_changed_list_reaches_the_file() {
     world.approve("alice", "phone", &two);
     wait("the second key", || world.read("alice").contains(&two));
     world.revoke("alice", "laptop");
-    wait("the first key to go", || !world.read("alice").contains(&one));
+    wait("the first key to go", || {
+        !world.read("alice").contains(&one)
+    });
     assert!(world.read("alice").contains(&two));
     let account = world.account("alice");
     assert_eq!(account["state"], "in-sync");
-    assert_eq!(account["keys"][0]["fingerprint"].as_str().unwrap(), fingerprint(&two));
+    assert_eq!(
+        account["keys"][0]["fingerprint"].as_str().unwrap(),
+        fingerprint(&two)
+    );
     assert_eq!(account["keys"][0]["comment"], "alice@phone");
-    assert!(account["keys"][0]["parameter"].as_str().unwrap().ends_with("approved/alice/phone"));
+    assert!(
+        account["keys"][0]["parameter"]
+            .as_str()
+            .unwrap()
+            .ends_with("approved/alice/phone")
+    );
 }
 
 #[test]
@@ -63,20 +79,36 @@ fn a_list_that_looks_like_an_outage_removes_nothing() {
             },
             "no key at all",
         ),
-        ("gone", |w| fs::remove_dir_all(w.path("approved")).unwrap(), "cannot list"),
-        ("shrunk", |w| (1..4).for_each(|i| w.revoke("alice", &format!("k{i}"))), "would remove 3 of 4 keys"),
+        (
+            "gone",
+            |w| fs::remove_dir_all(w.path("approved")).unwrap(),
+            "cannot list",
+        ),
+        (
+            "shrunk",
+            |w| (1..4).for_each(|i| w.revoke("alice", &format!("k{i}"))),
+            "would remove 3 of 4 keys",
+        ),
         (
             "a file that is none",
             |w| {
                 assert!(
-                    Command::new("mkfifo").arg(w.path("approved/alice/fifo")).status().unwrap().success()
+                    Command::new("mkfifo")
+                        .arg(w.path("approved/alice/fifo"))
+                        .status()
+                        .unwrap()
+                        .success()
                 );
             },
             "not a readable text file",
         ),
         (
             "garbage",
-            |w| (0..4).for_each(|i| w.approve("alice", &format!("k{i}"), "<html>502 Bad Gateway</html>\n")),
+            |w| {
+                (0..4).for_each(|i| {
+                    w.approve("alice", &format!("k{i}"), "<html>502 Bad Gateway</html>\n");
+                });
+            },
             "not taken",
         ),
         (
@@ -100,11 +132,17 @@ fn a_list_that_looks_like_an_outage_removes_nothing() {
         let seen = fs::metadata(world.file("alice")).unwrap().ino();
         assert_eq!(keys(&world, "alice"), 4);
         spoil(&world);
-        wait(&format!("{what} to be said"), || world.problems().contains(expected));
+        wait(&format!("{what} to be said"), || {
+            world.problems().contains(expected)
+        });
         assert_eq!(world.run(&["status"]).status.code(), Some(1), "{what}");
         assert_eq!(world.run(&["sync"]).status.code(), Some(1), "{what}");
         assert_eq!(world.read("alice"), before, "{what}");
-        assert_eq!(fs::metadata(world.file("alice")).unwrap().ino(), seen, "{what}");
+        assert_eq!(
+            fs::metadata(world.file("alice")).unwrap().ino(),
+            seen,
+            "{what}"
+        );
         drop(agent);
         world.run(&["enforce", "--once"]);
         assert_eq!(world.read("alice"), before, "{what}, after a restart");
@@ -128,8 +166,13 @@ fn a_tombstone_removes_and_an_acceptance_does() {
     let held = world.run(&["sync"]);
     assert_eq!((held.status.code(), keys(&world, "alice")), (Some(1), 1));
     let accepted = world.run(&["sync", "--accept-removals"]);
-    assert_eq!(accepted.status.code(), Some(0), "{}", crate::world::shown(&accepted.stderr));
-    assert!(crate::world::shown(&accepted.stdout).contains(&format!("- {}", fingerprint(&lines[0]))));
+    assert_eq!(
+        accepted.status.code(),
+        Some(0),
+        "{}",
+        shown(&accepted.stderr)
+    );
+    assert!(shown(&accepted.stdout).contains(&format!("- {}", fingerprint(&lines[0]))));
     assert_eq!(keys(&world, "alice"), 0);
     // It counted for that list alone.
     world.approve("alice", "k0", &lines[0]);
@@ -167,7 +210,10 @@ fn asking_again_and_again_confirms_nothing() {
         assert_eq!(world.run(&["sync"]).status.code(), Some(1));
     }
     assert_eq!(keys(&world, "alice"), 4);
-    assert_eq!(world.run(&["sync", "--accept-removals"]).status.code(), Some(0));
+    assert_eq!(
+        world.run(&["sync", "--accept-removals"]).status.code(),
+        Some(0)
+    );
     assert_eq!(keys(&world, "alice"), 1);
 }
 
@@ -207,7 +253,7 @@ fn an_account_that_leaves_the_list_is_emptied_even_after_a_restart() {
     fs::remove_dir_all(world.path("approved/bob")).unwrap();
     assert_eq!(world.pass(), 0);
     assert_eq!((keys(&world, "alice"), keys(&world, "bob")), (4, 0));
-    world.put("bob", crate::world::BOB, &key("rogue"));
+    world.put("bob", BOB, &key("rogue"));
     assert_eq!(world.pass(), 0);
     assert_eq!(keys(&world, "bob"), 0);
 }
@@ -227,13 +273,18 @@ fn a_bad_line_loses_only_itself() {
     let rejected = world.status()["rejected"].clone();
     assert_eq!(rejected.as_array().unwrap().len(), 2, "{rejected}");
     assert_eq!(rejected[0]["line"], 3);
-    assert!(rejected[0]["parameter"].as_str().unwrap().ends_with("alice/team"));
+    assert!(
+        rejected[0]["parameter"]
+            .as_str()
+            .unwrap()
+            .ends_with("alice/team")
+    );
 }
 
 #[test]
 fn a_private_key_is_shouted_about_and_never_shown() {
     let world = World::new();
-    let (directory, public) = crate::world::pair("alice");
+    let (directory, public) = pair("alice");
     world.approve("alice", "laptop", &public);
     assert_eq!(world.pass(), 0);
     let private = fs::read_to_string(directory.path().join("id")).unwrap();
@@ -245,27 +296,42 @@ fn a_private_key_is_shouted_about_and_never_shown() {
     let status = world.run(&["status", "--json"]);
     let all: Vec<String> = [&fetched, &enforced, &status]
         .iter()
-        .flat_map(|output| [crate::world::shown(&output.stdout), crate::world::shown(&output.stderr)])
+        .flat_map(|output| [shown(&output.stdout), shown(&output.stderr)])
         .collect();
     assert!(all.join("").contains("a PRIVATE key"));
     assert!(!all.join("").contains(&secret));
-    assert!(!fs::read_to_string(world.path("run/status.json")).unwrap().contains(&secret));
+    assert!(
+        !fs::read_to_string(world.path("run/status.json"))
+            .unwrap()
+            .contains(&secret)
+    );
 }
 
 #[test]
 fn a_key_leaves_the_file_when_it_expires() {
     let world = World::new();
     let stays = key("stays");
-    let at = Command::new("date").args(["-u", "-d", "+2 seconds", "+%Y%m%d%H%M%SZ"]).output().unwrap();
-    let at = crate::world::shown(&at.stdout).trim().to_owned();
+    let at = Command::new("date")
+        .args(["-u", "-d", "+2 seconds", "+%Y%m%d%H%M%SZ"])
+        .output()
+        .unwrap();
+    let at = shown(&at.stdout).trim().to_owned();
     let leaves = format!("expiry-time=\"{at}\" {}", key("leaves"));
     world.approve("alice", "both", &format!("{leaves}\n{stays}\n"));
     let _agent = world.start();
-    assert!(world.read("alice").contains("leaves"), "{}", world.read("alice"));
+    assert!(
+        world.read("alice").contains("leaves"),
+        "{}",
+        world.read("alice")
+    );
     wait("the expiry", || !world.read("alice").contains("leaves"));
     assert!(world.read("alice").contains("stays"));
     assert_eq!(world.account("alice")["state"], "in-sync");
-    assert_eq!(world.status()["drift"]["repaired"], 0, "an expiry is no drift");
+    assert_eq!(
+        world.status()["drift"]["repaired"],
+        0,
+        "an expiry is no drift"
+    );
 }
 
 #[test]
@@ -297,7 +363,9 @@ fn break_glass_keys_stay_whatever_the_list_says() {
     // Gone for good, it is gone.
     fs::write(world.path("break-glass"), &glass).unwrap();
     let _agent = world.start();
-    wait("the break-glass key", || world.read("alice").contains(&glass));
+    wait("the break-glass key", || {
+        world.read("alice").contains(&glass)
+    });
     fs::remove_file(world.path("break-glass")).unwrap();
     wait("the end of it", || !world.read("alice").contains(&glass));
 }
@@ -306,13 +374,20 @@ fn break_glass_keys_stay_whatever_the_list_says() {
 #[test]
 fn a_break_glass_file_that_others_can_write_to_counts_as_it_was() {
     let world = World::new();
-    let (glass, planted, file) = (key("break-glass"), key("planted"), world.path("break-glass"));
+    let (glass, planted, file) = (
+        key("break-glass"),
+        key("planted"),
+        world.path("break-glass"),
+    );
     let open = |mode: u32| fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
     world.approve("alice", "laptop", &key("normal"));
     fs::write(&file, &planted).unwrap();
     open(0o666);
     assert_eq!(world.pass(), 1);
-    assert!(!world.read("alice").contains(&planted), "it was so from the beginning");
+    assert!(
+        !world.read("alice").contains(&planted),
+        "it was so from the beginning"
+    );
     fs::write(&file, &glass).unwrap();
     open(0o600);
     assert_eq!(world.pass(), 0);
@@ -321,7 +396,13 @@ fn a_break_glass_file_that_others_can_write_to_counts_as_it_was() {
     open(0o620);
     assert_eq!(world.pass(), 1);
     assert!(world.read("alice").contains(&glass) && !world.read("alice").contains(&planted));
-    assert!(world.problems().contains("can be changed by others than root"), "{}", world.problems());
+    assert!(
+        world
+            .problems()
+            .contains("can be changed by others than root"),
+        "{}",
+        world.problems()
+    );
     open(0o600);
     std::os::unix::fs::chown(&file, Some(ALICE), None).unwrap();
     assert_eq!(world.pass(), 1);
@@ -331,7 +412,12 @@ fn a_break_glass_file_that_others_can_write_to_counts_as_it_was() {
 #[test]
 fn a_first_list_without_a_usable_key_empties_nothing() {
     let short = "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAAAgQC7 short";
-    for value in ["", "ssh-ed25519 garbage", "cert-authority ssh-ed25519 AAAA", short] {
+    for value in [
+        "",
+        "ssh-ed25519 garbage",
+        "cert-authority ssh-ed25519 AAAA",
+        short,
+    ] {
         let world = World::new();
         let launch = key("launch");
         world.make_ssh("alice", ALICE);
@@ -362,8 +448,12 @@ fn a_comment_beside_keys_is_no_tombstone_when_the_keys_are_missing() {
 #[test]
 fn a_new_policy_is_no_confirmation() {
     let mut world = World::new();
-    let ecdsa: Vec<String> = (0..3).map(|_| crate::world::key_of("ecdsa", "old")).collect();
-    world.approve("alice", "team", &format!("{}\n{}\n", ecdsa.join("\n"), key("new")));
+    let ecdsa: Vec<String> = (0..3).map(|_| key_of("ecdsa", "old")).collect();
+    world.approve(
+        "alice",
+        "team",
+        &format!("{}\n{}\n", ecdsa.join("\n"), key("new")),
+    );
     for _ in 0..5 {
         assert_eq!(world.pass(), 0);
     }
@@ -383,12 +473,20 @@ fn an_acceptance_that_nobody_took_is_worth_nothing_later() {
     let world = World::new();
     let lines = approve_many(&world, 2);
     let agent = world.start();
-    crate::world::halt(agent.pid());
+    halt(agent.pid());
     (0..2).for_each(|i| world.revoke("alice", &format!("k{i}")));
-    assert_eq!(world.run(&["sync", "--accept-removals", "--timeout", "1"]).status.code(), Some(2));
-    crate::world::signal("CONT", agent.pid());
-    wait("the list to be held", || world.problems().contains("would remove"));
-    crate::world::signal("HUP", agent.pid());
+    assert_eq!(
+        world
+            .run(&["sync", "--accept-removals", "--timeout", "1"])
+            .status
+            .code(),
+        Some(2)
+    );
+    signal("CONT", agent.pid());
+    wait("the list to be held", || {
+        world.problems().contains("would remove")
+    });
+    signal("HUP", agent.pid());
     assert_eq!(world.run(&["sync"]).status.code(), Some(1));
     assert_eq!(keys(&world, "alice"), 2);
     (0..2).for_each(|i| world.approve("alice", &format!("k{i}"), &lines[i]));
@@ -408,7 +506,11 @@ fn an_account_taken_out_of_manage_is_remembered() {
     assert_eq!(world.pass(), 0);
     world.accounts = all;
     assert_eq!(world.pass(), 0);
-    assert_eq!(keys(&world, "bob"), 0, "its revocation arrives when it is managed again");
+    assert_eq!(
+        keys(&world, "bob"),
+        0,
+        "its revocation arrives when it is managed again"
+    );
 }
 
 #[test]
@@ -418,7 +520,10 @@ fn nobody_else_can_hold_the_lock() {
     assert_eq!(world.pass(), 0);
     for lock in ["run/enforce.lock", "fetch-run/fetch.lock"] {
         assert_eq!(mode(&world.path(lock)), 0o600);
-        let tried = crate::world::shell_as(ALICE, &format!("flock -n {} true", world.path(lock).display()));
+        let tried = shell_as(
+            ALICE,
+            &format!("flock -n {} true", world.path(lock).display()),
+        );
         assert!(!tried.status.success());
     }
 }
@@ -446,7 +551,9 @@ fn a_stale_list_is_revoked_only_where_that_was_asked_for() {
     let _agent = world.start();
     wait("both keys", || keys(&world, "alice") == 2);
     fs::rename(world.path("approved"), world.path("away")).unwrap();
-    wait("the revocation", || keys(&world, "alice") == 1 && world.read("alice").contains(&glass));
+    wait("the revocation", || {
+        keys(&world, "alice") == 1 && world.read("alice").contains(&glass)
+    });
     wait("the reason", || world.problems().contains("on-stale"));
     let account = world.account("alice");
     assert_eq!(
@@ -467,19 +574,27 @@ fn the_first_run_keeps_one_copy_and_names_each_key_it_removes() {
     world.approve("alice", "laptop", &approved);
     world.run(&["fetch", "--once"]);
     let output = world.run(&["enforce", "--once"]);
-    let log = crate::world::shown(&output.stderr);
+    let log = shown(&output.stderr);
     assert!(
         log.contains("key removed that is not on the list") && log.contains(&fingerprint(&launch)),
         "{log}"
     );
-    let copies: Vec<_> =
-        fs::read_dir(world.path("state/backups")).unwrap().map(|e| e.unwrap().path()).collect();
+    let copies: Vec<_> = fs::read_dir(world.path("state/backups"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .collect();
     assert_eq!(copies.len(), 1);
-    assert_eq!(fs::read_to_string(&copies[0]).unwrap(), format!("{launch}\n{approved}\n"));
+    assert_eq!(
+        fs::read_to_string(&copies[0]).unwrap(),
+        format!("{launch}\n{approved}\n")
+    );
     assert_eq!(mode(&copies[0]), 0o600);
     world.put("alice", ALICE, "later drift\n");
     assert_eq!(world.pass(), 0);
-    assert_eq!(fs::read_dir(world.path("state/backups")).unwrap().count(), 1);
+    assert_eq!(
+        fs::read_dir(world.path("state/backups")).unwrap().count(),
+        1
+    );
     // No room for the copy: nothing is lost.
     let world = World::new();
     world.make_ssh("alice", ALICE);
@@ -489,7 +604,12 @@ fn the_first_run_keeps_one_copy_and_names_each_key_it_removes() {
     fs::write(world.path("state/backups"), "in the way").unwrap();
     assert_eq!(world.pass(), 1);
     assert_eq!(world.read("alice"), launch);
-    assert!(world.account("alice")["reason"].as_str().unwrap().contains("cannot be backed up"));
+    assert!(
+        world.account("alice")["reason"]
+            .as_str()
+            .unwrap()
+            .contains("cannot be backed up")
+    );
 }
 
 #[test]
@@ -516,14 +636,15 @@ fn only_what_is_managed_is_touched() {
 fn a_named_account_that_no_list_ever_spoke_of_keeps_its_keys_and_is_reported() {
     let world = World::new();
     world.approve("alice", "laptop", &key("alice"));
-    world.make_ssh("bob", crate::world::BOB);
+    world.make_ssh("bob", BOB);
     let old = key("launch");
-    world.put("bob", crate::world::BOB, &old);
+    world.put("bob", BOB, &old);
     assert_eq!(world.pass(), 1);
     assert_eq!(world.read("bob"), old);
     assert_eq!(world.account("bob")["state"], "not-listed");
     assert!(
-        world.problems().contains("bob is not listed") && world.problems().contains("comment-only value")
+        world.problems().contains("bob is not listed")
+            && world.problems().contains("comment-only value")
     );
     world.approve("bob", "none", "# nobody\n");
     assert_eq!(world.pass(), 0);
@@ -538,5 +659,12 @@ fn the_state_files_are_for_root_and_the_status_for_all() {
     assert_eq!(mode(&world.path("state")), 0o700);
     assert_eq!(mode(&world.path("state/enforced.json")), 0o600);
     assert_eq!(mode(&world.path("run/status.json")), 0o644);
-    assert_eq!(fs::metadata(world.path("run")).unwrap().permissions().mode() & 0o777, 0o755);
+    assert_eq!(
+        fs::metadata(world.path("run"))
+            .unwrap()
+            .permissions()
+            .mode()
+            & 0o777,
+        0o755
+    );
 }

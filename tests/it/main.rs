@@ -1,5 +1,14 @@
 //! Everything is tested from outside: real files, real processes, the real sshd. One binary, so that it links once.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+#![allow(
+    clippy::too_many_lines,
+    reason = "the story of a host, or a table of cases, is told in one piece"
+)]
 
 mod access;
 mod ami;
@@ -7,18 +16,12 @@ mod aws;
 mod check;
 mod clone;
 mod cloudformation;
-mod deployed;
-mod fault;
-mod fault_server;
-mod faults;
 mod floors;
 mod grammar;
 mod hostile;
-mod http_server;
 mod iam;
 mod idle;
 mod imds;
-mod imds_server;
 mod incidents;
 mod journal;
 mod key_pairs;
@@ -31,8 +34,9 @@ mod secrets;
 mod sessions;
 mod shipped;
 mod slow;
-mod sshd;
-mod store;
+mod ssm_client;
+mod ssm_to_file;
+mod support;
 mod tamper;
 mod tls;
-mod world;
+mod write_faults;

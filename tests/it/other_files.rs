@@ -23,16 +23,17 @@ use authorized_keys_agent::model::file::difference::Lock;
 use authorized_keys_agent::model::file::wanted::Target;
 use serde_json::Value;
 
-use crate::access::{assert_in, assert_out, by_key, configure, world, written, written_access};
-use crate::faults::{steps_in, traced};
-use crate::world::{
-    ALICE, BOB, Ends, MALLORY, World, comes_true, fingerprint, halt, key, litter, pair, shell_as, shown,
-    signal, wait, warnings,
+use crate::support::logins::{
+    assert_in, assert_out, by_key, configure, world, written, written_access,
+};
+use crate::support::trace::{steps_in, traced};
+use crate::support::world::{
+    ALICE, BOB, Ends, MALLORY, Running, World, comes_true, fingerprint, halt, key, litter, mode,
+    pair, shell_as, shown, signal, wait, warnings,
 };
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
-const TWO: &str =
-    "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2\nPasswordAuthentication no\nUsePAM no";
+const TWO: &str = "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2\nPasswordAuthentication no\nUsePAM no";
 
 fn second(world: &World, account: &str) -> PathBuf {
     world.ssh(account).join("authorized_keys2")
@@ -63,7 +64,9 @@ fn stamp(path: &Path) -> (u64, i64, i64, u64) {
 }
 
 fn repaired(world: &World) -> u64 {
-    written(world)["drift"]["repaired"].as_u64().unwrap_or_default()
+    written(world)["drift"]["repaired"]
+        .as_u64()
+        .unwrap_or_default()
 }
 
 fn others(world: &World, account: &str) -> Value {
@@ -71,10 +74,12 @@ fn others(world: &World, account: &str) -> Value {
 }
 
 /// In a world whose sshd reads both files, after the first passes.
-fn guarded(world: &World) -> crate::world::Running {
+fn guarded(world: &World) -> Running {
     world.approve("alice", "laptop", &key("alice"));
     let agent = world.start();
-    wait("the first answer", || written_access(world, "alice")["verdict"] == "effective");
+    wait("the first answer", || {
+        written_access(world, "alice")["verdict"] == "effective"
+    });
     agent
 }
 
@@ -90,10 +95,15 @@ fn a_key_in_a_second_file_lets_in_until_the_agent_runs_and_never_again() {
     wait("the file to go", || is_gone(&file));
     assert_out(by_key(&world, "alice", &rogue));
     assert_in(by_key(&world, "alice", &laptop));
-    wait("the enforcer's word", || written_access(&world, "alice")["verdict"] == "effective");
+    wait("the enforcer's word", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
     let copy = world.path("state/backups/alice.authorized_keys2");
     assert_eq!(fs::read_to_string(&copy).unwrap(), content);
-    assert_eq!((fs::metadata(&copy).unwrap().uid(), crate::world::mode(&copy)), (0, 0o600));
+    assert_eq!(
+        (fs::metadata(&copy).unwrap().uid(), mode(&copy)),
+        (0, 0o600)
+    );
     let log = agent.log();
     assert!(
         log.contains("key removed that is not on the list") && log.contains(&fingerprint(&planted)),
@@ -101,9 +111,15 @@ fn a_key_in_a_second_file_lets_in_until_the_agent_runs_and_never_again() {
     );
     assert_eq!(repaired(&world), 0, "it was there first");
     let door = &world.account("alice")["access"]["doors"][0];
-    assert_eq!((&door["detail"], &door["guarded"]), (&".ssh/authorized_keys2".into(), &true.into()));
+    assert_eq!(
+        (&door["detail"], &door["guarded"]),
+        (&".ssh/authorized_keys2".into(), &true.into())
+    );
     let text = shown(&world.run(&["status"]).stdout);
-    assert!(text.contains("  door: authorized-keys-file .ssh/authorized_keys2, guarded"), "{text}");
+    assert!(
+        text.contains("  door: authorized-keys-file .ssh/authorized_keys2, guarded"),
+        "{text}"
+    );
     assert!(!text.contains("bypassed"), "{text}");
 
     for round in 1..=3 {
@@ -113,17 +129,36 @@ fn a_key_in_a_second_file_lets_in_until_the_agent_runs_and_never_again() {
         assert_out(by_key(&world, "alice", &again));
         wait("the drift to be counted", || repaired(&world) == round);
         let last = written(&world)["drift"]["last"]["changes"].to_string();
-        assert!(last.contains("other file `") && last.contains(&fingerprint(&comes_back)), "{last}");
+        assert!(
+            last.contains("other file `") && last.contains(&fingerprint(&comes_back)),
+            "{last}"
+        );
     }
     assert!(agent.log().contains("drift undone"), "{}", agent.log());
     wait("the incidents", || {
-        shown(&world.run(&["incidents"]).stdout).matches("another file that sshd reads").count() == 3
+        shown(&world.run(&["incidents"]).stdout)
+            .matches("another file that sshd reads")
+            .count()
+            == 3
     });
-    let incidents = serde_json::from_slice::<Value>(&world.run(&["incidents", "--json"]).stdout).unwrap();
+    let incidents =
+        serde_json::from_slice::<Value>(&world.run(&["incidents", "--json"]).stdout).unwrap();
     let last = &incidents["incidents"][0];
-    assert_eq!((&last["file"], &last["undone"]), (&file.display().to_string().into(), &"removed".into()));
-    assert!(last["changes"][0]["keys"][0]["comment"].as_str().unwrap().starts_with("again"), "{last}");
-    assert!(last["stood_milliseconds"].as_u64().unwrap() < 10_000, "{last}");
+    assert_eq!(
+        (&last["file"], &last["undone"]),
+        (&file.display().to_string().into(), &"removed".into())
+    );
+    assert!(
+        last["changes"][0]["keys"][0]["comment"]
+            .as_str()
+            .unwrap()
+            .starts_with("again"),
+        "{last}"
+    );
+    assert!(
+        last["stood_milliseconds"].as_u64().unwrap() < 10_000,
+        "{last}"
+    );
     let kept = fs::read_to_string(last["content_file"].as_str().unwrap()).unwrap();
     assert!(kept.contains("again"), "{kept}");
     assert_in(by_key(&world, "alice", &laptop));
@@ -142,28 +177,59 @@ fn reported_it_stays_until_it_is_to_be_removed() {
     let file = second(&world, "alice");
     plant(&file, ALICE, &format!("{planted}\n"));
     let before = stamp(&file);
-    let _fetcher = Ends(world.agent(&["fetch"]).stderr(Stdio::null()).spawn().unwrap());
+    let _fetcher = Ends(
+        world
+            .agent(&["fetch"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     let agent = world.start_with(&["enforce"]);
-    wait("the enforcer's word", || written_access(&world, "alice")["verdict"] == "bypassed");
+    wait("the enforcer's word", || {
+        written_access(&world, "alice")["verdict"] == "bypassed"
+    });
     let fingerprint = fingerprint(&planted);
-    wait("the keys", || written(&world).to_string().contains(&fingerprint));
+    wait("the keys", || {
+        written(&world).to_string().contains(&fingerprint)
+    });
     assert_eq!(stamp(&file), before);
     assert_in(by_key(&world, "alice", &rogue));
     assert_eq!(world.account("alice")["state"], "in-sync");
-    assert_eq!(others(&world, "alice")[0]["keys"][0]["fingerprint"], fingerprint.as_str());
+    assert_eq!(
+        others(&world, "alice")[0]["keys"][0]["fingerprint"],
+        fingerprint.as_str()
+    );
     let text = shown(&world.run(&["status"]).stdout);
     assert!(
-        text.contains(&format!("  other file: {}\n    {fingerprint} ssh-ed25519 rogue", file.display())),
+        text.contains(&format!(
+            "  other file: {}\n    {fingerprint} ssh-ed25519 rogue",
+            file.display()
+        )),
         "{text}"
     );
-    assert!(text.contains("  ~ alice: sshd also reads `") && text.contains("  ~ bypassed: "), "{text}");
-    assert!(agent.log().contains("sshd also reads this file, and it stays"), "{}", agent.log());
+    assert!(
+        text.contains("  ~ alice: sshd also reads `") && text.contains("  ~ bypassed: "),
+        "{text}"
+    );
+    assert!(
+        agent
+            .log()
+            .contains("sshd also reads this file, and it stays"),
+        "{}",
+        agent.log()
+    );
     let check = shown(&world.run(&["check"]).stdout);
-    assert!(check.contains("sshd also reads `.ssh/authorized_keys2` of alice"), "{check}");
+    assert!(
+        check.contains("sshd also reads `.ssh/authorized_keys2` of alice"),
+        "{check}"
+    );
 
     world.accounts = manage;
     let preview = world.run(&["diff"]);
-    let expected = format!("alice\n  - {fingerprint} rogue  ({f})\n  - {f}\n", f = file.display());
+    let expected = format!(
+        "alice\n  - {fingerprint} rogue  ({f})\n  - {f}\n",
+        f = file.display()
+    );
     assert_eq!(
         (preview.status.code(), shown(&preview.stdout)),
         (Some(1), expected),
@@ -175,7 +241,10 @@ fn reported_it_stays_until_it_is_to_be_removed() {
         check.contains(&format!("with {fingerprint}")) && check.contains("publish these keys"),
         "{check}"
     );
-    assert!(check.contains("taken away when it comes (`other-files`)"), "{check}");
+    assert!(
+        check.contains("taken away when it comes (`other-files`)"),
+        "{check}"
+    );
     assert_eq!(stamp(&file), before);
     let synced = world.run(&["sync"]);
     let said = shown(&synced.stdout);
@@ -186,7 +255,10 @@ fn reported_it_stays_until_it_is_to_be_removed() {
     );
     assert!(is_gone(&file));
     assert_out(by_key(&world, "alice", &rogue));
-    assert!(world.path("state/backups/alice.authorized_keys2").exists(), "it was there first");
+    assert!(
+        world.path("state/backups/alice.authorized_keys2").exists(),
+        "it was there first"
+    );
     assert_eq!(others(&world, "alice"), Value::Array(Vec::new()));
 }
 
@@ -208,11 +280,17 @@ fn observed_it_is_drift_and_stays() {
     assert_eq!(world.pass(), 0);
     world.top = "mode = \"observe\"".to_owned();
     let agent = world.start();
-    wait("the first answer", || written_access(&world, "alice")["verdict"] == "bypassed");
+    wait("the first answer", || {
+        written_access(&world, "alice")["verdict"] == "bypassed"
+    });
     let (file, planted) = (second(&world, "alice"), key("rogue"));
     plant(&file, ALICE, &format!("{planted}\n"));
     let before = stamp(&file);
-    let reason = format!("other file `{}` with {}", file.display(), fingerprint(&planted));
+    let reason = format!(
+        "other file `{}` with {}",
+        file.display(),
+        fingerprint(&planted)
+    );
     wait("the drift to be seen", || {
         let rows = written(&world);
         let row = rows["accounts"]
@@ -224,13 +302,23 @@ fn observed_it_is_drift_and_stays() {
         })
     });
     assert_eq!(
-        (world.account("alice")["state"].clone(), world.run(&["status"]).status.code()),
+        (
+            world.account("alice")["state"].clone(),
+            world.run(&["status"]).status.code()
+        ),
         ("drifted".into(), Some(1))
     );
-    assert_eq!(agent.log().matches("file differs, not written").count(), 1, "{}", agent.log());
+    assert_eq!(
+        agent.log().matches("file differs, not written").count(),
+        1,
+        "{}",
+        agent.log()
+    );
     assert_eq!(stamp(&file), before);
     fs::remove_file(&file).unwrap();
-    wait("it to be gone", || world.account("alice")["state"] == "in-sync");
+    wait("it to be gone", || {
+        world.account("alice")["state"] == "in-sync"
+    });
 }
 
 #[test]
@@ -240,22 +328,41 @@ fn nothing_is_taken_before_the_list_says_who_gets_in() {
     for (account, uid) in [("alice", ALICE), ("bob", BOB), ("mallory", MALLORY)] {
         plant(&second(&world, account), uid, &planted);
     }
-    let before: Vec<_> =
-        ["alice", "bob", "mallory"].iter().map(|name| stamp(&second(&world, name))).collect();
-    assert_eq!(world.run(&["enforce", "--once"]).status.code(), Some(1), "no list yet");
+    let before: Vec<_> = ["alice", "bob", "mallory"]
+        .iter()
+        .map(|name| stamp(&second(&world, name)))
+        .collect();
+    assert_eq!(
+        world.run(&["enforce", "--once"]).status.code(),
+        Some(1),
+        "no list yet"
+    );
     // A list that says nothing of them, or nothing that can be used.
     world.approve("bob", "broken", "nonsense");
     world.pass();
-    let after: Vec<_> = ["alice", "bob", "mallory"].iter().map(|name| stamp(&second(&world, name))).collect();
+    let after: Vec<_> = ["alice", "bob", "mallory"]
+        .iter()
+        .map(|name| stamp(&second(&world, name)))
+        .collect();
     assert_eq!(after, before);
     world.approve("alice", "laptop", &key("alice"));
     world.pass();
     assert!(is_gone(&second(&world, "alice")));
-    assert_eq!((stamp(&second(&world, "bob")), stamp(&second(&world, "mallory"))), (before[1], before[2]));
+    assert_eq!(
+        (
+            stamp(&second(&world, "bob")),
+            stamp(&second(&world, "mallory"))
+        ),
+        (before[1], before[2])
+    );
     // The list in force is enforced, whatever the next one waits for.
     world.revoke("alice", "laptop");
     world.pass();
-    assert!(world.status()["list"]["held"].is_string(), "{}", world.status());
+    assert!(
+        world.status()["list"]["held"].is_string(),
+        "{}",
+        world.status()
+    );
     plant(&second(&world, "alice"), ALICE, &planted);
     world.pass();
     assert!(is_gone(&second(&world, "alice")) && world.keys("alice") == 1);
@@ -263,17 +370,23 @@ fn nothing_is_taken_before_the_list_says_who_gets_in() {
 
 #[test]
 fn before_sshd_runs_what_it_read_last_counts() {
-    let world =
-        world("AuthorizedKeysFile .ssh/authorized_keys .keys/%u\nPasswordAuthentication no\nUsePAM no");
+    let world = world(
+        "AuthorizedKeysFile .ssh/authorized_keys .keys/%u\nPasswordAuthentication no\nUsePAM no",
+    );
     guarded(&world).stop();
-    let (second, third) = (second(&world, "alice"), world.home("alice").join(".keys/alice"));
+    let (second, third) = (
+        second(&world, "alice"),
+        world.home("alice").join(".keys/alice"),
+    );
     plant(&second, ALICE, &format!("{}\n", key("rogue")));
     plant(&third, ALICE, &format!("{}\n", key("rogue")));
     fs::remove_file(world.path("run/status.json")).unwrap();
     let agent = Ends(world.before_sshd(&["run"]).spawn().unwrap());
     wait("the first pass", || world.path("run/status.json").exists());
     assert!(is_gone(&third), "not even once the first pass is done");
-    wait("the complaint", || written(&world)["sshd"]["error"].is_string());
+    wait("the complaint", || {
+        written(&world)["sshd"]["error"].is_string()
+    });
     assert!(!is_gone(&second), "sshd does not read it");
     drop(agent);
     // Seen by nobody: not the configuration but its absence is what is new.
@@ -307,24 +420,41 @@ fn where_the_configuration_names_files_nothing_goes_before_sshd_says_which() {
     wait("the next list", || world.read("alice").contains("phone"));
     assert!(!is_gone(&second));
     fs::create_dir(world.path("own-run/sshd")).unwrap();
-    wait("the answer", || written_access(&world, "alice")["verdict"] == "effective");
+    wait("the answer", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
     assert!(!is_gone(&second), "sshd does not read it");
-    configure(&world, &PLAIN.replace("authorized_keys\n", "authorized_keys .ssh/authorized_keys2\n"));
+    configure(
+        &world,
+        &PLAIN.replace(
+            "authorized_keys\n",
+            "authorized_keys .ssh/authorized_keys2\n",
+        ),
+    );
     wait("the second file to go", || is_gone(&second));
 }
 
 /// Who was not asked about may be told apart by a `Match`, and what a connection decides nobody can say beforehand.
 #[test]
 fn what_a_match_by_connection_decides_takes_nothing_away() {
-    let world =
-        world(&format!("{PLAIN}\nMatch Address 192.0.2.0/24\nAuthorizedKeysFile .ssh/authorized_keys2\n"));
+    let world = world(&format!(
+        "{PLAIN}\nMatch Address 192.0.2.0/24\nAuthorizedKeysFile .ssh/authorized_keys2\n"
+    ));
     world.approve("alice", "laptop", &key("alice"));
     let second = second(&world, "alice");
     plant(&second, ALICE, &format!("{}\n", key("somebody")));
     let agent = world.start();
-    wait("the answer", || written_access(&world, "alice")["verdict"] == "unknown");
+    wait("the answer", || {
+        written_access(&world, "alice")["verdict"] == "unknown"
+    });
     let reason = written_access(&world, "alice")["reason"].clone();
-    assert!(reason.as_str().unwrap().contains("a `Match` by address, host or port"), "{reason}");
+    assert!(
+        reason
+            .as_str()
+            .unwrap()
+            .contains("a `Match` by address, host or port"),
+        "{reason}"
+    );
     world.approve("alice", "phone", &key("phone"));
     wait("the next list", || world.read("alice").contains("phone"));
     assert!(!is_gone(&second));
@@ -336,38 +466,55 @@ fn what_a_match_by_connection_decides_takes_nothing_away() {
     // Nor is it said to be taken away, whether or not it was before.
     configure(&world, TWO);
     wait("the second file to go", || is_gone(&second));
-    wait("the answer", || written_access(&world, "alice")["verdict"] == "effective");
+    wait("the answer", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
     let (rogue, planted) = pair("rogue");
     for config in [
         format!("{TWO}\nMatch LocalPort 2222\nAuthorizedKeysFile .ssh/authorized_keys\n"),
         TWO.replace("keys2", "keys2 \"/etc/ssh/my keys\""),
     ] {
         configure(&world, &config);
-        wait("the answer", || written_access(&world, "alice")["verdict"] == "bypassed");
+        wait("the answer", || {
+            written_access(&world, "alice")["verdict"] == "bypassed"
+        });
         plant(&second, ALICE, &format!("{planted}\n"));
         signal("HUP", agent.pid());
         assert!(!comes_true(Duration::from_millis(300), || is_gone(&second)));
         assert_in(by_key(&world, "alice", &rogue));
         let door = &world.account("alice")["access"]["doors"][0];
-        assert_eq!((&door["detail"], &door["guarded"]), (&".ssh/authorized_keys2".into(), &false.into()));
+        assert_eq!(
+            (&door["detail"], &door["guarded"]),
+            (&".ssh/authorized_keys2".into(), &false.into())
+        );
         assert!(!shown(&world.run(&["status"]).stdout).contains("guarded"));
         let check = shown(&world.run(&["check"]).stdout);
-        assert!(!check.contains("taken away when it comes") && check.contains("is not judged"), "{check}");
+        assert!(
+            !check.contains("taken away when it comes") && check.contains("is not judged"),
+            "{check}"
+        );
     }
 }
 
 /// What a `Match` by connection says of other things than files leaves these what they are for everybody.
 #[test]
 fn a_match_by_connection_that_names_no_file_keeps_none() {
-    let world = world(&format!("{TWO}\nMatch Address 10.0.0.0/8\nX11Forwarding no\n"));
+    let world = world(&format!(
+        "{TWO}\nMatch Address 10.0.0.0/8\nX11Forwarding no\n"
+    ));
     let agent = guarded(&world);
     let (second, planted) = (second(&world, "alice"), format!("{}\n", key("rogue")));
     plant(&second, ALICE, &planted);
     wait("the file to go", || is_gone(&second));
     wait("the drift to be counted", || repaired(&world) == 1);
     assert_eq!(world.account("alice")["access"]["verdict"], "effective");
-    configure(&world, &format!("{TWO}\nMatch Address 10.0.0.0/8\nPasswordAuthentication yes\n"));
-    wait("the answer", || written_access(&world, "alice")["verdict"] == "unknown");
+    configure(
+        &world,
+        &format!("{TWO}\nMatch Address 10.0.0.0/8\nPasswordAuthentication yes\n"),
+    );
+    wait("the answer", || {
+        written_access(&world, "alice")["verdict"] == "unknown"
+    });
     plant(&second, ALICE, &planted);
     wait("the file to go again", || is_gone(&second));
     assert!(agent.log().contains("drift undone"), "{}", agent.log());
@@ -385,13 +532,23 @@ fn what_could_not_be_taken_away_for_a_while_is_no_first_run() {
         planted.replace('@', "\\@")
     );
     let looping = exchanging(&world, &script);
-    wait("a refusal", || agent.log().contains("was changed again and again while it was replaced"));
+    wait("a refusal", || {
+        agent
+            .log()
+            .contains("was changed again and again while it was replaced")
+    });
     drop(looping);
-    wait("the last one", || is_gone(&file) && written(&world)["accounts"][0]["state"] == "in-sync");
+    wait("the last one", || {
+        is_gone(&file) && written(&world)["accounts"][0]["state"] == "in-sync"
+    });
     let before = repaired(&world);
     plant(&file, ALICE, &format!("{planted}\n"));
     wait("the drift to be counted", || repaired(&world) > before);
-    assert!(!agent.log().contains("key removed that is not on the list"), "{}", agent.log());
+    assert!(
+        !agent.log().contains("key removed that is not on the list"),
+        "{}",
+        agent.log()
+    );
     assert_out(by_key(&world, "alice", &rogue));
 }
 
@@ -402,26 +559,51 @@ fn what_sshd_begins_to_read_is_looked_at_when_it_does() {
     let file = world.home("alice").join(".keys/extra");
     let (rogue, planted) = pair("rogue");
     plant(&file, ALICE, &format!("{planted}\n"));
-    configure(&world, &PLAIN.replace("authorized_keys\n", "authorized_keys %h/.keys/extra\n"));
+    configure(
+        &world,
+        &PLAIN.replace("authorized_keys\n", "authorized_keys %h/.keys/extra\n"),
+    );
     wait("the file to go", || is_gone(&file));
-    assert!(world.path("state/backups/alice.extra").exists(), "it was there first");
-    wait("the enforcer's word", || written_access(&world, "alice")["doors"][0]["guarded"] == true);
+    assert!(
+        world.path("state/backups/alice.extra").exists(),
+        "it was there first"
+    );
+    wait("the enforcer's word", || {
+        written_access(&world, "alice")["doors"][0]["guarded"] == true
+    });
     assert_out(by_key(&world, "alice", &rogue));
     // By event, there too, and where its directory has to come first.
     fs::remove_dir(file.parent().unwrap()).unwrap();
     plant(&file, ALICE, &format!("{planted}\n"));
     wait("the file to go again", || is_gone(&file));
     configure(&world, PLAIN);
-    wait("the change", || written_access(&world, "alice")["doors"] == Value::Array(Vec::new()));
+    wait("the change", || {
+        written_access(&world, "alice")["doors"] == Value::Array(Vec::new())
+    });
     plant(&file, ALICE, &format!("{planted}\n"));
     signal("HUP", agent.pid());
-    assert!(!comes_true(Duration::from_millis(300), || is_gone(&file)), "sshd does not read it any more");
+    assert!(
+        !comes_true(Duration::from_millis(300), || is_gone(&file)),
+        "sshd does not read it any more"
+    );
     // A path with a blank looks like two, and one of them may be anything.
     let innocent = world.home("alice").join("keys");
     plant(&innocent, ALICE, "my own notes\n");
-    configure(&world, &PLAIN.replace("authorized_keys\n", "authorized_keys \".ssh/my keys\" keys\n"));
-    wait("the change", || written_access(&world, "alice")["doors"].to_string().contains("my"));
-    assert!(!comes_true(Duration::from_millis(300), || is_gone(&innocent)));
+    configure(
+        &world,
+        &PLAIN.replace(
+            "authorized_keys\n",
+            "authorized_keys \".ssh/my keys\" keys\n",
+        ),
+    );
+    wait("the change", || {
+        written_access(&world, "alice")["doors"]
+            .to_string()
+            .contains("my")
+    });
+    assert!(!comes_true(Duration::from_millis(300), || is_gone(
+        &innocent
+    )));
 }
 
 #[test]
@@ -429,11 +611,20 @@ fn where_sshd_reads_another_file_than_the_managed_one_nothing_goes() {
     let world = world("AuthorizedKeysFile .ssh/other\nPasswordAuthentication no\nUsePAM no");
     let (other, line) = pair("other");
     world.approve("alice", "laptop", &key("alice"));
-    plant(&world.ssh("alice").join("other"), ALICE, &format!("{line}\n"));
+    plant(
+        &world.ssh("alice").join("other"),
+        ALICE,
+        &format!("{line}\n"),
+    );
     let _agent = world.start();
-    wait("the enforcer's word", || written_access(&world, "alice")["verdict"] == "refused");
+    wait("the enforcer's word", || {
+        written_access(&world, "alice")["verdict"] == "refused"
+    });
     assert_in(by_key(&world, "alice", &other));
-    assert_eq!(others(&world, "alice")[0]["keys"][0]["fingerprint"], fingerprint(&line).as_str());
+    assert_eq!(
+        others(&world, "alice")[0]["keys"][0]["fingerprint"],
+        fingerprint(&line).as_str()
+    );
 }
 
 #[test]
@@ -445,14 +636,29 @@ fn files_of_root_elsewhere_stay_and_are_named() {
     fs::create_dir(world.path("etc/ssh/keys")).unwrap();
     fs::write(world.path("etc/ssh/keys/alice"), format!("{line}\n")).unwrap();
     fs::write(world.path("etc/ssh/all"), format!("{}\n", key("all"))).unwrap();
-    let before = (stamp(&world.path("etc/ssh/keys/alice")), stamp(&world.path("etc/ssh/all")));
+    let before = (
+        stamp(&world.path("etc/ssh/keys/alice")),
+        stamp(&world.path("etc/ssh/all")),
+    );
     world.approve("alice", "laptop", &key("alice"));
     let _agent = world.start();
-    wait("the enforcer's word", || written_access(&world, "alice")["verdict"] == "bypassed");
-    assert_eq!((stamp(&world.path("etc/ssh/keys/alice")), stamp(&world.path("etc/ssh/all"))), before);
+    wait("the enforcer's word", || {
+        written_access(&world, "alice")["verdict"] == "bypassed"
+    });
+    assert_eq!(
+        (
+            stamp(&world.path("etc/ssh/keys/alice")),
+            stamp(&world.path("etc/ssh/all"))
+        ),
+        before
+    );
     assert_in(by_key(&world, "alice", &central));
-    let named: Vec<_> =
-        others(&world, "alice").as_array().unwrap().iter().map(|other| other["file"].clone()).collect();
+    let named: Vec<_> = others(&world, "alice")
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|other| other["file"].clone())
+        .collect();
     assert_eq!(named, ["/etc/ssh/keys/alice", "/etc/ssh/all"]);
     assert_eq!(world.account("alice")["state"], "in-sync");
 }
@@ -470,7 +676,11 @@ fn with_a_central_managed_file_the_one_in_the_home_goes() {
     wait("the file to go", || is_gone(&world.file("alice")));
     assert_in(by_key(&world, "alice", &laptop));
     assert_out(by_key(&world, "alice", &rogue));
-    assert!(fs::read_to_string(world.path("state/backups/alice.authorized_keys")).unwrap().contains("rogue"));
+    assert!(
+        fs::read_to_string(world.path("state/backups/alice.authorized_keys"))
+            .unwrap()
+            .contains("rogue")
+    );
 }
 
 /// In alice's hands, each planted while the agent runs. What sshd cannot read is left where it is.
@@ -491,26 +701,52 @@ fn whatever_takes_the_name_goes_and_nothing_else_does() {
     fs::write(&readable, format!("{}\n", key("precious"))).unwrap();
     let bobs = world.file("bob");
     let watched = [hidden.clone(), readable.clone(), bobs.clone()];
-    let look = || watched.iter().map(|path| (stamp(path), fs::read(path).unwrap())).collect::<Vec<_>>();
+    let look = || {
+        watched
+            .iter()
+            .map(|path| (stamp(path), fs::read(path).unwrap()))
+            .collect::<Vec<_>>()
+    };
     let before = look();
     let managed = world.read("alice");
     let rows: [(&str, String); 11] = [
         ("a file", format!("echo '{rogue}' > {f}")),
         ("a link to a file of hers", format!("ln -s ../hidden {f}")),
-        ("a link to a file of root's", format!("ln -s {} {f}", readable.display())),
-        ("a link to a file of bob's that she cannot read", format!("ln -s {} {f}", bobs.display())),
-        ("a link that leads nowhere yet", format!("ln -s nowhere {f}")),
+        (
+            "a link to a file of root's",
+            format!("ln -s {} {f}", readable.display()),
+        ),
+        (
+            "a link to a file of bob's that she cannot read",
+            format!("ln -s {} {f}", bobs.display()),
+        ),
+        (
+            "a link that leads nowhere yet",
+            format!("ln -s nowhere {f}"),
+        ),
         ("a link to itself", format!("ln -s authorized_keys2 {f}")),
-        ("a link to the managed file", format!("ln -s authorized_keys {f}")),
-        ("a file without rights", format!("umask 777; echo '{rogue}' > {s}/x; mv {s}/x {f}")),
+        (
+            "a link to the managed file",
+            format!("ln -s authorized_keys {f}"),
+        ),
+        (
+            "a file without rights",
+            format!("umask 777; echo '{rogue}' > {s}/x; mv {s}/x {f}"),
+        ),
         (
             "a very large file",
             format!(
                 "head -c 3000000 /dev/zero | tr '\\0' '#' > {s}/x; echo; echo '{rogue}' >> {s}/x; mv {s}/x {f}"
             ),
         ),
-        ("a line that no sshd of today takes", format!("echo 'future@example.org AAAA' > {f}")),
-        ("a file in a directory that is back", format!("rm -rf {s}; mkdir -m 700 {s}; echo '{rogue}' > {f}")),
+        (
+            "a line that no sshd of today takes",
+            format!("echo 'future@example.org AAAA' > {f}"),
+        ),
+        (
+            "a file in a directory that is back",
+            format!("rm -rf {s}; mkdir -m 700 {s}; echo '{rogue}' > {f}"),
+        ),
     ];
     for (what, script) in rows {
         let count = repaired(&world);
@@ -518,7 +754,8 @@ fn whatever_takes_the_name_goes_and_nothing_else_does() {
         wait(what, || is_gone(&file) && repaired(&world) > count);
         assert_eq!(look(), before, "{what}");
         wait(what, || {
-            world.read("alice") == managed && litter(&world.ssh("alice"), &["authorized_keys"]).is_empty()
+            world.read("alice") == managed
+                && litter(&world.ssh("alice"), &["authorized_keys"]).is_empty()
         });
     }
     // Its second name is the managed file's trouble first, then it is a file like any other.
@@ -529,21 +766,38 @@ fn whatever_takes_the_name_goes_and_nothing_else_does() {
             && fs::metadata(world.file("alice")).is_ok_and(|m| m.nlink() == 1)
     });
     shell_as(ALICE, &format!("mv {m} {f}"));
-    wait("the managed file under the other name", || is_gone(&file) && world.read("alice") == managed);
-    for (what, script) in
-        [("a directory", format!("mkdir {f}; touch {f}/kept")), ("a FIFO", format!("rm -rf {f}; mkfifo {f}"))]
-    {
+    wait("the managed file under the other name", || {
+        is_gone(&file) && world.read("alice") == managed
+    });
+    for (what, script) in [
+        ("a directory", format!("mkdir {f}; touch {f}/kept")),
+        ("a FIFO", format!("rm -rf {f}; mkfifo {f}")),
+    ] {
         let count = repaired(&world);
         shell_as(ALICE, &script);
         let ino = fs::symlink_metadata(&file).unwrap().ino();
         shell_as(ALICE, &format!("echo '{rogue}' >> {m}"));
-        wait(what, || world.read("alice") == managed && repaired(&world) > count);
-        assert_eq!(fs::symlink_metadata(&file).unwrap().ino(), ino, "sshd does not read {what}");
+        wait(what, || {
+            world.read("alice") == managed && repaired(&world) > count
+        });
+        assert_eq!(
+            fs::symlink_metadata(&file).unwrap().ino(),
+            ino,
+            "sshd does not read {what}"
+        );
     }
-    assert_eq!(world.account("alice")["state"], "in-sync", "{}", agent.log());
+    assert_eq!(
+        world.account("alice")["state"],
+        "in-sync",
+        "{}",
+        agent.log()
+    );
     assert_eq!(look(), before);
     let log = agent.log();
-    assert!(!log.contains("ERROR") && !log.contains(rogue.split(' ').nth(1).unwrap()), "{log}");
+    assert!(
+        !log.contains("ERROR") && !log.contains(rogue.split(' ').nth(1).unwrap()),
+        "{log}"
+    );
 }
 
 #[test]
@@ -556,8 +810,11 @@ fn a_file_of_comments_stays_until_it_is_written_to_by_whatever_name() {
         shell_as(ALICE, &format!("rm -f {o}; printf '# none\\n\\n' > {f}"));
         let ino = fs::metadata(&file).unwrap().ino();
         // What is asked for after it is done after it.
-        shell_as(ALICE, &format!("chmod 644 {}", world.file("alice").display()));
-        wait("a later repair", || crate::world::mode(&world.file("alice")) == 0o600);
+        shell_as(
+            ALICE,
+            &format!("chmod 644 {}", world.file("alice").display()),
+        );
+        wait("a later repair", || mode(&world.file("alice")) == 0o600);
         assert_eq!(fs::metadata(&file).unwrap().ino(), ino, "it lets nobody in");
     };
     harmless();
@@ -576,13 +833,17 @@ fn a_file_of_comments_stays_until_it_is_written_to_by_whatever_name() {
 
 #[test]
 fn what_leads_to_the_file_is_taken_where_it_lets_somebody_in() {
-    let world =
-        world("AuthorizedKeysFile .ssh/authorized_keys .keys/extra\nPasswordAuthentication no\nUsePAM no");
+    let world = world(
+        "AuthorizedKeysFile .ssh/authorized_keys .keys/extra\nPasswordAuthentication no\nUsePAM no",
+    );
     let _agent = guarded(&world);
     let (h, (rogue, line)) = (world.home("alice"), pair("rogue"));
     let keys = h.join(".keys");
     let (k, hd) = (keys.display(), h.display());
-    shell_as(ALICE, &format!("mkdir -m 700 {hd}/hidden; ln -s hidden {k}"));
+    shell_as(
+        ALICE,
+        &format!("mkdir -m 700 {hd}/hidden; ln -s hidden {k}"),
+    );
     assert!(
         !comes_true(Duration::from_millis(300), || is_gone(&keys)),
         "it leads to nothing, and may be of use"
@@ -595,7 +856,10 @@ fn what_leads_to_the_file_is_taken_where_it_lets_somebody_in() {
     shell_as(ALICE, &format!("rm {k}; ln -s {} {k}", group.display()));
     wait("the link into the dark to go", || is_gone(&keys));
     assert!(group.join("extra").exists());
-    shell_as(ALICE, &format!("echo '{line}' > {hd}/hidden/extra; ln -s hidden {k}"));
+    shell_as(
+        ALICE,
+        &format!("echo '{line}' > {hd}/hidden/extra; ln -s hidden {k}"),
+    );
     wait("the link to go", || is_gone(&keys));
     assert!(h.join("hidden/extra").exists(), "what it led to is hers");
     // A directory of root's that she moved there.
@@ -605,10 +869,18 @@ fn what_leads_to_the_file_is_taken_where_it_lets_somebody_in() {
     shell_as(ALICE, &format!("mv -T {} {k}", of_root.display()));
     wait("the directory to go", || is_gone(&keys));
     let aside: Vec<_> = litter(&h, &[".ssh", "hidden"]);
-    assert!(aside.len() == 1 && aside[0].starts_with(".keys.aside-"), "{aside:?}");
+    assert!(
+        aside.len() == 1 && aside[0].starts_with(".keys.aside-"),
+        "{aside:?}"
+    );
     // One that she closed to herself after the file was there.
-    shell_as(ALICE, &format!("mkdir -m 300 {k}; echo '{line}' > {k}/extra"));
-    wait("the file in a directory that cannot be listed", || is_gone(&keys.join("extra")));
+    shell_as(
+        ALICE,
+        &format!("mkdir -m 300 {k}; echo '{line}' > {k}/extra"),
+    );
+    wait("the file in a directory that cannot be listed", || {
+        is_gone(&keys.join("extra"))
+    });
     assert_out(by_key(&world, "alice", &rogue));
     assert_eq!(world.account("alice")["state"], "in-sync");
 }
@@ -620,27 +892,50 @@ fn a_flag_that_was_there_first_is_reported_and_one_set_since_is_cleared() {
     let file = second(&world, "alice");
     let (rogue, planted) = pair("rogue");
     plant(&file, ALICE, &format!("{planted}\n"));
-    let flag = |how: &str| assert!(Command::new("chattr").arg(how).arg(&file).status().unwrap().success());
+    let flag = |how: &str| {
+        assert!(
+            Command::new("chattr")
+                .arg(how)
+                .arg(&file)
+                .status()
+                .unwrap()
+                .success()
+        );
+    };
     flag("+i");
     world.approve("alice", "laptop", &key("alice"));
     let agent = world.start();
-    wait("the refusal", || world.account("alice")["state"] == "refused");
+    wait("the refusal", || {
+        world.account("alice")["state"] == "refused"
+    });
     let alice = world.account("alice");
     let reason = alice["reason"].as_str().unwrap();
     assert!(
-        reason.contains("authorized_keys2`, which is not taken away") && reason.contains("immutable"),
+        reason.contains("authorized_keys2`, which is not taken away")
+            && reason.contains("immutable"),
         "{reason}"
     );
     assert_eq!(
-        (&alice["access"]["verdict"], world.run(&["status"]).status.code()),
+        (
+            &alice["access"]["verdict"],
+            world.run(&["status"]).status.code()
+        ),
         (&"bypassed".into(), Some(1))
     );
-    assert_eq!(alice["other_files"][0]["keys"][0]["fingerprint"], fingerprint(&planted).as_str());
+    assert_eq!(
+        alice["other_files"][0]["keys"][0]["fingerprint"],
+        fingerprint(&planted).as_str()
+    );
     assert_in(by_key(&world, "alice", &rogue));
     flag("-i");
     wait("the file to go without an event", || is_gone(&file));
     wait("all well", || world.account("alice")["state"] == "in-sync");
-    assert_eq!(agent.log().matches("file not brought in line").count(), 1, "{}", agent.log());
+    assert_eq!(
+        agent.log().matches("file not brought in line").count(),
+        1,
+        "{}",
+        agent.log()
+    );
 
     for how in ["+i", "+a"] {
         halt(agent.pid());
@@ -649,7 +944,9 @@ fn a_flag_that_was_there_first_is_reported_and_one_set_since_is_cleared() {
         signal("CONT", agent.pid());
         wait(how, || is_gone(&file));
         wait("the flag to be named", || {
-            written(&world)["drift"]["last"]["changes"].to_string().contains("immutable or append-only flag")
+            written(&world)["drift"]["last"]["changes"]
+                .to_string()
+                .contains("immutable or append-only flag")
         });
     }
     assert_eq!(world.account("alice")["state"], "in-sync");
@@ -665,7 +962,10 @@ fn without_room_for_a_copy_the_first_one_stays_and_later_ones_go() {
     fs::write(world.path("state/backups"), "in the way").unwrap();
     assert_eq!(world.pass(), 1);
     let reason = world.account("alice")["reason"].to_string();
-    assert!(!is_gone(&file) && reason.contains("cannot be backed up"), "{reason}");
+    assert!(
+        !is_gone(&file) && reason.contains("cannot be backed up"),
+        "{reason}"
+    );
     fs::remove_file(world.path("state/backups")).unwrap();
     assert_eq!(world.pass(), 0);
     assert!(is_gone(&file));
@@ -689,14 +989,22 @@ fn what_cannot_be_copied_the_first_time_is_put_aside() {
         is_gone(&file) && aside.len() == 1 && aside[0].starts_with("authorized_keys2.aside-"),
         "{aside:?}"
     );
-    assert_eq!(fs::read_to_string(world.ssh("alice").join(&aside[0])).unwrap(), large);
+    assert_eq!(
+        fs::read_to_string(world.ssh("alice").join(&aside[0])).unwrap(),
+        large
+    );
 }
 
 fn target(world: &World, file: &str) -> Target {
     world.target(file, Owner::Account)
 }
 
-fn remove(other: &Target, managed: &Target, terms: Terms<'_>, aside: bool) -> Result<Vec<Lock>, Refusal> {
+fn remove(
+    other: &Target,
+    managed: &Target,
+    terms: Terms<'_>,
+    aside: bool,
+) -> Result<Vec<Lock>, Refusal> {
     Visit::new(managed).remove_other(&other.location, terms, aside)
 }
 
@@ -704,7 +1012,10 @@ fn look(other: &Target, managed: &Target) -> Result<Option<Other>, Refusal> {
     Visit::new(managed).look_at_other(&other.location, &mut NoWitness)
 }
 
-const TERMS: Terms<'_> = Terms { wanted_still: &|| true, clear_obstacles: true };
+const TERMS: Terms<'_> = Terms {
+    wanted_still: &|| true,
+    clear_obstacles: true,
+};
 
 #[test]
 fn the_managed_file_is_no_other_file_in_any_spelling() {
@@ -727,23 +1038,42 @@ fn nobody_waits_for_it_and_nothing_is_taken() {
     world.make_ssh("alice", ALICE);
     let file = second(&world, "alice");
     plant(&file, ALICE, "x\n");
-    let (other, managed) = (target(&world, "authorized_keys2"), target(&world, "authorized_keys"));
-    let terms = Terms { wanted_still: &|| false, clear_obstacles: true };
+    let (other, managed) = (
+        target(&world, "authorized_keys2"),
+        target(&world, "authorized_keys"),
+    );
+    let terms = Terms {
+        wanted_still: &|| false,
+        clear_obstacles: true,
+    };
     let taken = remove(&other, &managed, terms, false);
-    assert!(matches!(taken, Err(Refusal::Abandoned)) && !is_gone(&file), "{taken:?}");
+    assert!(
+        matches!(taken, Err(Refusal::Abandoned)) && !is_gone(&file),
+        "{taken:?}"
+    );
     remove(&other, &managed, TERMS, false).unwrap();
     assert!(is_gone(&file) && look(&other, &managed).unwrap().is_none());
 }
 
 /// Runs `perl` as alice, until it is dropped. `exchange(A, B)` is one step: at every moment one of the two stands there.
 fn exchanging(world: &World, script: &str) -> Ends {
-    let number = if cfg!(target_arch = "x86_64") { 316 } else { 276 };
+    let number = if cfg!(target_arch = "x86_64") {
+        316
+    } else {
+        276
+    };
     let script = format!(
         "chdir '{}'; sub exchange {{ my ($a, $b) = @_; syscall({number}, -100, $a, -100, $b, 2) }}; while (1) {{ {script} }}",
         world.home("alice").display()
     );
     let mut command = Command::new("setpriv");
-    command.args(["--reuid", &ALICE.to_string(), "--regid", &ALICE.to_string(), "--clear-groups"]);
+    command.args([
+        "--reuid",
+        &ALICE.to_string(),
+        "--regid",
+        &ALICE.to_string(),
+        "--clear-groups",
+    ]);
     Ends(command.args(["perl", "-e", &script]).spawn().unwrap())
 }
 
@@ -751,7 +1081,8 @@ fn exchanging(world: &World, script: &str) -> Ends {
 fn exchanging_the_file_or_its_directory_a_thousand_times_gains_nothing() {
     // Each keeps making what was taken from it.
     let link = "symlink('OUT/precious', 'link') unless -l 'link';";
-    let file = "unless (-e 'file') { open(F, '>', 'file'); print F \"ssh-ed25519 AAAA\\n\"; close(F) }";
+    let file =
+        "unless (-e 'file') { open(F, '>', 'file'); print F \"ssh-ed25519 AAAA\\n\"; close(F) }";
     let rename = |from: &str| format!("rename('{from}', '.ssh/authorized_keys2');");
     let directory = "mkdir('.ssh', 0700) unless -e '.ssh'; symlink('OUT', 'dirlink') unless -l '.ssh' || -e 'dirlink'; \
         if (!-l '.ssh') { open(F, '>', '.ssh/authorized_keys2'); print F \"ssh-ed25519 AAAA\\n\"; close(F) }; \
@@ -759,7 +1090,10 @@ fn exchanging_the_file_or_its_directory_a_thousand_times_gains_nothing() {
     for script in [
         format!("{link}{file}{}{}", rename("link"), rename("file")),
         directory.to_owned(),
-        format!("{file}{}rename('.ssh/authorized_keys2', 'file');", rename("file")),
+        format!(
+            "{file}{}rename('.ssh/authorized_keys2', 'file');",
+            rename("file")
+        ),
         format!(
             "{file}{}mkdir('directory'); exchange('.ssh/authorized_keys2', 'directory'); rmdir('.ssh/authorized_keys2');",
             rename("file")
@@ -778,12 +1112,18 @@ fn exchanging_the_file_or_its_directory_a_thousand_times_gains_nothing() {
         }
         let stamps = || names.map(|name| stamp(&outside.join(name)));
         let before = stamps();
-        let (other, managed) = (target(&world, "authorized_keys2"), target(&world, "authorized_keys"));
+        let (other, managed) = (
+            target(&world, "authorized_keys2"),
+            target(&world, "authorized_keys"),
+        );
         let _swapper = exchanging(&world, &script.replace("OUT", outside.to_str().unwrap()));
         let (mut seen, mut taken, mut rounds) = (0, 0, 0);
         while seen < 1000 || taken < 100 {
             rounds += 1;
-            assert!(rounds < 1_000_000, "{script}: the race was not run: {seen} seen, {taken} taken");
+            assert!(
+                rounds < 1_000_000,
+                "{script}: the race was not run: {seen} seen, {taken} taken"
+            );
             let mut visit = Visit::new(&managed);
             let found = visit.look_at_other(&other.location, &mut NoWitness);
             if found.is_ok_and(|found| found.is_some()) {
@@ -819,7 +1159,10 @@ fn a_removal_that_fails_or_dies_at_any_step_harms_nothing() {
         };
         spoil();
         let managed = world.read("alice");
-        let (ssh, kept) = (world.ssh("alice").display().to_string(), backups.display().to_string());
+        let (ssh, kept) = (
+            world.ssh("alice").display().to_string(),
+            backups.display().to_string(),
+        );
         let in_place = |line: &str| line.contains(&ssh) || line.contains(&kept);
         let changes = |line: &str| line.contains("O_EXCL") || line.contains("unlink");
         let found = steps_in(&traced(&world, "enforce", None), in_place, changes);
@@ -831,10 +1174,17 @@ fn a_removal_that_fails_or_dies_at_any_step_harms_nothing() {
         for step in &found {
             for fault in ["error=ENOSPC", "error=EIO", "signal=KILL"] {
                 spoil();
-                let trace =
-                    traced(&world, "enforce", Some(&format!("{}:{fault}:when={}", step.call, step.nth)));
+                let trace = traced(
+                    &world,
+                    "enforce",
+                    Some(&format!("{}:{fault}:when={}", step.call, step.nth)),
+                );
                 let happened = trace.contains("INJECTED") || trace.contains("killed by SIGKILL");
-                assert!(happened, "{fault} at {} did not happen:\n{trace}", step.shown);
+                assert!(
+                    happened,
+                    "{fault} at {} did not happen:\n{trace}",
+                    step.shown
+                );
                 let what = format!("{fault} at {}, first {first}", step.shown);
                 assert_eq!(world.read("alice"), managed, "{what}");
                 let is_copied = fs::read_to_string(&copy).is_ok_and(|copied| copied == content);
@@ -842,9 +1192,16 @@ fn a_removal_that_fails_or_dies_at_any_step_harms_nothing() {
                     Ok(left) => assert_eq!(left, content, "{what}"),
                     Err(_) => assert!(is_copied || !first, "{what}: gone without a copy"),
                 }
-                assert_eq!(world.run(&["enforce", "--once"]).status.code(), Some(0), "after {what}");
+                assert_eq!(
+                    world.run(&["enforce", "--once"]).status.code(),
+                    Some(0),
+                    "after {what}"
+                );
                 assert!(is_gone(&file), "after {what}");
-                assert!(litter(&world.ssh("alice"), &["authorized_keys"]).is_empty(), "after {what}");
+                assert!(
+                    litter(&world.ssh("alice"), &["authorized_keys"]).is_empty(),
+                    "after {what}"
+                );
             }
         }
     }
@@ -871,7 +1228,9 @@ fn an_account_that_puts_it_back_in_a_loop_holds_nobody_up() {
     wait("the last one", || {
         is_gone(&second(&world, "alice")) && world.account("alice")["state"] == "in-sync"
     });
-    let copies = fs::read_dir(world.path("state/backups")).map(Iterator::count).unwrap_or_default();
+    let copies = fs::read_dir(world.path("state/backups"))
+        .map(Iterator::count)
+        .unwrap_or_default();
     assert!(copies <= 3, "{copies} copies");
 }
 
@@ -893,13 +1252,26 @@ fn a_mount_over_it_is_reported_unless_it_lets_nobody_in() {
             .arg("--config")
             .arg(world.config());
         let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{}", shown(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{}",
+            shown(&output.stderr)
+        );
         let rows = written(&world);
-        let alice = rows["accounts"].as_array().unwrap().iter().find(|row| row["name"] == "alice").unwrap();
+        let alice = rows["accounts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|row| row["name"] == "alice")
+            .unwrap();
         assert_eq!(alice["state"], state, "{alice}");
         // What `status` sees itself is the same.
         let text = shown(&output.stdout);
-        assert!(text.contains(&format!("\nalice  {state}, looked at just now")), "{text}");
+        assert!(
+            text.contains(&format!("\nalice  {state}, looked at just now")),
+            "{text}"
+        );
     }
     assert!(rogue.exists());
 }

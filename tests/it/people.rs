@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use crate::world::{ALICE, BOB, Ends, World, fingerprint, key, shell_as, shown, wait};
+use crate::support::world::{
+    ALICE, BOB, Ends, World, fingerprint, halt, key, shell_as, shown, signal, wait,
+};
 
 #[test]
 fn status_tells_the_truth_at_every_stage() {
@@ -13,28 +15,43 @@ fn status_tells_the_truth_at_every_stage() {
     assert_eq!(before.status.code(), Some(3));
     assert!(shown(&before.stdout).starts_with("stopped"));
     let agent = world.start();
-    wait("healthy", || world.run(&["status"]).status.code() == Some(0));
+    wait("healthy", || {
+        world.run(&["status"]).status.code() == Some(0)
+    });
     let status = world.status();
     assert_eq!(
         (&status["schema"], &status["health"], &status["mode"]),
         (&2.into(), &"healthy".into(), &"enforce".into())
     );
     assert_eq!(world.problems(), "[]");
-    assert!(status["list"]["digest"].as_str().unwrap().starts_with("sha256:"));
+    assert!(
+        status["list"]["digest"]
+            .as_str()
+            .unwrap()
+            .starts_with("sha256:")
+    );
     assert!(status["list"]["age_seconds"].as_i64().unwrap() < 60);
     assert_eq!(world.account("alice")["verified"], true);
     let text = shown(&world.run(&["status"]).stdout);
-    for part in
-        ["healthy", "alice", "in-sync", &fingerprint(&line), "alice@laptop", "drift    0 changes undone"]
-    {
+    for part in [
+        "healthy",
+        "alice",
+        "in-sync",
+        &fingerprint(&line),
+        "alice@laptop",
+        "drift    0 changes undone",
+    ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
-    assert!(!text.contains('\x1b'), "no colour where it is not a terminal");
+    assert!(
+        !text.contains('\x1b'),
+        "no colour where it is not a terminal"
+    );
     // Frozen, the enforcer repairs nothing; the status says what is on disk, not what was said before.
-    crate::world::halt(agent.pid());
+    halt(agent.pid());
     world.put("alice", ALICE, &key("rogue"));
     let seen = world.status();
-    crate::world::signal("CONT", agent.pid());
+    signal("CONT", agent.pid());
     assert_eq!(seen["health"], "degraded");
     assert_eq!(seen["accounts"][0]["state"], "drifted");
     // Killed, it says so.
@@ -52,12 +69,23 @@ fn any_user_may_ask_and_is_told_what_was_not_looked_at() {
     let binary = env!("CARGO_BIN_EXE_authorized-keys-agent");
     // A copy that every user can execute, wherever the build is.
     fs::copy(binary, world.path("agent")).unwrap();
-    let script = format!("{} --config {} status", world.path("agent").display(), world.config().display());
+    let script = format!(
+        "{} --config {} status",
+        world.path("agent").display(),
+        world.config().display()
+    );
     let output = shell_as(ALICE, &script);
     let text = shown(&output.stdout);
-    assert_eq!(output.status.code(), Some(0), "{text}{}", shown(&output.stderr));
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{text}{}",
+        shown(&output.stderr)
+    );
     assert!(
-        text.contains("in-sync") && text.contains("as the enforcer last said") && text.contains("as root"),
+        text.contains("in-sync")
+            && text.contains("as the enforcer last said")
+            && text.contains("as root"),
         "{text}"
     );
 }
@@ -70,15 +98,28 @@ fn what_a_user_may_not_see_is_not_denied() {
     let _agent = world.start();
     let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(world.path("fetch-run"), closed).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), world.path("agent")).unwrap();
-    let script = format!("{} --config {} status", world.path("agent").display(), world.config().display());
+    fs::copy(
+        env!("CARGO_BIN_EXE_authorized-keys-agent"),
+        world.path("agent"),
+    )
+    .unwrap();
+    let script = format!(
+        "{} --config {} status",
+        world.path("agent").display(),
+        world.config().display()
+    );
     let told = || shown(&shell_as(ALICE, &script).stdout);
     let text = told();
-    assert!(text.starts_with("healthy") && text.contains("as the enforcer last said"), "{text}");
+    assert!(
+        text.starts_with("healthy") && text.contains("as the enforcer last said"),
+        "{text}"
+    );
     assert!(!text.contains("no fetcher"), "{text}");
     // The enforcer passes on what it sees there.
     fs::rename(world.path("approved"), world.path("away")).unwrap();
-    wait("the outage", || told().contains("! the last fetch failed: cannot list"));
+    wait("the outage", || {
+        told().contains("! the last fetch failed: cannot list")
+    });
     assert_eq!(shell_as(ALICE, &script).status.code(), Some(1));
     fs::rename(world.path("away"), world.path("approved")).unwrap();
     wait("its end", || told().starts_with("healthy"));
@@ -95,21 +136,40 @@ fn status_looks_before_anything_is_enforced() {
     world.make_ssh("bob", BOB);
     world.put("bob", BOB, &key("bob"));
     let text = shown(&world.run(&["status"]).stdout);
-    assert!(text.contains("no list has spoken of them yet") && text.contains(&fingerprint(&rogue)), "{text}");
+    assert!(
+        text.contains("no list has spoken of them yet") && text.contains(&fingerprint(&rogue)),
+        "{text}"
+    );
     world.approve("alice", "laptop", &approved);
     let _agent = world.start();
     let status = world.status();
     let alice = world.account("alice");
-    assert_eq!((&alice["state"], &alice["verified"]), (&"drifted".into(), &true.into()), "{alice:#}");
+    assert_eq!(
+        (&alice["state"], &alice["verified"]),
+        (&"drifted".into(), &true.into()),
+        "{alice:#}"
+    );
     assert_eq!(
         alice["keys"][0]["fingerprint"],
         fingerprint(&rogue),
         "the keys are those of the file: {alice:#}"
     );
     assert_eq!(alice["keys"].as_array().unwrap().len(), 1);
-    assert!(alice["reason"].as_str().unwrap().contains(&fingerprint(&rogue)), "{alice:#}");
-    assert!(status["problems"].to_string().contains("alice is drifted"), "{status:#}");
-    assert!(status["unmanaged"].is_array() && status["sshd"]["version"].is_string(), "{status:#}");
+    assert!(
+        alice["reason"]
+            .as_str()
+            .unwrap()
+            .contains(&fingerprint(&rogue)),
+        "{alice:#}"
+    );
+    assert!(
+        status["problems"].to_string().contains("alice is drifted"),
+        "{status:#}"
+    );
+    assert!(
+        status["unmanaged"].is_array() && status["sshd"]["version"].is_string(),
+        "{status:#}"
+    );
     assert_eq!(world.read("alice"), rogue, "nothing is written");
 }
 
@@ -123,7 +183,10 @@ fn diff_says_what_sync_then_does() {
     let diff = world.run(&["diff"]);
     let text = shown(&diff.stdout);
     assert_eq!(diff.status.code(), Some(1), "{text}{}", shown(&diff.stderr));
-    assert!(text.contains(&format!("- {} old", fingerprint(&old))), "{text}");
+    assert!(
+        text.contains(&format!("- {} old", fingerprint(&old))),
+        "{text}"
+    );
     assert!(
         text.contains(&format!("+ {} new", fingerprint(&new))) && text.contains("alice/laptop"),
         "{text}"
@@ -144,7 +207,11 @@ fn diff_says_what_sync_then_does() {
     fs::remove_dir_all(world.path("approved")).unwrap();
     let stored = world.run(&["diff"]);
     assert_eq!(stored.status.code(), Some(0));
-    assert!(shown(&stored.stderr).contains("the stored list is compared"), "{}", shown(&stored.stderr));
+    assert!(
+        shown(&stored.stderr).contains("the stored list is compared"),
+        "{}",
+        shown(&stored.stderr)
+    );
 }
 
 /// Whoever is to accept removals sees first what they are.
@@ -156,7 +223,10 @@ fn diff_shows_what_a_held_list_would_take_away() {
         world.approve("alice", &number.to_string(), line);
     }
     assert_eq!(world.pass(), 0);
-    let before = (world.read("alice"), fs::read(world.path("state/enforced.json")).unwrap());
+    let before = (
+        world.read("alice"),
+        fs::read(world.path("state/enforced.json")).unwrap(),
+    );
     for number in [0, 1] {
         world.revoke("alice", &number.to_string());
     }
@@ -168,12 +238,29 @@ fn diff_shows_what_a_held_list_would_take_away() {
         .map(|line| format!("- {}", fingerprint(line)))
         .filter(|line| !text.contains(line))
         .collect();
-    assert!(gone.is_empty() && said.contains("what it would change then"), "{text}{said}");
-    assert_eq!((world.read("alice"), fs::read(world.path("state/enforced.json")).unwrap()), before);
+    assert!(
+        gone.is_empty() && said.contains("what it would change then"),
+        "{text}{said}"
+    );
+    assert_eq!(
+        (
+            world.read("alice"),
+            fs::read(world.path("state/enforced.json")).unwrap()
+        ),
+        before
+    );
     let closed: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o700);
     fs::set_permissions(world.path("state"), closed).unwrap();
-    fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), world.path("agent")).unwrap();
-    let script = format!("{} --config {} diff", world.path("agent").display(), world.config().display());
+    fs::copy(
+        env!("CARGO_BIN_EXE_authorized-keys-agent"),
+        world.path("agent"),
+    )
+    .unwrap();
+    let script = format!(
+        "{} --config {} diff",
+        world.path("agent").display(),
+        world.config().display()
+    );
     let denied = shell_as(ALICE, &script);
     assert!(
         denied.status.code() == Some(2) && shown(&denied.stderr).contains("run this as root"),
@@ -188,20 +275,31 @@ fn sync_asks_the_running_services_and_waits() {
     // Polls that would come far too late.
     world.tables = String::new();
     let config = world.config();
-    let text = fs::read_to_string(&config).unwrap().replace("every = \"200ms\"", "every = \"1h\"");
+    let text = fs::read_to_string(&config)
+        .unwrap()
+        .replace("every = \"200ms\"", "every = \"1h\"");
     fs::write(world.path("slow.toml"), text).unwrap();
     let mut command = world.command(env!("CARGO_BIN_EXE_authorized-keys-agent"));
-    command.arg("--config").arg(world.path("slow.toml")).arg("run").stderr(std::process::Stdio::null());
+    command
+        .arg("--config")
+        .arg(world.path("slow.toml"))
+        .arg("run")
+        .stderr(std::process::Stdio::null());
     let mut agent = Ends(command.spawn().unwrap());
     wait("the first file", || world.read("alice").contains("alice"));
-    wait("the first status", || world.path("run/status.json").exists());
+    wait("the first status", || {
+        world.path("run/status.json").exists()
+    });
     // An account that the list begins to speak of loses what was there before.
     let launch = key("launch");
     world.make_ssh("bob", BOB);
     world.put("bob", BOB, &launch);
     world.approve("bob", "laptop", &key("bob"));
     let said = shown(&world.run(&["sync"]).stdout);
-    assert!(said.contains(&format!("- {} launch", fingerprint(&launch))), "{said}");
+    assert!(
+        said.contains(&format!("- {} launch", fingerprint(&launch))),
+        "{said}"
+    );
     assert_eq!(shown(&world.run(&["sync"]).stdout), "", "said once");
     let second = key("second");
     world.approve("alice", "second", &second);
@@ -213,16 +311,16 @@ fn sync_asks_the_running_services_and_waits() {
         shown(&sync.stdout)
     );
     assert!(world.read("alice").contains(&second));
-    crate::world::halt(agent.0.id());
+    halt(agent.0.id());
     let late = world.run(&["sync", "--timeout", "1"]);
-    crate::world::signal("CONT", agent.0.id());
+    signal("CONT", agent.0.id());
     assert_eq!(late.status.code(), Some(2));
     assert!(
         shown(&late.stderr).contains("the fetcher has not fetched within 1 s"),
         "{}",
         shown(&late.stderr)
     );
-    crate::world::signal("TERM", agent.0.id());
+    signal("TERM", agent.0.id());
     assert!(agent.0.wait().unwrap().success());
 }
 
@@ -235,7 +333,10 @@ fn a_second_one_says_who_runs() {
         let second = world.run(&[command]);
         assert_eq!(second.status.code(), Some(2));
         let said = shown(&second.stderr);
-        assert!(said.contains(&format!("another one is running (pid {})", agent.pid())), "{said}");
+        assert!(
+            said.contains(&format!("another one is running (pid {})", agent.pid())),
+            "{said}"
+        );
     }
 }
 
@@ -255,17 +356,28 @@ fn a_config_error_names_file_line_and_cure_and_a_bad_reload_changes_nothing() {
         .unwrap();
     let said = shown(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
-    for part in [path.to_str().unwrap(), "line 1", "^^^", "unknown field `mod`"] {
+    for part in [
+        path.to_str().unwrap(),
+        "line 1",
+        "^^^",
+        "unknown field `mod`",
+    ] {
         assert!(said.contains(part), "{part} is missing in: {said}");
     }
-    crate::world::signal("HUP", agent.pid());
-    wait("the bad reload to be said", || agent.log().contains("the old one stays"));
+    signal("HUP", agent.pid());
+    wait("the bad reload to be said", || {
+        agent.log().contains("the old one stays")
+    });
     world.top = String::new();
     world.config();
-    wait("the problem in the status", || world.problems().contains("cannot be used"));
+    wait("the problem in the status", || {
+        world.problems().contains("cannot be used")
+    });
     assert_eq!(world.read("alice"), before);
-    crate::world::signal("HUP", agent.pid());
-    wait("healthy again", || world.run(&["status"]).status.code() == Some(0));
+    signal("HUP", agent.pid());
+    wait("healthy again", || {
+        world.run(&["status"]).status.code() == Some(0)
+    });
     let missing = std::process::Command::new(env!("CARGO_BIN_EXE_authorized-keys-agent"))
         .args(["--config", "/nonexistent.toml", "status"])
         .output()
@@ -277,10 +389,18 @@ fn a_config_error_names_file_line_and_cure_and_a_bad_reload_changes_nothing() {
 fn names_and_comments_are_harmless_on_a_terminal() {
     let world = World::new();
     let line = key("plain");
-    world.approve("alice", "laptop", &format!("{line} \x1b[2J\u{202e}evil\u{2028}\n"));
+    world.approve(
+        "alice",
+        "laptop",
+        &format!("{line} \x1b[2J\u{202e}evil\u{2028}\n"),
+    );
     world.approve("alice", "bad\x1b[2Jname", "ssh-ed25519 AAAA\x1b[2J\n");
     world.pass();
-    for output in [world.run(&["status"]), world.run(&["diff"]), world.run(&["enforce", "--once"])] {
+    for output in [
+        world.run(&["status"]),
+        world.run(&["diff"]),
+        world.run(&["enforce", "--once"]),
+    ] {
         let all = [output.stdout, output.stderr].concat();
         assert!(!all.contains(&0x1b), "{}", shown(&all));
     }
@@ -292,7 +412,11 @@ fn without_root_everything_works_for_ones_own_account() {
     let mut world = World::new();
     world.accounts = "manage = [\"alice\"]".to_owned();
     world.approve("alice", "laptop", &key("alice@laptop"));
-    fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), world.path("agent")).unwrap();
+    fs::copy(
+        env!("CARGO_BIN_EXE_authorized-keys-agent"),
+        world.path("agent"),
+    )
+    .unwrap();
     let config = world.config();
     for name in ["state", "run", "fetch-state", "fetch-run"] {
         fs::create_dir(world.path(name)).unwrap();
@@ -301,13 +425,27 @@ fn without_root_everything_works_for_ones_own_account() {
     let as_alice = |arguments: &[&str]| {
         let id = ALICE.to_string();
         let mut command = world.command("setpriv");
-        command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(world.path("agent"));
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(world.path("agent"));
         command.arg("--config").arg(&config).args(arguments);
         command
     };
-    let mut agent = Ends(as_alice(&["run"]).stderr(std::process::Stdio::null()).spawn().unwrap());
+    let mut agent = Ends(
+        as_alice(&["run"])
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
     wait("the file", || world.read("alice").contains("alice@laptop"));
-    shell_as(ALICE, &format!("echo '{}' >> {}", key("rogue"), world.file("alice").display()));
+    shell_as(
+        ALICE,
+        &format!(
+            "echo '{}' >> {}",
+            key("rogue"),
+            world.file("alice").display()
+        ),
+    );
     wait("the repair", || {
         !world.read("alice").contains("rogue") && world.read("alice").contains("alice@laptop")
     });
@@ -315,16 +453,29 @@ fn without_root_everything_works_for_ones_own_account() {
     wait("a status that has looked", || {
         looked().contains("looked at just now") && looked().starts_with("healthy")
     });
-    crate::world::signal("TERM", agent.0.id());
+    signal("TERM", agent.0.id());
     assert!(agent.0.wait().unwrap().success());
     // Another account's file is refused in words.
-    let text = fs::read_to_string(&config).unwrap().replace("[\"alice\"]", "[\"alice\", \"bob\"]");
+    let text = fs::read_to_string(&config)
+        .unwrap()
+        .replace("[\"alice\"]", "[\"alice\", \"bob\"]");
     fs::write(world.path("two.toml"), text).unwrap();
     world.approve("bob", "laptop", &key("bob"));
     let id = ALICE.to_string();
     let mut command = world.command("setpriv");
-    command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]).arg(world.path("agent"));
-    let sync = command.arg("--config").arg(world.path("two.toml")).arg("sync").output().unwrap();
+    command
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+        .arg(world.path("agent"));
+    let sync = command
+        .arg("--config")
+        .arg(world.path("two.toml"))
+        .arg("sync")
+        .output()
+        .unwrap();
     assert_eq!(sync.status.code(), Some(1));
-    assert!(shown(&sync.stderr).contains("only root may work on the file of uid"), "{}", shown(&sync.stderr));
+    assert!(
+        shown(&sync.stderr).contains("only root may work on the file of uid"),
+        "{}",
+        shown(&sync.stderr)
+    );
 }

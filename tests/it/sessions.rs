@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::world::{ALICE, Running, World, fingerprint, key, shell_as, shown, wait};
+use crate::support::world::{ALICE, Running, World, fingerprint, key, shell_as, shown, wait};
 
 /// 2026-11-25T22:11:33Z, in the words of logind and in the number of the journal.
 const BEGAN: &str = "Wed 2026-11-25 22:11:33 UTC";
@@ -28,7 +28,10 @@ esac"#;
 fn host() -> World {
     let world = World::new();
     world.stand_in("loginctl", LOGINCTL);
-    world.stand_in("journalctl", "echo \"$*\" >> \"$WORLD/asked\"; cat \"$WORLD/journal\"");
+    world.stand_in(
+        "journalctl",
+        "echo \"$*\" >> \"$WORLD/asked\"; cat \"$WORLD/journal\"",
+    );
     fs::create_dir(world.path("sessions")).unwrap();
     fs::write(world.path("journal"), "").unwrap();
     world
@@ -40,8 +43,7 @@ fn log_in(world: &World, id: &str, account: &str, leader: u32, key: &str) {
         "Accepted publickey for {account} from 192.0.2.1 port 4711 ssh2: ED25519 {}",
         fingerprint(key)
     );
-    let entry =
-        json!({"_PID": leader.to_string(), "MESSAGE": message, "__REALTIME_TIMESTAMP": LOGGED.to_string()});
+    let entry = json!({"_PID": leader.to_string(), "MESSAGE": message, "__REALTIME_TIMESTAMP": LOGGED.to_string()});
     let journal = fs::read_to_string(world.path("journal")).unwrap();
     fs::write(world.path("journal"), format!("{journal}{entry}\n")).unwrap();
     let shown = format!(
@@ -52,7 +54,10 @@ fn log_in(world: &World, id: &str, account: &str, leader: u32, key: &str) {
 
 fn ids(status: &Value) -> Vec<String> {
     let sessions = status["sessions"].as_array().unwrap();
-    sessions.iter().map(|session| session["id"].as_str().unwrap().to_owned()).collect()
+    sessions
+        .iter()
+        .map(|session| session["id"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 /// What the enforcer itself says, not what `status` finds.
@@ -61,7 +66,10 @@ fn word(world: &World) -> Value {
 }
 
 fn asked(world: &World) -> usize {
-    fs::read_to_string(world.path("asked")).unwrap_or_default().lines().count()
+    fs::read_to_string(world.path("asked"))
+        .unwrap_or_default()
+        .lines()
+        .count()
 }
 
 fn said(agent: &Running, what: &str) -> usize {
@@ -99,14 +107,20 @@ fn the_session_of_a_revoked_key_is_named_and_left_alone() {
         text.contains("  alice  session c4, pid 104 from 192.0.2.1 since 2026-11-25T22:11:33Z"),
         "{text}"
     );
-    assert!(text.contains("hint: loginctl terminate-session c4"), "{text}");
+    assert!(
+        text.contains("hint: loginctl terminate-session c4"),
+        "{text}"
+    );
     assert_eq!(said(&agent, NAMED), 1, "{}", agent.log());
     // Approved again, it is nobody's business.
     world.approve("alice", "revoked", &revoked);
     wait("the list", || world.keys("alice") == 2);
     assert_eq!(ids(&world.status()), Vec::<String>::new());
     let asked = fs::read_to_string(world.path("asked")).unwrap();
-    assert!(asked.contains("--since=@1795644573 ") && !asked.contains("terminate"), "{asked}");
+    assert!(
+        asked.contains("--since=@1795644573 ") && !asked.contains("terminate"),
+        "{asked}"
+    );
 }
 
 #[test]
@@ -137,7 +151,10 @@ fn a_key_that_opened_a_session_while_it_stood_is_named() {
     let rogue = key("rogue");
     log_in(&world, "7", "alice", 107, &rogue);
     assert_eq!(ids(&word(&world)), Vec::<String>::new());
-    shell_as(ALICE, &format!("echo '{rogue}' >> {}", world.file("alice").display()));
+    shell_as(
+        ALICE,
+        &format!("echo '{rogue}' >> {}", world.file("alice").display()),
+    );
     wait("its session", || ids(&word(&world)) == ["7"]);
 }
 
@@ -153,20 +170,29 @@ fn where_it_is_asked_for_the_session_is_ended_and_no_other() {
     log_in(&world, "4", "alice", 104, &revoked);
     // One that is another's by the time it is to be ended: it is looked at again, alone, just before.
     log_in(&world, "5", "alice", 105, &moved);
-    let moves = "case \"$*\" in *\" Timestamp 5\") sed -i s/=105/=205/ \"$WORLD/sessions/5\" ;; esac";
+    let moves =
+        "case \"$*\" in *\" Timestamp 5\") sed -i s/=105/=205/ \"$WORLD/sessions/5\" ;; esac";
     world.stand_in("loginctl", &format!("{moves}\n{LOGINCTL}"));
     let agent = world.start();
     world.revoke("alice", "revoked");
-    wait("the end of the session", || said(&agent, "session ended") == 1);
+    wait("the end of the session", || {
+        said(&agent, "session ended") == 1
+    });
     wait("the status", || ids(&word(&world)).is_empty());
     world.revoke("alice", "moved");
     wait("the list", || world.keys("alice") == 1);
     wait("the look before the end", || {
-        fs::read_to_string(world.path("asked")).unwrap().lines().any(|line| line.ends_with(" Timestamp 5"))
+        fs::read_to_string(world.path("asked"))
+            .unwrap()
+            .lines()
+            .any(|line| line.ends_with(" Timestamp 5"))
     });
     wait("the answer", || ids(&word(&world)).is_empty());
     let asked = fs::read_to_string(world.path("asked")).unwrap();
-    let ended: Vec<&str> = asked.lines().filter(|line| line.starts_with("terminate")).collect();
+    let ended: Vec<&str> = asked
+        .lines()
+        .filter(|line| line.starts_with("terminate"))
+        .collect();
     assert_eq!(ended, ["terminate-session 4"]);
     assert!(world.path("sessions/3").exists() && world.path("sessions/5").exists());
 }
@@ -180,7 +206,9 @@ fn a_list_that_is_held_ends_nothing() {
     log_in(&world, "3", "alice", 103, &alice);
     let _agent = world.start();
     world.revoke("alice", "laptop");
-    wait("the list to be held", || world.problems().contains("would remove 1 of 1 keys"));
+    wait("the list to be held", || {
+        world.problems().contains("would remove 1 of 1 keys")
+    });
     let status = word(&world);
     assert_eq!(ids(&status), Vec::<String>::new(), "{status:#}");
     assert_eq!(ids(&world.status()), Vec::<String>::new());
@@ -202,10 +230,15 @@ fn observe_mode_ends_nothing() {
 #[test]
 fn what_cannot_be_asked_is_waited_for_no_longer_than_a_moment() {
     let world = host();
-    world.stand_in("loginctl", "echo 'Failed to connect to bus: No such file or directory' >&2; exit 1");
+    world.stand_in(
+        "loginctl",
+        "echo 'Failed to connect to bus: No such file or directory' >&2; exit 1",
+    );
     world.approve("alice", "laptop", &key("alice"));
     log_in(&world, "3", "alice", 103, &key("never approved"));
     let agent = world.start();
-    wait("the warning", || agent.log().contains("live sessions are not known"));
+    wait("the warning", || {
+        agent.log().contains("live sessions are not known")
+    });
     assert_eq!(world.status()["health"], "healthy");
 }

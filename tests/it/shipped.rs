@@ -43,22 +43,35 @@ fn the_shipped_config_writes_out_every_default() {
         "fetch-state-dir",
         "fetch-runtime-dir",
     ] {
-        let written = |line: &str| line.trim_start_matches(['#', ' ']).starts_with(&format!("{key} = "));
-        assert!(text.lines().any(written), "{key} is not in the shipped config");
+        let written = |line: &str| {
+            line.trim_start_matches(['#', ' '])
+                .starts_with(&format!("{key} = "))
+        };
+        assert!(
+            text.lines().any(written),
+            "{key} is not in the shipped config"
+        );
     }
 }
 
 #[test]
 fn every_config_in_the_readme_is_one() {
     let readme = read("README.md");
-    let blocks: Vec<&str> =
-        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    let blocks: Vec<&str> = readme
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
     assert!(!blocks.is_empty());
     for block in blocks {
         // Some show one table of it.
-        let managed =
-            if block.contains("[accounts]") { "" } else { "\n[accounts]\nmanage = [\"ec2-user\"]\n" };
-        Config::read(&format!("{block}{managed}")).unwrap_or_else(|error| panic!("{error}\n{block}"));
+        let managed = if block.contains("[accounts]") {
+            ""
+        } else {
+            "\n[accounts]\nmanage = [\"ec2-user\"]\n"
+        };
+        Config::read(&format!("{block}{managed}"))
+            .unwrap_or_else(|error| panic!("{error}\n{block}"));
     }
 }
 
@@ -69,9 +82,16 @@ fn the_readme_names_the_two_commands_and_no_file_that_is_missing() {
         assert!(readme.contains(command), "{command}");
     }
     assert!(read(".ci/run").contains("tests/run"));
-    for link in readme.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+    for link in readme
+        .split("](")
+        .skip(1)
+        .map(|rest| rest.split(')').next().unwrap())
+    {
         let outside = link.starts_with("http") || link.starts_with('#');
-        assert!(outside || Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(), "{link} is missing");
+        assert!(
+            outside || Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(),
+            "{link} is missing"
+        );
     }
     let repaired = "1e086f77428f49c0a8c7dafeab42ec30";
     assert_eq!(authorized_keys_agent::agent::events::id::REPAIRED, repaired);
@@ -81,15 +101,24 @@ fn the_readme_names_the_two_commands_and_no_file_that_is_missing() {
 #[test]
 fn systemd_has_nothing_to_say_about_the_units() {
     let directory = tempfile::tempdir().unwrap();
-    for (unit, exposure) in [("authorized-keys-agent.service", 2.5), ("authorized-keys-fetch.service", 1.5)] {
+    for (unit, exposure) in [
+        ("authorized-keys-agent.service", 2.5),
+        ("authorized-keys-fetch.service", 1.5),
+    ] {
         // The binary of this build stands for the one that a package installs.
         let text = read(&format!("systemd/{unit}"));
         let path = directory.path().join(unit);
-        let text =
-            text.replace("/usr/bin/authorized-keys-agent", env!("CARGO_BIN_EXE_authorized-keys-agent"));
+        let text = text.replace(
+            "/usr/bin/authorized-keys-agent",
+            env!("CARGO_BIN_EXE_authorized-keys-agent"),
+        );
         fs::write(&path, text).unwrap();
         let analyze = |arguments: &[&str]| {
-            let output = Command::new("systemd-analyze").args(arguments).arg(&path).output().unwrap();
+            let output = Command::new("systemd-analyze")
+                .args(arguments)
+                .arg(&path)
+                .output()
+                .unwrap();
             (
                 output.status.success(),
                 String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned(),
@@ -99,15 +128,23 @@ fn systemd_has_nothing_to_say_about_the_units() {
         let (low, said) = analyze(&["security", "--offline=yes", &threshold]);
         assert!(low, "{said}");
         let (_, said) = analyze(&["verify", "--man=no"]);
-        let about: Vec<&str> = said.lines().filter(|line| line.contains("authorized-keys")).collect();
+        let about: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("authorized-keys"))
+            .collect();
         assert!(about.is_empty(), "{about:?}");
     }
     // systemd makes openat2 fail with it, and every account would be refused.
     let refuses = |line: &str| line.trim_start().starts_with("RestrictSUIDSGID=");
-    assert!(!read("systemd/authorized-keys-agent.service").lines().any(refuses));
+    assert!(
+        !read("systemd/authorized-keys-agent.service")
+            .lines()
+            .any(refuses)
+    );
     // A restart of the enforcer, which may be one of many, is none of the fetcher; a reload, which the config names, is both's.
-    let (enforcer, fetcher) =
-        ["agent", "fetch"].map(|half| read(&format!("systemd/authorized-keys-{half}.service"))).into();
+    let (enforcer, fetcher) = ["agent", "fetch"]
+        .map(|half| read(&format!("systemd/authorized-keys-{half}.service")))
+        .into();
     assert!(!fetcher.contains("\nPartOf="));
     assert!(enforcer.contains("\nPropagatesReloadTo=authorized-keys-fetch.service\n"));
     assert!(read("packaging/config.toml").contains("`systemctl reload authorized-keys-agent`"));

@@ -5,32 +5,55 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use crate::world::{ALICE, BOB, Ends, World, key, wait};
+use crate::support::world::{ALICE, BOB, Ends, World, key, signal, wait};
 
 /// One half, or both (`run`), below strace with these arguments.
 fn start_traced(world: &World, arguments: &[&str], paths: &[PathBuf], half: &str) -> Ends {
     let mut command = world.command("strace");
-    command.args(["-f", "-qqq", "-o", "/dev/null"]).args(arguments);
+    command
+        .args(["-f", "-qqq", "-o", "/dev/null"])
+        .args(arguments);
     for path in paths {
         command.arg("-P").arg(path);
     }
-    command.arg(env!("CARGO_BIN_EXE_authorized-keys-agent")).arg("--config").arg(world.config()).arg(half);
+    command
+        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .arg("--config")
+        .arg(world.config())
+        .arg(half);
     // The agent goes with strace: a tracer that is killed lets its tracee run on.
     let mut guarded = std::process::Command::new("setpriv");
-    guarded.args(["--pdeathsig", "TERM"]).arg(command.get_program()).args(command.get_args());
-    Ends(guarded.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap())
+    guarded
+        .args(["--pdeathsig", "TERM"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    Ends(
+        guarded
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    )
 }
 
 /// One half, or both, with every `call` on `paths` (or everywhere) held for `seconds`.
 fn start_slow(world: &World, call: &str, seconds: u32, paths: &[PathBuf], half: &str) -> Ends {
-    let inject = format!("inject={call}:delay_enter={}", u64::from(seconds) * 1_000_000);
-    start_traced(world, &["-e", &format!("trace={call}"), "-e", &inject], paths, half)
+    let inject = format!(
+        "inject={call}:delay_enter={}",
+        u64::from(seconds) * 1_000_000
+    );
+    start_traced(
+        world,
+        &["-e", &format!("trace={call}"), "-e", &inject],
+        paths,
+        half,
+    )
 }
 
 /// Ends the agent itself, which strace leaves running when it is killed.
 fn end(world: &World, slow: Ends) {
     let pid = world.word()["enforcer"]["pid"].as_u64().unwrap();
-    crate::world::signal("TERM", u32::try_from(pid).unwrap());
+    signal("TERM", u32::try_from(pid).unwrap());
     drop(slow);
 }
 
@@ -41,14 +64,21 @@ fn a_replacement_that_takes_longer_than_anybody_waits_is_finished() {
         world.approve(account, "laptop", &key(account));
     }
     let slow = start_slow(&world, "renameat", 3, &[], "run");
-    wait("both files", || world.read("alice").contains("alice") && world.read("bob").contains("bob"));
+    wait("both files", || {
+        world.read("alice").contains("alice") && world.read("bob").contains("bob")
+    });
     let content = world.read("alice");
     world.put("alice", ALICE, &key("rogue"));
     wait("the repair", || world.read("alice") == content);
-    wait("a status that knows", || world.account("alice")["state"] == "in-sync");
+    wait("a status that knows", || {
+        world.account("alice")["state"] == "in-sync"
+    });
     // Nobody waited for it, and it is known all the same.
     wait("the incident", || {
-        world.incidents().iter().any(|incident| incident.to_string().contains("\"rogue\""))
+        world
+            .incidents()
+            .iter()
+            .any(|incident| incident.to_string().contains("\"rogue\""))
     });
     assert_eq!(world.status()["drift"]["repaired"], 1);
     end(&world, slow);
@@ -76,7 +106,11 @@ fn homes_that_hang_keep_the_others_waiting_for_a_moment_only() {
     let homes: Vec<PathBuf> = names.iter().map(|name| world.home(name)).collect();
     let slow = start_slow(&world, "mkdirat", 120, &homes, "enforce");
     wait("bob's file", || world.read("bob").contains("bob"));
-    wait("the others to be reported", || names.iter().all(|name| world.account(name)["state"] == "refused"));
+    wait("the others to be reported", || {
+        names
+            .iter()
+            .all(|name| world.account(name)["state"] == "refused")
+    });
     // Who waits for a pass that hangs waits for ever; a stop does not.
     end(&world, slow);
 }
@@ -90,9 +124,13 @@ fn an_account_whose_disk_hangs_is_alone_with_it() {
     assert_eq!(world.pass(), 0);
     let (alice, bob) = (world.read("alice"), world.read("bob"));
     let slow = start_slow(&world, "renameat", 12, &[world.ssh("alice")], "run");
-    wait("the running agent", || world.status()["health"] != "stopped");
+    wait("the running agent", || {
+        world.status()["health"] != "stopped"
+    });
     world.put("alice", ALICE, &key("rogue"));
-    wait("alice to be reported", || world.problems().contains("alice is refused"));
+    wait("alice to be reported", || {
+        world.problems().contains("alice is refused")
+    });
     for _ in 0..3 {
         world.put("bob", BOB, &key("rogue"));
         wait("bob's repair meanwhile", || world.read("bob") == bob);
@@ -102,24 +140,41 @@ fn an_account_whose_disk_hangs_is_alone_with_it() {
     world.approve("bob", "phone", &key("bob@phone"));
     wait("bob's new key", || world.read("bob").contains("bob@phone"));
     wait("alice's repair in the end", || world.read("alice") == alice);
-    wait("alice in sync", || world.account("alice")["state"] == "in-sync");
+    wait("alice in sync", || {
+        world.account("alice")["state"] == "in-sync"
+    });
     end(&world, slow);
 }
 
 /// True while a thread of this world's agent is about to put a watch on.
 fn puts_a_watch_on(world: &World) -> bool {
-    let number = if cfg!(target_arch = "x86_64") { "254 " } else { "27 " };
+    let number = if cfg!(target_arch = "x86_64") {
+        "254 "
+    } else {
+        "27 "
+    };
     let config = world.path("config.toml").display().to_string();
-    std::fs::read_dir("/proc").unwrap().flatten().any(|process| {
-        let line = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
-        let own = line.contains(&config)
-            && line.split('\0').next().is_some_and(|program| program.ends_with("-agent"));
-        let threads = || std::fs::read_dir(process.path().join("task")).into_iter().flatten().flatten();
-        let calls = |task: std::fs::DirEntry| {
-            std::fs::read_to_string(task.path().join("syscall")).unwrap_or_default()
-        };
-        own && threads().any(|task| calls(task).starts_with(number))
-    })
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|process| {
+            let line = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+            let own = line.contains(&config)
+                && line
+                    .split('\0')
+                    .next()
+                    .is_some_and(|program| program.ends_with("-agent"));
+            let threads = || {
+                std::fs::read_dir(process.path().join("task"))
+                    .into_iter()
+                    .flatten()
+                    .flatten()
+            };
+            let calls = |task: std::fs::DirEntry| {
+                std::fs::read_to_string(task.path().join("syscall")).unwrap_or_default()
+            };
+            own && threads().any(|task| calls(task).starts_with(number))
+        })
 }
 
 #[test]
@@ -127,7 +182,12 @@ fn a_list_whose_directory_comes_while_it_is_looked_for_is_seen() {
     let world = World::new();
     world.approve("alice", "laptop", &key("alice"));
     let held = "inject=inotify_add_watch:delay_enter=500000:when=1..2";
-    let slow = start_traced(&world, &["-e", "trace=inotify_add_watch", "-e", held], &[], "enforce");
+    let slow = start_traced(
+        &world,
+        &["-e", "trace=inotify_add_watch", "-e", held],
+        &[],
+        "enforce",
+    );
     wait("the watch on what is above", || puts_a_watch_on(&world));
     std::fs::create_dir(world.path("fetch-state")).unwrap();
     wait("the first pass", || world.path("run/status.json").exists());

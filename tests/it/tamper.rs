@@ -9,13 +9,16 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::sshd::Sshd;
-use crate::world::{ALICE, MALLORY, World, fingerprint, halt, key, litter, shell_as, signal, wait};
+use crate::support::oracle::Sshd;
+use crate::support::world::{
+    ALICE, BOB, MALLORY, World, fingerprint, halt, key, litter, pair, shell_as, shown, signal, wait,
+};
 
 /// The file is what it was, in every respect.
 fn whole(world: &World, content: &str) -> bool {
     let (file, ssh) = (world.file("alice"), world.ssh("alice"));
-    let (Ok(meta), Ok(directory)) = (fs::symlink_metadata(&file), fs::symlink_metadata(&ssh)) else {
+    let (Ok(meta), Ok(directory)) = (fs::symlink_metadata(&file), fs::symlink_metadata(&ssh))
+    else {
         return false;
     };
     meta.is_file()
@@ -33,16 +36,31 @@ fn whole(world: &World, content: &str) -> bool {
 fn changes(incident: &Value) -> Vec<String> {
     let short = |change: &Value| {
         let text = |field: &str| change[field].as_str().map(ToOwned::to_owned);
-        let detail = text("fingerprint").or_else(|| text("to")).or_else(|| text("on")).unwrap_or_default();
-        format!("{} {detail}", change["change"].as_str().unwrap()).trim_end().to_owned()
+        let detail = text("fingerprint")
+            .or_else(|| text("to"))
+            .or_else(|| text("on"))
+            .unwrap_or_default();
+        format!("{} {detail}", change["change"].as_str().unwrap())
+            .trim_end()
+            .to_owned()
     };
-    incident["changes"].as_array().unwrap().iter().map(short).collect()
+    incident["changes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(short)
+        .collect()
 }
 
 /// How often each incident came.
 fn counts(world: &World) -> BTreeMap<String, (u64, Value)> {
     let count = |incident: &Value| 1 + incident["repeated"].as_u64().unwrap();
-    let row = |incident: Value| (incident["id"].as_str().unwrap().to_owned(), (count(&incident), incident));
+    let row = |incident: Value| {
+        (
+            incident["id"].as_str().unwrap().to_owned(),
+            (count(&incident), incident),
+        )
+    };
     world.incidents().into_iter().map(row).collect()
 }
 
@@ -70,18 +88,28 @@ fn check(world: &World, what: &str, expected: &[&str], tamper: impl Fn()) {
         });
         let said = |incident: &Value| {
             let changes = changes(incident);
-            expected.iter().any(|expected| changes.iter().any(|change| change == expected))
+            expected
+                .iter()
+                .any(|expected| changes.iter().any(|change| change == expected))
         };
-        assert!(seen.iter().any(said), "{what}, round {round}: expected one of {expected:?}: {seen:#?}");
+        assert!(
+            seen.iter().any(said),
+            "{what}, round {round}: expected one of {expected:?}: {seen:#?}"
+        );
         for incident in &seen {
             assert_eq!(
                 (incident["account"].as_str(), incident["undone"].as_str()),
                 (Some("alice"), Some("replaced"))
             );
-            let stood = incident["stood_milliseconds"].as_u64().unwrap_or_else(|| panic!("{incident:#}"));
+            let stood = incident["stood_milliseconds"]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{incident:#}"));
             // The kernel stamps files with the time of its last tick, and a repeated one keeps its longest.
             let first = incident["repeated"] == 0;
-            assert!(!first || u128::from(stood) <= most + 20, "{what}: {stood} ms of {most}: {incident:#}");
+            assert!(
+                !first || u128::from(stood) <= most + 20,
+                "{what}: {stood} ms of {most}: {incident:#}"
+            );
         }
     }
 }
@@ -107,23 +135,54 @@ fn every_change_to_the_file_is_undone() {
     let (added, removed) = (added.as_str(), removed.as_str());
     let owner = format!("owner {MALLORY}:{MALLORY}");
 
-    check(&world, "append", &[added], || as_alice(&format!("echo '{rogue}' >> {f}")));
-    check(&world, "truncate", &[removed], || as_alice(&format!(": > {f}")));
-    check(&world, "rename over", &[added], || as_alice(&format!("echo '{rogue}' > {s}/x && mv {s}/x {f}")));
-    check(&world, "delete", &["deleted"], || as_alice(&format!("rm {f}")));
-    check(&world, "chmod 666", &["mode 0666"], || as_alice(&format!("chmod 666 {f}")));
-    check(&world, "chmod 000", &["mode 0000"], || as_alice(&format!("chmod 000 {f}")));
-    check(&world, "chown", &[&owner], || chown(&file, Some(MALLORY), Some(MALLORY)).unwrap());
-    check(&world, "a symlink", &["kind symbolic link", "deleted"], || {
-        as_alice(&format!("rm {f}; ln -s /etc/passwd {f}"));
+    check(&world, "append", &[added], || {
+        as_alice(&format!("echo '{rogue}' >> {f}"));
     });
-    check(&world, "a directory", &["kind directory", "deleted"], || {
-        as_alice(&format!("rm {f}; mkdir {f}; touch {f}/kept"));
+    check(&world, "truncate", &[removed], || {
+        as_alice(&format!(": > {f}"));
     });
-    check(&world, "a FIFO", &["kind fifo", "deleted"], || as_alice(&format!("rm {f}; mkfifo {f}")));
-    check(&world, "append again", &[added], || as_alice(&format!("echo '{rogue}' >> {f}")));
+    check(&world, "rename over", &[added], || {
+        as_alice(&format!("echo '{rogue}' > {s}/x && mv {s}/x {f}"));
+    });
+    check(&world, "delete", &["deleted"], || {
+        as_alice(&format!("rm {f}"));
+    });
+    check(&world, "chmod 666", &["mode 0666"], || {
+        as_alice(&format!("chmod 666 {f}"));
+    });
+    check(&world, "chmod 000", &["mode 0000"], || {
+        as_alice(&format!("chmod 000 {f}"));
+    });
+    check(&world, "chown", &[&owner], || {
+        chown(&file, Some(MALLORY), Some(MALLORY)).unwrap();
+    });
+    check(
+        &world,
+        "a symlink",
+        &["kind symbolic link", "deleted"],
+        || {
+            as_alice(&format!("rm {f}; ln -s /etc/passwd {f}"));
+        },
+    );
+    check(
+        &world,
+        "a directory",
+        &["kind directory", "deleted"],
+        || {
+            as_alice(&format!("rm {f}; mkdir {f}; touch {f}/kept"));
+        },
+    );
+    check(&world, "a FIFO", &["kind fifo", "deleted"], || {
+        as_alice(&format!("rm {f}; mkfifo {f}"));
+    });
+    check(&world, "append again", &[added], || {
+        as_alice(&format!("echo '{rogue}' >> {f}"));
+    });
 
-    assert!(fs::read_to_string("/etc/passwd").unwrap().contains("root:"), "nothing was followed");
+    assert!(
+        fs::read_to_string("/etc/passwd").unwrap().contains("root:"),
+        "nothing was followed"
+    );
     let (status, log) = agent.stop();
     assert!(status.success(), "{log}");
     assert!(log.contains("drift undone"), "{log}");
@@ -147,33 +206,63 @@ fn every_change_to_the_directory_is_undone() {
     let remade = [added, "deleted", emptied.as_str()];
 
     check(&world, "rm -rf and recreate", &remade, || {
-        as_alice(&format!("rm -rf {s}; mkdir -m 700 {s}; echo '{rogue}' > {f}"));
-    });
-    check(&world, "mv away and a new one", &remade, || {
-        as_alice(&format!("rm -rf {h}/old; mv {s} {h}/old; mkdir -m 700 {s}; echo '{rogue}' > {f}"));
-    });
-    check(&world, ".ssh chmod 777", &["directory-mode 0777"], || as_alice(&format!("chmod 777 {s}")));
-    check(&world, ".ssh chmod 000", &["directory-mode 0000"], || as_alice(&format!("chmod 000 {s}")));
-    check(&world, ".ssh deleted", &["deleted"], || as_alice(&format!("rm -rf {s}")));
-    check(&world, ".ssh a symlink", &with("kind symbolic link"), || {
         as_alice(&format!(
-            "mkdir -p -m 700 {h}/elsewhere; echo '{rogue}' > {h}/elsewhere/authorized_keys; rm -rf {s}; ln -s elsewhere {s}"
+            "rm -rf {s}; mkdir -m 700 {s}; echo '{rogue}' > {f}"
         ));
     });
+    check(&world, "mv away and a new one", &remade, || {
+        as_alice(&format!(
+            "rm -rf {h}/old; mv {s} {h}/old; mkdir -m 700 {s}; echo '{rogue}' > {f}"
+        ));
+    });
+    check(&world, ".ssh chmod 777", &["directory-mode 0777"], || {
+        as_alice(&format!("chmod 777 {s}"));
+    });
+    check(&world, ".ssh chmod 000", &["directory-mode 0000"], || {
+        as_alice(&format!("chmod 000 {s}"));
+    });
+    check(&world, ".ssh deleted", &["deleted"], || {
+        as_alice(&format!("rm -rf {s}"));
+    });
+    check(
+        &world,
+        ".ssh a symlink",
+        &with("kind symbolic link"),
+        || {
+            as_alice(&format!(
+                "mkdir -p -m 700 {h}/elsewhere; echo '{rogue}' > {h}/elsewhere/authorized_keys; rm -rf {s}; ln -s elsewhere {s}"
+            ));
+        },
+    );
     check(&world, ".ssh a file", &with("kind file"), || {
         as_alice(&format!("rm -rf {s}; echo '{rogue}' > {s}"));
     });
-    check(&world, ".ssh a FIFO", &with("kind fifo"), || as_alice(&format!("rm -rf {s}; mkfifo {s}")));
-    check(&world, "a directory of root moved in its place", &with("kind directory of uid 0"), || {
-        let old = home.join("old-of-root");
-        let _ = fs::remove_dir_all(&old);
-        fs::create_dir(&old).unwrap();
-        fs::write(old.join("authorized_keys"), &rogue).unwrap();
-        as_alice(&format!("rm -rf {h}/x; mv {s} {h}/x; mv -T {h}/old-of-root {s}"));
+    check(&world, ".ssh a FIFO", &with("kind fifo"), || {
+        as_alice(&format!("rm -rf {s}; mkfifo {s}"));
     });
-    check(&world, "append again", &[added], || as_alice(&format!("echo '{rogue}' >> {f}")));
+    check(
+        &world,
+        "a directory of root moved in its place",
+        &with("kind directory of uid 0"),
+        || {
+            let old = home.join("old-of-root");
+            let _ = fs::remove_dir_all(&old);
+            fs::create_dir(&old).unwrap();
+            fs::write(old.join("authorized_keys"), &rogue).unwrap();
+            as_alice(&format!(
+                "rm -rf {h}/x; mv {s} {h}/x; mv -T {h}/old-of-root {s}"
+            ));
+        },
+    );
+    check(&world, "append again", &[added], || {
+        as_alice(&format!("echo '{rogue}' >> {f}"));
+    });
 
-    assert!(fs::read_to_string(home.join("elsewhere/authorized_keys")).unwrap().contains("rogue"));
+    assert!(
+        fs::read_to_string(home.join("elsewhere/authorized_keys"))
+            .unwrap()
+            .contains("rogue")
+    );
 }
 
 #[test]
@@ -183,7 +272,11 @@ fn a_write_through_a_mapping_is_undone_when_it_is_closed() {
     let _agent = world.start();
     let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm[0:5]=b'#evil'\nm.flush()\nm.close()\nf.close()";
     check(&world, "a write through mmap", &["bytes"], || {
-        let done = Command::new("python3").args(["-c", script]).arg(world.file("alice")).status().unwrap();
+        let done = Command::new("python3")
+            .args(["-c", script])
+            .arg(world.file("alice"))
+            .status()
+            .unwrap();
         assert!(done.success());
     });
 }
@@ -204,7 +297,11 @@ fn a_write_through_a_hard_link_is_undone() {
         "a write through a hard link",
         &["links", &format!("added {}", fingerprint(&rogue))],
         || {
-            as_alice(&format!("ln -f {} {h}/link; echo '{rogue}' >> {h}/link", f.display(), h = h.display()));
+            as_alice(&format!(
+                "ln -f {} {h}/link; echo '{rogue}' >> {h}/link",
+                f.display(),
+                h = h.display()
+            ));
         },
     );
 }
@@ -218,16 +315,29 @@ fn what_was_refused_is_tried_again_without_an_event() {
     let content = world.read("alice");
     // A flag on a file that has another name too keeps the rogue key; taking it off is an event that no watch tells of.
     let flag = |how: &str| {
-        assert!(Command::new("chattr").arg(how).arg(world.file("alice")).status().unwrap().success());
+        assert!(
+            Command::new("chattr")
+                .arg(how)
+                .arg(world.file("alice"))
+                .status()
+                .unwrap()
+                .success()
+        );
     };
-    as_alice(&format!("echo '{}' >> {f}", key("rogue"), f = world.file("alice").display()));
+    as_alice(&format!(
+        "echo '{}' >> {f}",
+        key("rogue"),
+        f = world.file("alice").display()
+    ));
     wait("the repair", || world.read("alice") == content);
     halt(agent.pid());
     fs::write(world.file("alice"), key("rogue")).unwrap();
     fs::hard_link(world.file("alice"), world.home("alice").join("link")).unwrap();
     flag("+i");
     signal("CONT", agent.pid());
-    wait("the refusal", || world.account("alice")["state"] == "refused");
+    wait("the refusal", || {
+        world.account("alice")["state"] == "refused"
+    });
     flag("-i");
     wait("the repair after the refusal", || whole(&world, &content));
 }
@@ -241,23 +351,36 @@ fn flags_that_lock_a_planted_key_in_are_cleared() {
     let content = world.read("alice");
     let (file, ssh) = (world.file("alice"), world.ssh("alice"));
     // A directory that its owner cannot list is no shelter.
-    let all = [("i", &file), ("a", &file), ("i", &ssh), ("a", &ssh)].map(|(flag, on)| (flag, on, 0o700));
-    for (flag, on, mode) in all.into_iter().chain([("i", &ssh, 0o300), ("a", &ssh, 0o300)]) {
+    let all =
+        [("i", &file), ("a", &file), ("i", &ssh), ("a", &ssh)].map(|(flag, on)| (flag, on, 0o700));
+    for (flag, on, mode) in all
+        .into_iter()
+        .chain([("i", &ssh, 0o300), ("a", &ssh, 0o300)])
+    {
         let what = format!("chattr +{flag} {} of mode {mode:o}", on.display());
         halt(agent.pid());
         fs::write(&file, format!("{}\n", key("rogue"))).unwrap();
         fs::set_permissions(&ssh, fs::Permissions::from_mode(mode)).unwrap();
-        let set = Command::new("chattr").arg(format!("+{flag}")).arg(on).status().unwrap();
+        let set = Command::new("chattr")
+            .arg(format!("+{flag}"))
+            .arg(on)
+            .status()
+            .unwrap();
         assert!(set.success(), "{what}");
         signal("CONT", agent.pid());
         wait(&what, || whole(&world, &content));
         assert!(litter(&ssh, &["authorized_keys"]).is_empty(), "{what}");
         wait(&what, || {
             let last = world.status()["drift"]["last"]["changes"].to_string();
-            last.contains("immutable or append-only flag") && last.contains("directory") == (on == &ssh)
+            last.contains("immutable or append-only flag")
+                && last.contains("directory") == (on == &ssh)
         });
         let locked = format!("locked {}", if on == &ssh { "directory" } else { "file" });
-        wait(&what, || counts(&world).values().any(|(_, incident)| changes(incident).contains(&locked)));
+        wait(&what, || {
+            counts(&world)
+                .values()
+                .any(|(_, incident)| changes(incident).contains(&locked))
+        });
     }
     assert_eq!(world.account("alice")["state"], "in-sync");
 }
@@ -273,15 +396,27 @@ fn access_control_lists_are_undone_and_not_handed_down() {
         let content = world.read("alice");
         let list = |arguments: &[&str], on: &Path| {
             assert!(
-                Command::new("setfacl").args(arguments).arg(on).status().unwrap().success(),
+                Command::new("setfacl")
+                    .args(arguments)
+                    .arg(on)
+                    .status()
+                    .unwrap()
+                    .success(),
                 "{arguments:?}"
             );
         };
         let of = |path: &Path| {
-            let told = Command::new("getfacl").args(["-cpE", "--skip-base"]).arg(path).output().unwrap();
-            crate::world::shown(&told.stdout)
+            let told = Command::new("getfacl")
+                .args(["-cpE", "--skip-base"])
+                .arg(path)
+                .output()
+                .unwrap();
+            shown(&told.stdout)
         };
-        list(&["-m", &format!("u:{MALLORY}:rw,m::r")], &world.file("alice"));
+        list(
+            &["-m", &format!("u:{MALLORY}:rw,m::r")],
+            &world.file("alice"),
+        );
         let restored = || {
             let meta = fs::metadata(world.file("alice"));
             let mode = meta.is_ok_and(|meta| meta.permissions().mode() & 0o7777 == wanted);
@@ -289,11 +424,19 @@ fn access_control_lists_are_undone_and_not_handed_down() {
         };
         wait("a list on the file", restored);
         wait("its incident", || {
-            counts(&world).values().any(|(_, incident)| changes(incident).contains(&"access-list".to_owned()))
+            counts(&world)
+                .values()
+                .any(|(_, incident)| changes(incident).contains(&"access-list".to_owned()))
         });
-        list(&["-m", &format!("d:u:{MALLORY}:rwx,d:g::-")], &world.ssh("alice"));
+        list(
+            &["-m", &format!("d:u:{MALLORY}:rwx,d:g::-")],
+            &world.ssh("alice"),
+        );
         fs::write(world.file("alice"), key("rogue")).unwrap();
-        wait("the repair below a default list, which is not handed down", restored);
+        wait(
+            "the repair below a default list, which is not handed down",
+            restored,
+        );
         assert_eq!(world.account("alice")["state"], "in-sync");
     }
 }
@@ -303,14 +446,17 @@ fn access_control_lists_are_undone_and_not_handed_down() {
 fn a_real_sshd_lets_the_approved_key_in_and_refuses_the_others() {
     let world = World::new();
     let ((approved, line), (revoked, old), (rogue, planted)) =
-        (crate::world::pair("approved"), crate::world::pair("revoked"), crate::world::pair("rogue"));
+        (pair("approved"), pair("revoked"), pair("rogue"));
     world.approve("alice", "approved", &line);
     world.approve("alice", "revoked", &old);
     let _agent = world.start();
     let sshd = Sshd::new();
     let let_in = |key: &tempfile::TempDir| sshd.login(&world.file("alice"), &key.path().join("id"));
     assert!(let_in(&approved) && let_in(&revoked) && !let_in(&rogue));
-    as_alice(&format!("echo '{planted}' >> {}", world.file("alice").display()));
+    as_alice(&format!(
+        "echo '{planted}' >> {}",
+        world.file("alice").display()
+    ));
     world.revoke("alice", "revoked");
     wait("the list and the repair", || {
         !world.read("alice").contains("rogue") && !world.read("alice").contains("revoked")
@@ -326,10 +472,16 @@ fn observe_mode_reports_and_writes_nothing() {
     world.top = "mode = \"observe\"".to_owned();
     let _agent = world.start();
     let rogue = key("rogue");
-    as_alice(&format!("echo '{rogue}' >> {}", world.file("alice").display()));
+    as_alice(&format!(
+        "echo '{rogue}' >> {}",
+        world.file("alice").display()
+    ));
     let before = fs::metadata(world.file("alice")).unwrap();
     wait("the drift to be seen", || {
-        let reason = world.account("alice")["reason"].as_str().unwrap_or_default().to_owned();
+        let reason = world.account("alice")["reason"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
         reason == format!("added {}", fingerprint(&rogue))
     });
     assert_eq!(world.account("alice")["state"], "drifted");
@@ -352,14 +504,19 @@ fn one_account_in_trouble_is_alone_with_it() {
     let _agent = world.start();
     assert_eq!(world.account("bob")["state"], "refused");
     let reason = world.account("bob")["reason"].as_str().unwrap().to_owned();
-    assert!(reason.contains(&format!("is a directory of uid {MALLORY}")), "{reason}");
+    assert!(
+        reason.contains(&format!("is a directory of uid {MALLORY}")),
+        "{reason}"
+    );
     check(&world, "append", &["unclear"], || {
         as_alice(&format!("echo x >> {}", world.file("alice").display()));
     });
     assert_eq!(world.run(&["status"]).status.code(), Some(1));
     // Set right by a person, it is taken up at once.
-    chown(world.ssh("bob"), Some(crate::world::BOB), Some(crate::world::BOB)).unwrap();
-    wait("bob's file", || world.read("bob").contains("bob") && world.account("bob")["state"] == "in-sync");
+    chown(world.ssh("bob"), Some(BOB), Some(BOB)).unwrap();
+    wait("bob's file", || {
+        world.read("bob").contains("bob") && world.account("bob")["state"] == "in-sync"
+    });
 }
 
 #[test]
@@ -368,7 +525,14 @@ fn a_home_that_another_account_replaced_by_a_link_leads_nowhere() {
     world.approve("alice", "laptop", &key("alice@laptop"));
     fs::remove_dir(world.home("alice")).unwrap();
     chown(world.path("home"), Some(MALLORY), Some(MALLORY)).unwrap();
-    assert!(shell_as(MALLORY, &format!("ln -s /etc {}", world.home("alice").display())).status.success());
+    assert!(
+        shell_as(
+            MALLORY,
+            &format!("ln -s /etc {}", world.home("alice").display())
+        )
+        .status
+        .success()
+    );
     world.pass();
     assert_eq!(world.account("alice")["state"], "refused");
     assert!(!Path::new("/etc/.ssh").exists());

@@ -1,40 +1,10 @@
 //! TLS as in production: ring, and the roots that the system trusts.
 
-use std::io::{BufRead, BufReader};
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use crate::aws::child;
-use crate::fault_server::FaultServer;
-
-/// A TLS server in front of a plain one; ends when dropped.
-struct Front {
-    child: Child,
-    endpoint: String,
-}
-
-impl Front {
-    fn start(certificate: &Path, key: &Path, behind: &FaultServer) -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/tls_front.py");
-        let behind = behind.endpoint();
-        let mut child = Command::new("python3")
-            .args([&script, certificate, key])
-            .arg(behind.rsplit(':').next().unwrap())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("python3");
-        let mut port = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut port).unwrap();
-        Self { child, endpoint: format!("https://localhost:{}", port.trim()) }
-    }
-}
-
-impl Drop for Front {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::support::moto::child;
+use crate::support::ssm_server::SsmServer;
+use crate::support::tls_front::Front;
 
 #[test]
 fn only_a_trusted_certificate_will_do() {
@@ -52,7 +22,12 @@ fn only_a_trusted_certificate_will_do() {
             "-days",
             "2",
         ])
-        .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+        .args([
+            "-subj",
+            "/CN=localhost",
+            "-addext",
+            "subjectAltName=DNS:localhost",
+        ])
         .args(["-addext", "basicConstraints=critical,CA:FALSE"])
         .arg("-keyout")
         .arg(&key)
@@ -60,8 +35,12 @@ fn only_a_trusted_certificate_will_do() {
         .arg(&certificate)
         .output()
         .expect("openssl");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let server = FaultServer::start([("/k/bob", "x")]);
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    let server = SsmServer::start([("/k/bob", "x")]);
     let front = Front::start(&certificate, &key, &server);
     let there = [
         ("AWS_ENDPOINT_URL_SSM", front.endpoint.as_str()),
@@ -70,8 +49,19 @@ fn only_a_trusted_certificate_will_do() {
         ("AWS_REGION", "eu-central-1"),
     ];
     let untrusted = child(&there);
-    assert!(untrusted.ends_with("its certificate is not trusted"), "{untrusted}");
+    assert!(
+        untrusted.ends_with("its certificate is not trusted"),
+        "{untrusted}"
+    );
     assert_eq!(server.calls(), 0, "nothing is sent before the handshake");
-    let trusted = [there.as_slice(), &[("SSL_CERT_FILE", certificate.to_str().unwrap())]].concat();
-    assert!(child(&trusted).starts_with("1 from /k by AKIA…MPLE"), "{}", child(&trusted));
+    let trusted = [
+        there.as_slice(),
+        &[("SSL_CERT_FILE", certificate.to_str().unwrap())],
+    ]
+    .concat();
+    assert!(
+        child(&trusted).starts_with("1 from /k by AKIA…MPLE"),
+        "{}",
+        child(&trusted)
+    );
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::within;
+use crate::agent::inquiry::ask_within;
 use crate::agent::workers;
 use crate::host::accounts;
 use crate::host::keyfile::{self, NoWitness, Observed, Refusal, Visit};
@@ -43,7 +43,7 @@ pub(super) async fn look_up(
     names: Vec<AccountName>,
     findings: &mut Vec<Finding>,
 ) -> Accounts {
-    let Some(directory) = within(NSS, move || accounts::look_up(&names)).await else {
+    let Some(directory) = ask_within(NSS, move || accounts::look_up(&names)).await else {
         let message = format!(
             "the account database has not answered within {} s",
             NSS.as_secs()
@@ -122,7 +122,7 @@ pub(super) async fn files(
     for target in &accounts.targets {
         let name = &target.account.name;
         let own = target.clone();
-        let seen = within(HOME, move || {
+        let seen = ask_within(HOME, move || {
             let seen = workers::observe(&mut Visit::new(&own), &own.account, 0, &mut NoWitness);
             (
                 seen,

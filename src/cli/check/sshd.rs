@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::accounts::{Accounts, HOME};
-use super::within;
+use crate::agent::inquiry::ask_within;
+use crate::cli::check::accounts::{Accounts, HOME};
 use crate::host::accounts as database;
 use crate::host::keyfile;
 use crate::host::process;
@@ -34,7 +34,7 @@ pub(super) async fn ask(accounts: &Accounts) -> Option<Answer> {
         .iter()
         .map(|target| target.account.clone())
         .collect();
-    within(LIMIT, move || {
+    ask_within(LIMIT, move || {
         Circumstances::look().ask(&people, &[], database::groups)
     })
     .await
@@ -221,7 +221,7 @@ pub(super) async fn others(
             files.iter().filter_map(read).collect()
         };
         // A home that does not answer is said elsewhere.
-        for other in within(HOME, look).await.unwrap_or_default() {
+        for other in ask_within(HOME, look).await.unwrap_or_default() {
             let problem = Problem::of(&target.account.name, Cause::OtherFile(other));
             let message = told([problem]).iter().map(Told::text).collect::<String>();
             let hint = "the file is taken away when the list is enforced, and a copy kept: publish these keys if they \

@@ -5,10 +5,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use crate::host::chain;
-use crate::host::sshd::{
-    Configuration, Started, configuration, has_blank, minds_private_groups, names_files, settings,
-    stamp, started, version,
-};
+use crate::host::sshd::configuration::{Configuration, configuration, has_blank, names_files};
+use crate::host::sshd::listener::{Started, started};
+use crate::host::sshd::question::{minds_private_groups, settings, stamp, version};
 use crate::model::account::{Account, AccountName};
 use crate::model::sshd::answer::{ASKED, Answer};
 use crate::model::sshd::effective::Settings;

@@ -22,7 +22,11 @@ pub fn key(outer: &str, inner: &str, fields: &[&[u8]]) -> String {
 
 /// Another ed25519 key for each `number`: any 32 bytes will do.
 pub fn ed25519(number: usize) -> String {
-    key("ssh-ed25519", "ssh-ed25519", &[&Sha256::digest(number.to_be_bytes())])
+    key(
+        "ssh-ed25519",
+        "ssh-ed25519",
+        &[&Sha256::digest(number.to_be_bytes())],
+    )
 }
 
 /// An RSA key with a modulus of `bits` bits and the exponent 65537.
@@ -72,11 +76,20 @@ pub fn point(algorithm: &str, compress: bool) -> Vec<u8> {
 /// A point of P-256 whose x is a small number; OpenSSH takes it for an attack.
 pub fn small_point() -> Vec<u8> {
     let compressed = |x: u8| [&[2][..], &[0; 31], &[x]].concat();
-    let key = (1..=u8::MAX).find_map(|x| p256::PublicKey::from_sec1_bytes(&compressed(x)).ok()).unwrap();
+    let key = (1..=u8::MAX)
+        .find_map(|x| p256::PublicKey::from_sec1_bytes(&compressed(x)).ok())
+        .unwrap();
     key.to_encoded_point(false).as_bytes().to_vec()
 }
 
 /// An ECDSA key with `point`.
 pub fn ecdsa(algorithm: &str, point: &[u8]) -> String {
-    key(algorithm, algorithm, &[algorithm.trim_start_matches("ecdsa-sha2-").as_bytes(), point])
+    key(
+        algorithm,
+        algorithm,
+        &[
+            algorithm.trim_start_matches("ecdsa-sha2-").as_bytes(),
+            point,
+        ],
+    )
 }

@@ -17,7 +17,7 @@ use proptest::test_runner::TestRunner;
 
 use super::keys::{P256, SK_ED25519, ecdsa, ed25519, key, point, rsa};
 use super::{COMMA, FROM, TWICE, ours, wide, write_lines};
-use crate::sshd::Sshd;
+use crate::support::oracle::Sshd;
 
 const FLAGS: [&str; 9] = [
     "restrict",
@@ -82,7 +82,8 @@ const STRICTER: [&str; 4] = [TWICE, COMMA, FROM, "only for `cert-authority`"];
 /// An option as somebody may write it and as we render it.
 fn option() -> impl Strategy<Value = (String, String)> {
     let quoted = |value: &str| format!("\"{}\"", value.replace('"', "\\\""));
-    let text = "[ -~äßé]{0,12}".prop_filter("sshd has no way to write it", |text| !text.ends_with('\\'));
+    let text =
+        "[ -~äßé]{0,12}".prop_filter("sshd has no way to write it", |text| !text.ends_with('\\'));
     let valued = prop_oneof![
         text.prop_map(|text| ("Command", text.clone(), text)),
         "[a-z0-9.*?]{1,9}(,!?[a-z0-9.*?]{1,9}){0,2}".prop_map(|list| ("FROM", list.clone(), list)),
@@ -93,7 +94,11 @@ fn option() -> impl Strategy<Value = (String, String)> {
         )
             .prop_map(|(day, time, zone)| {
                 let written = if zone.is_empty() { "" } else { "utc" };
-                ("expiry-time", format!("{day}{time}{written}"), format!("{day}{time}{zone}"))
+                (
+                    "expiry-time",
+                    format!("{day}{time}{written}"),
+                    format!("{day}{time}{zone}"),
+                )
             }),
         ("[a-z0-9.*_-]{1,9}", 1..=u16::MAX).prop_map(|(host, port)| {
             let value = format!("{host}:{port}");
@@ -123,12 +128,22 @@ fn any_key() -> impl Strategy<Value = String> {
 
 /// A good line with a few bytes inserted, removed, replaced or repeated.
 fn mutated() -> impl Strategy<Value = Vec<u8>> {
-    let bytes = prop_oneof![3 => select(b" \t,=\"\\#\r\x00\x0b\xa0-aA0Z/@".to_vec()), 1 => any::<u8>()];
+    let bytes =
+        prop_oneof![3 => select(b" \t,=\"\\#\r\x00\x0b\xa0-aA0Z/@".to_vec()), 1 => any::<u8>()];
     let good = prop_oneof![
         Just(ed25519(1)),
-        Just(format!("restrict,command=\"a \\\"b\\\"\",from=\"10.0.0.0/8,!::1\" {} me@host", ed25519(2))),
-        Just(format!("expiry-time=\"20300101Z\",permitopen=\"[::1]:1\",tunnel=\"0\"\t{}", ed25519(3))),
-        Just(format!("{} # words", key(SK_ED25519, SK_ED25519, &[&[1; 32], b"ssh:"]))),
+        Just(format!(
+            "restrict,command=\"a \\\"b\\\"\",from=\"10.0.0.0/8,!::1\" {} me@host",
+            ed25519(2)
+        )),
+        Just(format!(
+            "expiry-time=\"20300101Z\",permitopen=\"[::1]:1\",tunnel=\"0\"\t{}",
+            ed25519(3)
+        )),
+        Just(format!(
+            "{} # words",
+            key(SK_ED25519, SK_ED25519, &[&[1; 32], b"ssh:"])
+        )),
     ];
     (good, vec((0..4, any::<Index>(), bytes), 1..6)).prop_map(|(line, changes)| {
         let mut line = line.into_bytes();
@@ -241,8 +256,19 @@ fn judged(entries: Vec<Entry>, previous: &Grants) -> Desired {
         unusable: Vec::new(),
         instance: None,
     };
-    let previous = previous.iter().map(|(name, grants)| (name, grants.as_slice())).collect();
-    judge(&list, Rules { policy: &Policy::default(), zone: &TimeZone::UTC, openssh: None }, &previous)
+    let previous = previous
+        .iter()
+        .map(|(name, grants)| (name, grants.as_slice()))
+        .collect();
+    judge(
+        &list,
+        Rules {
+            policy: &Policy::default(),
+            zone: &TimeZone::UTC,
+            openssh: None,
+        },
+        &previous,
+    )
 }
 
 fn contents(desired: &Desired) -> Vec<Vec<u8>> {
@@ -258,7 +284,12 @@ fn soup(lines: usize) -> Vec<String> {
     let comma = prop_oneof![12 => Just(","), 1 => Just(" "), 1 => Just(""), 1 => Just(",,"), 1 => Just(" ,")];
     let blank = prop_oneof![6 => Just(" "), 1 => Just("\t"), 1 => Just(" \t "), 1 => Just(""), 1 => Just("\r "), 1 => Just(", ")];
     let piece = prop_oneof![20 => select(PIECES[..32].to_vec()), 1 => select(PIECES.to_vec())];
-    let line = (vec((piece.clone(), comma), 0..4), blank.clone(), blank, vec(piece, 0..2));
+    let line = (
+        vec((piece.clone(), comma), 0..4),
+        blank.clone(),
+        blank,
+        vec(piece, 0..2),
+    );
     let mut runner = TestRunner::new(cases(1));
     let mut next = |number: usize| {
         let (options, before, after, comment) = line.new_tree(&mut runner).unwrap().current();
@@ -268,7 +299,11 @@ fn soup(lines: usize) -> Vec<String> {
             text += piece;
         }
         let before = if text.is_empty() { "" } else { before };
-        format!("{text}{before}{}{after}{}", ed25519(number), comment.join(","))
+        format!(
+            "{text}{before}{}{after}{}",
+            ed25519(number),
+            comment.join(",")
+        )
     };
     (0..lines).map(&mut next).collect()
 }
@@ -282,29 +317,59 @@ fn whatever_we_take_sshd_takes_in_the_same_sense() {
             Err(error) => Some((number, line, Err(error))),
         })
         .partition(|(_, _, ours)| ours.is_ok());
-    assert!(taken.len() > 300, "only {} lines are good enough to ask", taken.len());
+    assert!(
+        taken.len() > 300,
+        "only {} lines are good enough to ask",
+        taken.len()
+    );
     let sshd = Sshd::new();
     let dir = tempfile::tempdir().unwrap();
 
-    let written = write_lines(&dir, "written", taken.iter().map(|(_, written, _)| written.as_bytes()));
+    let written = write_lines(
+        &dir,
+        "written",
+        taken.iter().map(|(_, written, _)| written.as_bytes()),
+    );
     let lines = taken.iter().filter_map(|(_, _, ours)| ours.as_ref().ok());
     let rendered = write_lines(&dir, "rendered", lines.map(String::as_bytes));
     for file in [&written, &rendered] {
         let complaints = sshd.refused(file);
-        let first = complaints.iter().next().map(|(line, complaint)| (complaint, &taken[line - 1]));
+        let first = complaints
+            .iter()
+            .next()
+            .map(|(line, complaint)| (complaint, &taken[line - 1]));
         assert_eq!(first, None, "in {}", file.display());
     }
-    let offered: Vec<String> = taken.iter().map(|(number, ..)| ed25519(*number)).take(200).collect();
-    let (written, rendered) = (sshd.admissions(&written, &offered), sshd.admissions(&rendered, &offered));
-    assert!(written.iter().flatten().count() > 50, "hardly a key gets in");
+    let offered: Vec<String> = taken
+        .iter()
+        .map(|(number, ..)| ed25519(*number))
+        .take(200)
+        .collect();
+    let (written, rendered) = (
+        sshd.admissions(&written, &offered),
+        sshd.admissions(&rendered, &offered),
+    );
+    assert!(
+        written.iter().flatten().count() > 50,
+        "hardly a key gets in"
+    );
     for ((written, rendered), line) in written.iter().zip(&rendered).zip(&taken) {
         assert_eq!(written, rendered, "{line:?}");
     }
 
-    let file = write_lines(&dir, "refused", refused.iter().map(|(_, written, _)| written.as_bytes()));
+    let file = write_lines(
+        &dir,
+        "refused",
+        refused.iter().map(|(_, written, _)| written.as_bytes()),
+    );
     let complaints = sshd.refused(&file);
     for ((_, line, ours), number) in refused.iter().zip(1..) {
-        let stricter = ours.as_ref().is_err_and(|error| STRICTER.iter().any(|why| error.contains(why)));
-        assert!(stricter || complaints.contains_key(&number), "sshd takes {line:?}\n{ours:?}");
+        let stricter = ours
+            .as_ref()
+            .is_err_and(|error| STRICTER.iter().any(|why| error.contains(why)));
+        assert!(
+            stricter || complaints.contains_key(&number),
+            "sshd takes {line:?}\n{ours:?}"
+        );
     }
 }

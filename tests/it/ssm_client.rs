@@ -10,24 +10,26 @@ use authorized_keys_agent::host::ssm::{
 };
 use jiff::Timestamp;
 
-use crate::fault_server::{Behaviour, FaultServer};
-use crate::http_server::{never_accepting, refusing};
-use crate::imds_server::{ImdsServer, Instance};
+use crate::support::http_server::{never_accepting, refusing};
+use crate::support::imds_server::{ImdsServer, Instance};
+use crate::support::run;
+use crate::support::ssm_server::{Behaviour, SsmServer};
 
 const REGION: &str = "eu-central-1";
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
-const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ a@b";
-
-pub fn run<T>(work: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
-}
+const KEY: &str =
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ a@b";
 
 /// Short enough for a test that waits for them, long enough for a busy machine.
 fn settings(endpoint: String) -> Settings {
     Settings {
         endpoint: Some(endpoint),
         region: Some(REGION.to_owned()),
-        credentials: Some(Keys { id: "AKIAIOSFODNN7EXAMPLE".into(), secret: SECRET.into(), session: None }),
+        credentials: Some(Keys {
+            id: "AKIAIOSFODNN7EXAMPLE".into(),
+            secret: SECRET.into(),
+            session: None,
+        }),
         imds_endpoint: None,
         limits: Limits {
             connect: Duration::from_millis(800),
@@ -46,8 +48,8 @@ fn names(settings: &Settings) -> Result<Vec<String>, Failure> {
     })
 }
 
-fn many(count: usize) -> FaultServer {
-    FaultServer::start((0..count).map(|at| (format!("/k/bob/{at:05}"), KEY)))
+fn many(count: usize) -> SsmServer {
+    SsmServer::start((0..count).map(|at| (format!("/k/bob/{at:05}"), KEY)))
 }
 
 #[test]
@@ -55,7 +57,11 @@ fn every_page_or_nothing() {
     for count in [0, 1, 9, 10, 11, 25] {
         let server = many(count);
         assert_eq!(names(&settings(server.endpoint())).unwrap().len(), count);
-        assert_eq!(server.calls(), count.div_ceil(10).max(1), "{count} parameters");
+        assert_eq!(
+            server.calls(),
+            count.div_ceil(10).max(1),
+            "{count} parameters"
+        );
     }
 }
 
@@ -68,10 +74,20 @@ fn a_fault_on_any_page_gives_nothing() {
             server.script(script.chain([behaviour.clone()]));
             let failure = names(&settings(server.endpoint())).unwrap_err();
             let (text, advice) = (failure.to_string(), failure.hint().unwrap_or_default());
-            assert!(text.contains(expected), "{behaviour:?}: {failure:?}: {text}");
+            assert!(
+                text.contains(expected),
+                "{behaviour:?}: {failure:?}: {text}"
+            );
             assert!(advice.contains(hint), "{behaviour:?}: {text}: {advice}");
-            assert!(!text.contains(KEY) && !text.contains("html") && !text.contains(SECRET), "{text}");
-            assert_eq!(server.calls(), good_pages + 1, "one attempt a call: {behaviour:?}");
+            assert!(
+                !text.contains(KEY) && !text.contains("html") && !text.contains(SECRET),
+                "{text}"
+            );
+            assert_eq!(
+                server.calls(),
+                good_pages + 1,
+                "one attempt a call: {behaviour:?}"
+            );
             // The next fetch finds the service well again, over the same client or a new one.
             assert_eq!(names(&settings(server.endpoint())).unwrap().len(), 25);
         }
@@ -85,24 +101,68 @@ fn a_fault_on_any_page_gives_nothing() {
         "AmazonSSMManagedInstanceCore does not allow it",
     );
     check(Behaviour::Status(500), "HTTP status 500", "by itself");
-    check(Behaviour::Error(500, "InternalServerError", "x"), "HTTP status 500", "by itself");
+    check(
+        Behaviour::Error(500, "InternalServerError", "x"),
+        "HTTP status 500",
+        "by itself",
+    );
     check(Behaviour::Status(503), "HTTP status 503", "by itself");
     check(Behaviour::Html(502), "HTTP status 502", "by itself");
-    check(Behaviour::Html(200), "malformed reply: not the JSON", "proxy");
+    check(
+        Behaviour::Html(200),
+        "malformed reply: not the JSON",
+        "proxy",
+    );
     check(Behaviour::TruncatedJson, "malformed reply", "proxy");
     check(Behaviour::Body(String::new()), "malformed reply", "proxy");
-    check(Behaviour::Body("{}".into()), "malformed reply: no list", "proxy");
+    check(
+        Behaviour::Body("{}".into()),
+        "malformed reply: no list",
+        "proxy",
+    );
     check(Behaviour::Body("[]".into()), "malformed reply", "proxy");
-    check(Behaviour::Body(r#"{"Parameters": [{"Name": "/k/bob"}]}"#.into()), "without a value", "proxy");
-    check(Behaviour::Body(r#"{"Parameters": [{"Value": "x"}]}"#.into()), "without a name", "proxy");
+    check(
+        Behaviour::Body(r#"{"Parameters": [{"Name": "/k/bob"}]}"#.into()),
+        "without a value",
+        "proxy",
+    );
+    check(
+        Behaviour::Body(r#"{"Parameters": [{"Value": "x"}]}"#.into()),
+        "without a name",
+        "proxy",
+    );
     let elsewhere = r#"{"Parameters": [{"Name": "/other/root", "Value": "x", "Version": 1}]}"#;
-    check(Behaviour::Body(elsewhere.into()), "not below the path", "proxy");
-    check(Behaviour::Error(400, "UnrecognizedClientException", "x"), "refused: Unrec", "access key id");
-    check(Behaviour::Error(400, "InvalidSignatureException", "x"), "refused: InvalidS", "clock");
-    check(Behaviour::Error(400, "SomethingNew", KEY), "refused: SomethingNew", "");
-    check(Behaviour::CutInBody, "the connection was closed", "by itself");
+    check(
+        Behaviour::Body(elsewhere.into()),
+        "not below the path",
+        "proxy",
+    );
+    check(
+        Behaviour::Error(400, "UnrecognizedClientException", "x"),
+        "refused: Unrec",
+        "access key id",
+    );
+    check(
+        Behaviour::Error(400, "InvalidSignatureException", "x"),
+        "refused: InvalidS",
+        "clock",
+    );
+    check(
+        Behaviour::Error(400, "SomethingNew", KEY),
+        "refused: SomethingNew",
+        "",
+    );
+    check(
+        Behaviour::CutInBody,
+        "the connection was closed",
+        "by itself",
+    );
     check(Behaviour::HangUp, "the connection was closed", "by itself");
-    check(Behaviour::Huge(2 << 20), "more than 1048576 bytes in one reply", "split");
+    check(
+        Behaviour::Huge(2 << 20),
+        "more than 1048576 bytes in one reply",
+        "split",
+    );
 }
 
 #[test]
@@ -113,12 +173,19 @@ fn what_never_ends_is_ended() {
         let start = Instant::now();
         let failure = names(&settings(server.endpoint())).unwrap_err().to_string();
         assert!(failure.contains(expected), "{behaviour:?}: {failure}");
-        assert!(start.elapsed() < Duration::from_secs(8), "{behaviour:?}: {:?}", start.elapsed());
+        assert!(
+            start.elapsed() < Duration::from_secs(8),
+            "{behaviour:?}: {:?}",
+            start.elapsed()
+        );
     };
     check(Behaviour::SameToken, "the token of a page came twice");
     check(Behaviour::Silence, "no answer in time");
     check(Behaviour::StallInBody, "no answer in time");
-    check(Behaviour::Slow(Duration::from_secs(20)), "no answer in time");
+    check(
+        Behaviour::Slow(Duration::from_secs(20)),
+        "no answer in time",
+    );
 
     let server = many(25);
     let limited = |limits: fn(&mut Limits)| {
@@ -158,12 +225,20 @@ fn no_way_to_the_service() {
 #[test]
 fn an_empty_list_and_an_empty_page_are_two_things() {
     let server = many(25);
-    server.script([Behaviour::EmptyPage, Behaviour::Good, Behaviour::EmptyPage, Behaviour::EmptyPage]);
+    server.script([
+        Behaviour::EmptyPage,
+        Behaviour::Good,
+        Behaviour::EmptyPage,
+        Behaviour::EmptyPage,
+    ]);
     assert_eq!(names(&settings(server.endpoint())).unwrap().len(), 25);
     assert_eq!(server.calls(), 6);
     // The service means it: whether that empties files is for the guard to decide.
     server.always(Behaviour::EmptyList);
-    assert_eq!(names(&settings(server.endpoint())).unwrap(), Vec::<String>::new());
+    assert_eq!(
+        names(&settings(server.endpoint())).unwrap(),
+        Vec::<String>::new()
+    );
 }
 
 #[test]
@@ -171,23 +246,39 @@ fn values_come_as_they_are() {
     let long = format!("{}\n", "# ".repeat(4095));
     let private = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAABG5vbmU\n-----END OPENSSH PRIVATE KEY-----";
     let odd = "a\tb\r\n\u{0}\u{1b}[2J\u{2028}ü\"\\";
-    let server = FaultServer::start([("/k/bob/a", long.as_str()), ("/k/bob/b", private), ("/k/bob/c", odd)]);
+    let server = SsmServer::start([
+        ("/k/bob/a", long.as_str()),
+        ("/k/bob/b", private),
+        ("/k/bob/c", odd),
+    ]);
     let found = run(async {
-        let store = ParameterStore::new(&settings(server.endpoint())).await.unwrap();
+        let store = ParameterStore::new(&settings(server.endpoint()))
+            .await
+            .unwrap();
         store.by_path("/k/").await.unwrap()
     });
-    let values: Vec<_> = found.iter().map(|parameter| parameter.value.as_str()).collect();
+    let values: Vec<_> = found
+        .iter()
+        .map(|parameter| parameter.value.as_str())
+        .collect();
     assert_eq!(values, [long.as_str(), private, odd]);
     assert_eq!(found[0].version, 1);
-    assert_eq!(found[0].last_modified.unwrap().to_string(), "2023-11-14T22:13:20.5Z");
-    assert!(!format!("{found:?}").contains("PRIVATE"), "a value is not for Debug");
+    assert_eq!(
+        found[0].last_modified.unwrap().to_string(),
+        "2023-11-14T22:13:20.5Z"
+    );
+    assert!(
+        !format!("{found:?}").contains("PRIVATE"),
+        "a value is not for Debug"
+    );
 }
 
 #[test]
 fn a_list_as_large_as_an_account_can_hold() {
     // 10,000 parameters, 100,000 lines, 1,000 pages: as much as the default limits let through.
     let value = std::iter::repeat_n(KEY, 10).collect::<Vec<_>>().join("\n");
-    let server = FaultServer::start((0..10_000).map(|at| (format!("/k/bob/{at:05}"), value.as_str())));
+    let server =
+        SsmServer::start((0..10_000).map(|at| (format!("/k/bob/{at:05}"), value.as_str())));
     let mut settings = settings(server.endpoint());
     settings.limits.read = Duration::from_secs(10);
     settings.limits.operation = Duration::from_secs(10);
@@ -197,11 +288,16 @@ fn a_list_as_large_as_an_account_can_hold() {
 
 #[test]
 fn names_that_are_gone_are_an_error() {
-    let server = FaultServer::start((0..12).map(|at| (format!("/s/{at:02}"), KEY)));
+    let server = SsmServer::start((0..12).map(|at| (format!("/s/{at:02}"), KEY)));
     server.put("/s/00:live", "labelled");
     let by_names = |names: &[&str]| {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
-        run(async { ParameterStore::new(&settings(server.endpoint())).await?.by_names(&names).await })
+        run(async {
+            ParameterStore::new(&settings(server.endpoint()))
+                .await?
+                .by_names(&names)
+                .await
+        })
     };
     let all: Vec<_> = (0..12).map(|at| format!("/s/{at:02}")).collect();
     let mut all: Vec<_> = all.iter().map(String::as_str).collect();
@@ -212,13 +308,22 @@ fn names_that_are_gone_are_an_error() {
 
     // Two selectors of one parameter are two values, each under the name it was asked for.
     let both = by_names(&["/s/00:live", "/s/00", "/s/00"]).unwrap();
-    let both: Vec<_> = both.iter().map(|p| (p.name.as_str(), p.value.as_str())).collect();
+    let both: Vec<_> = both
+        .iter()
+        .map(|p| (p.name.as_str(), p.value.as_str()))
+        .collect();
     assert_eq!(both, [("/s/00", KEY), ("/s/00:live", "labelled")]);
 
     all.extend(["/s/gone", "/s/00:nope"]);
     let failure = by_names(&all).unwrap_err();
-    assert_eq!(failure, Failure::NotFound(vec!["/s/00:nope".into(), "/s/gone".into()]));
-    assert_eq!(failure.to_string(), "no such parameter, version or label: `/s/00:nope`, `/s/gone`");
+    assert_eq!(
+        failure,
+        Failure::NotFound(vec!["/s/00:nope".into(), "/s/gone".into()])
+    );
+    assert_eq!(
+        failure.to_string(),
+        "no such parameter, version or label: `/s/00:nope`, `/s/gone`"
+    );
     assert!(failure.hint().unwrap().contains("last good list stays"));
 
     let check = |body: &str, expected: &str| {
@@ -228,7 +333,10 @@ fn names_that_are_gone_are_an_error() {
     };
     check(r#"{"Parameters": []}"#, "asked for is not in the reply");
     check(r#"{"InvalidParameters": []}"#, "no list of parameters");
-    check(r#"{"Parameters": [{"Name": "/s/09", "Value": "x", "Version": 1}]}"#, "was not asked for");
+    check(
+        r#"{"Parameters": [{"Name": "/s/09", "Value": "x", "Version": 1}]}"#,
+        "was not asked for",
+    );
     server.script([Behaviour::Good, Behaviour::throttle()]);
     assert_eq!(by_names(&all).unwrap_err(), Failure::Throttled);
 }
@@ -237,7 +345,9 @@ fn names_that_are_gone_are_an_error() {
 fn one_store_keeps_its_connection_through_polls_and_faults() {
     let server = many(3);
     run(async {
-        let store = ParameterStore::new(&settings(server.endpoint())).await.unwrap();
+        let store = ParameterStore::new(&settings(server.endpoint()))
+            .await
+            .unwrap();
         for _ in 0..3 {
             assert_eq!(store.by_path("/k").await.unwrap().len(), 3);
         }
@@ -249,8 +359,16 @@ fn one_store_keeps_its_connection_through_polls_and_faults() {
         assert_eq!(store.by_path("/k").await.unwrap().len(), 3);
     });
     let requests = server.requests();
-    assert!(requests.iter().all(|request| request.headers["authorization"].contains("AWS4-HMAC-SHA256")));
-    assert!(requests[0].body.contains(r#""WithDecryption":true"#), "{}", requests[0].body);
+    assert!(
+        requests
+            .iter()
+            .all(|request| request.headers["authorization"].contains("AWS4-HMAC-SHA256"))
+    );
+    assert!(
+        requests[0].body.contains(r#""WithDecryption":true"#),
+        "{}",
+        requests[0].body
+    );
 }
 
 #[test]
@@ -258,11 +376,16 @@ fn a_connection_that_ended_while_idle_is_opened_again() {
     let server = many(3);
     server.script([Behaviour::GoodThenHangUp]);
     run(async {
-        let store = ParameterStore::new(&settings(server.endpoint())).await.unwrap();
+        let store = ParameterStore::new(&settings(server.endpoint()))
+            .await
+            .unwrap();
         assert_eq!(store.by_path("/k").await.unwrap().len(), 3);
         let start = Instant::now();
         while server.ended_connections() == 0 {
-            assert!(start.elapsed() < Duration::from_secs(5), "the server does not hang up");
+            assert!(
+                start.elapsed() < Duration::from_secs(5),
+                "the server does not hang up"
+            );
             tokio::task::yield_now().await;
         }
         // The end is in the kernel now: one turn of the runtime brings it to the client.
@@ -274,10 +397,14 @@ fn a_connection_that_ended_while_idle_is_opened_again() {
 
 #[test]
 fn the_next_poll_sees_what_changed() {
-    let server = FaultServer::start([("/k/bob/a", "1"), ("/k/bob/b", "1")]);
+    let server = SsmServer::start([("/k/bob/a", "1"), ("/k/bob/b", "1")]);
     let values = || {
         let found = run(async {
-            ParameterStore::new(&settings(server.endpoint())).await.unwrap().by_path("/k").await
+            ParameterStore::new(&settings(server.endpoint()))
+                .await
+                .unwrap()
+                .by_path("/k")
+                .await
         });
         found
             .unwrap()
@@ -298,12 +425,20 @@ fn who_asks_is_known_without_another_service() {
     // The stand-in's clock stands at this moment.
     let now: Timestamp = "2023-11-14T22:12:20Z".parse().unwrap();
     run(async {
-        let store = ParameterStore::new(&settings(server.endpoint())).await.unwrap();
+        let store = ParameterStore::new(&settings(server.endpoint()))
+            .await
+            .unwrap();
         assert_eq!(store.clock_skew(now), None);
         store.by_path("/k").await.unwrap();
         let caller = store.caller().await.unwrap();
-        assert_eq!((caller.source, caller.access_key.as_str()), (CredentialSource::Given, "AKIA…MPLE"));
-        assert_eq!((store.region(), store.region_source()), (REGION, RegionSource::Given));
+        assert_eq!(
+            (caller.source, caller.access_key.as_str()),
+            (CredentialSource::Given, "AKIA…MPLE")
+        );
+        assert_eq!(
+            (store.region(), store.region_source()),
+            (REGION, RegionSource::Given)
+        );
         let skew = store.clock_skew(now).unwrap();
         assert!((60..70).contains(&skew.as_secs()), "{skew:?}");
     });
@@ -311,10 +446,16 @@ fn who_asks_is_known_without_another_service() {
 
 #[test]
 fn the_instance_role_serves_without_any_configuration() {
-    let imds = ImdsServer::start(Instance { role: Some("web"), ..Instance::default() });
+    let imds = ImdsServer::start(Instance {
+        role: Some("web"),
+        ..Instance::default()
+    });
     let server = many(1);
-    let from_role =
-        Settings { credentials: None, imds_endpoint: Some(imds.endpoint()), ..settings(server.endpoint()) };
+    let from_role = Settings {
+        credentials: None,
+        imds_endpoint: Some(imds.endpoint()),
+        ..settings(server.endpoint())
+    };
     run(async {
         let store = ParameterStore::new(&from_role).await.unwrap();
         store.by_path("/k").await.unwrap();
@@ -335,7 +476,11 @@ fn the_instance_role_serves_without_any_configuration() {
     imds.change(|instance| instance.status = Some(403));
     assert_eq!(names(&from_role).unwrap_err(), Failure::CredentialsMissing);
     assert_eq!(
-        names(&Settings { imds_endpoint: Some(refusing()), ..from_role }).unwrap_err(),
+        names(&Settings {
+            imds_endpoint: Some(refusing()),
+            ..from_role
+        })
+        .unwrap_err(),
         Failure::CredentialsMissing
     );
 }
@@ -357,7 +502,7 @@ impl Write for Seen {
 
 #[test]
 fn nothing_secret_is_traced_at_any_level() {
-    let server = FaultServer::start([("/k/bob", "value-that-nobody-may-log")]);
+    let server = SsmServer::start([("/k/bob", "value-that-nobody-may-log")]);
     let seen = Seen::default();
     let writer = seen.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -366,16 +511,30 @@ fn nothing_secret_is_traced_at_any_level() {
         .finish();
     tracing::subscriber::with_default(subscriber, || {
         names(&settings(server.endpoint())).unwrap();
-        for behaviour in
-            [Behaviour::denied(), Behaviour::TruncatedJson, Behaviour::CutInBody, Behaviour::HangUp]
-        {
+        for behaviour in [
+            Behaviour::denied(),
+            Behaviour::TruncatedJson,
+            Behaviour::CutInBody,
+            Behaviour::HangUp,
+        ] {
             server.script([behaviour]);
             names(&settings(server.endpoint())).unwrap_err();
         }
     });
     let seen = String::from_utf8(seen.0.lock().unwrap().clone()).unwrap();
-    assert!(seen.contains("asking parameter store"), "the subscriber works: {seen}");
-    for secret in ["value-that-nobody", SECRET, "AKIA", "AWS4-HMAC", "Signature", "aws_", "x-amz-"] {
+    assert!(
+        seen.contains("asking parameter store"),
+        "the subscriber works: {seen}"
+    );
+    for secret in [
+        "value-that-nobody",
+        SECRET,
+        "AKIA",
+        "AWS4-HMAC",
+        "Signature",
+        "aws_",
+        "x-amz-",
+    ] {
         assert!(!seen.contains(secret), "{secret} in {seen}");
     }
 }

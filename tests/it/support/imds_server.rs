@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::http_server::{Answer, HttpServer, Request};
+use crate::support::http_server::{Answer, HttpServer, Request};
 
 /// What the service shows, and how it misbehaves.
 #[derive(Clone, Debug)]
@@ -56,9 +56,17 @@ impl ImdsServer {
             seen.lock().unwrap().push(request.clone());
             let instance = shown.lock().unwrap().clone();
             let answer = answer(request, &instance);
-            if instance.delay.is_zero() { answer } else { Answer::After(instance.delay, Box::new(answer)) }
+            if instance.delay.is_zero() {
+                answer
+            } else {
+                Answer::After(instance.delay, Box::new(answer))
+            }
         });
-        Self { http, instance, requests }
+        Self {
+            http,
+            instance,
+            requests,
+        }
     }
 
     /// `http://127.0.0.1:PORT`, for `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
@@ -73,7 +81,12 @@ impl ImdsServer {
 
     /// Paths asked so far, in order.
     pub fn paths(&self) -> Vec<String> {
-        self.requests.lock().unwrap().iter().map(|request| request.path.clone()).collect()
+        self.requests
+            .lock()
+            .unwrap()
+            .iter()
+            .map(|request| request.path.clone())
+            .collect()
     }
 }
 
@@ -84,19 +97,39 @@ fn answer(request: &Request, instance: &Instance) -> Answer {
     if request.method == "PUT" && request.path == "/latest/api/token" {
         let ttl = request.headers["x-aws-ec2-metadata-token-ttl-seconds"].clone();
         let headers = vec![("x-aws-ec2-metadata-token-ttl-seconds".to_owned(), ttl)];
-        return Answer::Reply { status: 200, headers, body: TOKEN.into() };
+        return Answer::Reply {
+            status: 200,
+            headers,
+            body: TOKEN.into(),
+        };
     }
-    if request.headers.get("x-aws-ec2-metadata-token").map(String::as_str) != Some(TOKEN) {
+    if request
+        .headers
+        .get("x-aws-ec2-metadata-token")
+        .map(String::as_str)
+        != Some(TOKEN)
+    {
         return text(401, "");
     }
-    let path = request.path.strip_prefix("/latest/meta-data/").unwrap_or_default().trim_end_matches('/');
+    let path = request
+        .path
+        .strip_prefix("/latest/meta-data/")
+        .unwrap_or_default()
+        .trim_end_matches('/');
     match (path, &instance.tags, instance.role) {
         ("placement/region", ..) => text(200, instance.instead.unwrap_or(instance.region)),
         ("instance-id", ..) => text(200, instance.instead.unwrap_or(instance.id)),
-        ("tags/instance", Some(tags), _) => text(200, &tags.keys().copied().collect::<Vec<_>>().join("\n")),
-        ("iam/security-credentials" | "iam/security-credentials-extended", _, Some(role)) => text(200, role),
+        ("tags/instance", Some(tags), _) => {
+            text(200, &tags.keys().copied().collect::<Vec<_>>().join("\n"))
+        }
+        ("iam/security-credentials" | "iam/security-credentials-extended", _, Some(role)) => {
+            text(200, role)
+        }
         (path, tags, role) => {
-            if let Some(value) = tags.as_ref().and_then(|t| t.get(path.strip_prefix("tags/instance/")?)) {
+            if let Some(value) = tags
+                .as_ref()
+                .and_then(|t| t.get(path.strip_prefix("tags/instance/")?))
+            {
                 text(200, value)
             } else if role.is_some_and(|role| path.ends_with(&format!("/{role}"))) {
                 text(200, CREDENTIALS)
@@ -113,5 +146,9 @@ const CREDENTIALS: &str = r#"{"Code": "Success", "LastUpdated": "2026-01-01T00:0
 
 fn text(status: u16, body: &str) -> Answer {
     let headers = vec![("content-type".to_owned(), "text/plain".to_owned())];
-    Answer::Reply { status, headers, body: body.into() }
+    Answer::Reply {
+        status,
+        headers,
+        body: body.into(),
+    }
 }

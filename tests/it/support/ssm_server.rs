@@ -2,7 +2,7 @@
 //! into it, and follows a script of faults that neither AWS nor moto can be asked for.
 //!
 //! ```ignore
-//! let server = FaultServer::start([("/k/ec2-user", "ssh-ed25519 …")]);
+//! let server = SsmServer::start([("/k/ec2-user", "ssh-ed25519 …")]);
 //! server.script([Behaviour::Good, Behaviour::throttle()]); // the second call is throttled, later ones are good
 //! server.always(Behaviour::Html(502));                     // from now on
 //! server.put("/k/ec2-user", "…");                          // as a new version
@@ -17,7 +17,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::http_server::{Answer, HttpServer, Request};
+use crate::support::http_server::{Answer, HttpServer, Request};
 
 /// How one call is answered.
 #[derive(Clone, Debug)]
@@ -68,7 +68,11 @@ impl Behaviour {
 
     /// A session that is over.
     pub fn expired() -> Self {
-        Self::Error(400, "ExpiredTokenException", "The security token included in the request is expired")
+        Self::Error(
+            400,
+            "ExpiredTokenException",
+            "The security token included in the request is expired",
+        )
     }
 
     /// What a role without the permission gets.
@@ -84,7 +88,7 @@ impl Behaviour {
 }
 
 /// A running stand-in.
-pub struct FaultServer {
+pub struct SsmServer {
     http: HttpServer,
     state: Arc<(Mutex<State>, Condvar)>,
 }
@@ -98,9 +102,11 @@ struct State {
     date: String,
 }
 
-impl FaultServer {
+impl SsmServer {
     /// Starts with these parameters: name and value. `name:label` is readable by that name only.
-    pub fn start<N: Into<String>, V: Into<String>>(parameters: impl IntoIterator<Item = (N, V)>) -> Self {
+    pub fn start<N: Into<String>, V: Into<String>>(
+        parameters: impl IntoIterator<Item = (N, V)>,
+    ) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), parameters)
     }
 
@@ -109,7 +115,9 @@ impl FaultServer {
         address: SocketAddr,
         parameters: impl IntoIterator<Item = (N, V)>,
     ) -> Self {
-        let parameters = parameters.into_iter().map(|(name, value)| (name.into(), (1, value.into())));
+        let parameters = parameters
+            .into_iter()
+            .map(|(name, value)| (name.into(), (1, value.into())));
         let state = State {
             parameters: parameters.collect(),
             script: VecDeque::new(),
@@ -122,9 +130,15 @@ impl FaultServer {
         let http = HttpServer::start_at(address, move |request| {
             let mut state = for_handler.0.lock().unwrap();
             state.requests.push(request.clone());
-            let behaviour = state.script.pop_front().unwrap_or_else(|| state.otherwise.clone());
+            let behaviour = state
+                .script
+                .pop_front()
+                .unwrap_or_else(|| state.otherwise.clone());
             let calls = state.requests.len();
-            let answer = dated(behave(behaviour, request, &state.parameters, calls), &state.date);
+            let answer = dated(
+                behave(behaviour, request, &state.parameters, calls),
+                &state.date,
+            );
             drop(state);
             for_handler.1.notify_all();
             answer
@@ -145,7 +159,11 @@ impl FaultServer {
     /// All parameters, name and value.
     pub fn parameters(&self) -> Vec<(String, String)> {
         let state = self.state.0.lock().unwrap();
-        state.parameters.iter().map(|(name, (_, value))| (name.clone(), value.clone())).collect()
+        state
+            .parameters
+            .iter()
+            .map(|(name, (_, value))| (name.clone(), value.clone()))
+            .collect()
     }
 
     /// One behaviour for each of the next calls; those after them follow [`Self::always`], at first good.
@@ -163,8 +181,13 @@ impl FaultServer {
     /// A new parameter or the next version of one.
     pub fn put(&self, name: &str, value: &str) {
         let mut state = self.state.0.lock().unwrap();
-        let version = state.parameters.get(name).map_or(1, |(version, _)| version + 1);
-        state.parameters.insert(name.to_owned(), (version, value.to_owned()));
+        let version = state
+            .parameters
+            .get(name)
+            .map_or(1, |(version, _)| version + 1);
+        state
+            .parameters
+            .insert(name.to_owned(), (version, value.to_owned()));
     }
 
     /// Removes a parameter.
@@ -191,7 +214,13 @@ impl FaultServer {
     pub fn wait_for_calls(&self, calls: usize, limit: Duration) -> bool {
         let state = self.state.0.lock().unwrap();
         let few = |state: &mut State| state.requests.len() < calls;
-        !self.state.1.wait_timeout_while(state, limit, few).unwrap().1.timed_out()
+        !self
+            .state
+            .1
+            .wait_timeout_while(state, limit, few)
+            .unwrap()
+            .1
+            .timed_out()
     }
 
     /// Connections so far: one, while they are kept alive.
@@ -217,9 +246,12 @@ fn behave(
         Behaviour::OnLaterPages(_) if !request.body.contains("NextToken") => reply(200, body()),
         Behaviour::OnLaterPages(then) => behave(*then, request, parameters, calls),
         Behaviour::Good => reply(200, body()),
-        Behaviour::Error(status, code, message) => {
-            reply(status, json!({"__type": code, "message": message}).to_string().into_bytes())
-        }
+        Behaviour::Error(status, code, message) => reply(
+            status,
+            json!({"__type": code, "message": message})
+                .to_string()
+                .into_bytes(),
+        ),
         Behaviour::Status(status) => reply(status, Vec::new()),
         Behaviour::EmptyList => reply(200, json!({"Parameters": []}).to_string().into_bytes()),
         Behaviour::Body(body) => reply(200, body.into_bytes()),
@@ -231,7 +263,10 @@ fn behave(
             let asked: Value = serde_json::from_str(&request.body).unwrap();
             let token = asked["NextToken"].as_str().unwrap_or("0").to_owned();
             // The same offset under another name, so that the token is a new one.
-            reply(200, with_token(json!({"Parameters": []}), &format!("0{token}")))
+            reply(
+                200,
+                with_token(json!({"Parameters": []}), &format!("0{token}")),
+            )
         }
         Behaviour::Huge(bytes) => reply(200, vec![b' '; bytes]),
         Behaviour::StallInBody => Answer::StallInBody(body()),
@@ -255,10 +290,18 @@ fn good(request: &Request, parameters: &BTreeMap<String, (u64, String)>) -> Valu
 
 fn page(asked: &Value, parameters: &BTreeMap<String, (u64, String)>) -> Value {
     let below = format!("{}/", asked["Path"].as_str().unwrap().trim_end_matches('/'));
-    let all = parameters.iter().filter(|(name, _)| name.starts_with(&below) && !name.contains(':'));
-    let start: usize = asked["NextToken"].as_str().map_or(0, |token| token.parse().unwrap_or(0));
+    let all = parameters
+        .iter()
+        .filter(|(name, _)| name.starts_with(&below) && !name.contains(':'));
+    let start: usize = asked["NextToken"]
+        .as_str()
+        .map_or(0, |token| token.parse().unwrap_or(0));
     let most = usize::try_from(asked["MaxResults"].as_u64().unwrap()).unwrap();
-    let mut page: Vec<_> = all.skip(start).take(most + 1).map(|(name, of)| shown(name, of)).collect();
+    let mut page: Vec<_> = all
+        .skip(start)
+        .take(most + 1)
+        .map(|(name, of)| shown(name, of))
+        .collect();
     let more = page.len() > most;
     page.truncate(most);
     let mut reply = json!({"Parameters": page});
@@ -269,10 +312,19 @@ fn page(asked: &Value, parameters: &BTreeMap<String, (u64, String)>) -> Value {
 }
 
 fn named(asked: &Value, parameters: &BTreeMap<String, (u64, String)>) -> Value {
-    let names: Vec<_> = asked["Names"].as_array().unwrap().iter().map(|n| n.as_str().unwrap()).collect();
+    let names: Vec<_> = asked["Names"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| n.as_str().unwrap())
+        .collect();
     assert!(names.len() <= 10, "the service takes ten names");
-    let (found, missing): (Vec<_>, Vec<_>) = names.into_iter().partition(|&n| parameters.contains_key(n));
-    let found: Vec<_> = found.iter().map(|&name| shown(name, &parameters[name])).collect();
+    let (found, missing): (Vec<_>, Vec<_>) =
+        names.into_iter().partition(|&n| parameters.contains_key(n));
+    let found: Vec<_> = found
+        .iter()
+        .map(|&name| shown(name, &parameters[name]))
+        .collect();
     json!({"Parameters": found, "InvalidParameters": missing})
 }
 
@@ -288,8 +340,15 @@ fn with_token(mut page: Value, token: &str) -> Vec<u8> {
 }
 
 fn reply(status: u16, body: Vec<u8>) -> Answer {
-    let headers = vec![("content-type".to_owned(), "application/x-amz-json-1.1".to_owned())];
-    Answer::Reply { status, headers, body }
+    let headers = vec![(
+        "content-type".to_owned(),
+        "application/x-amz-json-1.1".to_owned(),
+    )];
+    Answer::Reply {
+        status,
+        headers,
+        body,
+    }
 }
 
 /// With the time of the service, unless a proxy answers for it.
@@ -304,5 +363,9 @@ fn dated(mut answer: Answer, date: &str) -> Answer {
 
 fn html(status: u16) -> Answer {
     let body = b"<!DOCTYPE html><html><body><h1>Sign in to continue</h1></body></html>".to_vec();
-    Answer::Reply { status, headers: vec![("content-type".to_owned(), "text/html".to_owned())], body }
+    Answer::Reply {
+        status,
+        headers: vec![("content-type".to_owned(), "text/html".to_owned())],
+        body,
+    }
 }

@@ -30,6 +30,19 @@ pub const MALLORY: u32 = 61_003;
 /// Below `UID_MIN`.
 pub const DAEMON: u32 = 601;
 
+/// What every host has beside its people, `HOME` standing for the home of root. `sshd` is the account that sshd gives
+/// its unprivileged half to, without which it does not start. Nothing is taken from the machine that runs the tests: an
+/// account more or less there would change what the agent lists, counts and asks sshd about.
+const SYSTEM_ACCOUNTS: &str = "\
+root:x:0:0:root:HOME:/bin/sh
+daemon:x:1:1:daemon:/usr/sbin:/usr/sbin/nologin
+bin:x:2:2:bin:/bin:/usr/sbin/nologin
+sshd:x:74:65534::/run/sshd:/usr/sbin/nologin
+nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+";
+const SYSTEM_GROUPS: &str =
+    "root:x:0:\ndaemon:x:1:\nbin:x:2:\ntty:x:5:\nshadow:x:42:\nnogroup:x:65534:\n";
+
 pub struct World {
     directory: TempDir,
     /// Lines of `[accounts]`.
@@ -51,10 +64,13 @@ pub struct World {
 }
 
 impl World {
-    /// alice, bob, mallory and a system account `svc`, each with a home; an empty list; all of them managed.
+    /// root, alice, bob, mallory and a system account `svc`, each with a home; an empty list; the three people managed.
     pub fn new() -> Self {
         assert!(
-            fs::metadata("/proc/self").map(|m| std::os::unix::fs::MetadataExt::uid(&m)).unwrap() == 0,
+            fs::metadata("/proc/self")
+                .map(|m| std::os::unix::fs::MetadataExt::uid(&m))
+                .unwrap()
+                == 0,
             "this test needs root: it works on files of several accounts"
         );
         let directory = tempfile::Builder::new().prefix("aka-").tempdir().unwrap();
@@ -70,9 +86,15 @@ impl World {
             environment: Vec::new(),
             asset_tag: None,
         };
-        let mut passwd = fs::read_to_string("/etc/passwd").unwrap();
-        let mut group = fs::read_to_string("/etc/group").unwrap();
-        for (name, uid) in [("alice", ALICE), ("bob", BOB), ("mallory", MALLORY), ("svc", DAEMON)] {
+        fs::create_dir_all(world.home("root")).unwrap();
+        let mut passwd = SYSTEM_ACCOUNTS.replace("HOME", &world.home("root").display().to_string());
+        let mut group = SYSTEM_GROUPS.to_owned();
+        for (name, uid) in [
+            ("alice", ALICE),
+            ("bob", BOB),
+            ("mallory", MALLORY),
+            ("svc", DAEMON),
+        ] {
             let home = world.home(name);
             writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
             writeln!(group, "{name}:x:{uid}:").unwrap();
@@ -129,7 +151,12 @@ impl World {
                 file: file.to_owned(),
                 path: home.join(".ssh").join(file),
             },
-            account: Account { name: "alice".try_into().unwrap(), uid: ALICE, gid: ALICE, home },
+            account: Account {
+                name: "alice".try_into().unwrap(),
+                uid: ALICE,
+                gid: ALICE,
+                home,
+            },
             owner,
         }
     }
@@ -219,7 +246,11 @@ impl World {
         fs::create_dir_all(&own_run).unwrap();
         let mut command = self.command("sh");
         command
-            .args(["-c", "mount --bind \"$1\" /run && shift && exec \"$@\"", "sh"])
+            .args([
+                "-c",
+                "mount --bind \"$1\" /run && shift && exec \"$@\"",
+                "sh",
+            ])
             .arg(&own_run)
             .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
             .arg("--config")
@@ -247,8 +278,16 @@ impl World {
     pub fn start_with(&self, arguments: &[&str]) -> Running {
         let log = self.path("log");
         let stderr = fs::File::create(&log).unwrap();
-        let child = self.agent(arguments).stderr(stderr).stdout(Stdio::null()).spawn().unwrap();
-        let mut running = Running { child: Some(child), log };
+        let child = self
+            .agent(arguments)
+            .stderr(stderr)
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut running = Running {
+            child: Some(child),
+            log,
+        };
         wait("the first pass", || {
             running.assert_alive();
             self.path("run/status.json").exists() && self.status()["list"]["digest"].is_string()
@@ -270,23 +309,34 @@ impl World {
 
     /// Keys in the file of an account.
     pub fn keys(&self, account: &str) -> usize {
-        self.read(account).lines().filter(|line| !line.starts_with('#')).count()
+        self.read(account)
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .count()
     }
 
     pub fn status(&self) -> Value {
         let output = self.run(&["status", "--json"]);
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            panic!("{error}: {}{}", shown(&output.stdout), shown(&output.stderr));
+            panic!(
+                "{error}: {}{}",
+                shown(&output.stdout),
+                shown(&output.stderr)
+            );
         })
     }
 
     /// What the enforcer itself says, not what `status` finds; null before it has said anything.
     pub fn word(&self) -> Value {
         let read = |name: &str| {
-            fs::read(self.path(name)).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok())
+            fs::read(self.path(name))
+                .ok()
+                .and_then(|text| serde_json::from_slice::<Value>(&text).ok())
         };
         let mut word = read("run/status.json").unwrap_or(Value::Null);
-        let Some(changes) = read("run/status-changes.json") else { return word };
+        let Some(changes) = read("run/status-changes.json") else {
+            return word;
+        };
         if changes["since"] != word["enforcer"]["written_at"] {
             return word;
         }
@@ -323,7 +373,10 @@ impl World {
     pub fn account(&self, name: &str) -> Value {
         let status = self.status();
         let rows = status["accounts"].as_array().unwrap();
-        rows.iter().find(|row| row["name"] == name).cloned().unwrap_or(Value::Null)
+        rows.iter()
+            .find(|row| row["name"] == name)
+            .cloned()
+            .unwrap_or(Value::Null)
     }
 }
 
@@ -331,7 +384,10 @@ impl World {
 pub fn warnings(status: &Value) -> String {
     let problems = status["problems"].as_array().unwrap().iter();
     let warnings = problems.filter(|problem| problem["severity"] == "warning");
-    warnings.map(|problem| problem["text"].as_str().unwrap()).collect::<Vec<_>>().join("\n")
+    warnings
+        .map(|problem| problem["text"].as_str().unwrap())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// An agent process; ends with the test.
@@ -369,7 +425,10 @@ impl Drop for Running {
             let _ = child.kill();
             let _ = child.wait();
             if std::thread::panicking() {
-                eprintln!("the agent's log:\n{}", fs::read_to_string(&self.log).unwrap_or_default());
+                eprintln!(
+                    "the agent's log:\n{}",
+                    fs::read_to_string(&self.log).unwrap_or_default()
+                );
             }
         }
     }
@@ -386,7 +445,10 @@ impl Drop for Ends {
 }
 
 pub fn signal(name: &str, pid: u32) {
-    let sent = Command::new("kill").args(["-s", name, &pid.to_string()]).status().unwrap();
+    let sent = Command::new("kill")
+        .args(["-s", name, &pid.to_string()])
+        .status()
+        .unwrap();
     assert!(sent.success());
 }
 
@@ -395,10 +457,15 @@ pub fn halt(pid: u32) {
     signal("STOP", pid);
     let is_halted = |task: fs::DirEntry| {
         let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
-        stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
+        stat.rsplit(") ")
+            .next()
+            .is_none_or(|rest| rest.is_empty() || rest.starts_with('T'))
     };
     wait("every thread to stop", || {
-        fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(is_halted)
+        fs::read_dir(format!("/proc/{pid}/task"))
+            .unwrap()
+            .flatten()
+            .all(is_halted)
     });
 }
 
@@ -406,14 +473,27 @@ pub fn halt(pid: u32) {
 pub fn shell_as(uid: u32, script: &str) -> Output {
     let id = uid.to_string();
     Command::new("setpriv")
-        .args(["--reuid", &id, "--regid", &id, "--clear-groups", "sh", "-c", script])
+        .args([
+            "--reuid",
+            &id,
+            "--regid",
+            &id,
+            "--clear-groups",
+            "sh",
+            "-c",
+            script,
+        ])
         .output()
         .unwrap()
 }
 
 /// Waits for a condition, with a limit.
 pub fn wait(what: &str, condition: impl FnMut() -> bool) {
-    assert!(comes_true(LIMIT, condition), "waited {} s in vain for: {what}", LIMIT.as_secs());
+    assert!(
+        comes_true(LIMIT, condition),
+        "waited {} s in vain for: {what}",
+        LIMIT.as_secs()
+    );
 }
 
 pub fn comes_true(limit: Duration, mut condition: impl FnMut() -> bool) -> bool {
@@ -437,7 +517,12 @@ pub fn key(comment: &str) -> String {
 /// A public key line that nobody has the private half of; each number has its own.
 pub fn numbered(number: usize, comment: &str) -> String {
     use base64ct::{Base64, Encoding};
-    let blob = [b"\0\0\0\x0bssh-ed25519\0\0\0\x20".as_slice(), &[7; 24], &number.to_be_bytes()].concat();
+    let blob = [
+        b"\0\0\0\x0bssh-ed25519\0\0\0\x20".as_slice(),
+        &[7; 24],
+        &number.to_be_bytes(),
+    ]
+    .concat();
     format!("ssh-ed25519 {} {comment}", Base64::encode_string(&blob))
 }
 
@@ -472,7 +557,12 @@ pub fn fingerprint(line: &str) -> String {
         .unwrap();
     std::io::Write::write_all(&mut child.stdin.take().unwrap(), line.as_bytes()).unwrap();
     let mut text = String::new();
-    child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut text)
+        .unwrap();
     child.wait().unwrap();
     text.split_whitespace().nth(1).unwrap().to_owned()
 }
@@ -487,7 +577,10 @@ pub fn mode(path: &Path) -> u32 {
 
 /// Names in a directory that are not expected there.
 pub fn litter(directory: &Path, expected: &[&str]) -> Vec<String> {
-    let names =
-        fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    names.filter(|name| !expected.contains(&name.as_str())).collect()
+    let names = fs::read_dir(directory)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names
+        .filter(|name| !expected.contains(&name.as_str()))
+        .collect()
 }

@@ -5,68 +5,13 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
-use std::path::Path;
 use std::process::Command;
 
-use crate::fault_server::FaultServer;
-use crate::world::{ALICE, World, key, litter};
+use crate::support::ssm_server::SsmServer;
+use crate::support::trace::{steps, traced};
+use crate::support::world::{ALICE, World, key, litter, shown};
 
-/// Calls by which a write can fail.
-const CALLS: &str =
-    "openat,openat2,mkdirat,fchmod,fchown,write,fsync,rename,renameat,renameat2,unlink,unlinkat";
 const ERRORS: [&str; 4] = ["ENOSPC", "EIO", "EROFS", "EDQUOT"];
-
-/// One system call of the thread that writes: its name, and which of that thread's calls of that name it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
-    pub call: String,
-    pub nth: usize,
-    pub shown: String,
-}
-
-/// Runs one half once under strace; gives the trace.
-pub fn traced(world: &World, half: &str, inject: Option<&str>) -> String {
-    let trace = world.path("trace");
-    let _ = fs::remove_file(&trace);
-    let mut command = world.command("strace");
-    command.args(["-f", "-qq", "-y", "-s", "64", "-o"]).arg(&trace).args(["-e", &format!("trace={CALLS}")]);
-    if let Some(inject) = inject {
-        command.args(["-e", &format!("inject={inject}")]);
-    }
-    command.arg(env!("CARGO_BIN_EXE_authorized-keys-agent"));
-    let output = command.arg("--config").arg(world.config()).args([half, "--once"]).output().unwrap();
-    fs::read_to_string(&trace)
-        .unwrap_or_else(|error| panic!("strace is needed: {error}: {}", crate::world::shown(&output.stderr)))
-}
-
-/// The steps of the write, from the first that changes something at `place`, the start of a path.
-fn steps(trace: &str, place: &Path) -> Vec<Step> {
-    let place = place.display().to_string();
-    let changes = |line: &str| line.contains("O_EXCL") || line.contains("mkdirat(");
-    steps_in(trace, |line| line.contains(&place), changes)
-}
-
-/// The steps `in_place`, from the first that `changes` something.
-pub fn steps_in(trace: &str, in_place: impl Fn(&str) -> bool, changes: impl Fn(&str) -> bool) -> Vec<Step> {
-    let thread = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-    let writer =
-        trace.lines().find(|line| in_place(line) && changes(line)).map(thread).expect("the pass wrote");
-    let mut counts = std::collections::HashMap::<String, usize>::new();
-    let mut all = Vec::new();
-    let mut begun = false;
-    for line in trace.lines().filter(|line| thread(line) == writer) {
-        let Some((call, _)) = line.split_whitespace().nth(1).and_then(|text| text.split_once('(')) else {
-            continue;
-        };
-        let nth = counts.entry(call.to_owned()).or_default();
-        *nth += 1;
-        begun |= in_place(line) && changes(line);
-        if begun && in_place(line) {
-            all.push(Step { call: call.to_owned(), nth: *nth, shown: line.to_owned() });
-        }
-    }
-    all
-}
 
 /// A world in sync, then `spoil`ed.
 fn spoiled(spoil: &dyn Fn(&World)) -> (World, String) {
@@ -82,9 +27,15 @@ fn check(spoil: &dyn Fn(&World), old: Option<&str>, least: usize) {
     let (world, new) = spoiled(spoil);
     let found = steps(&traced(&world, "enforce", None), &world.home("alice"));
     assert_eq!(world.read("alice"), new, "the pass without a fault repairs");
-    assert!(found.len() >= least, "the write has more steps than these: {found:#?}");
+    assert!(
+        found.len() >= least,
+        "the write has more steps than these: {found:#?}"
+    );
     for needed in ["write", "fsync", "renameat"] {
-        assert!(found.iter().any(|step| step.call == needed), "no {needed} in {found:#?}");
+        assert!(
+            found.iter().any(|step| step.call == needed),
+            "no {needed} in {found:#?}"
+        );
     }
     for step in &found {
         let errors = ERRORS.iter().map(|error| format!("error={error}"));
@@ -92,9 +43,17 @@ fn check(spoil: &dyn Fn(&World), old: Option<&str>, least: usize) {
             let _ = fs::remove_dir_all(world.ssh("alice"));
             world.make_ssh("alice", ALICE);
             spoil(&world);
-            let trace = traced(&world, "enforce", Some(&format!("{}:{fault}:when={}", step.call, step.nth)));
+            let trace = traced(
+                &world,
+                "enforce",
+                Some(&format!("{}:{fault}:when={}", step.call, step.nth)),
+            );
             let happened = trace.contains("INJECTED") || trace.contains("killed by SIGKILL");
-            assert!(happened, "{fault} at {} did not happen:\n{trace}", step.shown);
+            assert!(
+                happened,
+                "{fault} at {} did not happen:\n{trace}",
+                step.shown
+            );
             let left = fs::read_to_string(world.file("alice")).ok();
             let whole = left.as_deref() == old || left.as_deref() == Some(&new);
             assert!(whole, "{fault} at {} left {left:?}", step.shown);
@@ -110,19 +69,31 @@ fn check(spoil: &dyn Fn(&World), old: Option<&str>, least: usize) {
                 "{fault} at {}",
                 step.shown
             );
-            assert!(litter(&world.home("alice"), &[".ssh"]).is_empty(), "{fault} at {}", step.shown);
+            assert!(
+                litter(&world.home("alice"), &[".ssh"]).is_empty(),
+                "{fault} at {}",
+                step.shown
+            );
         }
     }
 }
 
 #[test]
 fn a_tampered_file_survives_every_fault() {
-    check(&|world| world.put("alice", ALICE, "old and whole\n"), Some("old and whole\n"), 6);
+    check(
+        &|world| world.put("alice", ALICE, "old and whole\n"),
+        Some("old and whole\n"),
+        6,
+    );
 }
 
 #[test]
 fn a_missing_directory_survives_every_fault() {
-    check(&|world| fs::remove_dir_all(world.ssh("alice")).unwrap(), None, 8);
+    check(
+        &|world| fs::remove_dir_all(world.ssh("alice")).unwrap(),
+        None,
+        8,
+    );
 }
 
 #[test]
@@ -136,7 +107,7 @@ fn a_missing_directory_in_a_home_of_root_survives_every_fault() {
 
 #[test]
 fn a_fetch_that_dies_at_any_step_leaves_the_old_list_or_the_new() {
-    let server = FaultServer::start([("/k/alice/first", key("first"))]);
+    let server = SsmServer::start([("/k/alice/first", key("first"))]);
     let mut world = World::new();
     world.use_store(&server.endpoint(), "paths = [\"/k\"]");
     assert_eq!(world.pass(), 0);
@@ -159,14 +130,35 @@ fn a_fetch_that_dies_at_any_step_leaves_the_old_list_or_the_new() {
         for fault in ["signal=KILL", "error=ENOSPC"] {
             undo();
             change();
-            let trace = traced(&world, "fetch", Some(&format!("{}:{fault}:when={}", step.call, step.nth)));
+            let trace = traced(
+                &world,
+                "fetch",
+                Some(&format!("{}:{fault}:when={}", step.call, step.nth)),
+            );
             let happened = trace.contains("INJECTED") || trace.contains("killed by SIGKILL");
-            assert!(happened, "{fault} at {} did not happen:\n{trace}", step.shown);
-            assert_eq!(world.run(&["enforce", "--once"]).status.code(), Some(0), "{fault} at {}", step.shown);
+            assert!(
+                happened,
+                "{fault} at {} did not happen:\n{trace}",
+                step.shown
+            );
+            assert_eq!(
+                world.run(&["enforce", "--once"]).status.code(),
+                Some(0),
+                "{fault} at {}",
+                step.shown
+            );
             let left = world.read("alice");
-            assert!(left == old || left.contains(&second), "{fault} at {} left {left}", step.shown);
+            assert!(
+                left == old || left.contains(&second),
+                "{fault} at {} left {left}",
+                step.shown
+            );
             assert_eq!(world.pass(), 0, "after {fault} at {}", step.shown);
-            assert!(world.read("alice").contains(&second), "after {fault} at {}", step.shown);
+            assert!(
+                world.read("alice").contains(&second),
+                "after {fault} at {}",
+                step.shown
+            );
             assert!(
                 litter(&world.path("fetch-state"), &["approved.json"]).is_empty(),
                 "{fault} at {}",
@@ -183,8 +175,9 @@ fn a_new_directory_of_the_state_is_on_disk_with_its_name() {
     let root = world.path("state").parent().unwrap().display().to_string();
     for (half, directory) in [("fetch", "fetch-state"), ("enforce", "state")] {
         let trace = traced(&world, half, None);
-        let synced =
-            trace.lines().any(|line| line.contains("fsync(") && line.contains(&format!("<{root}>)")));
+        let synced = trace
+            .lines()
+            .any(|line| line.contains("fsync(") && line.contains(&format!("<{root}>)")));
         assert!(world.path(directory).is_dir() && synced, "{trace}");
     }
 }
@@ -203,16 +196,28 @@ fn a_full_disk_leaves_the_old_file_and_says_so() {
         chown 61001:61001 \"$1\" && { head -c 1M /dev/zero > \"$1/full\" 2>/dev/null; true; } && home=$1 && shift && \
         { unshare \"$@\"; echo \"code $?\"; cat \"$home/.ssh/authorized_keys\"; ls -A \"$home/.ssh\"; }";
     let home = world.home("alice");
-    let copied =
-        Command::new("cp").arg("-a").arg(&home).arg(format!("{}.copy", home.display())).status().unwrap();
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(&home)
+        .arg(format!("{}.copy", home.display()))
+        .status()
+        .unwrap();
     assert!(copied.success());
     let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", script, "sh"])
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            "sh",
+        ])
         .arg(&home)
         .args(&command)
         .output()
         .unwrap();
-    let (said, log) = (crate::world::shown(&output.stdout), crate::world::shown(&output.stderr));
+    let (said, log) = (shown(&output.stdout), shown(&output.stderr));
     assert_eq!(said, "code 1\nold\nauthorized_keys\n", "{log}");
     assert!(log.contains("no space left on device"), "{log}");
 }

@@ -55,7 +55,9 @@ impl Sshd {
         if getuid().is_root() {
             fs::create_dir_all("/run/sshd").unwrap();
         }
-        let sshd = Self { dir: tempfile::tempdir().unwrap() };
+        let sshd = Self {
+            dir: tempfile::tempdir().unwrap(),
+        };
         let host = sshd.keygen("host", &["-t", "ed25519"]);
         let config = format!(
             "HostKey {}\nStrictModes {strict}\nAuthenticationMethods publickey\nPasswordAuthentication no\n\
@@ -70,7 +72,10 @@ impl Sshd {
     /// Makes a key pair without passphrase with `ssh-keygen ARGS`; gives the path of the private key.
     pub fn keygen(&self, name: &str, args: &[&str]) -> PathBuf {
         let path = self.path(name);
-        run(limited("ssh-keygen").args(args).args(["-q", "-N", "", "-C", name, "-f"]).arg(&path));
+        run(limited("ssh-keygen")
+            .args(args)
+            .args(["-q", "-N", "", "-C", name, "-f"])
+            .arg(&path));
         path
     }
 
@@ -83,21 +88,36 @@ impl Sshd {
     /// As [`Sshd::login`] for `user`; needs root for anybody else, who must be able to read the file.
     pub fn login_as(&self, user: &str, authorized_keys: &Path, identity: &Path) -> bool {
         let log = self.connect(user, authorized_keys, &[identity.to_owned()], "VERBOSE");
-        log.lines().any(|line| line.starts_with("Accepted publickey for"))
+        log.lines()
+            .any(|line| line.starts_with("Accepted publickey for"))
     }
 
     /// What admits each of `public_keys` (`type base64`), for the current user. Only asks whether sshd would
     /// take a signature by that key, so no private keys are needed.
-    pub fn admissions(&self, authorized_keys: &Path, public_keys: &[String]) -> Vec<Option<Admission>> {
+    pub fn admissions(
+        &self,
+        authorized_keys: &Path,
+        public_keys: &[String],
+    ) -> Vec<Option<Admission>> {
         let mut admitted = HashMap::new();
         for chunk in public_keys.chunks(MAX_IDENTITIES) {
             let dir = tempfile::tempdir_in(&self.dir).unwrap();
-            let files =
-                chunk.iter().enumerate().map(|(i, key)| write_private(&dir.path().join(i.to_string()), key));
-            let log = self.connect(&current_user(), authorized_keys, &files.collect::<Vec<_>>(), "DEBUG1");
+            let files = chunk
+                .iter()
+                .enumerate()
+                .map(|(i, key)| write_private(&dir.path().join(i.to_string()), key));
+            let log = self.connect(
+                &current_user(),
+                authorized_keys,
+                &files.collect::<Vec<_>>(),
+                "DEBUG1",
+            );
             admitted.extend(read_admissions(&log, authorized_keys));
         }
-        public_keys.iter().map(|key| admitted.get(&fingerprint(key)).cloned()).collect()
+        public_keys
+            .iter()
+            .map(|key| admitted.get(&fingerprint(key)).cloned())
+            .collect()
     }
 
     /// The lines, from 1, in which sshd finds no usable key or options, each with its complaint.
@@ -115,17 +135,26 @@ impl Sshd {
             if line.starts_with("invalid key option string") {
                 refused.insert(current, line.to_owned());
             }
-            let said = line.split_once(&place).and_then(|(_, said)| said.split_once(": "));
+            let said = line
+                .split_once(&place)
+                .and_then(|(_, said)| said.split_once(": "));
             let Some((Ok(number), said)) = said.map(|(number, said)| (number.parse(), said)) else {
                 continue;
             };
             current = number;
-            if ["advance:", "bad key options:"].iter().any(|bad| said.starts_with(bad)) {
+            if ["advance:", "bad key options:"]
+                .iter()
+                .any(|bad| said.starts_with(bad))
+            {
                 refused.insert(number, said.to_owned());
             }
         }
         let end = format!("{}: processed ", authorized_keys.display());
-        assert_eq!(log.matches(&end).count(), 1, "sshd did not read {place} once:\n{log}");
+        assert_eq!(
+            log.matches(&end).count(),
+            1,
+            "sshd did not read {place} once:\n{log}"
+        );
         refused
     }
 
@@ -133,9 +162,16 @@ impl Sshd {
     pub fn fingerprint(&self, line: &[u8]) -> Option<String> {
         let path = self.path("line.pub");
         fs::write(&path, [line, b"\n"].concat()).unwrap();
-        let output = limited("ssh-keygen").arg("-lf").arg(&path).output().unwrap();
+        let output = limited("ssh-keygen")
+            .arg("-lf")
+            .arg(&path)
+            .output()
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        said.split(' ').nth(1).filter(|_| output.status.success()).map(str::to_owned)
+        said.split(' ')
+            .nth(1)
+            .filter(|_| output.status.success())
+            .map(str::to_owned)
     }
 
     /// A user certificate that nobody trusts; the key in it is beside it as `probe.pub`.
@@ -145,19 +181,29 @@ impl Sshd {
             let authority = self.keygen("authority", &["-t", "ed25519"]);
             let probe = self.keygen("probe", &["-t", "ed25519"]);
             let public = probe.with_extension("pub");
-            run(limited("ssh-keygen").args(["-q", "-I", "probe", "-s"]).arg(authority).arg(public));
+            run(limited("ssh-keygen")
+                .args(["-q", "-I", "probe", "-s"])
+                .arg(authority)
+                .arg(public));
             fs::set_permissions(&certificate, fs::Permissions::from_mode(0o600)).unwrap();
         }
         certificate
     }
 
     /// One connection that offers `identities`; gives sshd's log.
-    fn connect(&self, user: &str, authorized_keys: &Path, identities: &[PathBuf], level: &str) -> String {
+    fn connect(
+        &self,
+        user: &str,
+        authorized_keys: &Path,
+        identities: &[PathBuf],
+        level: &str,
+    ) -> String {
         let dir = tempfile::tempdir_in(&self.dir).unwrap();
         let (log, client_config) = (dir.path().join("log"), dir.path().join("ssh_config"));
-        let mut config = "BatchMode yes\nIdentitiesOnly yes\nIdentityAgent none\nStrictHostKeyChecking no\n\
+        let mut config =
+            "BatchMode yes\nIdentitiesOnly yes\nIdentityAgent none\nStrictHostKeyChecking no\n\
              UserKnownHostsFile /dev/null\nPreferredAuthentications publickey\n"
-            .to_owned();
+                .to_owned();
         for identity in identities {
             writeln!(config, "IdentityFile {}", identity.display()).unwrap();
         }
@@ -181,7 +227,10 @@ impl Sshd {
             .arg("-E")
             .arg(&log)
             .args(["-o", &format!("LogLevel={level}")])
-            .args(["-o", &format!("AuthorizedKeysFile={}", authorized_keys.display())])
+            .args([
+                "-o",
+                &format!("AuthorizedKeysFile={}", authorized_keys.display()),
+            ])
             .env("TZ", "UTC")
             .stdin(OwnedFd::from(socket.try_clone().unwrap()))
             .stdout(OwnedFd::from(socket))
@@ -189,9 +238,16 @@ impl Sshd {
             .status()
             .unwrap();
         ssh.wait().unwrap();
-        assert_ne!(status.code(), Some(124), "sshd did not end within {LIMIT} s");
+        assert_ne!(
+            status.code(),
+            Some(124),
+            "sshd did not end within {LIMIT} s"
+        );
         let log = String::from_utf8_lossy(&fs::read(&log).unwrap()).into_owned();
-        assert!(log.contains("port"), "sshd did not talk to the client:\n{log}");
+        assert!(
+            log.contains("port"),
+            "sshd did not talk to the client:\n{log}"
+        );
         log
     }
 
@@ -211,17 +267,29 @@ fn read_admissions(log: &str, authorized_keys: &Path) -> HashMap<String, Admissi
     let mut admissions = HashMap::new();
     let mut options = Vec::new();
     for line in log.lines() {
-        if let Some((key, number)) =
-            line.strip_prefix("Accepted key ").and_then(|rest| rest.split_once(&found))
+        if let Some((key, number)) = line
+            .strip_prefix("Accepted key ")
+            .and_then(|rest| rest.split_once(&found))
         {
             let number: usize = number.parse().unwrap();
             let own = format!("{number}: ");
-            let options =
-                options.drain(..).filter_map(|said: &str| said.strip_prefix(&own)).map(str::to_owned);
+            let options = options
+                .drain(..)
+                .filter_map(|said: &str| said.strip_prefix(&own))
+                .map(str::to_owned);
             let (_, fingerprint) = key.split_once(' ').unwrap();
-            admissions.insert(fingerprint.to_owned(), Admission { line: number, options: options.collect() });
+            admissions.insert(
+                fingerprint.to_owned(),
+                Admission {
+                    line: number,
+                    options: options.collect(),
+                },
+            );
         }
-        options.extend(line.strip_prefix(&place).filter(|said| !said.contains(": matching key found: ")));
+        options.extend(
+            line.strip_prefix(&place)
+                .filter(|said| !said.contains(": matching key found: ")),
+        );
     }
     admissions
 }
@@ -229,7 +297,10 @@ fn read_admissions(log: &str, authorized_keys: &Path) -> HashMap<String, Admissi
 /// `SHA256:…` of a line `type base64`, as sshd's log has it.
 pub fn fingerprint(public_key: &str) -> String {
     let blob = Base64::decode_vec(public_key.split(' ').nth(1).unwrap()).unwrap();
-    format!("SHA256:{}", Base64Unpadded::encode_string(Sha256::digest(blob).as_slice()))
+    format!(
+        "SHA256:{}",
+        Base64Unpadded::encode_string(Sha256::digest(blob).as_slice())
+    )
 }
 
 /// ssh wants its identity files private, even those that hold a public key.
@@ -248,14 +319,20 @@ fn accept(listener: &TcpListener, ssh: &mut Child) -> TcpStream {
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => panic!("cannot accept: {error}"),
         }
-        assert!(ssh.try_wait().unwrap().is_none(), "ssh ended without a connection");
+        assert!(
+            ssh.try_wait().unwrap().is_none(),
+            "ssh ended without a connection"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
 fn sshd_path() -> &'static str {
     let places = ["/usr/sbin/sshd", "/usr/bin/sshd", "/usr/local/sbin/sshd"];
-    places.into_iter().find(|path| Path::new(path).exists()).expect("these tests need openssh-server")
+    places
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .expect("these tests need openssh-server")
 }
 
 fn limited(program: &str) -> Command {
@@ -266,5 +343,9 @@ fn limited(program: &str) -> Command {
 
 fn run(command: &mut Command) {
     let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

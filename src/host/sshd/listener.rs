@@ -6,8 +6,10 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::host::sshd::PLACES;
 use crate::model::sshd::invocation::{Invocation, Unit, of_process};
+
+/// Where distributions put it. Never by `PATH`: root runs it.
+pub(super) const PLACES: [&str; 3] = ["/usr/sbin/sshd", "/usr/local/sbin/sshd", "/usr/bin/sshd"];
 
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -25,7 +25,11 @@ pub struct Request {
 #[derive(Clone, Debug)]
 pub enum Answer {
     /// A whole answer; the connection stays open.
-    Reply { status: u16, headers: Vec<(String, String)>, body: Vec<u8> },
+    Reply {
+        status: u16,
+        headers: Vec<(String, String)>,
+        body: Vec<u8>,
+    },
     /// Head and half of the body, then silence.
     StallInBody(Vec<u8>),
     /// Head and half of the body, then the connection ends.
@@ -89,7 +93,11 @@ impl HttpServer {
                 }
                 let Ok(stream) = stream else { continue };
                 *for_accept.accepted.lock().unwrap() += 1;
-                for_accept.open.lock().unwrap().push(stream.try_clone().unwrap());
+                for_accept
+                    .open
+                    .lock()
+                    .unwrap()
+                    .push(stream.try_clone().unwrap());
                 let shared = Arc::clone(&for_accept);
                 thread::spawn(move || shared.serve(stream));
             }
@@ -142,7 +150,11 @@ impl Shared {
                 answer = *then;
             }
             match answer {
-                Answer::Reply { status, headers, body } => {
+                Answer::Reply {
+                    status,
+                    headers,
+                    body,
+                } => {
                     if !write(&mut stream, status, &headers, &body, body.len()) {
                         break;
                     }
@@ -175,7 +187,12 @@ impl Shared {
     fn hold(&self, wait: Duration) {
         let guard = self.end.0.lock().unwrap();
         let running = |(): &mut ()| !self.ended.load(Ordering::SeqCst);
-        drop(self.end.1.wait_timeout_while(guard, wait.min(LONGEST), running).unwrap());
+        drop(
+            self.end
+                .1
+                .wait_timeout_while(guard, wait.min(LONGEST), running)
+                .unwrap(),
+        );
     }
 }
 
@@ -184,7 +201,9 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
     // What speaks TLS here gets what any HTTP server answers to it.
     let first = reader.fill_buf().ok()?.first().copied()?;
     if !first.is_ascii_uppercase() {
-        let _ = reader.get_mut().write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
+        let _ = reader
+            .get_mut()
+            .write_all(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n");
         return None;
     }
     reader.read_line(&mut line).ok().filter(|&read| read > 0)?;
@@ -199,10 +218,17 @@ fn read(reader: &mut BufReader<TcpStream>) -> Option<Request> {
             None => break,
         };
     }
-    let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
+    let length = headers
+        .get("content-length")
+        .map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
-    Some(Request { method, path, headers, body: String::from_utf8_lossy(&body).into_owned() })
+    Some(Request {
+        method,
+        path,
+        headers,
+        body: String::from_utf8_lossy(&body).into_owned(),
+    })
 }
 
 /// Writes a head that promises `length` bytes, then `body`; false when the client is gone.
