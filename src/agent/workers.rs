@@ -63,12 +63,27 @@ pub struct Tools {
 
 /// The threads, and the accounts whose thread has not come back.
 pub struct Workers {
+    /// A thread that waits for the next pass: to start one costs more system calls than to look at a file.
+    idle: Option<Hand>,
     hanging: HashMap<AccountName, Arc<Worker>>,
     patience: Duration,
     /// Bytes of evidence that are held in this pass.
     held: u64,
     /// A thread did not come back in this pass; the watcher may hang with it.
     pub newly_hanging: bool,
+}
+
+/// A thread, and how it is told what to do.
+struct Hand {
+    worker: Arc<Worker>,
+    shifts: std::sync::mpsc::Sender<Shift>,
+}
+
+/// The work of one pass.
+struct Shift {
+    queue: Queue,
+    tools: Tools,
+    results: mpsc::UnboundedSender<Outcome>,
 }
 
 /// One thread at work.
@@ -107,6 +122,7 @@ enum Earlier {
 impl Default for Workers {
     fn default() -> Self {
         Self {
+            idle: None,
             hanging: HashMap::new(),
             patience: PATIENCE,
             held: 0,
@@ -145,7 +161,12 @@ impl Workers {
             }
         }
         let queue: Queue = Arc::new(Mutex::new(queued));
-        let mut worker = spawn(&queue, tools, &sender);
+        let shift = || Shift {
+            queue: Arc::clone(&queue),
+            tools: tools.clone(),
+            results: sender.clone(),
+        };
+        let mut hand = if total > 0 { self.start(shift()) } else { None };
         let mut batch = Vec::new();
         while outcomes.len() < total {
             alive();
@@ -162,8 +183,8 @@ impl Workers {
                 }
                 continue;
             }
-            if let Some(running) = &worker {
-                let mut state = locked(&running.state);
+            if let Some(Hand { worker, .. }) = &hand {
+                let mut state = locked(&worker.state);
                 let orders = match &state.task {
                     Some(orders) if state.busy => Arc::clone(orders),
                     // Between two accounts: its result is on the way.
@@ -171,22 +192,37 @@ impl Workers {
                 };
                 state.released = true;
                 let name = orders.account.name.clone();
-                self.hanging.insert(name, Arc::clone(running));
+                self.hanging.insert(name, Arc::clone(worker));
                 outcomes.push(Outcome::hanging(orders));
             }
             self.newly_hanging = true;
             self.patience = (self.patience / 2).max(LEAST_PATIENCE);
-            worker = if self.at_work() < MOST_HANGING {
-                spawn(&queue, tools, &sender)
+            hand = if self.at_work() < MOST_HANGING {
+                self.start(shift())
             } else {
                 None
             };
-            if worker.is_none() {
+            if hand.is_none() {
                 let left = std::mem::take(&mut *locked(&queue));
                 outcomes.extend(left.into_iter().map(Outcome::hanging));
             }
         }
+        // Whoever is released ends by itself.
+        self.idle = hand;
         outcomes
+    }
+
+    /// The thread that waits, or a new one.
+    fn start(&mut self, shift: Shift) -> Option<Hand> {
+        let shift = match self.idle.take() {
+            Some(hand) => match hand.shifts.send(shift) {
+                Ok(()) => return Some(hand),
+                // It ended by a panic.
+                Err(refused) => refused.0,
+            },
+            None => shift,
+        };
+        spawn(shift)
     }
 
     fn at_work(&self) -> usize {
@@ -240,18 +276,36 @@ impl Workers {
     }
 }
 
-fn spawn(
-    queue: &Queue,
-    tools: &Tools,
-    results: &mpsc::UnboundedSender<Outcome>,
-) -> Option<Arc<Worker>> {
+fn spawn(first: Shift) -> Option<Hand> {
     let worker = Arc::new(Worker::default());
-    let own = Ends(Arc::clone(&worker));
-    let (queue, tools, results) = (Arc::clone(queue), tools.clone(), results.clone());
+    let mut own = Ends(Arc::clone(&worker));
+    let (shifts, told) = std::sync::mpsc::channel();
     let work = move || {
-        while let Some(orders) = next(&queue, &own.0) {
+        let mut shift = first;
+        loop {
+            match shift.work(own) {
+                Some(idle) => own = idle,
+                None => return,
+            }
+            let Ok(next) = told.recv() else { return };
+            shift = next;
+        }
+    };
+    match std::thread::Builder::new().spawn(work) {
+        Ok(_) => Some(Hand { worker, shifts }),
+        Err(error) => {
+            tracing::error!(error = chain(&error), "no thread to work with");
+            None
+        }
+    }
+}
+
+impl Shift {
+    /// Works until there is nothing left, and returns the thread to wait for the next pass; `None` once nobody waits for it.
+    fn work(self, own: Ends) -> Option<Ends> {
+        while let Some(orders) = next(&self.queue, &own.0) {
             let name = orders.account.name.clone();
-            let outcome = settle(orders, &tools, &own.0.abandoned);
+            let outcome = settle(orders, &self.tools, &own.0.abandoned);
             let released = {
                 let mut state = locked(&own.0.state);
                 state.busy = false;
@@ -260,20 +314,14 @@ fn spawn(
             if released {
                 *locked(&own.0.late) = Some(outcome);
                 drop(own);
-                (tools.look_again)(name);
-                return;
+                (self.tools.look_again)(name);
+                return None;
             }
-            if results.send(outcome).is_err() {
-                return;
+            if self.results.send(outcome).is_err() {
+                return None;
             }
         }
-    };
-    match std::thread::Builder::new().spawn(work) {
-        Ok(_) => Some(worker),
-        Err(error) => {
-            tracing::error!(error = chain(&error), "no thread to work with");
-            None
-        }
+        Some(own)
     }
 }
 
