@@ -1,6 +1,5 @@
 //! A pass and its effects: what a pass returns is saved, told and published here and nowhere else.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -19,7 +18,6 @@ use crate::host::process::{self, Lock};
 use crate::host::{chain, keyfile, store};
 use crate::model::config::tables::{Config, Mode, Paths};
 use crate::model::desired::guard::Held;
-use crate::model::desired::in_force::InForce;
 use crate::model::file::orders::Whom;
 use crate::model::list::rejected::Rejected;
 use crate::model::session::Session;
@@ -93,7 +91,7 @@ impl Enforcing {
                 written_at: now,
                 asked_at: None,
             },
-            saved: None,
+            saved: reconciler.saved,
             unsaved: None,
             config_unusable: None,
             nothing_watched: None,
@@ -213,6 +211,8 @@ impl Enforcing {
         let mut looked = reconciler.look(look).await;
         // Every account was judged anew.
         looked.rows_are_others |= wake.why == Trigger::SshdAnswered;
+        // A key that expires leaves its file without a decision.
+        looked.keys_expired = wake.whom == Whom::Everybody && !looked.differences.is_empty();
         for event in looked.events.drain(..) {
             events::tell(&event);
             effects.incidents.take(event);
@@ -300,7 +300,7 @@ impl Enforcing {
         let news = News {
             rows: &looked.rows,
             is_whole: looked.rows_are_others,
-            keys: reconciler.decision.changed,
+            keys: reconciler.decision.changed || looked.keys_expired,
         };
         let clocks = (now, Instant::now().into_std());
         let paths = &reconciler.config.paths;
@@ -399,7 +399,7 @@ impl Effects {
             return;
         }
         let in_force = reconciler.in_force();
-        let fingerprint = Some(fingerprint(in_force));
+        let fingerprint = Some(in_force.fingerprint());
         if self.saved == fingerprint && self.unsaved.is_none() {
             return;
         }
@@ -422,11 +422,4 @@ impl Effects {
             }
         }
     }
-}
-
-/// Tells whether what is in force differs from what is on disk, without keeping it twice.
-fn fingerprint(in_force: &InForce) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    in_force.hash(&mut hasher);
-    hasher.finish()
 }

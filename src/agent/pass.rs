@@ -45,6 +45,8 @@ pub struct Reconciler {
     shared: BTreeSet<PathBuf>,
     /// The state could not be read at start, for this reason.
     pub damaged: Option<String>,
+    /// Fingerprint of the state as it was read.
+    pub saved: Option<u64>,
     /// Files may be written, if the config says so too.
     writes: bool,
 }
@@ -101,8 +103,10 @@ pub struct Looked {
     pub rows: BTreeSet<AccountName>,
     /// Rows came or went.
     pub rows_are_others: bool,
-    /// Nobody may let in by a key that is gone: sessions that it opened may still live.
+    /// A key has left a file or the list, and sessions that it opened may still live.
     pub keys_left: bool,
+    /// Other keys may be in force though nothing was decided.
+    pub keys_expired: bool,
     /// A thread did not come back; the watcher may hang with it.
     pub newly_hanging: bool,
 }
@@ -142,6 +146,7 @@ impl Reconciler {
     ) -> Result<Self, StoreError> {
         let world = World::new(bell);
         let (in_force, damaged) = gather::read_in_force(&config.paths)?;
+        let saved = in_force.as_ref().map(InForce::fingerprint);
         let decision = Decision::resumed(in_force.unwrap_or_default(), &world.identity);
         let mut memory = Memory::default();
         let mut rows = Rows::default();
@@ -166,6 +171,7 @@ impl Reconciler {
             judgements: Judgements::default(),
             shared: BTreeSet::new(),
             damaged,
+            saved,
             writes,
         })
     }

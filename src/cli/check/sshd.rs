@@ -15,7 +15,7 @@ use crate::model::config::tables::{Config, Mode};
 use crate::model::file::other_files::{InFile, OtherFile, OtherFiles};
 use crate::model::file::wanted::Target;
 use crate::model::key::grant::Grants;
-use crate::model::sshd::access::{Access, Facts, Loose, Verdict, judge};
+use crate::model::sshd::access::{Access, Facts, Loose, RefusedBy, Verdict, judge};
 use crate::model::sshd::answer::Answer;
 use crate::model::status::assess::sshd_problems;
 use crate::model::status::preflight::Finding;
@@ -23,6 +23,9 @@ use crate::model::status::problem::{Cause, Problem, Told, several, told};
 
 /// How long sshd may take for all of it.
 const LIMIT: Duration = Duration::from_secs(15);
+
+/// A verdict, why, and by what.
+type Judged<'a> = (Verdict, Option<&'a str>, Option<RefusedBy>);
 
 /// Asks sshd; `None` without root, which it wants, and when it does not answer.
 pub(super) async fn ask(accounts: &Accounts) -> Option<Answer> {
@@ -101,7 +104,7 @@ pub(super) fn look(
         };
         rows.push((&account.name, access));
     }
-    let mut verdicts: BTreeMap<(Verdict, Option<&str>), Vec<&str>> = BTreeMap::new();
+    let mut verdicts: BTreeMap<Judged<'_>, Vec<&str>> = BTreeMap::new();
     for (name, access) in &rows {
         // One that is bypassed is read as well.
         let verdict = if access.verdict == Verdict::Bypassed {
@@ -110,11 +113,11 @@ pub(super) fn look(
             access.verdict
         };
         verdicts
-            .entry((verdict, access.reason.as_deref()))
+            .entry((verdict, access.reason.as_deref(), access.refused_by))
             .or_default()
             .push(name.as_str());
     }
-    for ((verdict, reason), names) in verdicts {
+    for ((verdict, reason, by), names) in verdicts {
         let (names, reason) = (several(&names), reason.unwrap_or_default());
         findings.push(match verdict {
             Verdict::Refused => Finding::fail(
@@ -122,6 +125,7 @@ pub(super) fn look(
                 format!("sshd refuses the managed file of {names}: {reason}"),
                 Cause::SshdRefuses {
                     reason: reason.to_owned(),
+                    by,
                 }
                 .hint()
                 .unwrap_or_default(),

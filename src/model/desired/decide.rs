@@ -90,7 +90,7 @@ pub struct Decision {
     pub break_glass_rejected: Vec<Rejected>,
     /// Accounts that the list names and that are not in force.
     pub strangers: Vec<AccountName>,
-    /// What is in force may have changed.
+    /// What is in force may have changed since it was last published.
     pub changed: bool,
     /// When the decision must be made again, whatever happens.
     pub look_again: Option<Timestamp>,
@@ -178,7 +178,6 @@ impl Decision {
         self.former.clear();
         self.look_again = None;
         self.keys_left = false;
-        self.changed = false;
         if facts.openssh.is_some() {
             self.in_force.openssh = facts.openssh;
             self.changed = true;

@@ -1,6 +1,7 @@
 //! What is in force on this host, kept across restarts: the last-known-good decision.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 
 use jiff::Timestamp;
@@ -104,6 +105,13 @@ impl Holding {
 }
 
 impl InForce {
+    /// Tells one state from another, so that what is on disk need not be kept twice.
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// The managed accounts.
     pub fn managed(&self) -> impl Iterator<Item = (&AccountName, &Account)> {
         self.accounts.iter().filter(|(_, account)| account.managed)

@@ -19,6 +19,9 @@ pub struct Access {
     pub verdict: Verdict,
     /// Why, when it is `refused` or `unknown`; else which of its keys sshd does not take, if any.
     pub reason: Option<String>,
+    /// What of sshd refuses the file, when it is `refused`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_by: Option<RefusedBy>,
     /// Everything that lets in besides the managed file, accepted or not.
     pub doors: Vec<Door>,
 }
@@ -35,6 +38,20 @@ pub enum Verdict {
     Refused,
     /// sshd has not said, or not for every connection.
     Unknown,
+}
+
+/// What of sshd refuses a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusedBy {
+    /// Others can write to the file, or to a directory on the way to it.
+    StrictModes,
+    /// `AuthorizedKeysFile` names another file.
+    OtherFile,
+    /// It takes none of the keys.
+    Keys,
+    /// Any other setting.
+    Setting,
 }
 
 /// Why what sshd says of one account is not all there is to say.
@@ -120,6 +137,7 @@ impl Access {
         Self {
             verdict: Verdict::Unknown,
             reason: Some(reason.into()),
+            refused_by: None,
             doors: Vec::new(),
         }
     }
@@ -140,22 +158,27 @@ impl Access {
 /// password (`auth.c: allowed_user`); PAM's own account rules; keys that `RevokedKeys` names, and a list of these that
 /// cannot be read, which counts for every key (`auth.c: auth_key_is_revoked`).
 pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Access {
-    let refused = |reason: String, doors| Access {
+    let refused = |refused_by, reason: String, doors| Access {
         verdict: Verdict::Refused,
         reason: Some(reason),
+        refused_by: Some(refused_by),
         doors,
     };
     let Facts {
         account, managed, ..
     } = facts;
     match shut_out(settings, account, facts.groups) {
-        Some(Shut::Out(reason)) => return refused(reason, Vec::new()),
+        Some(Shut::Out(reason)) => return refused(RefusedBy::Setting, reason, Vec::new()),
         Some(Shut::Unknown(reason)) => return Access::unknown(reason),
         None => {}
     }
     let doors = doors::doors(settings, account, managed, facts.guarded, accepted);
     if !settings.public_key {
-        return refused("PubkeyAuthentication no".to_owned(), doors);
+        return refused(
+            RefusedBy::Setting,
+            "PubkeyAuthentication no".to_owned(),
+            doors,
+        );
     }
     let methods = &settings.methods;
     let by_key = methods == "any"
@@ -163,7 +186,11 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
             .split_whitespace()
             .any(|list| list.split(',').any(|method| method == "publickey"));
     if !by_key {
-        return refused(format!("AuthenticationMethods {methods}"), doors);
+        return refused(
+            RefusedBy::Setting,
+            format!("AuthenticationMethods {methods}"),
+            doors,
+        );
     }
     if managed.to_string_lossy().contains(char::is_whitespace) {
         return Access::unknown(format!(
@@ -177,6 +204,7 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
     {
         let read = &settings.files;
         return refused(
+            RefusedBy::OtherFile,
             format!("sshd reads `{read}` (AuthorizedKeysFile) and not this file"),
             doors,
         );
@@ -189,6 +217,7 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
         .filter(|loose| settings.strict_modes && !taken(loose))
     {
         return refused(
+            RefusedBy::StrictModes,
             format!("StrictModes: {}", loose.describe(account.uid)),
             doors,
         );
@@ -211,6 +240,7 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
     Access {
         verdict,
         reason,
+        refused_by: all.then_some(RefusedBy::Keys),
         doors,
     }
 }

@@ -10,7 +10,7 @@ use crate::model::desired::decide::Trouble;
 use crate::model::desired::guard::Held;
 use crate::model::file::other_files::OtherFile;
 use crate::model::session::Session;
-use crate::model::sshd::access::Doubt;
+use crate::model::sshd::access::{Doubt, RefusedBy};
 use crate::model::sshd::doors::Door;
 
 /// What is wrong, and whose file it concerns, where it concerns one.
@@ -84,6 +84,7 @@ pub enum Cause {
     },
     SshdRefuses {
         reason: String,
+        by: Option<RefusedBy>,
     },
     Rival {
         program: Option<String>,
@@ -272,7 +273,7 @@ impl Cause {
     /// Why the file of one account is not in sync, without its name.
     pub fn reason(&self) -> String {
         match self {
-            Self::FileRefused { reason } | Self::SshdRefuses { reason } => reason.clone(),
+            Self::FileRefused { reason } | Self::SshdRefuses { reason, .. } => reason.clone(),
             Self::FileDrifted { changes } => changes.clone(),
             Self::NotListed => {
                 "the list says nothing about it and never did, so its keys stay".to_owned()
@@ -359,7 +360,7 @@ impl Cause {
             Self::NotListed => format!("{whom} {is} not listed: {}", self.reason()),
             Self::NothingUsable | Self::HeldBack => format!("{whom} {is} held: {}", self.reason()),
             Self::NotManaged { .. } => format!("{whom} {is} unmanaged: {}", self.reason()),
-            Self::SshdRefuses { reason } => format!("{whom} {is} refused by sshd: {reason}"),
+            Self::SshdRefuses { reason, .. } => format!("{whom} {is} refused by sshd: {reason}"),
             Self::Rival {
                 program,
                 times,
@@ -439,12 +440,14 @@ impl Cause {
             Self::OtherFile(_) => {
                 "`other-files = \"remove\"` in `[accounts]` takes away those in a home"
             }
-            Self::SshdRefuses { reason } if reason.starts_with("StrictModes") => {
-                "let nobody but the account write to that directory: chmod go-w"
-            }
-            Self::SshdRefuses { reason } if reason.contains("AuthorizedKeysFile") => {
-                "let `AuthorizedKeysFile` in sshd_config and `[accounts] file` name the same file"
-            }
+            Self::SshdRefuses {
+                by: Some(RefusedBy::StrictModes),
+                ..
+            } => "let nobody but the account write to that directory: chmod go-w",
+            Self::SshdRefuses {
+                by: Some(RefusedBy::OtherFile),
+                ..
+            } => "let `AuthorizedKeysFile` in sshd_config and `[accounts] file` name the same file",
             Self::SshdRefuses { .. } => {
                 "change that setting in sshd_config, or expect nobody to log in by this file"
             }

@@ -354,7 +354,10 @@ impl Row {
         };
         let reason = access.reason.clone().unwrap_or_default();
         match access.verdict {
-            Verdict::Refused => all.push(Cause::SshdRefuses { reason }),
+            Verdict::Refused => {
+                let by = access.refused_by;
+                all.push(Cause::SshdRefuses { reason, by });
+            }
             Verdict::Effective | Verdict::Bypassed if !reason.is_empty() => {
                 all.push(Cause::KeysRefused { reason });
             }
