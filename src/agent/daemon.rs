@@ -30,7 +30,7 @@ struct Daemon<Reread, Clock> {
     times: Times,
     /// What the service manager was told last.
     said: String,
-    /// Gives the config again at SIGHUP.
+    /// Reads the config again, at SIGHUP.
     reread: Reread,
     now: Clock,
 }
@@ -43,7 +43,7 @@ struct Times {
     renew: Instant,
 }
 
-/// A watch may die in ways that nobody tells of (an unmount, the watcher's thread); until then the full check sees what
+/// A watch may die without an event (an unmount, the watcher's thread); until then the full check sees what
 /// it would have seen. Thousands of watches take seconds to put on.
 const WATCHES_LAST: Duration = Duration::from_hours(1);
 
@@ -56,7 +56,7 @@ const READY_WITHIN: Duration = Duration::from_secs(8);
 /// A pass that goes on for so long after SIGTERM hangs; what it leaves is swept up at the next start.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
-/// Enforces until SIGTERM or SIGINT. `reread` gives the config again at SIGHUP; `now` is the clock.
+/// Enforces until SIGTERM or SIGINT. `reread` reads the config again at SIGHUP; `now` is the clock.
 pub async fn run(
     mut enforcing: Enforcing,
     pending: Arc<Pending>,
@@ -166,7 +166,7 @@ where
             let question = enforcing.sessions.next_question();
             let write = enforcing.next_writing();
             let held_back = self.held_back.next();
-            // Every arm is cancel-safe: signals and the bell keep what arrives while nobody waits, sleeping keeps nothing.
+            // Every arm is cancel-safe: signals and the bell keep what arrives meanwhile, sleeping keeps nothing.
             tokio::select! {
                 () = self.heartbeat.next() => self.service.alive(),
                 asked = self.signals.next() => match asked {
@@ -283,7 +283,7 @@ async fn in_time(
     let ready_at = Instant::now() + READY_WITHIN;
     let mut stop_at = None;
     loop {
-        // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
+        // Signals keep what arrives meanwhile, and sleeping keeps nothing: cancel-safe.
         tokio::select! {
             passed = &mut working => return (Some(passed), stop_at.is_some()),
             () = signals.stopped(), if stop_at.is_none() => stop_at = Some(Instant::now() + LAST_WORK),

@@ -143,13 +143,14 @@ impl Enforcing {
         if wake.whom == Whom::Everybody {
             let asked = matches!(wake.why, Trigger::Reload | Trigger::Startup);
             let paths = &self.reconciler.config.paths;
-            let accepted = if asked {
-                gather::take_accepted(paths, means.now)
-            } else {
-                None
-            };
-            // One that was left before this process began was for another one.
-            let accepted = accepted.filter(|_| wake.why == Trigger::Reload);
+            let mut accepted = None;
+            if asked {
+                accepted = gather::take_accepted(paths, means.now);
+            }
+            if wake.why == Trigger::Startup {
+                // One that was left before this process began was for another one.
+                accepted = None;
+            }
             self.decide(accepted, means.now).await;
         }
         self.look(wake, means).await

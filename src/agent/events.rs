@@ -13,7 +13,7 @@ use crate::model::session::Session;
 pub mod id {
     /// A changed list was applied to a file.
     pub const APPLIED: &str = "29eecd86d83640a28791c063a41ad406";
-    /// A change by somebody else was undone.
+    /// A change that an account or a program made was undone.
     pub const REPAIRED: &str = "1e086f77428f49c0a8c7dafeab42ec30";
     /// So many changes, undone or seen, were not said each.
     pub const UNSAID: &str = "fa301c58b76e41f69bb79b674ebad140";

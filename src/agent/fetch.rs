@@ -131,10 +131,10 @@ impl Fetcher {
         self.stored.as_ref().ok_or(FetchError::TimedOut(LIMIT))
     }
 
-    /// Replaces the stored list if this one says something else; gives its digest.
+    /// Replaces the stored list if this one says something else, and returns its digest.
     fn store(&mut self, list: ApprovedList) -> Result<String, FetchError> {
         let (digest, path) = (list.digest(), paths::approved(&self.config.paths));
-        // Whoever took the file away gets it back with the next fetch.
+        // A stored list that was removed is back with the next fetch.
         if self
             .stored
             .as_ref()
@@ -150,7 +150,7 @@ impl Fetcher {
     }
 
     /// For `on-stale = "revoke"`: the time of the stored list's file says across a reboot when it was last found so.
-    /// Otherwise nobody asks, and nothing is written.
+    /// Otherwise the age does not matter, and nothing is written.
     fn keep_alive(&self, now: Timestamp) {
         let OnStale::RevokeAfter(limit) = self.config.source.on_stale else {
             return;
@@ -198,7 +198,7 @@ impl Fetcher {
     }
 }
 
-/// Fetches until SIGTERM or SIGINT. `reread` gives the config again at SIGHUP; `now` is the clock.
+/// Fetches until SIGTERM or SIGINT. `reread` reads the config again at SIGHUP; `now` is the clock.
 pub async fn run(
     mut fetcher: Fetcher,
     service: Service,
@@ -227,7 +227,7 @@ pub async fn run(
         }
         let due = Instant::now() + wait;
         loop {
-            // Signals keep what arrives while nobody waits, and sleeping keeps nothing: cancel-safe.
+            // Signals keep what arrives meanwhile, and sleeping keeps nothing: cancel-safe.
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::Stop => break 'work,

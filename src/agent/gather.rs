@@ -129,7 +129,7 @@ impl World {
             people_are_silent: !answered,
             people_are_incomplete: names.iter().any(|name| self.people.lookup(name).is_none()),
             people: Arc::clone(&self.people),
-            openssh: openssh.filter(|_| changed),
+            openssh: if changed { openssh } else { None },
             fetched: fetch_report(&config.paths),
             stored_at: written_at(&path),
             accepted,

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 /// Rung when an answer has come that no pass waits for.
 pub type Bell = Arc<dyn Fn() + Send + Sync>;
 
-/// One question at a time. An answer that nobody waits for is kept until it is taken.
+/// One question at a time. An answer that comes later is kept until it is taken.
 pub struct Inquiry<T> {
     asked: Option<oneshot::Receiver<T>>,
 }
@@ -28,7 +28,7 @@ impl<T: Send + 'static> Inquiry<T> {
         }
         let (answer, asked) = oneshot::channel();
         let work = move || {
-            // Whoever has ended wants no answer.
+            // An asker that has ended wants no answer.
             let is_wanted = answer.send(question()).is_ok();
             if let Some(bell) = bell
                 && is_wanted
@@ -65,7 +65,7 @@ impl<T: Send + 'static> Inquiry<T> {
         told.ok()
     }
 
-    /// The next answer; never, while nothing is asked. Cancel-safe: an answer that comes while nobody waits is kept.
+    /// The next answer; never, while nothing is asked. Cancel-safe: an answer that comes meanwhile is kept.
     pub async fn next(&mut self) -> Option<T> {
         let Some(asked) = &mut self.asked else {
             return std::future::pending().await;

@@ -1,7 +1,7 @@
 //! One pass: gather, decide, orders, work, remember, assess. Each step takes values and returns values.
 //!
 //! A pass cannot fail. What went wrong for one account is that account's state; what went wrong for all is a problem in
-//! the status; the keys in force stay. Nothing but the files of accounts is written here: what is to be saved, told and
+//! the status; the keys in force stay. Nothing but the files of accounts is written here: what must be saved, told and
 //! published is returned.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,7 +67,7 @@ pub struct Look<'a> {
     pub instant: Instant,
 }
 
-/// Whoever knows which program changes an account's file.
+/// What knows which program changes an account's file.
 pub trait Auditor {
     /// The audit log can be asked.
     fn is_here(&self) -> bool;

@@ -1,7 +1,7 @@
 //! Live SSH sessions that were opened with a key that is not approved: named, and ended where that is asked for.
 //!
 //! logind and the journal are asked on a thread of its own: after a pass in which a key left a file or the list, for some
-//! time from then, at start, and at each full check while such a session is known; never while nobody is logged in.
+//! time from then, at start, and at each full check while such a session is known; never while there is no session.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ const BEFORE: SignedDuration = SignedDuration::from_mins(2);
 const AFTER: SignedDuration = SignedDuration::from_secs(2);
 
 impl Sessions {
-    /// Asks, without waiting; nothing is asked while nobody is logged in.
+    /// Asks, without waiting; nothing is asked while there is no session.
     pub fn ask(&mut self) {
         if self.asking.is_open() {
             self.again = true;
@@ -85,7 +85,7 @@ impl Sessions {
         self.ask();
     }
 
-    /// The next answer; never, while nothing is asked. Cancel-safe: an answer that comes while nobody waits is kept.
+    /// The next answer; never, while nothing is asked. Cancel-safe: an answer that comes meanwhile is kept.
     pub async fn answer(&mut self) -> Option<Answer> {
         self.asking.next().await
     }

@@ -48,7 +48,7 @@ impl Signals {
         })
     }
 
-    /// The next signal. Cancel-safe: one that comes while nobody waits is kept.
+    /// The next signal. Cancel-safe: one that comes meanwhile is kept.
     pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.hang_up.recv() => Asked::Reload,

@@ -10,7 +10,7 @@ use crate::host::instance;
 use crate::host::ssm::{self, Parameter, ParameterStore};
 use crate::host::{directory, store};
 use crate::model::account::AccountName;
-use crate::model::config::source::{Wanted, merge, place};
+use crate::model::config::source::{Wanted, account_below, merge};
 use crate::model::config::tables::Source;
 use crate::model::instance::Identity;
 use crate::model::list::approved::{ApprovedList, Entry};
@@ -105,8 +105,8 @@ impl Clients {
         })
     }
 
-    /// The id of the instance that the list is for, where it can be known. Where nobody
-    /// answers, polls must not wait for it for ever.
+    /// The id of the instance that the list is for, where it can be known. Where the service does not
+    /// answer, polls must not wait for it for ever.
     async fn instance(&mut self, source: &Source) -> Option<String> {
         let asks = source.uses_parameter_store() && (self.may_ask || !source.needs().is_empty());
         if self.identity == Identity::Unknown && asks && self.asks_left > 0 {
@@ -174,8 +174,8 @@ impl Clients {
         let store = self.store().await?;
         for path in &wanted.paths {
             for parameter in store.by_path(path).await.map_err(FetchError::Ssm)? {
-                match place(path, &parameter.name) {
-                    Ok(place) => entries.push(entry(&place.account, &parameter)),
+                match account_below(path, &parameter.name) {
+                    Ok(account) => entries.push(entry(&account, &parameter)),
                     // One name that is no account's must not keep the rest of the list from arriving.
                     Err(misplaced) => unusable.push(Rejected {
                         parameter: parameter.name.clone(),

@@ -1,4 +1,4 @@
-//! Keys of accounts that nobody manages: root, service accounts, a user added by hand. They are listed, never touched.
+//! Keys of accounts that are not managed: root, service accounts, a user added by hand. They are listed, never touched.
 //!
 //! Only accounts of `/etc/passwd`: what a directory service has besides may be without end. Looked at by `status` as it
 //! answers, so that nothing about them is kept or grows old.

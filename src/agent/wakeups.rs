@@ -97,7 +97,7 @@ impl Pending {
         self.bell.notify_one();
     }
 
-    /// Returns once something has changed. Cancel-safe: a change that comes while nobody waits is kept.
+    /// Returns once something has changed. Cancel-safe: a change that comes meanwhile is kept.
     pub async fn changed(&self) {
         self.bell.notified().await;
     }

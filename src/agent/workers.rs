@@ -98,7 +98,7 @@ struct Worker {
     late: Mutex<Option<Outcome>>,
 }
 
-/// Both under one lock: a thread that is released has an account, and tells nobody else of it.
+/// Both under one lock: a thread that is released has an account, and no other thread is told of it.
 #[derive(Default)]
 struct State {
     /// What it is, or was last, at.
@@ -207,7 +207,7 @@ impl Workers {
                 outcomes.extend(left.into_iter().map(Outcome::hanging));
             }
         }
-        // Whoever is released ends by itself.
+        // A thread that was released ends by itself.
         self.idle = hand;
         outcomes
     }
@@ -301,7 +301,7 @@ fn spawn(first: Shift) -> Option<Hand> {
 }
 
 impl Shift {
-    /// Works until there is nothing left, and returns the thread to wait for the next pass; `None` once nobody waits for it.
+    /// Works until there is nothing left, and returns the thread to wait for the next pass; `None` once the pass no longer waits for it.
     fn work(self, own: Ends) -> Option<Ends> {
         while let Some(orders) = next(&self.queue, &own.0) {
             let name = orders.account.name.clone();
@@ -627,7 +627,7 @@ impl Errand<'_> {
                     let found = InFile::unread(refusal.explained());
                     outcome.left.push(OtherFile::new(path, found));
                 }
-                // Whoever may not look at the managed file either is told so.
+                // A user who may not look at the managed file either is told so.
                 Ok(None) | Err(_) => {}
             }
         }

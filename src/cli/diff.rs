@@ -88,7 +88,7 @@ async fn compare(
         Reconciler::observer(config.clone(), surroundings::zone(), None).map_err(hinted)?;
     reconciler.decide(List::Given(list), accepted, now).await;
     reconciler.consult_sshd(Vec::new(), now).await;
-    let nobody: LookAgain = Arc::new(|_| {});
+    let look_again: LookAgain = Arc::new(|_| {});
     let wake = Wake {
         why: Trigger::Timer,
         whom: Whom::Everybody,
@@ -96,7 +96,7 @@ async fn compare(
     let look = Look {
         wake: &wake,
         watches: None,
-        look_again: &nobody,
+        look_again: &look_again,
         elsewhere: false,
         auditor: &NoAuditor,
         alive: &|| (),

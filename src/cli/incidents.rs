@@ -1,4 +1,4 @@
-//! `incidents`: what somebody else changed, and how it was undone. Exit 0 listed, or none; 2 usage or config, or not
+//! `incidents`: what was changed in managed files, and how it was undone. Exit 0 listed, or none; 2 usage or config, or not
 //! readable.
 
 use crate::cli::print;

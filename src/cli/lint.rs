@@ -98,7 +98,7 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
     Ok(u8::from(!lint.problems.is_empty()))
 }
 
-/// The config's policy; `None` where there is no config and nobody said that there is one.
+/// The config's policy; `None` where there is no config and none was named.
 fn policy(path: &Path, named: bool) -> anyhow::Result<Option<Policy>> {
     use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
     let text = match std::fs::read_to_string(path) {

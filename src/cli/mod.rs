@@ -67,7 +67,7 @@ enum Command {
     /// Print what enforcing would change, and write nothing
     ///
     /// Fetches afresh; with the source out of reach the stored list is compared. `+` is what a file would get, `-` what it
-    /// would lose, `~` what else would become as it is to be.
+    /// would lose, `~` what else would change.
     #[command(after_help = diff::EXIT)]
     Diff,
     /// Print health, list, accounts, keys, rejects and drift
@@ -76,7 +76,7 @@ enum Command {
     /// shown with its age.
     #[command(after_help = status::EXIT)]
     Status(status::Arguments),
-    /// Print what somebody else changed, how long it stood and how it was undone; as root
+    /// Print what was changed in managed files, how long it stood and how it was undone; as root
     ///
     /// The newest is last. Of each it says where the content that stood in the file is kept, and who made the change where
     /// the audit log knows.

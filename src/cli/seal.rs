@@ -23,7 +23,7 @@ Exit status:
   2  wrong usage or configuration";
 
 /// Removes the list, what is in force, evidence and backups. The config, the break-glass keys and the authorized_keys
-/// files stay; those with keys are named, since whoever has the key gets into every instance of the image.
+/// files stay; those with keys are named, since their holders get into every instance of the image.
 pub(super) fn run(config: &Config) -> Outcome {
     let mut locks = Vec::new();
     for (who, path) in [

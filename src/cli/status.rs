@@ -137,7 +137,7 @@ async fn look(config: &Config, said: Option<Status>, now: Timestamp) -> Result<S
     reconciler.decide(List::Stored, None, now).await;
     let local = accounts::local();
     let asked = reconciler.consult_sshd(local.clone(), now).await;
-    let nobody: LookAgain = Arc::new(|_| {});
+    let look_again: LookAgain = Arc::new(|_| {});
     let wake = Wake {
         why: Trigger::Timer,
         whom: Whom::Everybody,
@@ -145,7 +145,7 @@ async fn look(config: &Config, said: Option<Status>, now: Timestamp) -> Result<S
     let look = Look {
         wake: &wake,
         watches: None,
-        look_again: &nobody,
+        look_again: &look_again,
         elsewhere: true,
         auditor: &NoAuditor,
         alive: &|| (),

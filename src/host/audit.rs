@@ -14,7 +14,7 @@ const PLACES: [&str; 3] = [
     "/usr/local/sbin/ausearch",
 ];
 
-/// The key that the rule gives each record.
+/// The key that the rule writes into each record.
 const KEY: &str = "authorized_keys";
 
 /// It reads log files of many megabytes; a search that takes longer is given up.

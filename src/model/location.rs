@@ -34,10 +34,11 @@ impl FilePattern {
     pub fn locate(&self, account: &Account) -> Option<Location> {
         let home = account.home.to_str()?;
         let path = expand(&self.0, account)?;
-        let below_home = path
-            .strip_prefix(home)
-            .ok()
-            .filter(|_| is_home(&account.home));
+        let below_home = if is_home(&account.home) {
+            path.strip_prefix(home).ok()
+        } else {
+            None
+        };
         let uses_home = self.0.starts_with("%h") || !self.0.starts_with('/');
         if uses_home && below_home.is_none() {
             return None;
@@ -56,10 +57,10 @@ impl FilePattern {
 impl Location {
     /// Where `path` is, if it is below the home of `account`.
     pub fn in_home(path: &Path, account: &Account) -> Option<Self> {
-        let below = path
-            .strip_prefix(&account.home)
-            .ok()
-            .filter(|_| is_home(&account.home))?;
+        if !is_home(&account.home) {
+            return None;
+        }
+        let below = path.strip_prefix(&account.home).ok()?;
         let (directories, file) = names(below)?;
         Some(Self {
             in_home: true,

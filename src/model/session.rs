@@ -96,7 +96,7 @@ pub struct Accepted<'a> {
 }
 
 /// Reads `Accepted publickey for alice from 192.0.2.1 port 4711 ssh2: ED25519 SHA256:…`. A certificate is no key of a
-/// list: `… ssh2: ED25519-CERT SHA256:… ID … CA …` gives `None`.
+/// list: `… ssh2: ED25519-CERT SHA256:… ID … CA …` returns `None`.
 pub fn accepted(message: &str) -> Option<Accepted<'_>> {
     let words: Vec<&str> = message.trim_end().split(' ').collect();
     match words[..] {

@@ -117,7 +117,7 @@ fn asked<'a>(
         .iter()
         .filter(|one| !managed.contains(&one.name))
         .collect();
-    // Whoever else is left out, root is not.
+    // Root is always asked about.
     others.sort_by_key(|other| other.uid != 0);
     let all = accounts.len() + others.len();
     let mut asked: Vec<&Account> = accounts.iter().take(ASKED).collect();

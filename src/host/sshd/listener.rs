@@ -105,7 +105,7 @@ fn below(root: &Path, path: &Path) -> PathBuf {
 /// A process that looks like an sshd that listens.
 struct Listener {
     words: Vec<String>,
-    /// Nobody can have made it look so.
+    /// No account can have made it look so.
     is_sshd: bool,
     /// It is the service's.
     is_service: bool,
@@ -398,7 +398,7 @@ mod tests {
         );
     }
 
-    /// Files owned by root stand for its processes; elsewhere they are somebody's.
+    /// Files owned by root stand for its processes; elsewhere they are an account's.
     #[test]
     #[expect(clippy::too_many_lines, reason = "one story, told in rows")]
     fn a_listener_of_this_host_counts_more_than_the_unit() {
@@ -481,7 +481,7 @@ mod tests {
             &[process("9", "sshd", own, &title("A=b"), service)],
             &["Unit=x"],
         );
-        // The program itself, whoever started it.
+        // The program itself, whichever user started it.
         let program = ("usr/sbin/sshd".to_owned(), "sshd".to_owned());
         by_hand.extend([
             program,

@@ -46,7 +46,7 @@ pub fn find() -> Option<PathBuf> {
     listener::installed(Path::new("/"))
 }
 
-/// True for an sshd that lets a group write to a home when it is nobody else's. Debian patches its own to
+/// True for an sshd that lets a group write to a home when it has no other member. Debian patches its own to
 /// (`user-group-modes.patch` of its openssh package), and who takes packages from there has it too.
 pub fn minds_private_groups(sshd: &Path) -> bool {
     sshd == Path::new(PLACES[0]) && Path::new("/etc/debian_version").exists()

@@ -2,7 +2,7 @@
 //!
 //! Nothing of the SDK reaches a log: its calls run without a tracing subscriber, because at trace level it
 //! writes access key ids and headers, and with `LOG_SENSITIVE_BODIES` set whole replies. The task that hyper
-//! spawns for a connection is outside of that, so a subscriber filters [`NOISY_TARGETS`] as well.
+//! spawns for a connection is outside of that, so `journal` lets nothing below `warn` of other crates through.
 
 mod caller;
 mod classify;
@@ -27,10 +27,6 @@ pub use self::failure::{Failure, Network};
 pub use self::parameters::Parameter;
 use self::parameters::{Parameters, answers, in_calls};
 use crate::model::list::template::without_selector;
-
-/// Prefixes of tracing targets that a subscriber must not let through below `warn`: what they write is for
-/// those who debug the SDK, and may hold requests.
-pub const NOISY_TARGETS: [&str; 6] = ["aws_", "h2", "hyper", "rustls", "tower", "want"];
 
 /// A client that keeps its connection.
 #[derive(Debug)]

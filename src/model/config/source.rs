@@ -29,15 +29,6 @@ pub enum Misplaced {
     },
 }
 
-/// Whom a parameter serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// The account.
-    pub account: AccountName,
-    /// What follows the account in the name, for people; `None` directly below the path.
-    pub label: Option<String>,
-}
-
 /// All that the config asks for on this instance, every template filled in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
@@ -160,26 +151,20 @@ impl Wanted {
     }
 }
 
-/// Whom `parameter` serves, which was listed below `path` (as [`PathTemplate::expand`] gives it).
-pub fn place(path: &str, parameter: &str) -> Result<Place, Misplaced> {
-    let outside = || Misplaced::Outside {
-        path: path.to_owned(),
-        parameter: parameter.to_owned(),
+/// The account that `parameter` serves, which was listed below `path` (as [`PathTemplate::expand`] returns it): the first
+/// name below the path. What follows it is a label for people.
+pub fn account_below(path: &str, parameter: &str) -> Result<AccountName, Misplaced> {
+    let below = parameter.strip_prefix(path.trim_end_matches('/'));
+    let Some(rest) = below.and_then(|rest| rest.strip_prefix('/')) else {
+        return Err(Misplaced::Outside {
+            path: path.to_owned(),
+            parameter: parameter.to_owned(),
+        });
     };
-    let rest = parameter
-        .strip_prefix(path.trim_end_matches('/'))
-        .ok_or_else(outside)?;
-    let rest = rest.strip_prefix('/').ok_or_else(outside)?;
-    let (account, label) = rest
-        .split_once('/')
-        .map_or((rest, None), |(name, label)| (name, Some(label)));
-    let account = AccountName::try_from(account).map_err(|_| Misplaced::BadAccount {
+    let account = rest.split('/').next().unwrap_or(rest);
+    AccountName::try_from(account).map_err(|_| Misplaced::BadAccount {
         path: path.to_owned(),
         parameter: parameter.to_owned(),
-    })?;
-    Ok(Place {
-        account,
-        label: label.filter(|label| !label.is_empty()).map(str::to_owned),
     })
 }
 
@@ -198,23 +183,14 @@ mod tests {
 
     #[test]
     fn the_first_name_below_the_path_is_the_account() {
-        let check = |path: &str, parameter: &str, account: &str, label: Option<&str>| {
-            let place = place(path, parameter).unwrap();
-            assert_eq!(
-                (place.account.as_str(), place.label.as_deref()),
-                (account, label),
-                "{parameter}"
-            );
+        let check = |path: &str, parameter: &str, account: &str| {
+            let found = account_below(path, parameter).unwrap();
+            assert_eq!(found.as_str(), account, "{parameter}");
         };
-        check("/k/web", "/k/web/ec2-user/alice", "ec2-user", Some("alice"));
-        check(
-            "/k/web",
-            "/k/web/ec2-user/alice/laptop",
-            "ec2-user",
-            Some("alice/laptop"),
-        );
-        check("/k/web", "/k/web/ec2-user", "ec2-user", None);
-        check("/", "/ec2-user/alice", "ec2-user", Some("alice"));
+        check("/k/web", "/k/web/ec2-user/alice", "ec2-user");
+        check("/k/web", "/k/web/ec2-user/alice/laptop", "ec2-user");
+        check("/k/web", "/k/web/ec2-user", "ec2-user");
+        check("/", "/ec2-user/alice", "ec2-user");
         for (path, parameter, expected) in [
             ("/k/web", "/k/web", "not below `/k/web`: parameter `/k/web`"),
             (
@@ -236,7 +212,7 @@ mod tests {
             ),
             ("/k/web", "/k/web/a\u{1b}[2J", "`/k/web/a\\u{1b}[2J`"),
         ] {
-            let error = place(path, parameter).unwrap_err().to_string();
+            let error = account_below(path, parameter).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

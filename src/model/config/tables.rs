@@ -91,7 +91,7 @@ pub struct Accounts {
     /// authorized_keys lines that every managed account keeps.
     #[serde(deserialize_with = "absolute")]
     pub break_glass: PathBuf,
-    /// Other ways in that are meant to be open, so that nobody is warned of them.
+    /// Other ways in that are meant to be open, so that the status does not warn of them.
     pub accepted_doors: Vec<Accepted>,
     /// End the live SSH sessions that were opened with a key that is not approved.
     pub end_sessions: bool,

@@ -56,7 +56,7 @@ pub struct Account {
     /// `AuthorizedKeysFile` for this account, where it has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sshd_reads: Option<String>,
-    /// No other file was left that sshd would read for it: one that is there now is somebody else's doing.
+    /// No other file was left that sshd would read for it: the account made one that is there now.
     #[serde(default)]
     pub alone: bool,
 }
@@ -133,7 +133,7 @@ impl InForce {
         own.or(self.sshd_reads.as_ref()).map(String::as_str)
     }
 
-    /// Takes what sshd says that it reads: `host` for all, unless there is a `Match`, and `of` for an account. Gives whether anything changed; for those
+    /// Takes what sshd says that it reads: `host` for all, unless there is a `Match`, and `of` for an account. Returns whether anything changed; for those
     /// whose files changed, what is there now was not looked for before.
     pub fn learn<'a>(
         &mut self,
@@ -180,12 +180,15 @@ impl InForce {
         }
     }
 
-    /// Before the first list of its own a clone manages what it inherited only to put the break-glass keys there; gives
+    /// Before the first list of its own a clone manages what it inherited only to put the break-glass keys there; returns
     /// whether anything changed.
     pub fn await_first_list(&mut self) -> bool {
+        if self.list.is_some() {
+            return false;
+        }
         let managed = !self.break_glass.is_empty();
         let mut changed = false;
-        for account in self.accounts.values_mut().filter(|_| self.list.is_none()) {
+        for account in self.accounts.values_mut() {
             changed |= account.managed != managed;
             account.managed = managed;
         }
@@ -207,7 +210,7 @@ impl InForce {
         self.holding = None;
         for (name, account) in &mut self.accounts {
             account.managed = manages(name);
-            // What came while nobody looked was there first.
+            // What came while the agent did not look was there first.
             account.alone &= account.managed;
             if account.managed {
                 replace(&mut account.grants, desired.grants.get(name));

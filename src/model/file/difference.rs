@@ -8,14 +8,14 @@ use crate::model::file::other_files::OtherFile;
 use crate::model::key::id::KeyId;
 use crate::model::key::lenient::{FoundKey, FoundKeys, unclear};
 
-/// One way in which the file is not what it is to be.
+/// One way in which the file is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Difference {
     /// There is no file.
     Missing,
     /// It is no regular file.
     Kind(Kind),
-    /// It holds a key that it is not to hold.
+    /// It holds a key that it should not hold.
     Added(KeyId),
     /// It lacks a key.
     Removed(KeyId),

@@ -14,7 +14,7 @@ use crate::model::key::lenient::{FoundKeys, unclear};
 use crate::model::location::Location;
 use crate::model::sshd::effective;
 
-/// `AuthorizedKeysFile` where nobody said otherwise (`servconf.c: fill_default_server_options`): Debian and Ubuntu leave
+/// `AuthorizedKeysFile` where the configuration does not say otherwise (`servconf.c: fill_default_server_options`): Debian and Ubuntu leave
 /// it so.
 pub const DEFAULT: &str = ".ssh/authorized_keys .ssh/authorized_keys2";
 
@@ -24,7 +24,7 @@ pub struct OtherFiles {
     /// Those in its home, which the account itself can make at any moment.
     pub in_home: Vec<Location>,
     /// Those that are never taken away: they are elsewhere, where it was root who meant them, or sshd does not read the
-    /// managed file, and whoever gets in does so by these.
+    /// managed file, and these are what lets people in.
     pub elsewhere: Vec<PathBuf>,
 }
 
@@ -38,9 +38,9 @@ impl OtherFiles {
         }
         let mut all = Self::default();
         for path in files {
-            match Location::in_home(&path, account).filter(|_| read.is_some()) {
-                Some(location) => all.in_home.push(location),
-                None => all.elsewhere.push(path),
+            match Location::in_home(&path, account) {
+                Some(location) if read.is_some() => all.in_home.push(location),
+                _ => all.elsewhere.push(path),
             }
         }
         all
@@ -110,7 +110,7 @@ impl InFile {
         }
     }
 
-    /// True when nobody gets in by it.
+    /// True when it lets nobody in.
     pub fn is_idle(&self) -> bool {
         self.keys.is_empty() && self.unclear == 0
     }

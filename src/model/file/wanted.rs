@@ -1,4 +1,4 @@
-//! What a file is to be, and what can stand in its place.
+//! What a file should be, and what can be in its place.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct Target {
     pub owner: Owner,
 }
 
-/// What a file is to be.
+/// What a file should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// The managed file: these lines and nothing else.

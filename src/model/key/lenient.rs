@@ -1,7 +1,7 @@
 //! The keys of a file as it was found, in whatever spelling sshd takes.
 //!
-//! What is approved is read strictly ([`Line::read`]), and written in one way. Somebody else writes as they like, and a
-//! line that is not seen here is a key nobody is told of: options count by their quotes alone, a NUL ends the line, a
+//! What is approved is read strictly ([`Line::read`]), and written in one way. An account writes as it likes, and a
+//! line that is not seen here is a key that no status names: options count by their quotes alone, a NUL ends the line, a
 //! blob may be spelled in more ways than one. What may be a key all the same is counted.
 //!
 //! [`Line::read`]: crate::model::key::line::Line::read
@@ -16,7 +16,7 @@ use crate::model::escape::shortened;
 use crate::model::key::line::{key_type, sanitized, split_options, trim, word};
 use crate::model::key::options::Options;
 
-/// A key that stands in a file, by which somebody may get in.
+/// A key in a file, which may let its holder in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundKey {
     /// `SHA256:…`, as sshd logs it.
@@ -50,7 +50,7 @@ pub struct FoundKeys {
 }
 
 impl FoundKey {
-    /// No more of the comment than a person reads; whoever wrote the file chose how long it is.
+    /// No more of the comment than a person reads; the account that wrote the file chose how long it is.
     pub fn comment(&self) -> String {
         /// Bytes.
         const MOST: usize = 200;

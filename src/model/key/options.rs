@@ -220,7 +220,7 @@ impl fmt::Display for Options {
     }
 }
 
-/// One option from the front of `text`; gives what follows it, which is empty or starts with a comma.
+/// One option from the front of `text`, and what follows it, which is empty or starts with a comma.
 fn read_one(text: &str) -> Result<(KeyOption, &str), OptionError> {
     let end = text.find([',', '=', '"']).unwrap_or(text.len());
     let (written, rest) = text.split_at(end);

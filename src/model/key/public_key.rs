@@ -118,7 +118,7 @@ fn inner_type(blob: &[u8]) -> Option<&[u8]> {
     rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
-/// Checks a blob whose type is known; gives the size of an RSA modulus. Types that OpenSSH may learn later,
+/// Checks a blob whose type is known, and returns the size of an RSA modulus. Types that OpenSSH may learn later,
 /// and those that the policy refuses by name, stay opaque.
 fn check_content(algorithm: &str, blob: &[u8]) -> Result<Option<u32>, KeyError> {
     let damaged = || KeyError::Damaged(algorithm.to_owned());

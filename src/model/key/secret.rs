@@ -1,7 +1,7 @@
 //! Private keys that were put where only public ones belong.
 //!
 //! All who can read the list know such a key by then; this program does not spread it any further. It leaves the
-//! value before anything is stored, and a marker in its place says so to whoever judges the list.
+//! value before anything is stored, and a marker in its place says so when the list is judged.
 
 /// Marks of a private key, wherever in a line they stand: pasted into a comment or quoted, it is as lost.
 const MARKS: [&[&str]; 3] = [

@@ -11,7 +11,7 @@ pub struct Cadence {
     pub failures: u32,
 }
 
-/// However long a source is down, it is asked this often, so that recovery needs nobody.
+/// However long a source is down, it is asked this often, so that recovery needs no person.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(10);
 
 impl Cadence {

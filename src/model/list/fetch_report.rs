@@ -49,7 +49,7 @@ impl FetchReport {
         }
     }
 
-    /// This report after an attempt that gave a list with `digest`. An attempt that somebody asked for comes before `every`
+    /// This report after an attempt that gave a list with `digest`. An attempt that was asked for comes before `every`
     /// is over and confirms nothing: a source that answers wrongly for a moment does so however often it is asked.
     #[must_use]
     pub fn succeeded(&self, source: &str, digest: String, every: Duration, at: Timestamp) -> Self {

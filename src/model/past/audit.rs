@@ -78,7 +78,7 @@ pub fn find(records: &str, sought: &Sought) -> Option<Who> {
             continue;
         };
         if who.pid == sought.own_pid {
-            // By its number alone: to name nobody is better than to name the wrong one.
+            // By its number alone: no name is better than a wrong one.
             let is_here = |item: &Item| item.inode.is_some() && item.inode == sought.directory;
             undone |=
                 repaired_before(at) && (call.touches(sought) || call.items.iter().any(is_here));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_named_for_what_another_call_did() {
+    fn no_process_is_named_for_what_another_call_did() {
         assert_eq!(
             find("/home/alice/.ssh/authorized_keys", Some(71), Some(20), 30),
             None,

@@ -1,4 +1,4 @@
-//! One change to a managed file that somebody else made: what it was, how long it stood, how it was undone.
+//! One change to a managed file that the agent did not make: what it was, how long it stood, how it was undone.
 //!
 //! Schema 1: fields may be added, none changes its meaning.
 
@@ -50,7 +50,7 @@ pub struct Incident {
     pub uncounted: u64,
 }
 
-/// One way in which the file was not as it is to be.
+/// One way in which the file was not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "change", rename_all = "kebab-case")]
 pub enum Change {
@@ -61,7 +61,7 @@ pub enum Change {
         /// What it was.
         to: String,
     },
-    /// It held a key that it was not to hold.
+    /// It held a key that it should not hold.
     Added(KeyId),
     /// It lacked a key.
     Removed(KeyId),
@@ -78,14 +78,14 @@ pub enum Change {
     Unreadable,
     /// Owner and group.
     Owner {
-        /// `uid:gid` as it is to be.
+        /// `uid:gid` as it should be.
         from: String,
         /// `uid:gid` as it was.
         to: String,
     },
     /// Permission bits.
     Mode {
-        /// Octal, as it is to be.
+        /// Octal, as it should be.
         from: String,
         /// Octal, as it was.
         to: String,
@@ -121,7 +121,7 @@ pub enum Change {
     },
 }
 
-/// Where the beginning of an incident is read from. The kernel sets both, and nobody can set them back
+/// Where the beginning of an incident is read from. The kernel sets both, and no account can set them back
 /// (`inode(7)`, `st_ctime`); another change, by the same hand or not, sets them anew, so a change may have stood longer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

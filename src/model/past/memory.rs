@@ -125,7 +125,7 @@ impl Memory {
             .is_some_and(|known| known.unsettled)
     }
 
-    /// When some accounts are to be looked at again. Each keeps its time, whatever other accounts do meanwhile.
+    /// When the agent looks at some accounts again. Each keeps its time, whatever other accounts do meanwhile.
     pub fn next_retry(&self) -> Option<Instant> {
         let retries = self.accounts.values().filter_map(|known| known.retry);
         retries.map(|(_, due)| due).min()

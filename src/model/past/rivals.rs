@@ -236,7 +236,7 @@ impl Rivals {
             .for_each(|rival| rival.said = true);
     }
 
-    /// Forgets what came more than a minute ago; gives how many changes of which account were never said.
+    /// Forgets what came more than a minute ago, and returns how many changes of which account were never told.
     pub fn forget(&mut self, now: Timestamp) -> Vec<(AccountName, u64)> {
         let mut unsaid = Vec::new();
         self.accounts.retain(|account, lately| {
@@ -279,11 +279,11 @@ impl Same {
             self.times.pop_front();
         }
         self.times.push_back(now);
-        let since = self
-            .times
-            .front()
-            .copied()
-            .filter(|_| self.times.len() == RIVAL_AFTER);
+        let since = if self.times.len() == RIVAL_AFTER {
+            self.times.front().copied()
+        } else {
+            None
+        };
         match (&mut self.rival, since) {
             (Some(rival), _) => rival.times += 1,
             (None, Some(since)) if elapsed(since, now) < QUIET => {

@@ -32,7 +32,7 @@ pub struct Access {
 pub enum Verdict {
     /// sshd reads this file and takes its keys, and nothing else lets in but what is accepted.
     Effective,
-    /// sshd reads the file, and another door is open that nobody accepted.
+    /// sshd reads the file, and another door is open that the config does not accept.
     Bypassed,
     /// sshd does not read the file, or takes none of its keys.
     Refused,
@@ -75,7 +75,7 @@ pub struct Loose {
     pub gid: u32,
     /// Its permission bits.
     pub mode: u32,
-    /// Nobody but the account is in that group.
+    /// Only the account is in that group.
     pub private_group: bool,
 }
 
@@ -94,11 +94,11 @@ pub struct Facts<'a> {
     pub doubt: Option<Doubt>,
     /// Other files that are taken away when they come.
     pub guarded: &'a [PathBuf],
-    /// Groups the account is in; `None` where nobody asked.
+    /// Groups the account is in; `None` where they were not asked for.
     pub groups: Option<&'a [String]>,
     /// The first thing on the way to the file that `StrictModes` refuses.
     pub loose: Option<&'a Loose>,
-    /// This sshd lets a group write that is nobody else's: Debian's and Ubuntu's do (`user-group-modes.patch`).
+    /// This sshd lets a group write that has no other member: Debian's and Ubuntu's do (`user-group-modes.patch`).
     pub private_groups: bool,
 }
 
@@ -154,7 +154,7 @@ impl Access {
 
 /// Judges one account by what sshd said.
 ///
-/// Not judged, though sshd lets nobody in for it: a login shell that is missing or cannot be run and, without PAM, a locked
+/// Not judged, though sshd refuses for it: a login shell that is missing or cannot be run and, without PAM, a locked
 /// password (`auth.c: allowed_user`); PAM's own account rules; keys that `RevokedKeys` names, and a list of these that
 /// cannot be read, which counts for every key (`auth.c: auth_key_is_revoked`).
 pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Access {
@@ -251,7 +251,7 @@ enum Shut {
 }
 
 /// `auth.c: allowed_user`: who never gets in, whatever the method, in sshd's order. An entry that only counts from
-/// some hosts shuts nobody out for good.
+/// some hosts shuts no account out for good.
 fn shut_out(settings: &Settings, account: &Account, groups: Option<&[String]>) -> Option<Shut> {
     let out =
         |keyword: &str, list: &[String]| Some(Shut::Out(format!("{keyword} {}", list.join(" "))));
@@ -460,7 +460,7 @@ mod tests {
         openssh: Option<&'a str>,
         groups: Option<&'a [&'a str]>,
         loose: Option<(&'a str, u32, u32)>,
-        /// The group is nobody else's, and sshd minds that.
+        /// The group has no other member, and sshd minds that.
         group: Option<(bool, bool)>,
     }
 

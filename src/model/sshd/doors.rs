@@ -23,7 +23,7 @@ pub struct Door {
     pub name: Option<String>,
     /// `[accounts] accepted-doors` names it.
     pub accepted: bool,
-    /// A file that is taken away whenever it holds anything (`[accounts] other-files`), so nobody gets in by it.
+    /// A file that is taken away whenever it holds anything (`[accounts] other-files`), so it lets nobody in.
     #[serde(default)]
     pub guarded: bool,
 }
@@ -206,7 +206,7 @@ fn command_name(command: &str) -> Option<&'static str> {
 }
 
 impl Door {
-    /// It lets in somebody whom the list does not name, and nobody said that this is meant.
+    /// It lets people in whom the list does not name, and the config does not say that this is meant.
     pub fn is_open(&self) -> bool {
         !self.accepted && !self.guarded
     }

@@ -154,8 +154,10 @@ impl Unit {
                 if line.starts_with('[') {
                     section = line;
                 }
-                let Some((key, value)) = line.split_once('=').filter(|_| section == "[Service]")
-                else {
+                if section != "[Service]" {
+                    continue;
+                }
+                let Some((key, value)) = line.split_once('=') else {
                     continue;
                 };
                 let value = value.trim();
@@ -225,10 +227,12 @@ fn filled(word: &str, variables: &BTreeMap<String, String>) -> String {
     while let Some(at) = rest.find(['$', '%']) {
         out.push_str(&rest[..at]);
         let (sign, after) = rest[at..].split_at(1);
-        let named = after
-            .strip_prefix('{')
-            .filter(|_| sign == "$")
-            .and_then(|after| after.split_once('}'));
+        let braced = if sign == "$" {
+            after.strip_prefix('{')
+        } else {
+            None
+        };
+        let named = braced.and_then(|after| after.split_once('}'));
         rest = if let Some((name, after)) = named {
             out.push_str(variables.get(name).map_or("", String::as_str));
             after

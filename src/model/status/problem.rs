@@ -298,7 +298,7 @@ impl Cause {
         )
     }
 
-    /// Only the enforcer knows of it. What else there is, whoever looks sees for themselves.
+    /// Only the enforcer knows of it. Everything else a command sees for itself.
     pub fn is_the_enforcers_own(&self) -> bool {
         matches!(
             self,
@@ -443,7 +443,7 @@ impl Cause {
             Self::SshdRefuses {
                 by: Some(RefusedBy::StrictModes),
                 ..
-            } => "let nobody but the account write to that directory: chmod go-w",
+            } => "let only the account write to that directory: chmod go-w",
             Self::SshdRefuses {
                 by: Some(RefusedBy::OtherFile),
                 ..

@@ -102,7 +102,7 @@ pub struct Row {
     /// The keys in the file, where these are not the keys in force: in observe mode. Those in force are kept elsewhere.
     #[serde(default)]
     pub keys: Option<Vec<KeyStatus>>,
-    /// Whoever prints this has looked at the file.
+    /// The command that prints this has looked at the file.
     #[serde(skip)]
     pub verified: bool,
     /// The first directory on the way to the file that sshd's `StrictModes` refuses.
@@ -191,7 +191,7 @@ pub struct Enforcer {
     pub started_at: Timestamp,
     /// When something last changed in this status.
     pub written_at: Timestamp,
-    /// When the last pass began that somebody asked for; a `sync` waits for one that began after it asked.
+    /// When the last pass began that was asked for; a `sync` waits for one that began after it asked.
     pub asked_at: Option<Timestamp>,
 }
 
