@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::agent::enforce::{Enforcing, Means, Passed};
+use crate::agent::errand::LookAgain;
 use crate::agent::signals::{Asked, Signals, StartError};
 use crate::agent::wakeups::{
     AgentWatches, Changed, HeldBack, Pending, Subject, Trigger, Wake, watch_inputs,
 };
-use crate::agent::workers::LookAgain;
 use crate::host::service::{Heartbeat, Service};
 use crate::host::watch::Change;
 use crate::model::config::tables::Config;

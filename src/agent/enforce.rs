@@ -5,6 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::agent::errand::LookAgain;
 use crate::agent::gather::{self, List};
 use crate::agent::incidents::Incidents;
 use crate::agent::pass::{Auditor, Look, Looked, Reconciler};
@@ -12,7 +13,6 @@ use crate::agent::publish::{News, Publisher};
 use crate::agent::sessions::{Answer, Sessions};
 use crate::agent::signals::StartError;
 use crate::agent::wakeups::{AgentWatches, Pending, Trigger, Wake, watch};
-use crate::agent::workers::LookAgain;
 use crate::agent::{events, paths};
 use crate::host::process::{self, Lock};
 use crate::host::{chain, keyfile, store};

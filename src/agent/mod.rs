@@ -2,11 +2,13 @@
 
 pub mod daemon;
 pub mod enforce;
+pub mod errand;
 pub mod events;
 pub mod fetch;
 pub mod gather;
 pub mod incidents;
 pub mod inquiry;
+pub mod marks;
 pub mod pass;
 pub mod paths;
 pub mod publish;

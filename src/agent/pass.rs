@@ -12,11 +12,12 @@ use std::time::Instant;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::agent::errand::{LookAgain, Tools};
 use crate::agent::gather::{self, List, World};
 use crate::agent::inquiry::Bell;
 use crate::agent::paths;
 use crate::agent::wakeups::{AgentWatches, Trigger, Wake};
-use crate::agent::workers::{LookAgain, Tools, Workers};
+use crate::agent::workers::Workers;
 use crate::host::store::StoreError;
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Mode};

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 
+use crate::agent::errand::LookAgain;
 use crate::agent::gather::List;
 use crate::agent::pass::{Look, Looked, NoAuditor, Reconciler};
 use crate::agent::paths;
 use crate::agent::source::Clients;
 use crate::agent::wakeups::{Trigger, Wake};
-use crate::agent::workers::LookAgain;
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
 use crate::host::chain;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::agent::errand::LookAgain;
 use crate::agent::gather::List;
 use crate::agent::pass::{Look, NoAuditor, Reconciler};
 use crate::agent::wakeups::{Trigger, Wake};
-use crate::agent::workers::LookAgain;
 use crate::agent::{paths, publish, sessions, unmanaged};
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::agent::errand;
 use crate::agent::inquiry::ask_within;
-use crate::agent::workers;
 use crate::host::accounts;
 use crate::host::keyfile::{self, NoWitness, Observed, Refusal, Visit};
 use crate::host::store::{self, Access};
@@ -123,7 +123,7 @@ pub(super) async fn files(
         let name = &target.account.name;
         let own = target.clone();
         let seen = ask_within(HOME, move || {
-            let seen = workers::observe(&mut Visit::new(&own), &own.account, 0, &mut NoWitness);
+            let seen = errand::observe(&mut Visit::new(&own), &own.account, 0, &mut NoWitness);
             (
                 seen,
                 store::access(if own.location.in_home {
