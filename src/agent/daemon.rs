@@ -146,8 +146,8 @@ where
             self.full_check_soon();
         }
         self.tell(wake.why, enforcing.status());
-        if full {
-            // Now that everything is in force and said to be.
+        if full || wake.why == Trigger::SshdAnswered {
+            // Now that everything is in force and said to be; and again once what sshd's answer depends on is watched.
             let people = enforcing.reconciler.people();
             enforcing.reconciler.world.ask_sshd(people);
         }
@@ -227,9 +227,16 @@ where
         let wait = |name: &_| memory.back_off(name, now);
         let mut accounts = self.held_back.sift(changed.accounts, wait, instant);
         let mut why = Trigger::Drift;
-        if changed.answered
-            && let Some(whom) = enforcing.hear_sshd(now)
-        {
+        let heard = if changed.answered {
+            enforcing.hear_sshd(now)
+        } else {
+            None
+        };
+        if enforcing.reconciler.world.sshd.take_again() {
+            let people = enforcing.reconciler.people();
+            enforcing.reconciler.world.ask_sshd(people);
+        }
+        if let Some(whom) = heard {
             why = Trigger::SshdAnswered;
             match whom {
                 Whom::Everybody => return Some(everybody(why)),

@@ -17,7 +17,7 @@ use crate::host::store::{self, StoreError};
 use crate::host::{accounts, chain, instance, process, sshd};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Paths};
-use crate::model::desired::decide::{BreakGlassFact, Decision, Facts, ListFact, manages};
+use crate::model::desired::decide::{BreakGlassFact, Decision, Facts, ListFact, Said, manages};
 use crate::model::desired::in_force::InForce;
 use crate::model::instance::Identity;
 use crate::model::key::release::Version;
@@ -43,6 +43,8 @@ pub struct World {
     pub sshd: Sshd,
     /// Rung when an answer has come that no pass waits for.
     bell: Option<Bell>,
+    /// What the running enforcer said of its list, for a command that only prints.
+    pub said: Option<Said>,
 }
 
 /// What is known of the sshd of this host.
@@ -56,6 +58,8 @@ pub struct Sshd {
     /// It was asked for its version and did not say it.
     is_silent: bool,
     asking: Inquiry<(u64, Option<Answer>)>,
+    /// Something may have changed since the question that is not answered yet.
+    again: bool,
     /// Tells the circumstances of the last question from others.
     circumstances: Option<u64>,
     /// It is here and could not say what it reads.
@@ -86,6 +90,7 @@ impl World {
             list: None,
             sshd: Sshd::default(),
             bell,
+            said: None,
         }
     }
 
@@ -133,6 +138,7 @@ impl World {
             fetched: fetch_report(&config.paths),
             stored_at: written_at(&path),
             accepted,
+            said: self.said.clone(),
         }
     }
 
@@ -208,7 +214,11 @@ impl World {
 
     /// Asks sshd again what it makes of the files of these accounts, if anything may have changed. Needs root.
     pub fn ask_sshd(&mut self, accounts: Vec<Account>) {
-        if accounts.is_empty() || !process::is_root() || self.sshd.asking.is_open() {
+        if accounts.is_empty() || !process::is_root() {
+            return;
+        }
+        if self.sshd.asking.is_open() {
+            self.sshd.again = true;
             return;
         }
         let known = self.sshd.circumstances;
@@ -273,6 +283,11 @@ impl Sshd {
     fn take(&mut self, answer: Answer, now: Timestamp) {
         self.is_mute = answer.is_mute();
         self.answer = Some((Box::new(answer), now));
+    }
+
+    /// True once, when sshd has answered and must be asked again.
+    pub fn take_again(&mut self) -> bool {
+        !self.asking.is_open() && std::mem::take(&mut self.again)
     }
 
     pub fn said(&self) -> Option<(&Answer, Timestamp)> {

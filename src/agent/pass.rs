@@ -21,7 +21,7 @@ use crate::agent::workers::Workers;
 use crate::host::store::StoreError;
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Mode};
-use crate::model::desired::decide::{Decision, Terms};
+use crate::model::desired::decide::{Decision, Said, Terms};
 use crate::model::desired::in_force::InForce;
 use crate::model::file::difference::Difference;
 use crate::model::file::orders::{self, Basis, Whom};
@@ -135,7 +135,14 @@ impl Reconciler {
         zone: TimeZone,
         said: Option<Status>,
     ) -> Result<Self, StoreError> {
-        Self::resumed(config, zone, said, None, false)
+        let of_list = said.as_ref().and_then(|said| {
+            let digest = said.list.listed.as_ref()?.digest.clone();
+            let held = said.list.held.clone();
+            Some(Said { digest, held })
+        });
+        let mut observer = Self::resumed(config, zone, said, None, false)?;
+        observer.world.said = of_list;
+        Ok(observer)
     }
 
     fn resumed(

@@ -61,6 +61,54 @@ fn status_tells_the_truth_at_every_stage() {
     assert!(shown(&after.stdout).contains("no enforcer is running"));
 }
 
+/// What the list says is not in force there, and no command may say that it is: neither root's, nor a plain user's.
+#[test]
+fn in_observe_mode_every_command_tells_the_same_truth() {
+    let mut world = World::new();
+    let (carol, dave) = (key("carol"), key("dave"));
+    world.approve("alice", "key", &carol);
+    assert_eq!(world.pass(), 0);
+    world.top = "mode = \"observe\"".to_owned();
+    let _agent = world.start();
+    wait("observing", || world.word()["mode"] == "observe");
+    world.approve("alice", "key", &dave);
+    world.run(&["sync"]);
+    wait("the enforcer's word", || {
+        world.word()["accounts"][0]["state"] == "drifted"
+    });
+    assert!(world.read("alice").contains("carol"), "nothing is written");
+    let status = world.run(&["status", "--json"]);
+    assert_eq!(status.status.code(), Some(1));
+    let alice = world.account("alice");
+    assert_eq!(alice["state"], "drifted");
+    assert_eq!(alice["keys"].as_array().unwrap().len(), 1);
+    assert_eq!(alice["keys"][0]["fingerprint"], fingerprint(&carol));
+    let told = world.problems();
+    assert!(told.contains(&fingerprint(&dave)), "{told}");
+    assert_eq!(world.run(&["diff"]).status.code(), Some(1));
+    let sync = world.run(&["sync"]);
+    assert_eq!(
+        (sync.status.code(), shown(&sync.stdout).as_str()),
+        (Some(1), "")
+    );
+    fs::copy(
+        env!("CARGO_BIN_EXE_authorized-keys-agent"),
+        world.path("agent"),
+    )
+    .unwrap();
+    let (agent, config) = (world.path("agent"), world.config());
+    let mut plain = world.command("setpriv");
+    plain.args(["--reuid", "61003", "--regid", "61003", "--clear-groups"]);
+    plain.arg(agent).arg("--config").arg(config);
+    let plain = plain.args(["status", "--json"]).output().unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&plain.stdout).unwrap();
+    assert_eq!(
+        (plain.status.code(), &said["accounts"][0]["state"]),
+        (Some(1), &"drifted".into())
+    );
+    assert_eq!(said["accounts"][0]["keys"], alice["keys"]);
+}
+
 #[test]
 fn any_user_may_ask_and_is_told_what_was_not_looked_at() {
     let world = World::new();

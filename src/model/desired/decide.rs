@@ -42,6 +42,17 @@ pub struct Facts {
     pub stored_at: Option<Timestamp>,
     /// Digest of the list whose removals a person has accepted.
     pub accepted: Option<String>,
+    /// What the running enforcer said of a list, for a command that must not contradict it. In observe mode the enforcer
+    /// saves nothing, so its word is all there is.
+    pub said: Option<Said>,
+}
+
+/// What the enforcer made of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    pub digest: String,
+    /// Why it holds that list, if it does.
+    pub held: Option<Held>,
 }
 
 /// The stored list.
@@ -322,20 +333,28 @@ impl Decision {
             Some(report) if report.digest.as_ref() == Some(&digest) => report.confirmations,
             _ => 1,
         };
-        let holding = Holding::again(
+        let mut holding = Holding::again(
             self.in_force.holding.as_ref(),
             self.outcome(&desired, facts, config),
             &digest,
             confirmations,
         );
         let accepted = facts.accepted.as_ref() == Some(&digest);
+        let said = match &facts.said {
+            Some(said) if said.digest == digest => Some(&said.held),
+            _ => None,
+        };
+        if let Some(Some(held)) = said {
+            holding.seen = held.seen;
+        }
+        let is_let_through = said == Some(&None);
         let verdict = guard::judge(
             &self.in_force.grants(),
             &desired,
             Circumstances {
                 guard: &config.guard,
                 seen: holding.seen,
-                accepted,
+                accepted: accepted || is_let_through,
                 exists: &|name| self.is_here(name, facts, config),
                 buried: &|name| self.is_buried(name, &desired),
                 now: facts.now,
