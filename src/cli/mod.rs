@@ -73,7 +73,10 @@ enum Command {
     /// Print health, list, accounts, keys, rejects and drift
     ///
     /// The files are looked at as it answers. Works for any user: what that user may not read is the enforcer's last word,
-    /// shown with its age.
+    /// shown with its age. In observe mode the keys are those in the file, not those of the list.
+    ///
+    /// A line with `!` is an error and makes the status degraded, one with `~` is a warning. In
+    /// /usr/share/doc/authorized-keys-agent, problems.md.gz explains each and status.schema.json describes the JSON.
     #[command(after_help = status::EXIT)]
     Status(status::Arguments),
     /// Print what was changed in managed files, how long it stood and how it was undone; as root
@@ -140,8 +143,10 @@ Files:
       The last attempt to fetch, the last success, the next attempt
   /var/lib/authorized-keys-agent
       What is in force, and copies of the files before the first change
-  /run/authorized-keys-agent/status.json
-      The enforcer's last word
+  /run/authorized-keys-agent/status.json, keys.json, status-changes.json
+      The enforcer's word, for `status`; scripts use `status --json`
+  /run/authorized-keys-agent/fetch-report.json
+      A copy of fetch.json, for every user
 
 Signals:
   HUP   read the configuration again, and fetch or enforce now

@@ -36,6 +36,7 @@ mod shipped;
 mod slow;
 mod ssm_client;
 mod ssm_to_file;
+mod status_schema;
 mod support;
 mod tamper;
 mod tls;

@@ -25,7 +25,7 @@ terminate-session) rm "$WORLD/sessions/$2" ;;
 esac"#;
 
 /// A host where somebody can be logged in.
-fn host() -> World {
+pub fn host() -> World {
     let world = World::new();
     world.stand_in("loginctl", LOGINCTL);
     world.stand_in(
@@ -38,7 +38,7 @@ fn host() -> World {
 }
 
 /// `account` logs in with a key.
-fn log_in(world: &World, id: &str, account: &str, leader: u32, key: &str) {
+pub fn log_in(world: &World, id: &str, account: &str, leader: u32, key: &str) {
     let message = format!(
         "Accepted publickey for {account} from 192.0.2.1 port 4711 ssh2: ED25519 {}",
         fingerprint(key)

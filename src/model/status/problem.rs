@@ -205,52 +205,73 @@ pub fn duration(seconds: i64) -> String {
     }
 }
 
-impl Cause {
-    /// The stable name, and how a problem ranks among those of its severity: the first is the worst.
-    fn entry(&self) -> (usize, &'static str) {
-        match self {
-            Self::NoEnforcer => (0, "no-enforcer"),
-            Self::ConfigUnusable { .. } => (1, "config-unusable"),
-            Self::FileRefused { .. } => (2, "file-refused"),
-            Self::FileDrifted { .. } => (3, "file-drifted"),
-            Self::Session(_) => (4, "session-not-approved"),
-            Self::SshdRefuses { .. } => (5, "sshd-refuses"),
-            Self::Rival { .. } => (6, "rival"),
-            Self::NotListed => (7, "not-listed"),
-            Self::NothingUsable => (8, "nothing-usable"),
-            Self::HeldBack => (30, "held-back"),
-            Self::NotManaged { .. } => (31, "not-managed"),
-            Self::StateDamaged { .. } => (9, "state-damaged"),
-            Self::StateUnsaved { .. } => (10, "state-unsaved"),
-            Self::NothingWatched { .. } => (11, "nothing-watched"),
-            Self::Unwatched { .. } => (12, "unwatched"),
-            Self::Decision(trouble) => (13, trouble_code(trouble)),
-            Self::ListHeld(_) => (14, "list-held"),
-            Self::NoFetcher => (15, "no-fetcher"),
-            Self::FetcherLate => (16, "fetcher-late"),
-            Self::FetchFailed { .. } => (17, "fetch-failed"),
-            Self::ListStale { .. } => (18, "list-stale"),
-            Self::ListUnenforced => (19, "list-unenforced"),
-            Self::LinesRejected { .. } => (20, "lines-rejected"),
-            Self::FirstPass => (21, "first-pass"),
-            Self::WordUnreadable { .. } => (22, "status-unreadable"),
-            Self::FetchReportUnreadable { .. } => (23, "fetch-report-unreadable"),
-            Self::OpenDoor(_) => (24, "open-door"),
-            Self::KeysRefused { .. } => (25, "keys-refused"),
-            Self::OtherFile(_) => (26, "other-file"),
-            Self::SshdSilent { .. } => (27, "sshd-silent"),
-            Self::SshdDoubt(_) => (28, "sshd-not-judged"),
-            Self::OtherSshd { .. } => (29, "other-sshd"),
+/// The code of every cause, and all of them as [`CODES`]. The first is the worst of its severity.
+macro_rules! codes {
+    ($($cause:pat => $code:literal,)*) => {
+        /// Every code, the worst first. `docs/problems.md` says what each means.
+        pub const CODES: &[&str] = &[$($code),*];
+
+        impl Cause {
+            /// The name that scripts go by.
+            pub fn code(&self) -> &'static str {
+                match self {
+                    $($cause => $code,)*
+                }
+            }
         }
-    }
+    };
+}
 
-    /// The name that scripts go by.
-    pub fn code(&self) -> &'static str {
-        self.entry().1
-    }
+codes! {
+    Cause::NoEnforcer => "no-enforcer",
+    Cause::ConfigUnusable { .. } => "config-unusable",
+    Cause::FileRefused { .. } => "file-refused",
+    Cause::FileDrifted { .. } => "file-drifted",
+    Cause::Session(_) => "session-not-approved",
+    Cause::SshdRefuses { .. } => "sshd-refuses",
+    Cause::Rival { .. } => "rival",
+    Cause::NotListed => "not-listed",
+    Cause::NothingUsable => "nothing-usable",
+    Cause::StateDamaged { .. } => "state-damaged",
+    Cause::StateUnsaved { .. } => "state-unsaved",
+    Cause::NothingWatched { .. } => "nothing-watched",
+    Cause::Unwatched { .. } => "unwatched",
+    Cause::Decision(Trouble::Revoked { .. }) => "revoked",
+    Cause::Decision(Trouble::NoList { .. }) => "no-list",
+    Cause::Decision(Trouble::ListForeign { .. }) => "list-of-another-instance",
+    Cause::Decision(Trouble::ListUnreadable { .. }) => "list-unreadable",
+    Cause::Decision(Trouble::ListGone { .. }) => "list-gone",
+    Cause::Decision(Trouble::ListSchema { .. }) => "list-schema",
+    Cause::Decision(Trouble::ListEmpty) => "list-empty",
+    Cause::Decision(Trouble::BreakGlassOpen { .. }) => "break-glass-open",
+    Cause::Decision(Trouble::BreakGlassUnreadable { .. }) => "break-glass-unreadable",
+    Cause::Decision(Trouble::BreakGlassRefused { .. }) => "break-glass-refused",
+    Cause::Decision(Trouble::PeopleSilent) => "accounts-unknown",
+    Cause::ListHeld(_) => "list-held",
+    Cause::NoFetcher => "no-fetcher",
+    Cause::FetcherLate => "fetcher-late",
+    Cause::FetchFailed { .. } => "fetch-failed",
+    Cause::ListStale { .. } => "list-stale",
+    Cause::ListUnenforced => "list-unenforced",
+    Cause::LinesRejected { .. } => "lines-rejected",
+    Cause::FirstPass => "first-pass",
+    Cause::WordUnreadable { .. } => "status-unreadable",
+    Cause::FetchReportUnreadable { .. } => "fetch-report-unreadable",
+    Cause::OpenDoor(_) => "open-door",
+    Cause::KeysRefused { .. } => "keys-refused",
+    Cause::OtherFile(_) => "other-file",
+    Cause::SshdSilent { .. } => "sshd-silent",
+    Cause::SshdDoubt(_) => "sshd-not-judged",
+    Cause::OtherSshd { .. } => "other-sshd",
+    Cause::HeldBack => "held-back",
+    Cause::NotManaged { .. } => "not-managed",
+}
 
+impl Cause {
+    /// Where it stands among those of its severity.
     fn rank(&self) -> usize {
-        self.entry().0
+        let place = CODES.iter().position(|code| *code == self.code());
+        place.unwrap_or(CODES.len())
     }
 
     pub fn severity(&self) -> Severity {
@@ -461,22 +482,6 @@ impl Cause {
             _ => return None,
         };
         Some(hint.to_owned())
-    }
-}
-
-fn trouble_code(trouble: &Trouble) -> &'static str {
-    match trouble {
-        Trouble::NoList { .. } => "no-list",
-        Trouble::ListForeign { .. } => "list-of-another-instance",
-        Trouble::ListUnreadable { .. } => "list-unreadable",
-        Trouble::ListGone { .. } => "list-gone",
-        Trouble::ListSchema { .. } => "list-schema",
-        Trouble::ListEmpty => "list-empty",
-        Trouble::BreakGlassOpen { .. } => "break-glass-open",
-        Trouble::BreakGlassUnreadable { .. } => "break-glass-unreadable",
-        Trouble::BreakGlassRefused { .. } => "break-glass-refused",
-        Trouble::PeopleSilent => "accounts-unknown",
-        Trouble::Revoked { .. } => "revoked",
     }
 }
 
