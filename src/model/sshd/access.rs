@@ -20,7 +20,7 @@ pub struct Access {
     /// Why, when it is `refused` or `unknown`; else which of its keys sshd does not take, if any.
     pub reason: Option<String>,
     /// What of sshd refuses the file, when it is `refused`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub refused_by: Option<RefusedBy>,
     /// Everything that lets in besides the managed file, accepted or not.
     pub doors: Vec<Door>,
