@@ -73,7 +73,7 @@ pub trait Auditor {
 }
 
 /// An auditor that knows nothing.
-pub struct NoAuditor;
+struct NoAuditor;
 
 impl Auditor for NoAuditor {
     fn is_here(&self) -> bool {
@@ -121,7 +121,8 @@ impl Reconciler {
         if let Some(said) = &mut said {
             said.rows = said.rows.values().map(Row::without_access).collect();
         }
-        Self::resumed(config, zone, said, bell, true)
+        let state = gather::read_in_force(&config.paths)?;
+        Ok(Self::resumed(config, zone, state, said, bell, true))
     }
 
     /// The same for a command that only prints: it looks, and writes nothing.
@@ -130,18 +131,28 @@ impl Reconciler {
         zone: TimeZone,
         said: Option<Status>,
     ) -> Result<Self, StoreError> {
-        Self::resumed(config, zone, said, None, false)
+        let state = gather::read_in_force(&config.paths)?;
+        Ok(Self::resumed(config, zone, state, said, None, false))
+    }
+
+    /// The same for a command that asks how it will be: whether or not this user may know what is in force now.
+    pub fn preflight(config: Config, zone: TimeZone) -> (Self, Option<StoreError>) {
+        let (state, error) = match gather::read_in_force(&config.paths) {
+            Ok(state) => (state, None),
+            Err(error) => (Default::default(), Some(error)),
+        };
+        (Self::resumed(config, zone, state, None, None, false), error)
     }
 
     fn resumed(
         config: Config,
         zone: TimeZone,
+        (in_force, damaged): (Option<InForce>, Option<String>),
         said: Option<Status>,
         bell: Option<Bell>,
         writes: bool,
-    ) -> Result<Self, StoreError> {
+    ) -> Self {
         let world = World::new(bell);
-        let (in_force, damaged) = gather::read_in_force(&config.paths)?;
         let decision = Decision::resumed(in_force.unwrap_or_default(), &world.identity);
         let mut memory = Memory::default();
         let mut rows = Rows::default();
@@ -155,7 +166,7 @@ impl Reconciler {
             }
             rows = said.rows;
         }
-        Ok(Self {
+        Self {
             config,
             zone,
             world,
@@ -167,7 +178,7 @@ impl Reconciler {
             shared: BTreeSet::new(),
             damaged,
             writes,
-        })
+        }
     }
 
     /// Takes a config that was read again. Under another one, the same list may say something else.
@@ -192,6 +203,36 @@ impl Reconciler {
         self.shared = orders::shared_files(&self.config, &self.decision, &self.world.people);
         self.memory
             .note_former(std::mem::take(&mut self.decision.former));
+    }
+
+    /// How it will be once a list has spoken of every managed account and was enforced. Returns whether sshd has answered.
+    pub async fn foresee(&mut self, now: Timestamp) -> bool {
+        let people = &self.world.people;
+        self.decision.take_on_everybody(&self.config, people);
+        self.shared = orders::shared_files(&self.config, &self.decision, people);
+        let answered = self.consult_sshd(Vec::new(), now).await;
+        self.decision.once_enforced();
+        answered
+    }
+
+    /// Looks at everybody's files once, for a command that prints what it finds.
+    pub async fn look_once(&mut self, elsewhere: bool, now: Timestamp, instant: Instant) -> Looked {
+        let nobody: LookAgain = Arc::new(|_| {});
+        let wake = Wake {
+            why: Trigger::Timer,
+            whom: Whom::Everybody,
+        };
+        self.look(Look {
+            wake: &wake,
+            watches: None,
+            look_again: &nobody,
+            elsewhere,
+            auditor: &NoAuditor,
+            alive: &|| (),
+            now,
+            instant,
+        })
+        .await
     }
 
     /// Looks at the files of these accounts, and brings them in line.

@@ -636,7 +636,7 @@ fn named(order: &Order, found: &Other) -> OtherFile {
 }
 
 /// Looks, and says of a directory that its group can write to whose group that is.
-pub fn observe(
+fn observe(
     visit: &mut Visit<'_>,
     account: &Account,
     expected: usize,

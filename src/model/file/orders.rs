@@ -105,7 +105,7 @@ impl Unworkable {
                 "give the account a home of its own (usermod -d), or set `[accounts] file` outside of homes".to_owned()
             }
             Self::SharedFile(_) => {
-                "let `[accounts] file` have the account's name or home in it: %u, %h".to_owned()
+                "give each account a uid and a home of its own, or name the file by %u".to_owned()
             }
         }
     }
