@@ -24,6 +24,9 @@ use crate::model::sshd::access::Loose;
 /// Replacements of one file in one pass. An account that changes it faster than that is seen by the next event.
 const ATTEMPTS: u32 = 3;
 
+/// For a copy that cannot be kept.
+const ROOM: &str = "make room in the agent's state directory, or let it be written to";
+
 /// Called with an account whose file system answers at last.
 pub type LookAgain = Arc<dyn Fn(AccountName) + Send + Sync>;
 
@@ -137,6 +140,7 @@ impl Errand<'_> {
             Err(reason) => {
                 return Did::Refused {
                     reason,
+                    hint: ROOM.to_owned(),
                     began: false,
                 };
             }
@@ -197,7 +201,7 @@ impl Errand<'_> {
                     // A home that cannot be worked in is the managed file's trouble already.
                     let is_known = outcome.managed.did.refusal().is_some();
                     if orders.removes_others && !is_known {
-                        outcome.refuse_other(order, None, refusal.explained());
+                        outcome.refuse_other(order, None, refused(&refusal, false));
                     }
                     continue;
                 }
@@ -229,7 +233,14 @@ impl Errand<'_> {
                 Ok(copy) => copy,
                 // A file that was there first is not lost for want of a copy; what was planted since does not stay for it.
                 Err(_) if order.ours => None,
-                Err(reason) => return outcome.refuse_other(order, Some(&found), reason),
+                Err(reason) => {
+                    let did = Did::Refused {
+                        reason,
+                        hint: ROOM.to_owned(),
+                        began: false,
+                    };
+                    return outcome.refuse_other(order, Some(&found), did);
+                }
             };
             let is_kept = found.whole && copy.is_some();
             let aside = !order.ours && found.kind == Kind::File && !is_kept;
@@ -244,7 +255,7 @@ impl Errand<'_> {
             let unlocked = match taken {
                 Ok(unlocked) => unlocked,
                 Err(refusal) => {
-                    return outcome.refuse_other(order, Some(&found), refusal.explained());
+                    return outcome.refuse_other(order, Some(&found), refused(&refusal, false));
                 }
             };
             let other = named(order, &found);
@@ -259,13 +270,15 @@ impl Errand<'_> {
             }
             next = match now {
                 Ok(next) => next.map(|next| (next, after)),
-                Err(refusal) => return outcome.refuse_other(order, None, refusal.explained()),
+                Err(refusal) => {
+                    return outcome.refuse_other(order, None, refused(&refusal, false));
+                }
             };
         }
         if let Some((found, _)) = next {
             let path = order.target.location.path.clone();
             let refusal = Refusal::Contended(path);
-            outcome.refuse_other(order, Some(&found), refusal.explained());
+            outcome.refuse_other(order, Some(&found), refused(&refusal, false));
         }
     }
 
@@ -330,18 +343,14 @@ impl Errand<'_> {
 }
 
 impl Outcome {
-    /// Another file that should not be there stays, for this reason.
-    fn refuse_other(&mut self, order: &Order, found: Option<&Other>, reason: String) {
+    /// Another file that should not be there stays.
+    fn refuse_other(&mut self, order: &Order, found: Option<&Other>, did: Did) {
         let content = found.and_then(|found| found.content.as_deref());
         let found = InFile {
-            error: Some(reason.clone()),
+            error: did.refusal().map(str::to_owned),
             ..InFile::read(content.unwrap_or_default())
         };
         let other = OtherFile::new(&order.target.location.path, found);
-        let did = Did::Refused {
-            reason,
-            began: false,
-        };
         self.others.push((other.clone(), FileOutcome::of(did)));
         self.left.push(other);
     }
@@ -351,7 +360,11 @@ fn refused(refusal: &Refusal, began: bool) -> Did {
     let reason = refusal.explained();
     match refusal {
         Refusal::NeedsRoot(_) => Did::NotAllowed { reason },
-        _ => Did::Refused { reason, began },
+        _ => Did::Refused {
+            reason,
+            hint: refusal.hint().to_owned(),
+            began,
+        },
     }
 }
 
@@ -366,7 +379,7 @@ fn named(order: &Order, found: &Other) -> OtherFile {
 }
 
 /// Looks, and says of a directory that its group can write to whose group that is.
-pub fn observe(
+fn observe(
     visit: &mut Visit<'_>,
     account: &Account,
     expected: usize,

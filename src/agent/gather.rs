@@ -336,23 +336,20 @@ fn written_at(path: &Path) -> Option<Timestamp> {
 }
 
 fn read_break_glass(path: &Path) -> BreakGlassFact {
-    // What cannot be looked at cannot be read.
-    if let Ok(Some(owner)) = store::owner(path)
-        && is_open_to_others(owner)
-    {
-        return BreakGlassFact::Open;
-    }
-    match store::read(path) {
-        Ok(bytes) => {
-            let bytes = bytes.unwrap_or_default();
-            BreakGlassFact::Read(String::from_utf8_lossy(&bytes).into_owned())
-        }
-        Err(error) => BreakGlassFact::Unreadable(chain(&error)),
+    let owner = store::owner(path);
+    let bytes = match store::read(path) {
+        Ok(bytes) => bytes.unwrap_or_default(),
+        // A link too: it has no mode of its own, and is not followed.
+        Err(error) => return BreakGlassFact::Unreadable(chain(&error)),
+    };
+    match owner {
+        Ok(Some(owner)) if is_open_to_others(owner) => BreakGlassFact::Open,
+        _ => BreakGlassFact::Read(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
 
 /// Others than root, or the user of this process, own a file or may write to it.
-pub fn is_open_to_others((uid, mode): (u32, u32)) -> bool {
+fn is_open_to_others((uid, mode): (u32, u32)) -> bool {
     !(uid == 0 || uid == process::user()) || mode & 0o022 != 0
 }
 

@@ -76,7 +76,7 @@ pub trait Auditor {
 }
 
 /// An auditor that knows nothing.
-pub struct NoAuditor;
+struct NoAuditor;
 
 impl Auditor for NoAuditor {
     fn is_here(&self) -> bool {
@@ -126,7 +126,8 @@ impl Reconciler {
         if let Some(said) = &mut said {
             said.rows = said.rows.values().map(Row::without_access).collect();
         }
-        Self::resumed(config, zone, said, bell, true)
+        let state = gather::read_in_force(&config.paths)?;
+        Ok(Self::resumed(config, zone, state, said, bell, true))
     }
 
     /// The same for a command that only prints: it looks, and writes nothing.
@@ -140,20 +141,31 @@ impl Reconciler {
             let held = said.list.held.clone();
             Some(Said { digest, held })
         });
-        let mut observer = Self::resumed(config, zone, said, None, false)?;
+        let state = gather::read_in_force(&config.paths)?;
+        let mut observer = Self::resumed(config, zone, state, said, None, false);
         observer.world.said = of_list;
         Ok(observer)
+    }
+
+    /// The same for a command that asks how it will be: whether or not this user may know what is in force now.
+    pub fn preflight(config: Config, zone: TimeZone) -> (Self, Option<StoreError>) {
+        let (state, error) = match gather::read_in_force(&config.paths) {
+            Ok(state) => (state, None),
+            Err(error) => (Default::default(), Some(error)),
+        };
+        let preflight = Self::resumed(config, zone, state, None, None, false);
+        (preflight, error)
     }
 
     fn resumed(
         config: Config,
         zone: TimeZone,
+        (in_force, damaged): (Option<InForce>, Option<String>),
         said: Option<Status>,
         bell: Option<Bell>,
         writes: bool,
-    ) -> Result<Self, StoreError> {
+    ) -> Self {
         let world = World::new(bell);
-        let (in_force, damaged) = gather::read_in_force(&config.paths)?;
         let saved = in_force.as_ref().map(InForce::fingerprint);
         let decision = Decision::resumed(in_force.unwrap_or_default(), &world.identity);
         let mut memory = Memory::default();
@@ -168,7 +180,7 @@ impl Reconciler {
             }
             rows = said.rows;
         }
-        Ok(Self {
+        Self {
             config,
             zone,
             world,
@@ -181,7 +193,7 @@ impl Reconciler {
             damaged,
             saved,
             writes,
-        })
+        }
     }
 
     /// Takes a config that was read again. Under another one, the same list may say something else.
@@ -206,6 +218,36 @@ impl Reconciler {
         self.shared = orders::shared_files(&self.config, &self.decision, &self.world.people);
         self.memory
             .note_former(std::mem::take(&mut self.decision.former));
+    }
+
+    /// How it will be once a list has spoken of every managed account and was enforced. Returns whether sshd has answered.
+    pub async fn foresee(&mut self, now: Timestamp) -> bool {
+        let people = &self.world.people;
+        self.decision.take_on_everybody(&self.config, people);
+        self.shared = orders::shared_files(&self.config, &self.decision, people);
+        let answered = self.consult_sshd(Vec::new(), now).await;
+        self.decision.once_enforced();
+        answered
+    }
+
+    /// Looks at everybody's files once, for a command that prints what it finds.
+    pub async fn look_once(&mut self, elsewhere: bool, now: Timestamp, instant: Instant) -> Looked {
+        let nobody: LookAgain = Arc::new(|_| {});
+        let wake = Wake {
+            why: Trigger::Timer,
+            whom: Whom::Everybody,
+        };
+        self.look(Look {
+            wake: &wake,
+            watches: None,
+            look_again: &nobody,
+            elsewhere,
+            auditor: &NoAuditor,
+            alive: &|| (),
+            now,
+            instant,
+        })
+        .await
     }
 
     /// Looks at the files of these accounts, and brings them in line.

@@ -1,21 +1,16 @@
 //! `diff`: what enforcing would change. Exit 0 nothing, 1 changes, 2 error.
 
-use std::sync::Arc;
-
 use anyhow::Context;
 
-use crate::agent::errand::LookAgain;
 use crate::agent::gather::List;
-use crate::agent::pass::{Look, Looked, NoAuditor, Reconciler};
+use crate::agent::pass::{Looked, Reconciler};
 use crate::agent::paths;
 use crate::agent::source::Clients;
-use crate::agent::wakeups::{Trigger, Wake};
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
 use crate::host::chain;
 use crate::host::store::{self, StoreError};
 use crate::model::config::tables::Config;
-use crate::model::file::orders::Whom;
 use crate::model::list::approved::ApprovedList;
 use crate::model::status::problem::Cause;
 use crate::model::status::schema::AccountState;
@@ -88,22 +83,9 @@ async fn compare(
         Reconciler::observer(config.clone(), surroundings::zone(), None).map_err(hinted)?;
     reconciler.decide(List::Given(list), accepted, now).await;
     reconciler.consult_sshd(Vec::new(), now).await;
-    let look_again: LookAgain = Arc::new(|_| {});
-    let wake = Wake {
-        why: Trigger::Timer,
-        whom: Whom::Everybody,
-    };
-    let look = Look {
-        wake: &wake,
-        watches: None,
-        look_again: &look_again,
-        elsewhere: false,
-        auditor: &NoAuditor,
-        alive: &|| (),
-        now,
-        instant: surroundings::instant(),
-    };
-    let looked = reconciler.look(look).await;
+    let looked = reconciler
+        .look_once(false, now, surroundings::instant())
+        .await;
     Ok((reconciler, looked))
 }
 

@@ -1,15 +1,12 @@
 //! `status`: looks at the files as it answers. Exit 0 healthy, 1 degraded, 2 usage or config, 3 no enforcer.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use clap::Args;
 use jiff::Timestamp;
 
-use crate::agent::errand::LookAgain;
 use crate::agent::gather::List;
-use crate::agent::pass::{Look, NoAuditor, Reconciler};
-use crate::agent::wakeups::{Trigger, Wake};
+use crate::agent::pass::Reconciler;
 use crate::agent::{paths, publish, sessions, unmanaged};
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
@@ -18,7 +15,6 @@ use crate::host::{accounts, chain, process};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
-use crate::model::file::orders::Whom;
 use crate::model::list::fetch_report::FetchReport;
 use crate::model::sshd::access::Verdict;
 use crate::model::status::assess::{self, OfEnforcer, OfFetcher};
@@ -137,22 +133,9 @@ async fn look(config: &Config, said: Option<Status>, now: Timestamp) -> Result<S
     reconciler.decide(List::Stored, None, now).await;
     let local = accounts::local();
     let asked = reconciler.consult_sshd(local.clone(), now).await;
-    let look_again: LookAgain = Arc::new(|_| {});
-    let wake = Wake {
-        why: Trigger::Timer,
-        whom: Whom::Everybody,
-    };
-    let look = Look {
-        wake: &wake,
-        watches: None,
-        look_again: &look_again,
-        elsewhere: true,
-        auditor: &NoAuditor,
-        alive: &|| (),
-        now,
-        instant: surroundings::instant(),
-    };
-    reconciler.look(look).await;
+    reconciler
+        .look_once(true, now, surroundings::instant())
+        .await;
     let live = if process::is_root() {
         sessions::now_live(&reconciler.decision, now)
     } else {

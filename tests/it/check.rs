@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::support::imds_server::{ImdsServer, Instance};
 use crate::support::ssm_server::{Behaviour, SsmServer};
-use crate::support::world::{ALICE, World, key, pair, shell_as, shown};
+use crate::support::world::{ALICE, BOB, World, key, pair, shell_as, shown};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
@@ -476,7 +476,7 @@ fn what_keeps_sshd_from_taking_a_file_fails() {
         &[
             "ok    sshd         reads the managed file of alice, mallory",
             "FAIL  sshd         sshd refuses the managed file of bob: StrictModes: `TMP/home/bob` has mode 0777",
-            "      hint: let nobody but the account write to that directory: chmod go-w",
+            "      hint: let only the account write to that directory: chmod go-w",
         ],
         1,
     );
@@ -510,6 +510,68 @@ fn what_keeps_sshd_from_taking_a_file_fails() {
         &["FAIL  sshd         sshd refuses the managed file of "],
         1,
     );
+}
+
+/// What the service decides and finds is what is told: the two cannot disagree.
+#[test]
+fn check_says_of_an_account_what_status_says() {
+    let mut world = world();
+    world.top = "mode = \"observe\"".to_owned();
+    fs::remove_dir_all(world.home("alice")).unwrap();
+    assert_eq!(world.pass(), 1);
+    let (reason, hint) = (
+        "cannot open the home `TMP/home/alice`: ",
+        "      hint: make the home",
+    );
+    check(
+        &world,
+        &[&format!("FAIL  account      alice: {reason}"), hint],
+        1,
+    );
+    let status = shown(&world.run(&["status"]).stdout);
+    let reason = reason.replace(
+        "TMP",
+        world.path("").to_str().unwrap().trim_end_matches('/'),
+    );
+    assert!(
+        status.contains(&format!("  ! alice is refused: {reason}")) && status.contains(hint),
+        "{status}"
+    );
+    let file = format!("\nfile = \"{}/%U\"", world.path("keys").display());
+    world.accounts.push_str(&file);
+    let passwd = fs::read_to_string(world.path("passwd")).unwrap();
+    let twins = passwd.replace(&format!("bob:x:{BOB}:"), &format!("bob:x:{ALICE}:"));
+    fs::write(world.path("passwd"), twins).unwrap();
+    let shared = [
+        "FAIL  account      bob: `TMP/keys/61001` is the file of several accounts",
+        "      hint: give each account a uid and a home of its own, or name the file by %u",
+    ];
+    check(&world, &shared, 1);
+}
+
+/// A list that waits for confirmation is told, and so is what it would come to.
+#[test]
+fn a_list_that_would_be_held_is_told() {
+    let mut world = world();
+    world.accounts = "manage = [\"[abm]*\"]".to_owned();
+    assert_eq!(world.pass(), 0);
+    world.approve("alice", "laptop", &key("another"));
+    world.approve("bob", "laptop", &key("another of bob"));
+    let held = [
+        "warn  keys         the list would remove 2 of 3 keys on this host; it applies once",
+        "      hint: `agent diff` shows what it would take away",
+        "ok    keys         bob: 1 key accepted, 0 rejected",
+        "ok    account      alice: `TMP/home/alice/.ssh/authorized_keys` can be replaced",
+        "ok    sshd         reads the managed file of alice, bob, mallory",
+    ];
+    check(&world, &held, 0);
+    // An account that left the list is emptied, so its file is looked at too.
+    world.approve("alice", "laptop", &key("alice"));
+    world.approve("bob", "laptop", &key("bob"));
+    fs::remove_dir_all(world.path("approved/mallory")).unwrap();
+    let left =
+        ["ok    account      mallory: `TMP/home/mallory/.ssh/authorized_keys` can be replaced"];
+    check(&world, &left, 0);
 }
 
 #[test]

@@ -12,8 +12,6 @@ use crate::host::ssm::{CredentialSource, Failure};
 use crate::host::{directory, process};
 use crate::model::config::source::{Share, Wanted, merge};
 use crate::model::config::tables::Source;
-use crate::model::desired::judge::{self, Rules};
-use crate::model::key::grant::{Grants, GrantsOf};
 use crate::model::list::approved::{ApprovedList, Entry};
 use crate::model::list::rejected::Rejected;
 use crate::model::list::template::{Facts, Need, Unfilled};
@@ -25,17 +23,6 @@ pub(super) struct Read {
     pub(super) list: Option<ApprovedList>,
     /// True when nothing is missing from it.
     pub(super) whole: bool,
-}
-
-impl Read {
-    /// The keys that it gives each account.
-    pub(super) fn grants(&self, rules: Rules<'_>) -> Grants {
-        let judged = self
-            .list
-            .as_ref()
-            .map(|list| judge::judge(list, rules, &GrantsOf::new()));
-        judged.map(|desired| desired.grants).unwrap_or_default()
-    }
 }
 
 /// Asks for everything the source names, each on its own.

@@ -1,13 +1,12 @@
 //! What is the agent's own: its directories, the break-glass file, the daemons.
 
-use crate::agent::gather::is_open_to_others;
 use crate::agent::paths;
-use crate::host::chain;
 use crate::host::process;
 use crate::host::store::{self, Access};
 use crate::model::config::tables::{Config, Paths};
-use crate::model::desired::judge::{self, Rules};
+use crate::model::desired::decide::{Decision, Trouble};
 use crate::model::status::preflight::{Finding, count};
+use crate::model::status::problem::Cause;
 
 /// The agent's own directories.
 pub(super) fn directories(paths: &Paths, findings: &mut Vec<Finding>) {
@@ -43,70 +42,44 @@ pub(super) fn directories(paths: &Paths, findings: &mut Vec<Finding>) {
 }
 
 /// The file whose keys every account keeps: nobody but root may write to it.
-pub(super) fn break_glass(config: &Config, rules: Rules<'_>, findings: &mut Vec<Finding>) {
+pub(super) fn break_glass(config: &Config, decision: &Decision, findings: &mut Vec<Finding>) {
     let path = &config.accounts.break_glass;
     let shown = path.display();
-    let (owner, bytes) = match store::owner(path).and_then(|owner| Ok((owner, store::read(path)?)))
-    {
-        Ok((Some(owner), Some(bytes))) => (owner, bytes),
-        Ok(_) => {
-            findings.push(Finding::ok(
-                "break-glass",
-                format!("none: there is no `{shown}`"),
-            ));
-            return;
-        }
-        Err(error) if !process::is_root() => {
-            findings.push(Finding::warn(
-                "break-glass",
-                format!("not looked at: {}", chain(&error)),
-                "run this as root",
-            ));
-            return;
-        }
-        Err(error) => {
-            findings.push(Finding::fail(
-                "break-glass",
-                chain(&error),
-                "make it a plain file that root can read",
-            ));
-            return;
-        }
-    };
-    let (uid, mode) = owner;
-    if is_open_to_others(owner) {
-        let message =
-            format!("`{shown}` can be changed by others than root (owner {uid}, mode {mode:04o})");
-        findings.push(Finding::fail(
-            "break-glass",
-            message,
-            format!("chown root:root {shown}; chmod 0600 {shown}"),
-        ));
+    for rejected in &decision.break_glass_rejected {
+        let message = format!("`{shown}` line {}: {}", rejected.line, rejected.reason);
+        let hint = "correct the line; `authorized-keys-agent lint` judges the file";
+        findings.push(Finding::warn("break-glass", message, hint));
     }
-    let text = String::from_utf8_lossy(&bytes);
-    let name = shown.to_string();
-    let (grants, rejected) = judge::judge_break_glass(&name, &text, rules);
-    findings.extend(rejected.iter().map(|rejected| {
-        let message = format!("`{name}` line {}: {}", rejected.line, rejected.reason);
-        Finding::warn(
-            "break-glass",
-            message,
-            "correct the line; `authorized-keys-agent lint` judges the file",
-        )
-    }));
-    findings.push(match grants.as_deref() {
-        None => {
-            let hint = "correct it, so that it lets somebody in when everything else fails";
-            Finding::fail(
-                "break-glass",
-                format!("no line of `{name}` can be read"),
-                hint,
-            )
+    let owner = store::owner(path).ok().flatten();
+    let trouble = decision.troubles.iter().find_map(|trouble| match trouble {
+        Trouble::BreakGlassOpen { .. } => {
+            let (uid, mode) = owner?;
+            let message = format!(
+                "`{shown}` can be changed by others than root (owner {uid}, mode {mode:04o})"
+            );
+            let hint = Cause::Decision(trouble.clone()).hint()?;
+            Some(Finding::fail("break-glass", message, hint))
         }
-        Some(grants) => Finding::ok(
-            "break-glass",
-            format!("`{name}`: {}", count(grants.len(), "key")),
-        ),
+        Trouble::BreakGlassUnreadable { error } if process::is_root() => {
+            let hint = "make it a plain file that root can read";
+            Some(Finding::fail("break-glass", error, hint))
+        }
+        Trouble::BreakGlassUnreadable { error } => {
+            let message = format!("not looked at: {error}");
+            Some(Finding::warn("break-glass", message, "run this as root"))
+        }
+        Trouble::BreakGlassRefused { .. } => {
+            let message = format!("no line of `{shown}` can be read");
+            let hint = "correct it, so that it lets somebody in when everything else fails";
+            Some(Finding::fail("break-glass", message, hint))
+        }
+        _ => None,
+    });
+    let keys = count(decision.in_force.break_glass.len(), "key");
+    findings.push(match (trouble, owner) {
+        (Some(trouble), _) => trouble,
+        (None, Some(_)) => Finding::ok("break-glass", format!("`{shown}`: {keys}")),
+        (None, None) => Finding::ok("break-glass", format!("none: there is no `{shown}`")),
     });
 }
 

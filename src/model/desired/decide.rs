@@ -218,11 +218,31 @@ impl Decision {
     }
 
     /// By what lines are judged and written here.
-    fn rules<'a>(&self, terms: Terms<'a>) -> Rules<'a> {
+    pub fn rules<'a>(&self, terms: Terms<'a>) -> Rules<'a> {
         Rules {
             policy: &terms.config.policy,
             zone: terms.zone,
             openssh: Some(self.in_force.openssh.unwrap_or(UNTOLD)),
+        }
+    }
+
+    /// Takes every managed account on, as a list that speaks of it will.
+    pub fn take_on_everybody(&mut self, config: &Config, people: &People) {
+        let all = config.accounts.named().chain(&self.strangers);
+        let managed = |name: &&AccountName| manages(config, people, &self.in_force, name);
+        let names: Vec<AccountName> = all.filter(managed).cloned().collect();
+        self.strangers.retain(|name| !names.contains(name));
+        for name in names {
+            let account = self.in_force.accounts.entry(name).or_default();
+            account.managed = true;
+        }
+        self.in_force.list.get_or_insert_default();
+    }
+
+    /// As it will be when the files are in line: no other one that sshd reads is left in a home.
+    pub fn once_enforced(&mut self) {
+        for account in self.in_force.accounts.values_mut() {
+            account.alone = account.managed;
         }
     }
 

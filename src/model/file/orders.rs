@@ -94,6 +94,23 @@ impl Unworkable {
     }
 }
 
+impl Unworkable {
+    /// What a person can do about it.
+    pub fn hint(&self, name: &AccountName) -> String {
+        match self {
+            Self::LookupFailed(_) => {
+                format!("`getent passwd {name}` asks the same; look at nsswitch.conf(5)")
+            }
+            Self::BadHome(_) | Self::SharedHome(..) => {
+                "give the account a home of its own (usermod -d), or set `[accounts] file` outside of homes".to_owned()
+            }
+            Self::SharedFile(_) => {
+                "give each account a uid and a home of its own, or name the file by %u".to_owned()
+            }
+        }
+    }
+}
+
 impl Whom {
     pub fn includes(&self, name: &AccountName) -> bool {
         match self {

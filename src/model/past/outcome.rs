@@ -47,6 +47,8 @@ pub enum Did {
     Removed { copy: Option<PathBuf> },
     Refused {
         reason: String,
+        /// What a person can do about it.
+        hint: String,
         /// The replacement had begun, so it must be made again even if nothing seems to differ.
         began: bool,
     },
@@ -79,6 +81,18 @@ impl Did {
             _ => None,
         }
     }
+
+    /// What a person can do about a refusal.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Refused { hint, .. } => Some(hint),
+            Self::NotAllowed { .. } => Some("run this as root"),
+            Self::Hanging => {
+                Some("look at the file system of the home; a network mount may be down")
+            }
+            _ => None,
+        }
+    }
 }
 
 impl Outcome {
@@ -96,13 +110,22 @@ impl Outcome {
 
     /// Why another file is still there that should not be.
     pub fn other_refused(&self) -> Option<String> {
-        self.others.iter().find_map(|(file, outcome)| {
-            let reason = outcome.did.refusal()?;
-            let file = &file.file;
-            Some(format!(
-                "sshd also reads `{file}`, which is not taken away: {reason}"
-            ))
-        })
+        let (file, did) = self.first_other_refused()?;
+        let (file, reason) = (&file.file, did.refusal()?);
+        Some(format!(
+            "sshd also reads `{file}`, which is not taken away: {reason}"
+        ))
+    }
+
+    pub fn other_hint(&self) -> Option<&str> {
+        let (_, did) = self.first_other_refused()?;
+        did.hint()
+    }
+
+    fn first_other_refused(&self) -> Option<(&OtherFile, &Did)> {
+        let mut others = self.others.iter();
+        let (file, outcome) = others.find(|(_, outcome)| outcome.did.refusal().is_some())?;
+        Some((file, &outcome.did))
     }
 
     /// What was taken away or, in observe mode, would be.

@@ -213,8 +213,11 @@ fn state(known: Known<'_>, outcome: &Outcome) -> Option<(AccountState, Option<Ca
         };
     }
     if let Some(reason) = managed.did.refusal() {
-        let reason = reason.to_owned();
-        return Some((AccountState::Refused, Some(Cause::FileRefused { reason })));
+        let cause = Cause::FileRefused {
+            reason: reason.to_owned(),
+            hint: managed.did.hint().map(str::to_owned),
+        };
+        return Some((AccountState::Refused, Some(cause)));
     }
     let mut differing = match managed.did {
         Did::Reported => managed.differences.clone(),
@@ -223,7 +226,9 @@ fn state(known: Known<'_>, outcome: &Outcome) -> Option<(AccountState, Option<Ca
     if differing.is_empty()
         && let Some(reason) = outcome.other_refused()
     {
-        return Some((AccountState::Refused, Some(Cause::FileRefused { reason })));
+        let hint = outcome.other_hint().map(str::to_owned);
+        let cause = Cause::FileRefused { reason, hint };
+        return Some((AccountState::Refused, Some(cause)));
     }
     if !outcome.guards {
         differing.extend(outcome.other_differences());
@@ -245,8 +250,10 @@ pub fn unworkable_row(
     why: &Unworkable,
     before: Option<&Row>,
 ) -> Row {
-    let reason = why.in_words();
-    let cause = Cause::FileRefused { reason };
+    let cause = Cause::FileRefused {
+        reason: why.in_words(),
+        hint: Some(why.hint(name)),
+    };
     let account = known.people.account(name);
     let location = account.and_then(|account| known.config.accounts.file.locate(account));
     Row {

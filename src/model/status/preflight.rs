@@ -7,8 +7,8 @@ use jiff::SignedDuration;
 use serde::Serialize;
 
 use crate::model::account::AccountName;
-use crate::model::config::tables::Config;
-use crate::model::desired::judge::{self, Desired, Rules};
+use crate::model::desired::decide::{Decision, Terms};
+use crate::model::desired::judge::{self, Desired};
 use crate::model::escape::escaped;
 use crate::model::key::grant::GrantsOf;
 use crate::model::key::secret;
@@ -131,19 +131,21 @@ pub enum Here {
     Unknown,
 }
 
-/// How many keys the list has for whom, and every line that is not taken. `here` tells the accounts apart; only a
-/// `whole` list can be silent about one.
+/// How many keys the list has for whom, and every line that the `decision` on it did not take. `here` tells the accounts
+/// apart; only a `whole` list can be silent about one.
 pub fn keys(
     list: &ApprovedList,
     whole: bool,
-    config: &Config,
-    rules: Rules<'_>,
+    decision: &Decision,
+    terms: Terms<'_>,
     here: impl Fn(&AccountName) -> Here,
 ) -> Vec<Finding> {
-    let desired = judge::judge(list, rules, &GrantsOf::new());
+    let config = terms.config;
+    // Not what is in force already: how many keys this list gives by itself.
+    let desired = judge::judge(list, decision.rules(terms), &GrantsOf::new());
     // A parameter that serves two accounts is judged for each.
     let mut rejected: Vec<&Rejected> = Vec::new();
-    for one in &desired.rejected {
+    for one in &decision.rejected {
         if !rejected.contains(&one) {
             rejected.push(one);
         }

@@ -68,6 +68,8 @@ pub enum Cause {
     /// The file is not as it should be, and nothing could be done.
     FileRefused {
         reason: String,
+        #[serde(default)]
+        hint: Option<String>,
     },
     FileDrifted {
         changes: String,
@@ -294,7 +296,7 @@ impl Cause {
     /// Why the file of one account is not in sync, without its name.
     pub fn reason(&self) -> String {
         match self {
-            Self::FileRefused { reason } | Self::SshdRefuses { reason, .. } => reason.clone(),
+            Self::FileRefused { reason, .. } | Self::SshdRefuses { reason, .. } => reason.clone(),
             Self::FileDrifted { changes } => changes.clone(),
             Self::NotListed => {
                 "the list says nothing about it and never did, so its keys stay".to_owned()
@@ -376,7 +378,7 @@ impl Cause {
             Self::LinesRejected { lines } => {
                 format!("{lines} lines of the list not taken, see `rejected`")
             }
-            Self::FileRefused { reason } => format!("{whom} {is} refused: {reason}"),
+            Self::FileRefused { reason, .. } => format!("{whom} {is} refused: {reason}"),
             Self::FileDrifted { changes } => format!("{whom} {is} drifted: {changes}"),
             Self::NotListed => format!("{whom} {is} not listed: {}", self.reason()),
             Self::NothingUsable | Self::HeldBack => format!("{whom} {is} held: {}", self.reason()),
@@ -424,7 +426,7 @@ impl Cause {
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::FetchFailed { hint, .. } => return hint.clone(),
+            Self::FetchFailed { hint, .. } | Self::FileRefused { hint, .. } => return hint.clone(),
             Self::OpenDoor(door) => return Some(door.hint()),
             Self::Session(Session { id, .. }) => {
                 return Some(format!(
