@@ -158,6 +158,15 @@ const BREAK_GLASS_SETTLES: SignedDuration = SignedDuration::from_secs(5);
 /// A late answer of the account database is taken this much later.
 const PEOPLE_SETTLE: SignedDuration = SignedDuration::from_secs(1);
 
+impl Trouble {
+    fn is_of_a_list_that_was_read(&self) -> bool {
+        matches!(
+            self,
+            Self::NoList { foreign: Some(_) } | Self::ListForeign { .. } | Self::ListSchema { .. }
+        )
+    }
+}
+
 impl Decision {
     /// Before the first decision: what an earlier process left in force.
     pub fn resumed(in_force: InForce, identity: &Identity) -> Self {
@@ -174,11 +183,14 @@ impl Decision {
     /// Decides anew, from this decision and what is known of the world now.
     #[must_use]
     pub fn decide(mut self, facts: &mut Facts, terms: Terms<'_>) -> Self {
-        self.troubles.clear();
+        // A list that was read and not taken stays so until another one comes.
+        let is_the_same = matches!(facts.list, ListFact::AsBefore);
+        self.troubles
+            .retain(|trouble| is_the_same && trouble.is_of_a_list_that_was_read());
         self.former.clear();
-        self.look_again = None;
         self.keys_left = false;
         self.changed = false;
+        self.look_again = None;
         if facts.openssh.is_some() {
             self.in_force.openssh = facts.openssh;
             self.changed = true;
