@@ -189,8 +189,8 @@ impl Decision {
             .retain(|trouble| is_the_same && trouble.is_of_a_list_that_was_read());
         self.former.clear();
         self.keys_left = false;
-        self.changed = false;
-        self.look_again = None;
+        // A key has expired, or what was left to settle has settled.
+        self.changed = self.look_again.take().is_some_and(|at| at <= facts.now);
         if facts.openssh.is_some() {
             self.in_force.openssh = facts.openssh;
             self.changed = true;
@@ -452,7 +452,12 @@ impl Decision {
 
     /// `on-stale = "revoke"`: for those who must fail closed.
     fn check_age(&mut self, facts: &Facts, config: &Config) {
-        self.revoked = false;
+        let was_revoked = std::mem::take(&mut self.revoked);
+        self.judge_age(facts, config);
+        self.changed |= self.revoked != was_revoked;
+    }
+
+    fn judge_age(&mut self, facts: &Facts, config: &Config) {
         let OnStale::RevokeAfter(limit) = config.source.on_stale else {
             return;
         };
