@@ -312,13 +312,13 @@ impl Story<'_> {
                         differences: differences.clone(),
                     });
                 }
-                let Some(stood) = stood.take() else { return };
-                let Some(foreign) = self.foreign(in_force, &stood, differences) else {
-                    return;
-                };
-                let told = self.incident(&file, &foreign, stood, Undone::Replaced, 0);
-                self.repaired(file, foreign, told);
-                self.name_rival();
+                if let Some(stood) = stood.take()
+                    && let Some(foreign) = self.foreign(in_force, &stood, differences)
+                {
+                    let told = self.incident(&file, &foreign, stood, Undone::Replaced, 0);
+                    self.repaired(file, foreign, told);
+                    self.name_rival();
+                }
             }
             Did::Refused { .. } | Did::NotAllowed { .. } | Did::Hanging => {
                 let (now, drift) = (self.when.now, self.is_drift(in_force));
