@@ -128,15 +128,15 @@ pub fn row(
     };
     let was_replaced = matches!(outcome.managed.did, Did::Replaced { .. })
         && !outcome.managed.differences.is_empty();
+    let mut others = outcome.others.iter();
+    let other_was_removed = others.any(|(_, other)| matches!(other.did, Did::Removed { .. }));
     if was_replaced {
         row.changed_at = Some(known.now);
         row.removed_keys = removed_keys(&outcome.managed.differences);
+    } else if other_was_removed {
+        row.changed_at = Some(known.now);
     } else if let Some(before) = before {
         (row.changed_at, row.removed_keys) = (before.changed_at, before.removed_keys.clone());
-    }
-    let mut others = outcome.others.iter();
-    if others.any(|(_, other)| matches!(other.did, Did::Removed { .. })) {
-        row.changed_at = Some(known.now);
     }
     row.access = match (known.sshd, before) {
         // Nobody asked; what was said last stays.
