@@ -212,8 +212,6 @@ impl Enforcing {
         let mut looked = reconciler.look(look).await;
         // Every account was judged anew.
         looked.rows_are_others |= wake.why == Trigger::SshdAnswered;
-        // A key that expires leaves its file without a decision.
-        looked.keys_expired = wake.whom == Whom::Everybody && !looked.differences.is_empty();
         for event in looked.events.drain(..) {
             events::tell(&event);
             effects.incidents.take(event);
@@ -301,7 +299,7 @@ impl Enforcing {
         let news = News {
             rows: &looked.rows,
             is_whole: looked.rows_are_others,
-            keys: reconciler.decision.changed || looked.keys_expired,
+            keys: reconciler.decision.changed,
         };
         let clocks = (now, Instant::now().into_std());
         let paths = &reconciler.config.paths;

@@ -106,8 +106,6 @@ pub struct Looked {
     pub rows_are_others: bool,
     /// A key has left a file or the list, and sessions that it opened may still live.
     pub keys_left: bool,
-    /// Other keys may be in force though nothing was decided.
-    pub keys_expired: bool,
     /// A thread did not come back; the watcher may hang with it.
     pub newly_hanging: bool,
 }

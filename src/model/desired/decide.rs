@@ -169,6 +169,15 @@ const BREAK_GLASS_SETTLES: SignedDuration = SignedDuration::from_secs(5);
 /// A late answer of the account database is taken this much later.
 const PEOPLE_SETTLE: SignedDuration = SignedDuration::from_secs(1);
 
+impl Trouble {
+    fn is_of_a_list_that_was_read(&self) -> bool {
+        matches!(
+            self,
+            Self::NoList { foreign: Some(_) } | Self::ListForeign { .. } | Self::ListSchema { .. }
+        )
+    }
+}
+
 impl Decision {
     /// Before the first decision: what an earlier process left in force.
     pub fn resumed(in_force: InForce, identity: &Identity) -> Self {
@@ -185,10 +194,14 @@ impl Decision {
     /// Decides anew, from this decision and what is known of the world now.
     #[must_use]
     pub fn decide(mut self, facts: &mut Facts, terms: Terms<'_>) -> Self {
-        self.troubles.clear();
+        // A list that was read and not taken stays so until another one comes.
+        let is_the_same = matches!(facts.list, ListFact::AsBefore);
+        self.troubles
+            .retain(|trouble| is_the_same && trouble.is_of_a_list_that_was_read());
         self.former.clear();
-        self.look_again = None;
         self.keys_left = false;
+        // A key has expired, or what was left to settle has settled.
+        self.changed |= self.look_again.take().is_some_and(|at| at <= facts.now);
         if facts.openssh.is_some() {
             self.in_force.openssh = facts.openssh;
             self.changed = true;
@@ -478,7 +491,12 @@ impl Decision {
 
     /// `on-stale = "revoke"`: for those who must fail closed.
     fn check_age(&mut self, facts: &Facts, config: &Config) {
-        self.revoked = false;
+        let was_revoked = std::mem::take(&mut self.revoked);
+        self.judge_age(facts, config);
+        self.changed |= self.revoked != was_revoked;
+    }
+
+    fn judge_age(&mut self, facts: &Facts, config: &Config) {
         let OnStale::RevokeAfter(limit) = config.source.on_stale else {
             return;
         };
@@ -543,4 +561,612 @@ pub fn manages(config: &Config, people: &People, in_force: &InForce, name: &Acco
         .is_some_and(|account| account.managed);
     accounts.manages(name, None, people.uid_min)
         && (known || accounts.named().any(|named| named == name))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use base64ct::{Base64, Encoding};
+
+    use super::*;
+    use crate::model::account::Account;
+    use crate::model::config::tables::Pattern;
+    use crate::model::desired::in_force::Synced;
+    use crate::model::list::approved::Entry;
+
+    /// Two accounts with two keys each: what most stories begin with.
+    const FIRST: &str = "alice=1,2 bob=3,4";
+
+    /// One host, on which is decided again and again.
+    struct Host {
+        config: Config,
+        facts: Facts,
+        decision: Decision,
+    }
+
+    impl Host {
+        /// alice, bob, carol and the system account `svc`, of which the three people are managed.
+        fn new() -> Self {
+            let config = Config::read("[accounts]\nmanage = [\"*\"]").unwrap();
+            let accounts = [
+                ("alice", 1001),
+                ("bob", 1002),
+                ("carol", 1003),
+                ("svc", 200),
+            ];
+            let found = |(account, uid): (&str, u32)| {
+                let account = Account {
+                    name: name(account),
+                    uid,
+                    gid: uid,
+                    home: format!("/home/{account}").into(),
+                };
+                (account.name.clone(), Lookup::Found(account))
+            };
+            let mut people = People {
+                accounts: accounts.into_iter().map(found).collect(),
+                uid_min: 1000,
+                ..People::default()
+            };
+            people.accounts.insert(name("ghost"), Lookup::Unknown);
+            let facts = Facts {
+                now: at(0),
+                identity: Identity::Instance("i-here".to_owned()),
+                list: ListFact::AsBefore,
+                break_glass: BreakGlassFact::Read(String::new()),
+                people: Arc::new(people),
+                people_are_silent: false,
+                people_are_incomplete: false,
+                openssh: None,
+                fetched: None,
+                stored_at: Some(at(0)),
+                accepted: None,
+                said: None,
+            };
+            let decision = Decision::default();
+            Self {
+                config,
+                facts,
+                decision,
+            }
+        }
+
+        /// With this list in force.
+        fn with(list: &str) -> Self {
+            let mut host = Self::new();
+            host.read(list);
+            assert_eq!(shown(host.decide()), list);
+            host
+        }
+
+        /// Another list is stored.
+        fn read(&mut self, list: &str) {
+            self.facts.list = ListFact::Read(Box::new(list_of(list)));
+        }
+
+        fn decide(&mut self) -> &Decision {
+            let terms = Terms {
+                config: &self.config,
+                zone: &TimeZone::UTC,
+            };
+            let mut before = std::mem::take(&mut self.decision);
+            before.changed = false;
+            self.decision = before.decide(&mut self.facts, terms);
+            &self.decision
+        }
+
+        fn people(&mut self) -> &mut People {
+            Arc::make_mut(&mut self.facts.people)
+        }
+
+        /// The fetcher has found the list so, this often in a row.
+        fn confirmed(&mut self, list: &str, confirmations: u32, last_success: Timestamp) {
+            self.facts.fetched = Some(FetchReport {
+                digest: Some(list_of(list).digest()),
+                confirmations,
+                last_success: Some(last_success),
+                ..FetchReport::default()
+            });
+        }
+
+        fn manage(&mut self, names: &[&str]) {
+            let named = names.iter().map(|one| Pattern::Name(name(one)));
+            self.config.accounts.manage = named.collect();
+        }
+    }
+
+    fn name(text: &str) -> AccountName {
+        text.try_into().unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    /// A key by its number, which is also its comment.
+    fn key(number: &str) -> String {
+        let body = [number.parse().unwrap(); 32];
+        let blob = [b"\0\0\0\x0bssh-ed25519\0\0\0\x20".as_slice(), &body].concat();
+        format!("ssh-ed25519 {} {number}", Base64::encode_string(&blob))
+    }
+
+    /// `alice=1,2 bob=#`: one value an account, of keys by number; `#` is a comment, `?` a line that cannot be read, and
+    /// `3!` a key that expires in 2030.
+    fn list_of(list: &str) -> ApprovedList {
+        let line = |word: &str| match (word, word.strip_suffix('!')) {
+            ("#", _) => "# left the company".to_owned(),
+            ("?", _) => "<html>".to_owned(),
+            (_, Some(number)) => format!("expiry-time=\"20300101Z\" {}", key(number)),
+            (number, None) => key(number),
+        };
+        let entry = |word: &str| {
+            let (account, lines) = word.split_once('=').unwrap();
+            let lines: Vec<String> = lines.split(',').map(line).collect();
+            Entry {
+                account: name(account),
+                parameter: format!("/k/{account}"),
+                version: None,
+                last_modified: None,
+                value: lines.join("\n"),
+            }
+        };
+        let entries = list.split_whitespace().map(entry).collect();
+        ApprovedList::new("test".to_owned(), at(0), entries, Vec::new())
+    }
+
+    /// What is in force, as [`list_of`] spells it; in brackets what is remembered of an account and left alone.
+    fn shown(decision: &Decision) -> String {
+        let mut all = Vec::new();
+        for (name, account) in &decision.in_force.accounts {
+            let mut keys: Vec<&str> = account.grants.iter().map(|g| g.comment.as_str()).collect();
+            keys.sort_unstable();
+            let word = format!("{name}={}", keys.join(","));
+            all.push(if account.managed {
+                word
+            } else {
+                format!("({word})")
+            });
+        }
+        all.join(" ")
+    }
+
+    fn break_glass(decision: &Decision) -> Vec<&str> {
+        let grants = decision.in_force.break_glass.iter();
+        grants.map(|grant| grant.comment.as_str()).collect()
+    }
+
+    /// Whose keys have just changed.
+    fn former(decision: &Decision) -> Vec<&str> {
+        let former = decision.former.iter();
+        former.map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn lists_come_into_force_one_after_another() {
+        let check = |lists: &[&str], in_force: &str, held: Option<(usize, Option<u32>)>| {
+            let mut host = Host::new();
+            for list in lists {
+                host.read(list);
+                host.decide();
+            }
+            let decision = &host.decision;
+            assert_eq!(shown(decision), in_force, "{lists:?}");
+            let what = decision
+                .held
+                .as_ref()
+                .map(|held| (held.removed, held.needed));
+            assert_eq!(what, held, "{lists:?}");
+        };
+        check(&[], "", None);
+        check(&[FIRST], FIRST, None);
+        check(&[FIRST, FIRST], FIRST, None);
+        check(&[FIRST, "alice=1,2,5 bob=3,4"], "alice=1,2,5 bob=3,4", None);
+        // An account that leaves the list is emptied, and not forgotten.
+        check(&[FIRST, "alice=1,2"], "alice=1,2 bob=", None);
+        check(&[FIRST, "alice=1,2", "alice=1"], "alice=1 bob=", None);
+        check(
+            &[FIRST, "alice=1", "alice=1,2 bob=5,4"],
+            "alice=1,2 bob=4,5",
+            None,
+        );
+        check(
+            &[FIRST, "alice=1,2", "alice=1,2 bob=5"],
+            "alice=1,2 bob=5",
+            None,
+        );
+        // A comment empties on purpose, however many keys go.
+        check(&[FIRST, "alice=1,2 bob=#"], "alice=1,2 bob=", None);
+        check(&[FIRST, "alice=# bob=#"], "alice= bob=", None);
+        check(&["carol=# alice=1"], "alice=1 carol=", None);
+        // A value that cannot be read says nothing.
+        check(&[FIRST, "alice=? bob=3,4"], FIRST, None);
+        check(&[FIRST, "alice=? bob=?"], FIRST, None);
+        check(&["alice=1 carol=?"], "alice=1", None);
+        // Too much goes at once: held, and what comes next is judged by what is in force.
+        check(&[FIRST, "alice=1"], FIRST, Some((3, Some(3))));
+        check(&[FIRST, ""], FIRST, Some((4, None)));
+        check(&[FIRST, "alice=1", "bob=3"], FIRST, Some((3, Some(3))));
+        check(&[FIRST, "alice=1", FIRST], FIRST, None);
+        check(&[FIRST, "", "alice=1,2 bob=5"], "alice=1,2 bob=5", None);
+        // An account that is not managed, or not here, gets nothing.
+        check(&["alice=1 svc=9"], "alice=1", None);
+        check(&["alice=1 ghost=9"], "alice=1", None);
+    }
+
+    #[test]
+    fn whom_a_list_names_in_vain_is_known() {
+        let check = |lists: &[&str], expected: &[&str]| {
+            let mut host = Host::new();
+            for list in lists {
+                host.read(list);
+                host.decide();
+            }
+            assert_eq!(
+                host.decision.strangers,
+                expected.iter().map(|n| name(n)).collect::<Vec<_>>()
+            );
+        };
+        check(&["alice=1"], &[]);
+        check(
+            &["alice=1 ghost=9 svc=8 carol=?"],
+            &["carol", "ghost", "svc"],
+        );
+        check(&["alice=1 ghost=9", "alice=1"], &[]);
+        check(&[FIRST, "alice=1 carol=5"], &["carol"]);
+    }
+
+    #[test]
+    fn an_account_that_is_no_longer_managed_is_left_alone() {
+        let mut host = Host::with(FIRST);
+        host.manage(&["alice"]);
+        host.read(FIRST);
+        assert_eq!(shown(host.decide()), "alice=1,2 (bob=3,4)");
+        host.read("alice=1,2 bob=5");
+        assert_eq!(shown(host.decide()), "alice=1,2 (bob=3,4)");
+        assert_eq!(host.decision.strangers, [name("bob")]);
+        host.manage(&["alice", "bob"]);
+        host.read("alice=1,2");
+        assert_eq!(shown(host.decide()), "alice=1,2 bob=");
+    }
+
+    #[test]
+    fn the_same_list_again_is_no_news() {
+        let mut host = Host::with(FIRST);
+        assert!(host.decision.changed && host.decision.list.is_some());
+        let listed = host.decision.list.clone();
+        let decision = host.decide();
+        assert_eq!(shown(decision), FIRST);
+        assert_eq!(decision.list, listed);
+        assert!(!decision.changed && !decision.keys_left, "{decision:?}");
+        assert_eq!(decision.look_again, None);
+        host.read(FIRST);
+        let decision = host.decide();
+        assert!(!decision.keys_left && former(decision).is_empty());
+        // sshd is another one now: lines are written for it.
+        host.facts.openssh = Some("9.9".parse().unwrap());
+        assert!(host.decide().changed);
+    }
+
+    #[test]
+    fn keys_that_leave_are_told_from_keys_that_come() {
+        let check = |list: &str, left: bool, changed: &[&str]| {
+            let mut host = Host::with(FIRST);
+            host.read(list);
+            let decision = host.decide();
+            assert_eq!(decision.keys_left, left, "{list}");
+            assert_eq!(former(decision), changed, "{list}");
+        };
+        check(FIRST, false, &[]);
+        check("alice=1,2,5 bob=3,4", false, &["alice"]);
+        check("alice=1 bob=3,4", true, &["alice"]);
+        check("alice=1,2", true, &["bob"]);
+        check("alice=5,1 bob=3,4,6", true, &["alice", "bob"]);
+        // Held: nothing has changed.
+        check("alice=1", false, &[]);
+    }
+
+    #[test]
+    fn a_list_that_fails_changes_nothing_and_is_spoken_of_as_long_as_it_does() {
+        let check = |fact: fn() -> ListFact, before_a_list: Trouble, after: Trouble| {
+            for (mut host, keys, trouble) in [
+                (Host::new(), "", before_a_list),
+                (Host::with(FIRST), FIRST, after),
+            ] {
+                host.facts.list = fact();
+                assert_eq!(shown(host.decide()), keys, "{trouble:?}");
+                assert_eq!(host.decision.troubles, std::slice::from_ref(&trouble));
+                // A list that was read is not read again.
+                host.facts.list = match fact() {
+                    ListFact::Read(_) => ListFact::AsBefore,
+                    fact => fact,
+                };
+                assert_eq!(shown(host.decide()), keys, "{trouble:?}");
+                assert_eq!(host.decision.troubles, [trouble], "a pass later");
+                host.read(FIRST);
+                assert_eq!(shown(host.decide()), FIRST);
+                assert_eq!(host.decision.troubles, []);
+            }
+        };
+        let error = || "no way".to_owned();
+        let no_list = |foreign| Trouble::NoList { foreign };
+        check(
+            || ListFact::Missing("/x/approved.json".into()),
+            no_list(None),
+            Trouble::ListGone {
+                path: "/x/approved.json".to_owned(),
+            },
+        );
+        check(
+            || ListFact::Unreadable("no way".to_owned()),
+            Trouble::ListUnreadable { error: error() },
+            Trouble::ListUnreadable { error: error() },
+        );
+        let schema = SCHEMA + 1;
+        check(
+            || {
+                let mut list = list_of("alice=7");
+                list.schema = SCHEMA + 1;
+                ListFact::Read(Box::new(list))
+            },
+            Trouble::ListSchema { schema },
+            Trouble::ListSchema { schema },
+        );
+        let instance = || "i-other".to_owned();
+        check(
+            || {
+                let mut list = list_of("alice=7");
+                list.instance = Some("i-other".to_owned());
+                ListFact::Read(Box::new(list))
+            },
+            no_list(Some(instance())),
+            Trouble::ListForeign {
+                instance: instance(),
+            },
+        );
+    }
+
+    #[test]
+    fn an_empty_list_on_a_host_without_keys_is_spoken_of() {
+        let mut host = Host::new();
+        host.read("");
+        assert_eq!(host.decide().troubles, [Trouble::ListEmpty]);
+        assert_eq!(host.decide().troubles, [Trouble::ListEmpty]);
+    }
+
+    #[test]
+    fn a_held_list_waits_for_its_confirmations() {
+        let mut host = Host::with(FIRST);
+        let seen = |host: &mut Host, list: &str, confirmations| {
+            host.confirmed(list, confirmations, at(0));
+            host.decide().held.as_ref().map(|held| held.seen)
+        };
+        host.read("alice=1");
+        assert_eq!(seen(&mut host, "alice=1", 1), Some(1));
+        assert_eq!(
+            seen(&mut host, "alice=1", 1),
+            Some(1),
+            "come once, looked at twice"
+        );
+        assert_eq!(seen(&mut host, "alice=1", 2), Some(2));
+        assert_eq!(shown(&host.decision), FIRST);
+        assert!(
+            host.decision.is_held_back(&name("alice")) && host.decision.is_held_back(&name("bob"))
+        );
+        // Another list that leaves the same keys here confirms them; one that leaves others does not.
+        host.read("bob=3");
+        assert_eq!(seen(&mut host, "bob=3", 9), Some(1));
+        host.read("bob=3 svc=9");
+        assert_eq!(seen(&mut host, "bob=3 svc=9", 1), Some(2));
+        // What cannot be read is no list, so none has come between.
+        host.facts.list = ListFact::Unreadable(String::new());
+        assert_eq!(seen(&mut host, "bob=3 svc=9", 1), Some(2));
+        assert_eq!(seen(&mut host, "bob=3 svc=9", 2), None);
+        assert_eq!(shown(&host.decision), "alice= bob=3");
+        assert!(host.decision.keys_left && !host.decision.is_held_back(&name("alice")));
+    }
+
+    #[test]
+    fn a_person_lets_one_list_through_and_no_other() {
+        let check = |list: &str, accepted: &str, in_force: &str| {
+            let mut host = Host::with(FIRST);
+            host.read(list);
+            host.facts.accepted = Some(list_of(accepted).digest());
+            assert_eq!(shown(host.decide()), in_force, "{list} {accepted}");
+            assert_eq!(host.decision.held.is_some(), in_force == FIRST);
+        };
+        check("alice=1", "alice=1", "alice=1 bob=");
+        check("alice=1", "alice=2", FIRST);
+        check("", "", "alice= bob=");
+        // With a person's word, an account is even taken on without keys.
+        check(
+            "alice=1,2 bob=3,4 carol=?",
+            "alice=1,2 bob=3,4 carol=?",
+            "alice=1,2 bob=3,4 carol=",
+        );
+    }
+
+    #[test]
+    fn an_account_that_the_database_denies_counts_once_its_file_was_in_sync() {
+        let check = |lookup: Lookup, synced: bool, held: bool| {
+            let mut host = Host::with(FIRST);
+            host.people().accounts.insert(name("bob"), lookup.clone());
+            host.people().accounts.insert(name("alice"), lookup.clone());
+            if synced {
+                for account in host.decision.in_force.accounts.values_mut() {
+                    account.synced = Some(Synced {
+                        file: "/x".into(),
+                        digest: String::new(),
+                    });
+                }
+            }
+            host.read("carol=5");
+            assert_eq!(host.decide().held.is_some(), held, "{lookup:?} {synced}");
+        };
+        let failed = || Lookup::Failed("no answer".to_owned());
+        check(failed(), false, true);
+        check(failed(), true, true);
+        check(Lookup::Unknown, true, true);
+        check(Lookup::Unknown, false, false);
+    }
+
+    #[test]
+    fn a_database_that_is_silent_or_late_is_asked_again() {
+        let mut host = Host::with(FIRST);
+        host.facts.people_are_silent = true;
+        host.facts.people_are_incomplete = true;
+        let decision = host.decide();
+        assert_eq!(decision.troubles, [Trouble::PeopleSilent]);
+        assert_eq!(decision.look_again, Some(at(1)));
+        assert_eq!(shown(decision), FIRST);
+        host.facts.people_are_silent = false;
+        host.facts.people_are_incomplete = false;
+        assert_eq!(host.decide().look_again, None);
+    }
+
+    #[test]
+    fn break_glass_keys_go_only_when_their_file_says_so() {
+        let mut host = Host::with(FIRST);
+        let path = || "/etc/authorized-keys-agent/break-glass".to_owned();
+        let mut step =
+            |seconds: i64, fact: BreakGlassFact, troubles: &[Trouble], again: Option<i64>| {
+                host.facts.now = at(seconds);
+                host.facts.break_glass = fact;
+                let decision = host.decide();
+                assert_eq!(decision.troubles, troubles, "{seconds}");
+                assert_eq!(decision.look_again, again.map(at), "{seconds}");
+                assert_eq!(shown(decision), FIRST);
+                let keys = break_glass(decision).join(",");
+                (keys, former(decision).len())
+            };
+        let read = |text: &str| BreakGlassFact::Read(text.to_owned());
+        let kept = || ("9".to_owned(), 0);
+        assert_eq!(step(0, read(&key("9")), &[], None), ("9".to_owned(), 2));
+        assert_eq!(step(1, read(&key("9")), &[], None), kept());
+        let open = Trouble::BreakGlassOpen { path: path() };
+        assert_eq!(step(2, BreakGlassFact::Open, &[open], None), kept());
+        let error = || "no way".to_owned();
+        let unreadable = Trouble::BreakGlassUnreadable { error: error() };
+        assert_eq!(
+            step(3, BreakGlassFact::Unreadable(error()), &[unreadable], None),
+            kept()
+        );
+        let refused = Trouble::BreakGlassRefused { path: path() };
+        assert_eq!(step(4, read("<html>"), &[refused], None), kept());
+        // An editor takes the file away and puts another in its place.
+        assert_eq!(step(10, read(""), &[], Some(15)), kept());
+        assert_eq!(step(14, read(" \n"), &[], Some(15)), kept());
+        assert_eq!(step(15, read(&key("9")), &[], None), kept());
+        // Gone for good.
+        assert_eq!(step(20, read(""), &[], Some(25)), kept());
+        assert_eq!(step(25, read(""), &[], None), (String::new(), 2));
+        assert_eq!(step(26, read(""), &[], None), (String::new(), 0));
+        // A comment is a word.
+        assert_eq!(step(30, read(&key("8")), &[], None), ("8".to_owned(), 2));
+        assert_eq!(step(31, read("# none"), &[], None), (String::new(), 2));
+    }
+
+    #[test]
+    fn a_list_that_is_too_old_takes_every_key_away_until_it_is_confirmed() {
+        let mut host = Host::with(FIRST);
+        host.facts.break_glass = BreakGlassFact::Read(key("9"));
+        host.config.source.on_stale = OnStale::RevokeAfter(Duration::from_hours(2));
+        let mut check =
+            |seconds: i64, confirmed: Option<(&str, i64)>, revoked: bool, changed: bool| {
+                host.facts.now = at(seconds);
+                if let Some((list, success)) = confirmed {
+                    host.confirmed(list, 1, at(success));
+                }
+                let decision = host.decide();
+                assert_eq!(decision.revoked, revoked, "{seconds}");
+                assert_eq!(decision.grants_of(&name("alice")).is_empty(), revoked);
+                assert_eq!(decision.changed, changed, "{seconds}");
+                assert_eq!(shown(decision), FIRST, "what is in force is remembered");
+                assert_eq!(break_glass(decision), ["9"]);
+                decision.look_again.unwrap_or(at(-1))
+            };
+        assert_eq!(check(0, None, false, true), at(7200));
+        assert_eq!(check(7199, None, false, false), at(7200));
+        assert_eq!(check(7200, None, true, true), at(-1));
+        assert_eq!(check(7201, None, true, false), at(-1));
+        // Another list that was fetched says nothing of this one.
+        assert_eq!(check(7202, Some(("alice=1", 7202)), true, false), at(-1));
+        assert_eq!(check(7300, Some((FIRST, 7300)), false, true), at(14500));
+        let since = at(7300);
+        host.facts.now = at(14500);
+        assert_eq!(host.decide().troubles, [Trouble::Revoked { since }]);
+    }
+
+    #[test]
+    fn a_key_leaves_when_it_expires() {
+        let mut host = Host::with("alice=1");
+        host.read("alice=1,2!");
+        let end: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(host.decide().look_again, Some(end));
+        assert!(!host.decide().changed);
+        host.facts.now = end;
+        let decision = host.decide();
+        assert_eq!(decision.look_again, None);
+        assert!(decision.changed, "the keys in force are others");
+        assert!(!host.decide().changed);
+        // Taking it off the list takes nothing away.
+        host.read("alice=1");
+        assert!(host.decide().held.is_none());
+    }
+
+    #[test]
+    fn a_clone_puts_aside_what_it_inherited() {
+        let inherited = || {
+            let mut host = Host::with(FIRST);
+            host.decision.in_force.instance = Some("i-template".to_owned());
+            host.decision.in_force.clone()
+        };
+        let resumed = |identity: Identity| {
+            let mut host = Host::new();
+            host.decision = Decision::resumed(inherited(), &identity);
+            host.facts.identity = identity;
+            host
+        };
+        let here = || Identity::Instance("i-here".to_owned());
+        let mut host = resumed(here());
+        let told = Some(("i-template".to_owned(), "i-here".to_owned()));
+        assert_eq!(host.decision.cloned, told);
+        assert_eq!(shown(host.decide()), "(alice=) (bob=)");
+        // For the break-glass keys its files are managed before there is a list.
+        host.facts.break_glass = BreakGlassFact::Read(key("9"));
+        assert_eq!(shown(host.decide()), "alice= bob=");
+        // Its own first list also empties the file of an account that only the template had.
+        host.read("alice=5");
+        assert_eq!(shown(host.decide()), "alice=5 bob=");
+
+        for identity in [Identity::Unknown, Identity::Other] {
+            let mut host = resumed(identity.clone());
+            assert_eq!(host.decision.cloned, None, "nothing says whose state it is");
+            let mut list = list_of(FIRST);
+            list.instance = Some("i-here".to_owned());
+            host.facts.list = ListFact::Read(Box::new(list));
+            let is_clone = identity == Identity::Unknown;
+            assert_eq!(host.decide().cloned.is_some(), is_clone, "{identity:?}");
+        }
+        let mut host = Host::new();
+        host.decision =
+            Decision::resumed(inherited(), &Identity::Instance("i-template".to_owned()));
+        assert_eq!(shown(&host.decision), FIRST);
+        assert_eq!(host.decision.cloned, None);
+    }
+
+    #[test]
+    fn what_is_looked_at_again_first_counts() {
+        let mut host = Host::new();
+        host.read("alice=1,2!");
+        host.facts.break_glass = BreakGlassFact::Read(key("9"));
+        let end: Timestamp = "2030-01-01T00:00:00Z".parse().unwrap();
+        assert_eq!(host.decide().look_again, Some(end));
+        host.config.source.on_stale = OnStale::RevokeAfter(Duration::from_hours(2));
+        assert_eq!(host.decide().look_again, Some(at(7200)));
+        host.facts.break_glass = BreakGlassFact::Read(String::new());
+        assert_eq!(host.decide().look_again, Some(at(5)));
+        host.facts.people_are_incomplete = true;
+        assert_eq!(host.decide().look_again, Some(at(1)));
+    }
 }

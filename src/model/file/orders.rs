@@ -295,3 +295,463 @@ pub fn shared_files(config: &Config, decision: &Decision, people: &People) -> BT
     let shared = seen.into_iter().filter(|(_, accounts)| *accounts > 1);
     shared.map(|(path, _)| path).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::config::tables::{OtherFiles as Treatment, Pattern};
+    use crate::model::desired::in_force::{Account as InForceOf, Synced};
+    use crate::model::file::wanted::HEADER;
+    use crate::model::key::grant::Grant;
+    use crate::model::location::FilePattern;
+
+    const FILE: &str = "/home/alice/.ssh/authorized_keys";
+
+    /// One host, of which orders are made.
+    struct Host {
+        config: Config,
+        people: People,
+        decision: Decision,
+        sshd_is_mute: bool,
+        writes: bool,
+        now: Timestamp,
+    }
+
+    impl Host {
+        /// alice and bob, both managed by name; alice has the keys 1 and 2, and no list has spoken of bob.
+        fn new() -> Self {
+            let mut host = Self {
+                config: Config::read("[accounts]\nmanage = [\"alice\", \"bob\"]").unwrap(),
+                people: People {
+                    uid_min: 1000,
+                    ..People::default()
+                },
+                decision: Decision::default(),
+                sshd_is_mute: false,
+                writes: true,
+                now: at(0),
+            };
+            host.add("alice", 1001, "/home/alice");
+            host.add("bob", 1002, "/home/bob");
+            host.decision.in_force.list = Some("sha256:x".to_owned());
+            host.listed("alice").grants = vec![grant(1, None), grant(2, None)];
+            host
+        }
+
+        fn add(&mut self, account: &str, uid: u32, home: &str) {
+            let account = Account {
+                name: name(account),
+                uid,
+                gid: uid + 1000,
+                home: home.into(),
+            };
+            let found = Lookup::Found(account.clone());
+            self.people.accounts.insert(account.name, found);
+        }
+
+        /// What is in force for an account, which a list has spoken of by then.
+        fn listed(&mut self, account: &str) -> &mut InForceOf {
+            let accounts = &mut self.decision.in_force.accounts;
+            let account = accounts.entry(name(account)).or_default();
+            account.managed = true;
+            account
+        }
+
+        fn basis<'a>(&'a self, shared: &'a BTreeSet<PathBuf>) -> Basis<'a> {
+            Basis {
+                config: &self.config,
+                decision: &self.decision,
+                people: &self.people,
+                sshd_is_mute: self.sshd_is_mute,
+                shared,
+                writes: self.writes,
+                now: self.now,
+            }
+        }
+
+        fn made(
+            &self,
+            account: &str,
+            listed: bool,
+        ) -> (Vec<Orders>, Vec<(AccountName, Unworkable)>) {
+            let shared = shared_files(&self.config, &self.decision, &self.people);
+            let names = [(&name(account), listed)];
+            orders(self.basis(&shared), &names, |_| false, false)
+        }
+
+        fn orders(&self, account: &str, listed: bool) -> Orders {
+            let (mut all, unworkable) = self.made(account, listed);
+            assert_eq!((all.len(), unworkable), (1, Vec::new()));
+            all.remove(0)
+        }
+
+        /// The lines that alice's file should have, without the header.
+        fn lines(&self) -> String {
+            let content = lines(&self.orders("alice", true)).content;
+            let text = String::from_utf8(content).unwrap();
+            let lines = text.strip_prefix(HEADER).unwrap();
+            lines.trim_end().replace('\n', " ")
+        }
+    }
+
+    fn name(text: &str) -> AccountName {
+        text.try_into().unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn grant(number: u32, expires_at: Option<Timestamp>) -> Grant {
+        Grant {
+            line: format!("key{number}"),
+            fingerprint: format!("SHA256:{number}"),
+            algorithm: String::new(),
+            comment: String::new(),
+            parameter: String::new(),
+            parameter_version: None,
+            parameter_modified_at: None,
+            parameter_line: 1,
+            expires_at,
+        }
+    }
+
+    fn lines(orders: &Orders) -> Lines {
+        match &orders.managed.wanted {
+            Wanted::Lines(lines) => lines.clone(),
+            Wanted::Nothing => panic!("{orders:?}"),
+        }
+    }
+
+    #[test]
+    fn a_file_holds_the_keys_that_are_good_now_and_the_break_glass_keys() {
+        let mut host = Host::new();
+        assert_eq!(host.lines(), "key1 key2");
+        host.listed("alice").grants[0] = grant(1, Some(at(10)));
+        assert_eq!(host.lines(), "key1 key2");
+        host.now = at(10);
+        assert_eq!(host.lines(), "key2");
+        // A break-glass line wins over the list's line for the same key, while it is good.
+        let own_line = Grant {
+            line: "restrict key2".to_owned(),
+            ..grant(2, Some(at(20)))
+        };
+        host.decision.in_force.break_glass = vec![grant(9, None), own_line];
+        assert_eq!(host.lines(), "key9 restrict key2");
+        host.now = at(20);
+        assert_eq!(host.lines(), "key2 key9");
+        host.decision.revoked = true;
+        assert_eq!(host.lines(), "key9");
+        host.decision.in_force.break_glass.clear();
+        assert_eq!(host.lines(), "");
+        host.decision.revoked = false;
+        host.listed("alice").grants.clear();
+        assert_eq!(
+            host.lines(),
+            "",
+            "a tombstone, or an account that left the list"
+        );
+    }
+
+    #[test]
+    fn a_file_belongs_to_its_account_or_to_root() {
+        for (owner, expected) in [
+            (Owner::Account, (1001, 2001, 0o600)),
+            (Owner::Root, (0, 2001, 0o640)),
+        ] {
+            let mut host = Host::new();
+            host.config.accounts.owner = owner;
+            let orders = host.orders("alice", true);
+            let Lines { uid, gid, mode, .. } = lines(&orders);
+            assert_eq!((uid, gid, mode), expected, "{owner:?}");
+            assert_eq!(orders.managed.target.owner, owner);
+        }
+    }
+
+    #[test]
+    fn only_the_file_of_a_listed_account_is_written_and_only_where_files_may_be() {
+        let check = |mode: Mode, writes: bool, listed: bool, expected: Mode| {
+            let mut host = Host::new();
+            (host.config.mode, host.writes) = (mode, writes);
+            host.decision.in_force.sshd_reads = Some(DEFAULT.to_owned());
+            let orders = host.orders("alice", listed);
+            let modes = [&orders.managed, &orders.others[0]].map(|order| order.mode);
+            assert_eq!(modes, [expected; 2], "{mode:?} {writes} {listed}");
+        };
+        check(Mode::Enforce, true, true, Mode::Enforce);
+        check(Mode::Enforce, true, false, Mode::Observe);
+        check(Mode::Enforce, false, true, Mode::Observe);
+        check(Mode::Observe, true, true, Mode::Observe);
+    }
+
+    #[test]
+    fn an_account_that_no_list_named_is_only_looked_at() {
+        let mut host = Host::new();
+        host.decision.in_force.break_glass = vec![grant(9, None)];
+        host.decision.in_force.sshd_reads = Some(DEFAULT.to_owned());
+        let orders = host.orders("bob", false);
+        assert!(!orders.listed && !orders.removes_others && !orders.managed.ours);
+        assert_eq!(lines(&orders).content, HEADER.as_bytes());
+    }
+
+    #[test]
+    fn an_account_on_which_no_work_can_be_done_says_why() {
+        let check = |change: fn(&mut Host), why: Option<Unworkable>| {
+            let mut host = Host::new();
+            change(&mut host);
+            let (orders, unworkable) = host.made("alice", true);
+            let reasons: Vec<_> = unworkable.into_iter().map(|(_, why)| why).collect();
+            assert_eq!(reasons, why.iter().cloned().collect::<Vec<_>>());
+            assert!(orders.is_empty(), "{orders:?}");
+            // No list has spoken of it: its file is not ours to speak of.
+            assert_eq!(host.made("alice", false), (Vec::new(), Vec::new()));
+        };
+        let text = str::to_owned;
+        check(
+            |host| {
+                let failed = Lookup::Failed("no answer".to_owned());
+                host.people.accounts.insert(name("alice"), failed);
+            },
+            Some(Unworkable::LookupFailed(text("no answer"))),
+        );
+        check(
+            |host| {
+                host.people.accounts.insert(name("alice"), Lookup::Unknown);
+            },
+            None,
+        );
+        check(
+            |host| {
+                host.people.accounts.remove(&name("alice"));
+            },
+            None,
+        );
+        check(
+            |host| host.add("alice", 1001, "/"),
+            Some(Unworkable::BadHome(text("/"))),
+        );
+        check(
+            |host| host.add("alice", 1001, "home\n"),
+            Some(Unworkable::BadHome(text("home\\n"))),
+        );
+        check(
+            |host| host.add("alice", 1001, "/home/../root"),
+            Some(Unworkable::BadHome(text("/home/../root"))),
+        );
+        check(
+            |host| {
+                let two = ("alice".to_owned(), "eve".to_owned());
+                host.people.shared_homes.insert("/home/alice".into(), two);
+            },
+            Some(Unworkable::SharedHome(
+                text("/home/alice"),
+                text("alice"),
+                text("eve"),
+            )),
+        );
+        check(
+            |host| host.add("bob", 1001, "/home/alice"),
+            Some(Unworkable::SharedFile(text(FILE))),
+        );
+    }
+
+    #[test]
+    fn a_home_is_shared_only_where_the_file_is_in_it() {
+        let mut host = Host::new();
+        host.config.accounts.file = pattern("/etc/keys/%u");
+        let two = ("alice".to_owned(), "bob".to_owned());
+        host.people.shared_homes.insert("/home/alice".into(), two);
+        host.add("bob", 1002, "/home/alice");
+        let orders = host.orders("alice", true);
+        let location = &orders.managed.target.location;
+        assert_eq!(
+            (location.in_home, location.path.to_str()),
+            (false, Some("/etc/keys/alice"))
+        );
+        // Two names of one uid.
+        host.config.accounts.file = pattern("/etc/keys/%U");
+        host.add("bob", 1001, "/home/bob");
+        let (orders, unworkable) = host.made("alice", true);
+        assert_eq!((orders.len(), unworkable.len()), (0, 1));
+        assert_eq!(
+            unworkable[0].1.in_words(),
+            "`/etc/keys/1001` is the file of several accounts"
+        );
+    }
+
+    fn pattern(text: &str) -> FilePattern {
+        let accounts = format!("[accounts]\nmanage = [\"x\"]\nfile = \"{text}\"");
+        Config::read(&accounts).unwrap().accounts.file
+    }
+
+    #[test]
+    fn other_files_are_known_once_sshd_has_said_what_it_reads() {
+        type Expected<'a> = (&'a [&'a str], &'a [&'a str], bool, bool);
+        let check = |reads: Option<&str>, mute: bool, expected: Expected<'_>| {
+            let mut host = Host::new();
+            host.decision.in_force.sshd_reads = reads.map(str::to_owned);
+            host.sshd_is_mute = mute;
+            let orders = host.orders("alice", true);
+            let path = |path: &PathBuf| path.display().to_string();
+            let others = orders.others.iter();
+            let in_home: Vec<_> = others
+                .map(|order| path(&order.target.location.path))
+                .collect();
+            let elsewhere: Vec<_> = orders.elsewhere.iter().map(path).collect();
+            let got = (orders.others_are_known, orders.removes_others);
+            assert_eq!(
+                (in_home, elsewhere),
+                (owned(expected.0), owned(expected.1)),
+                "{reads:?}"
+            );
+            assert_eq!(got, (expected.2, expected.3), "{reads:?}");
+            assert!(
+                orders
+                    .others
+                    .iter()
+                    .all(|order| order.wanted == Wanted::Nothing)
+            );
+        };
+        let second: &[&str] = &["/home/alice/.ssh/authorized_keys2"];
+        check(None, false, (&[], &[], false, false));
+        check(None, true, (second, &[], true, true));
+        check(Some(DEFAULT), false, (second, &[], true, true));
+        check(Some(".ssh/authorized_keys"), false, (&[], &[], true, true));
+        check(
+            Some(".ssh/authorized_keys /etc/keys/%u"),
+            true,
+            (&[], &["/etc/keys/alice"], true, true),
+        );
+        // sshd does not read the managed file: the account gets in by these.
+        check(
+            Some(".ssh/authorized_keys2"),
+            false,
+            (&[], second, true, true),
+        );
+        // Its paths cannot be told apart.
+        check(Some(""), false, (&[], &[], false, true));
+    }
+
+    fn owned(all: &[&str]) -> Vec<String> {
+        all.iter().map(|one| (*one).to_owned()).collect()
+    }
+
+    #[test]
+    fn other_files_are_drift_only_where_the_config_and_a_list_say_so() {
+        let check = |change: fn(&mut Host), removes: bool| {
+            let mut host = Host::new();
+            host.decision.in_force.sshd_reads = Some(DEFAULT.to_owned());
+            change(&mut host);
+            assert_eq!(host.orders("alice", true).removes_others, removes);
+        };
+        check(|_| {}, true);
+        check(
+            |host| host.config.accounts.other_files = Treatment::Report,
+            false,
+        );
+        // A clone that only puts the break-glass keys in place.
+        check(|host| host.decision.in_force.list = None, false);
+    }
+
+    #[test]
+    fn sshd_may_read_other_files_for_one_account() {
+        let mut host = Host::new();
+        host.decision.in_force.sshd_reads = Some(".ssh/authorized_keys".to_owned());
+        host.listed("alice").sshd_reads = Some(".ssh/authorized_keys own".to_owned());
+        host.listed("bob");
+        let orders = host.orders("alice", true);
+        assert_eq!(
+            orders.others[0].target.location.path,
+            PathBuf::from("/home/alice/own")
+        );
+        assert!(host.orders("bob", true).others.is_empty());
+    }
+
+    #[test]
+    fn a_file_is_ours_once_it_was_in_sync_there() {
+        let check = |synced: Option<&str>, alone: bool, expected: [bool; 2]| {
+            let mut host = Host::new();
+            host.decision.in_force.sshd_reads = Some(DEFAULT.to_owned());
+            host.listed("alice").alone = alone;
+            host.listed("alice").synced = synced.map(|file| Synced {
+                file: file.into(),
+                digest: String::new(),
+            });
+            let orders = host.orders("alice", true);
+            let ours = [&orders.managed, &orders.others[0]].map(|order| order.ours);
+            assert_eq!(ours, expected, "{synced:?} {alone}");
+        };
+        check(None, false, [false, false]);
+        check(Some(FILE), false, [true, false]);
+        check(Some("/etc/keys/alice"), true, [false, true]);
+        check(Some(FILE), true, [true, true]);
+    }
+
+    #[test]
+    fn what_did_not_end_well_is_done_again() {
+        let host = Host::new();
+        let shared = BTreeSet::new();
+        let names = [(&name("alice"), true), (&name("bob"), true)];
+        let unsettled = |one: &AccountName| one.as_str() == "bob";
+        let (orders, _) = orders(host.basis(&shared), &names, unsettled, true);
+        let told: Vec<_> = orders
+            .iter()
+            .map(|o| (o.managed.unsettled, o.managed.sweep))
+            .collect();
+        assert_eq!(told, [(false, true), (true, true)]);
+    }
+
+    #[test]
+    fn whose_files_are_looked_at() {
+        let check = |change: fn(&mut Host), whom: &[&str], expected: &str| {
+            let mut host = Host::new();
+            host.config
+                .accounts
+                .manage
+                .push(Pattern::Glob(glob::Pattern::new("dev-*").unwrap()));
+            change(&mut host);
+            let shared = BTreeSet::new();
+            let whom = if whom.is_empty() {
+                Whom::Everybody
+            } else {
+                Whom::These(whom.iter().map(|one| name(one)).collect())
+            };
+            let all = names(host.basis(&shared), &whom);
+            let told = |(name, listed): &(&AccountName, bool)| {
+                format!("{name}{}", if *listed { "" } else { "?" })
+            };
+            let told: Vec<_> = all.iter().map(told).collect();
+            assert_eq!(told.join(" "), expected, "{whom:?}");
+        };
+        check(|_| {}, &[], "alice bob?");
+        check(|_| {}, &["bob"], "bob?");
+        check(|_| {}, &["alice", "eve"], "alice");
+        // Before a list there is nothing to say of an account that only the config names.
+        let no_list = |host: &mut Host| host.decision.in_force.list = None;
+        check(no_list, &[], "alice");
+        check(no_list, &["bob"], "");
+        // Remembered, and left alone.
+        let let_go = |host: &mut Host| host.listed("alice").managed = false;
+        check(let_go, &[], "bob?");
+        check(let_go, &["alice"], "");
+        // Managed once, and no longer by this config.
+        let others = |host: &mut Host| {
+            host.listed("eve");
+        };
+        check(others, &[], "alice bob?");
+        check(others, &["eve"], "");
+        // A glob takes what is in force already, even while the account database says nothing.
+        let dev = |host: &mut Host| {
+            host.listed("dev-one");
+        };
+        check(dev, &[], "alice dev-one bob?");
+        check(dev, &["dev-one"], "dev-one");
+        check(|_| {}, &["dev-two"], "");
+        // A system account is not what a glob means.
+        let system = |host: &mut Host| {
+            host.add("dev-one", 200, "/home/dev");
+            host.listed("dev-one");
+        };
+        check(system, &[], "alice bob?");
+    }
+}

@@ -312,13 +312,13 @@ impl Story<'_> {
                         differences: differences.clone(),
                     });
                 }
-                let Some(stood) = stood.take() else { return };
-                let Some(foreign) = self.foreign(in_force, &stood, differences) else {
-                    return;
-                };
-                let told = self.incident(&file, &foreign, stood, Undone::Replaced, 0);
-                self.repaired(file, foreign, told);
-                self.name_rival();
+                if let Some(stood) = stood.take()
+                    && let Some(foreign) = self.foreign(in_force, &stood, differences)
+                {
+                    let told = self.incident(&file, &foreign, stood, Undone::Replaced, 0);
+                    self.repaired(file, foreign, told);
+                    self.name_rival();
+                }
             }
             Did::Refused { .. } | Did::NotAllowed { .. } | Did::Hanging => {
                 let (now, drift) = (self.when.now, self.is_drift(in_force));
@@ -486,7 +486,8 @@ impl Story<'_> {
         }
         let account = in_force.accounts.get(&self.name)?;
         let synced = account.synced.as_ref()?;
-        if stood.sha256() == Some(&synced.digest) {
+        // As the agent left it before the list changed, or when it last began to write it.
+        if stood.sha256() == Some(&synced.digest) || differences.is_empty() {
             return None;
         }
         let known = self.memory.accounts.get(&self.name);
@@ -683,4 +684,731 @@ struct Told {
     stood_milliseconds: Option<u64>,
     /// Changes before it that were not told; `None` when it is not told itself.
     untold: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::account::Account;
+    use crate::model::config::tables::Owner;
+    use crate::model::desired::in_force::Account as InForceOf;
+    use crate::model::file::orders::Orders;
+    use crate::model::file::other_files::InFile;
+    use crate::model::file::wanted::Target;
+    use crate::model::key::grant::Grant;
+    use crate::model::location::Location;
+
+    const FILE: &str = "/home/alice/.ssh/authorized_keys";
+    const OTHER: &str = "/home/alice/.ssh/authorized_keys2";
+
+    /// alice's file, seen again and again.
+    struct Past {
+        memory: Memory,
+        in_force: InForce,
+        orders: Orders,
+        start: Instant,
+        milliseconds: u64,
+        mode: Mode,
+        by_timer: bool,
+        audited: bool,
+        program: Option<String>,
+        /// What is in force says more than before.
+        changed: bool,
+    }
+
+    impl Past {
+        /// A file that was never ours, and the keys 1 and 2 for it.
+        fn new() -> Self {
+            let account = Account {
+                name: alice(),
+                uid: 1001,
+                gid: 1001,
+                home: "/home/alice".into(),
+            };
+            let order = |path: &str, wanted| Order {
+                target: Target {
+                    account: account.clone(),
+                    location: Location::in_home(Path::new(path), &account).unwrap(),
+                    owner: Owner::Account,
+                },
+                wanted,
+                mode: Mode::Enforce,
+                ours: false,
+                unsettled: false,
+                sweep: false,
+            };
+            let wanted = Lines {
+                content: b"1 2".to_vec(),
+                uid: 1001,
+                gid: 1001,
+                mode: 0o600,
+            };
+            let orders = Orders {
+                account: account.clone(),
+                listed: true,
+                managed: order(FILE, Wanted::Lines(wanted)),
+                others: vec![order(OTHER, Wanted::Nothing)],
+                elsewhere: Vec::new(),
+                others_are_known: true,
+                removes_others: true,
+            };
+            let mut in_force = InForce::default();
+            in_force.accounts.insert(alice(), InForceOf::default());
+            let mut past = Self {
+                memory: Memory::default(),
+                in_force,
+                orders,
+                start: Instant::now(),
+                milliseconds: 0,
+                mode: Mode::Enforce,
+                by_timer: false,
+                audited: false,
+                program: None,
+                changed: false,
+            };
+            past.list(&[1, 2]);
+            past
+        }
+
+        /// The file is as it should be, and was ours before.
+        fn in_sync() -> Self {
+            let mut past = Self::new();
+            assert_eq!(past.see(Did::Nothing, &[], None), [""; 0]);
+            past
+        }
+
+        /// The list gives alice these keys.
+        fn list(&mut self, keys: &[u8]) {
+            let Wanted::Lines(lines) = &mut self.orders.managed.wanted else {
+                return;
+            };
+            lines.content = format!("{keys:?}").into_bytes();
+            let account = self.in_force.accounts.get_mut(&alice()).unwrap();
+            let former = account.grants.iter().map(|grant| grant.fingerprint.clone());
+            let former: HashSet<String> = former.collect();
+            account.managed = true;
+            account.grants = keys.iter().map(|number| grant(*number)).collect();
+            if !former.is_empty() {
+                self.memory.note_former([(alice(), former)]);
+            }
+        }
+
+        fn now(&self) -> Timestamp {
+            at(i64::try_from(self.milliseconds).unwrap())
+        }
+
+        fn outcome(&self, did: Did, differences: &[Difference], stood: Option<Stood>) -> Outcome {
+            Outcome {
+                orders: Arc::new(self.orders.clone()),
+                managed: FileOutcome {
+                    differences: differences.to_vec(),
+                    did,
+                    stood,
+                },
+                others: Vec::new(),
+                left: Vec::new(),
+                guards: self.orders.removes_others && self.mode == Mode::Enforce,
+                loose: None,
+            }
+        }
+
+        fn after(&mut self, mut outcome: Outcome) -> Vec<Event> {
+            let (now, program) = (self.now(), self.program.clone());
+            let when = Circumstances {
+                now,
+                instant: self.start + Duration::from_millis(self.milliseconds),
+                mode: self.mode,
+                every: Duration::from_mins(5),
+                by_timer: self.by_timer,
+                removes_others: self.orders.removes_others,
+                own_pid: 1,
+                audited: &|| self.audited,
+                program: &move |_| program.clone(),
+            };
+            let (events, changed) = self.memory.after(&mut outcome, &mut self.in_force, when);
+            self.changed = changed;
+            events
+        }
+
+        /// What is told of one look.
+        fn see(
+            &mut self,
+            did: Did,
+            differences: &[Difference],
+            stood: Option<Stood>,
+        ) -> Vec<String> {
+            let outcome = self.outcome(did, differences, stood);
+            let events = self.after(outcome);
+            events.iter().map(told).collect()
+        }
+
+        fn refuse(&mut self, reason: &str) -> Vec<String> {
+            self.see(refused(reason), &[], None)
+        }
+
+        /// A change to a file of ours was undone.
+        fn repair(&mut self, differences: &[Difference], content: &str) -> Vec<String> {
+            self.see(replaced(), differences, Some(stood(content)))
+        }
+
+        /// Seconds until alice is looked at again.
+        fn retry(&self) -> Option<f32> {
+            let due = self.memory.next_retry()?;
+            let now = self.start + Duration::from_millis(self.milliseconds);
+            Some(due.duration_since(now).as_secs_f32())
+        }
+
+        fn wait(&mut self, seconds: u64) {
+            self.milliseconds += 1000 * seconds;
+        }
+    }
+
+    fn alice() -> AccountName {
+        "alice".try_into().unwrap()
+    }
+
+    fn at(milliseconds: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_800_000_000_000 + milliseconds).unwrap()
+    }
+
+    fn grant(number: u8) -> Grant {
+        Grant {
+            line: number.to_string(),
+            fingerprint: number.to_string(),
+            algorithm: String::new(),
+            comment: String::new(),
+            parameter: String::new(),
+            parameter_version: None,
+            parameter_modified_at: None,
+            parameter_line: 1,
+            expires_at: None,
+        }
+    }
+
+    fn key(number: u8) -> KeyId {
+        KeyId::from(&grant(number))
+    }
+
+    fn added(number: u8) -> Difference {
+        Difference::Added(key(number))
+    }
+
+    fn removed(number: u8) -> Difference {
+        Difference::Removed(key(number))
+    }
+
+    fn stood(content: &str) -> Stood {
+        let mut stood = Stood::default();
+        stood.take_down(Some(content.as_bytes().to_vec()));
+        stood
+    }
+
+    fn replaced() -> Did {
+        Did::Replaced { backup: None }
+    }
+
+    fn refused(reason: &str) -> Did {
+        Did::Refused {
+            reason: reason.to_owned(),
+            hint: "do this".to_owned(),
+            began: false,
+        }
+    }
+
+    fn other(number: u8) -> OtherFile {
+        let keys = vec![key(number)];
+        OtherFile::new(
+            Path::new(OTHER),
+            InFile {
+                keys,
+                ..InFile::default()
+            },
+        )
+    }
+
+    fn told(event: &Event) -> String {
+        let change = |what: &str, change: &Change| {
+            let incident = if change.incident.is_some() {
+                ""
+            } else {
+                ", no incident"
+            };
+            format!(
+                "{what} {}{incident}",
+                in_words(&change.differences).join(", ")
+            )
+        };
+        match event {
+            Event::Applied { differences, .. } => {
+                format!("applied {}", in_words(differences).join(", "))
+            }
+            Event::FirstRun {
+                fingerprint,
+                backup,
+                ..
+            } => format!("first run {fingerprint} {}", backup.display()),
+            Event::Repaired(repaired) => change("repaired", repaired),
+            Event::Differs(differs) => change("differs", differs),
+            Event::Refused { reason, .. } => format!("refused {reason}"),
+            Event::OtherFile { other, .. } => format!("other file {other}"),
+            Event::Incident { incident, .. } => {
+                format!("incident {:?} {}", incident.undone, incident.changes.len())
+            }
+            Event::Again { more, .. } => format!("again {} {}", more.repeated, more.uncounted),
+            Event::Rival { times, program, .. } => format!("rival {times} {program:?}"),
+            Event::Untold { changes, .. } => format!("untold {changes}"),
+        }
+    }
+
+    #[test]
+    fn a_first_run_a_change_of_the_list_and_a_change_of_the_file_are_told_apart() {
+        let mut past = Past::new();
+        let backup = Some("/backups/alice".into());
+        let took_over = past.see(Did::Replaced { backup }, &[added(7), removed(1)], None);
+        assert_eq!(
+            took_over,
+            ["first run 7 /backups/alice", "applied added 7, removed 1"]
+        );
+        assert_eq!(past.see(Did::Nothing, &[], None), [""; 0]);
+        // The list gives another key, and the file was as it should be until then.
+        past.list(&[1, 3]);
+        assert_eq!(
+            past.repair(&[added(2), removed(3)], "[1, 2]"),
+            ["applied added 2, removed 3"]
+        );
+        assert_eq!(past.memory.drift, Drift::default());
+        // The account adds a key.
+        let told = past.repair(&[added(7)], "[1, 3, 7]");
+        assert_eq!(told, ["incident Replaced 1", "repaired added 7"]);
+        assert_eq!(past.memory.drift.repaired, 1);
+        let last = past.memory.drift.last.clone().unwrap();
+        assert_eq!(
+            (last.at, last.account, last.changes),
+            (at(0), alice(), vec!["added 7".to_owned()])
+        );
+        // What the list does not know of either.
+        let told = past.repair(&[Difference::Mode(0o666)], "[1, 3]");
+        assert_eq!(told, ["incident Replaced 1", "repaired mode 0666"]);
+    }
+
+    #[test]
+    fn beside_a_change_of_the_list_only_what_the_account_did_is_an_incident() {
+        let check = |differences: &[Difference], content: &str, foreign: Option<&str>| {
+            let mut past = Past::in_sync();
+            past.list(&[2, 3]);
+            let told = past.repair(differences, content);
+            let words = in_words(differences).join(", ");
+            let mut expected = vec![format!("applied {words}")];
+            if let Some(foreign) = foreign {
+                expected.push("incident Replaced 1".to_owned());
+                expected.push(format!("repaired {foreign}"));
+            }
+            assert_eq!(told, expected);
+        };
+        // As the agent left it.
+        check(&[added(1), removed(3)], "[1, 2]", None);
+        // The account added 7, which neither list has.
+        check(&[added(1), added(7), removed(3)], "x", Some("added 7"));
+        // It had taken 2 out, which both lists have.
+        check(&[added(1), removed(2), removed(3)], "x", Some("removed 2"));
+        // It put 3 in before the list did.
+        check(&[added(1)], "x", Some("other bytes, same keys"));
+        check(
+            &[added(1), removed(3), Difference::Mode(0o640)],
+            "x",
+            Some("mode 0640"),
+        );
+    }
+
+    #[test]
+    fn a_replacement_that_is_made_again_is_no_incident() {
+        let mut past = Past::in_sync();
+        past.list(&[3]);
+        let began = Did::Refused {
+            reason: "no fsync".to_owned(),
+            hint: "do this".to_owned(),
+            began: true,
+        };
+        let differences = [added(1), added(2), removed(3)];
+        assert_eq!(past.see(began, &differences, None), ["refused no fsync"]);
+        assert!(past.memory.is_unsettled(&alice()));
+        // By now the file is as it should be, and is replaced all the same.
+        assert_eq!(past.repair(&[], "[3]"), ["applied "]);
+        assert!(!past.memory.is_unsettled(&alice()));
+        assert_eq!(past.memory.drift.repaired, 0);
+    }
+
+    #[test]
+    fn a_refusal_is_told_once_and_again_after_it_has_ended() {
+        for ends in [Did::Nothing, replaced()] {
+            let mut past = Past::new();
+            assert_eq!(past.refuse("no room"), ["refused no room"]);
+            assert_eq!(past.refuse("no room"), [""; 0]);
+            assert_eq!(past.refuse("a loop"), ["refused a loop"]);
+            past.see(ends.clone(), &[], None);
+            assert_eq!(past.refuse("a loop"), ["refused a loop"], "{ends:?}");
+        }
+        // An earlier process has told it.
+        let mut past = Past::new();
+        past.memory.resume(&alice(), "no room".to_owned());
+        assert_eq!(past.refuse("no room"), [""; 0]);
+        let told = |reason: &str, past: &mut Past| past.memory.unworkable(&alice(), reason).len();
+        assert_eq!(told("its home is shared", &mut past), 1);
+        assert_eq!(told("its home is shared", &mut past), 0);
+        let hangs = past.see(Did::Hanging, &[], None);
+        assert_eq!(
+            hangs,
+            ["refused its file system has not answered within 2 s"]
+        );
+    }
+
+    #[test]
+    fn a_refused_account_is_looked_at_again_less_and_less_often() {
+        let mut past = Past::new();
+        let mut waits = Vec::new();
+        for _ in 0..6 {
+            past.refuse("no room");
+            waits.extend(past.retry());
+            past.wait(1);
+        }
+        assert_eq!(waits, [2., 4., 8., 16., 30., 30.]);
+        // What other accounts do meanwhile changes nothing of it.
+        let due = past.memory.next_retry();
+        past.orders.account.name = "bob".try_into().unwrap();
+        past.see(replaced(), &[added(7)], None);
+        assert_eq!(past.memory.next_retry(), due);
+        past.refuse("no room");
+        assert_eq!(past.retry(), Some(2.), "bob's own");
+        assert_eq!(
+            past.memory.accounts[&alice()].retry.map(|(_, due)| due),
+            due
+        );
+        let soon = past.start + Duration::from_millis(past.milliseconds) + Duration::from_secs(2);
+        let of = |due: BTreeSet<AccountName>| due.into_iter().map(String::from).collect::<Vec<_>>();
+        assert_eq!(of(past.memory.due_retries(soon)), ["bob"]);
+        assert_eq!(
+            of(past.memory.due_retries(soon + Duration::from_secs(30))),
+            ["alice", "bob"]
+        );
+        past.memory.keep_retries(|name| *name == alice());
+        assert_eq!(past.memory.next_retry(), due);
+        past.orders.account.name = alice();
+        past.see(Did::Nothing, &[], None);
+        assert_eq!(past.memory.next_retry(), None);
+    }
+
+    #[test]
+    fn an_other_file_that_stays_is_a_refusal_too() {
+        let mut past = Past::in_sync();
+        let mut outcome = past.outcome(Did::Nothing, &[], None);
+        outcome
+            .others
+            .push((other(7), FileOutcome::of(refused("a mount"))));
+        past.after(outcome);
+        assert_eq!(past.retry(), Some(2.));
+    }
+
+    #[test]
+    fn a_change_without_an_event_is_waited_for_until_a_full_check_comes_anyway() {
+        let mut past = Past::in_sync();
+        past.repair(&[added(7)], "x");
+        assert_eq!(past.retry(), None, "an event told of it");
+        past.by_timer = true;
+        past.repair(&[added(7)], "x");
+        let mut waits = Vec::new();
+        while let Some(wait) = past.retry() {
+            waits.push(wait);
+            past.see(Did::Nothing, &[], None);
+        }
+        assert_eq!(waits, [1., 2., 4., 8., 16., 32., 64., 128., 256.]);
+        past.list(&[3]);
+        past.repair(&[removed(3)], "[1, 2]");
+        assert_eq!(past.retry(), None, "the list did that");
+    }
+
+    #[test]
+    fn the_same_change_again_is_the_same_incident() {
+        let mut past = Past::in_sync();
+        let fresh = ["incident Replaced 1", "repaired added 7"];
+        let again = ["again 1 0", "repaired added 7"];
+        assert_eq!(past.repair(&[added(7)], "x"), fresh);
+        past.wait(59);
+        assert_eq!(past.repair(&[added(7)], "x"), again);
+        past.wait(59);
+        assert_eq!(past.repair(&[added(7)], "x"), again);
+        assert_eq!(
+            past.repair(&[added(7)], "y"),
+            fresh,
+            "other bytes are evidence of their own"
+        );
+        past.wait(60);
+        assert_eq!(past.repair(&[added(7)], "y"), fresh, "a minute later");
+        assert_eq!(past.memory.drift.repaired, 5);
+    }
+
+    #[test]
+    fn a_flood_is_counted_and_neither_kept_nor_told_each_time() {
+        let mut past = Past::in_sync();
+        let mut all = Vec::new();
+        for number in 0..100 {
+            all.extend(past.repair(&[added(number)], &number.to_string()));
+        }
+        let count = |what: &str| all.iter().filter(|told| told.starts_with(what)).count();
+        assert_eq!(count("incident"), 30);
+        assert_eq!(count("again 0 1"), 70);
+        assert_eq!(count("repaired"), 10);
+        assert!(past.memory.knows_a_change(&alice()));
+        assert!(past.memory.forget(past.now()).is_empty());
+        past.wait(60);
+        let told: Vec<_> = past.memory.forget(past.now()).iter().map(told).collect();
+        assert_eq!(told, ["untold 90"]);
+        assert!(!past.memory.knows_a_change(&alice()));
+        assert_eq!(past.memory.drift.repaired, 100);
+    }
+
+    #[test]
+    fn a_rival_is_named_once() {
+        let check = |audited: bool, program: Option<(u64, &str)>, expected: &[&str]| {
+            let mut past = Past::in_sync();
+            past.audited = audited;
+            let mut rivals = Vec::new();
+            for number in 1..=30 {
+                if let Some((from, program)) = program
+                    && number >= from
+                {
+                    past.program = Some(program.to_owned());
+                }
+                past.wait(1);
+                let told = past.repair(&[added(7)], "x");
+                rivals.extend(told.into_iter().filter(|told| told.starts_with("rival")));
+            }
+            assert_eq!(rivals, expected);
+            assert_eq!(past.memory.rivals().count(), 1);
+        };
+        check(false, None, &["rival 10 None"]);
+        // The audit log is waited for, and not for ever.
+        check(true, None, &["rival 20 None"]);
+        check(true, Some((1, "chef")), &["rival 10 Some(\"chef\")"]);
+        check(true, Some((13, "chef")), &["rival 13 Some(\"chef\")"]);
+        check(true, Some((25, "chef")), &["rival 20 None"]);
+    }
+
+    #[test]
+    fn in_observe_mode_a_difference_is_told_once() {
+        let mut past = Past::in_sync();
+        past.mode = Mode::Observe;
+        let mut see =
+            |did: Did, differences: &[Difference], stood| past.see(did, differences, stood);
+        let x = || Some(stood("x"));
+        let first = see(Did::Reported, &[added(7)], x());
+        assert_eq!(first, ["incident SeenOnly 1", "differs added 7"]);
+        assert_eq!(see(Did::Reported, &[added(7)], x()), [""; 0]);
+        let more = see(Did::Reported, &[added(7), added(8)], x());
+        assert_eq!(more, ["incident SeenOnly 2", "differs added 7, added 8"]);
+        assert_eq!(see(Did::Nothing, &[], None), [""; 0]);
+        let again = see(Did::Reported, &[added(7)], x());
+        assert_eq!(again, ["again 1 0", "differs added 7"]);
+        assert_eq!(past.memory.drift.repaired, 0, "nothing was undone");
+        // A file that was never ours is no incident.
+        let mut past = Past::new();
+        let told = past.see(Did::Reported, &[added(7)], None);
+        assert_eq!(told, ["differs added 7, no incident"]);
+        assert!(past.in_force.accounts[&alice()].synced.is_none());
+    }
+
+    #[test]
+    fn of_an_account_that_no_list_named_nothing_is_told() {
+        let mut past = Past::new();
+        past.orders.listed = false;
+        past.orders.removes_others = false;
+        assert_eq!(past.see(Did::Reported, &[added(7)], None), [""; 0]);
+        assert_eq!(past.see(Did::Nothing, &[], None), [""; 0]);
+        assert!(past.in_force.accounts[&alice()].synced.is_none());
+    }
+
+    #[test]
+    fn how_long_a_change_stood_counts_from_when_it_was_seen_first() {
+        let told_of = |past: &mut Past, since: Option<i64>| {
+            let mut there = stood("x");
+            there.since = since.map(|milliseconds| (at(milliseconds), Since::File));
+            let outcome = past.outcome(replaced(), &[added(7)], Some(there));
+            let incident = past
+                .after(outcome)
+                .into_iter()
+                .find_map(|event| match event {
+                    Event::Incident { incident, .. } => Some(incident),
+                    _ => None,
+                });
+            let incident = incident.unwrap();
+            (incident.stood_milliseconds, incident.stood_since)
+        };
+        let refused_for_ten_seconds = |synced: bool| {
+            let mut past = if synced { Past::in_sync() } else { Past::new() };
+            past.milliseconds = 100_000;
+            past.see(refused("no room"), &[added(7)], None);
+            past.wait(4);
+            past.see(refused("no room"), &[added(7)], None);
+            past.wait(6);
+            past
+        };
+        let mut past = refused_for_ten_seconds(true);
+        assert_eq!(told_of(&mut past, None), (Some(10_000), Some(Since::Seen)));
+        assert_eq!(
+            past.memory.accounts.get(&alice()),
+            None,
+            "the next one is another one"
+        );
+        // Changed again meanwhile.
+        let mut past = refused_for_ten_seconds(true);
+        assert_eq!(
+            told_of(&mut past, Some(109_000)),
+            (Some(10_000), Some(Since::Seen))
+        );
+        let mut past = refused_for_ten_seconds(true);
+        assert_eq!(
+            told_of(&mut past, Some(90_000)),
+            (Some(20_000), Some(Since::File))
+        );
+        // What the list asks for does not stand there by the account's doing.
+        let past = refused_for_ten_seconds(false);
+        assert_eq!(past.memory.accounts[&alice()].standing, None);
+    }
+
+    #[test]
+    fn what_is_in_sync_is_noted_in_what_is_in_force() {
+        let check = |did: Did, listed: bool, synced: bool| {
+            let mut past = Past::new();
+            past.orders.removes_others = false;
+            past.orders.listed = listed;
+            past.see(did.clone(), &[], None);
+            let account = &past.in_force.accounts[&alice()];
+            let expected = synced.then(|| Synced {
+                file: FILE.into(),
+                digest: digest(b"[1, 2]"),
+            });
+            assert_eq!(account.synced, expected, "{did:?}");
+            assert_eq!(past.changed, synced);
+            past.see(did, &[], None);
+            assert!(!past.changed, "no news the second time");
+        };
+        check(Did::Nothing, true, true);
+        check(replaced(), true, true);
+        check(Did::Nothing, false, false);
+        check(Did::Reported, true, false);
+        check(refused("x"), true, false);
+        check(Did::Hanging, true, false);
+    }
+
+    #[test]
+    fn an_account_is_alone_once_no_other_file_was_left() {
+        let check = |change: fn(&mut Past, &mut Outcome), before: bool, after: bool| {
+            let mut past = Past::in_sync();
+            past.in_force.accounts.get_mut(&alice()).unwrap().alone = before;
+            let mut outcome = past.outcome(Did::Nothing, &[], None);
+            change(&mut past, &mut outcome);
+            past.after(outcome);
+            assert_eq!(past.in_force.accounts[&alice()].alone, after);
+            assert_eq!(past.changed, before != after);
+        };
+        check(|_, _| {}, false, true);
+        check(|_, _| {}, true, true);
+        check(|_, outcome| outcome.left.push(other(7)), false, false);
+        check(|_, outcome| outcome.guards = false, false, false);
+        check(
+            |_, outcome| Arc::make_mut(&mut outcome.orders).others_are_known = false,
+            false,
+            false,
+        );
+        // What comes later was put there by the account, even where it cannot be taken away.
+        let stuck = |_: &mut Past, outcome: &mut Outcome| {
+            let refused = FileOutcome::of(refused("a mount"));
+            outcome.others.push((other(7), refused));
+        };
+        check(stuck, false, false);
+        check(stuck, true, true);
+        check(|past, _| past.orders.removes_others = false, true, false);
+        check(|past, _| past.mode = Mode::Observe, false, false);
+        check(|past, _| past.mode = Mode::Observe, true, true);
+        check(
+            |_, outcome| outcome.managed.did = Did::Hanging,
+            false,
+            false,
+        );
+    }
+
+    #[test]
+    fn another_file_is_the_account_s_doing_once_none_was_left() {
+        let taken = |past: &Past, number: u8| {
+            let mut outcome = past.outcome(Did::Nothing, &[], None);
+            let copy = Some("/backups/alice2".into());
+            let file = FileOutcome {
+                differences: vec![Difference::OtherFile(other(number))],
+                did: Did::Removed { copy },
+                stood: Some(stood("x")),
+            };
+            outcome.others.push((other(number), file));
+            outcome
+        };
+        let words = |events: Vec<Event>| events.iter().map(told).collect::<Vec<_>>();
+        let mut past = Past::in_sync();
+        let outcome = taken(&past, 7);
+        let name = format!("other file `{OTHER}` with 7");
+        assert_eq!(
+            words(past.after(outcome)),
+            [
+                "first run 7 /backups/alice2".to_owned(),
+                format!("applied {name}")
+            ]
+        );
+        past.orders.others[0].ours = true;
+        let outcome = taken(&past, 8);
+        let told = words(past.after(outcome));
+        assert_eq!(
+            told,
+            [
+                "incident Removed 1",
+                &format!("repaired other file `{OTHER}` with 8")
+            ]
+        );
+        assert_eq!(past.memory.drift.repaired, 1);
+    }
+
+    #[test]
+    fn another_file_that_stays_is_told_of_once() {
+        let mut past = Past::in_sync();
+        past.orders.removes_others = false;
+        let words = |events: Vec<Event>| events.iter().map(told).collect::<Vec<_>>();
+        let mut see = |left: Vec<OtherFile>| {
+            let mut outcome = past.outcome(Did::Nothing, &[], None);
+            outcome.left = left;
+            words(past.after(outcome))
+        };
+        let seven = format!("other file `{OTHER}` with 7");
+        assert_eq!(see(vec![other(7)]), [seven.as_str()]);
+        assert_eq!(see(vec![other(7)]), [""; 0]);
+        let stuck = OtherFile::new(Path::new(OTHER), InFile::unread("a mount".to_owned()));
+        assert_eq!(
+            see(vec![other(7), stuck]),
+            [format!("refused `{OTHER}`: a mount")]
+        );
+        assert_eq!(see(Vec::new()), [""; 0]);
+        assert_eq!(see(vec![other(7)]), [seven]);
+        // Seen in observe mode, where it would be taken away.
+        past.mode = Mode::Observe;
+        past.orders.others[0].ours = true;
+        let mut see = |number: Option<u8>| {
+            let mut outcome = past.outcome(Did::Nothing, &[], None);
+            if let Some(number) = number {
+                let mut file = FileOutcome::of(Did::Reported);
+                file.differences.push(Difference::OtherFile(other(number)));
+                outcome.others.push((other(number), file));
+            }
+            words(past.after(outcome))
+        };
+        let differs = format!("differs other file `{OTHER}` with 7");
+        assert_eq!(see(Some(7)), ["incident SeenOnly 1", &differs]);
+        assert_eq!(see(Some(7)), [""; 0]);
+        assert_eq!(see(None), [""; 0]);
+        assert_eq!(see(Some(7)), ["again 1 0", &differs]);
+    }
 }

@@ -128,15 +128,15 @@ pub fn row(
     };
     let was_replaced = matches!(outcome.managed.did, Did::Replaced { .. })
         && !outcome.managed.differences.is_empty();
+    let mut others = outcome.others.iter();
+    let other_was_removed = others.any(|(_, other)| matches!(other.did, Did::Removed { .. }));
     if was_replaced {
         row.changed_at = Some(known.now);
         row.removed_keys = removed_keys(&outcome.managed.differences);
+    } else if other_was_removed {
+        row.changed_at = Some(known.now);
     } else if let Some(before) = before {
         (row.changed_at, row.removed_keys) = (before.changed_at, before.removed_keys.clone());
-    }
-    let mut others = outcome.others.iter();
-    if others.any(|(_, other)| matches!(other.did, Did::Removed { .. })) {
-        row.changed_at = Some(known.now);
     }
     row.access = match (known.sshd, before) {
         // Nobody asked; what was said last stays.
@@ -569,5 +569,825 @@ pub fn add_fetcher(status: &mut Status, of: OfFetcher, config: &Config, now: Tim
             seconds: age.as_secs(),
             limit: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::desired::decide::{Listed, Trouble};
+    use crate::model::desired::guard::Held;
+    use crate::model::desired::in_force::Account as InForceOf;
+    use crate::model::desired::judge::Desired;
+    use crate::model::file::orders::{self, Basis};
+    use crate::model::file::other_files::{DEFAULT, InFile};
+    use crate::model::key::grant::Grant;
+    use crate::model::past::outcome::FileOutcome;
+    use crate::model::sshd::access::{Doubt, RefusedBy, Verdict};
+    use crate::model::sshd::effective::Settings;
+    use crate::model::status::problem::Severity;
+    use crate::model::status::schema::Health;
+
+    const OTHER: &str = "/home/alice/.ssh/authorized_keys2";
+
+    /// One host: alice has the keys 1 and 2; bob is managed, and no list has named him.
+    struct Scene {
+        config: Config,
+        decision: Decision,
+        people: People,
+        sshd: Option<Answer>,
+        now: Timestamp,
+        memory: Memory,
+    }
+
+    impl Scene {
+        fn new() -> Self {
+            let mut host = Self {
+                config: Config::read("[accounts]\nmanage = [\"alice\", \"bob\"]").unwrap(),
+                decision: Decision::default(),
+                people: People {
+                    uid_min: 1000,
+                    ..People::default()
+                },
+                sshd: None,
+                now: at(0),
+                memory: Memory::default(),
+            };
+            for (account, uid) in [("alice", 1001), ("bob", 1002), ("svc", 200), ("eve", 1003)] {
+                let account = Account {
+                    name: name(account),
+                    uid,
+                    gid: uid,
+                    home: format!("/home/{account}").into(),
+                };
+                let found = Lookup::Found(account.clone());
+                host.people.accounts.insert(account.name, found);
+            }
+            host.people.accounts.insert(name("ghost"), Lookup::Unknown);
+            let in_force = &mut host.decision.in_force;
+            in_force.list = Some("sha256:x".to_owned());
+            in_force.sshd_reads = Some(DEFAULT.to_owned());
+            let alice = InForceOf {
+                managed: true,
+                grants: vec![grant(1), grant(2)],
+                alone: true,
+                ..InForceOf::default()
+            };
+            in_force.accounts.insert(name("alice"), alice);
+            host.decision.list = Some(Listed {
+                source: "test".to_owned(),
+                digest: "sha256:x".to_owned(),
+                parameters: 1,
+                fetched_at: at(-100),
+            });
+            host
+        }
+
+        fn known(&self) -> Known<'_> {
+            Known {
+                config: &self.config,
+                decision: &self.decision,
+                people: &self.people,
+                sshd: self.sshd.as_ref().map(|answer| (answer, self.now)),
+                now: self.now,
+            }
+        }
+
+        /// What came of alice's file, or of bob's, which is only looked at.
+        fn outcome(&self, account: &str, did: Did, differences: &[Difference]) -> Outcome {
+            let basis = Basis {
+                config: &self.config,
+                decision: &self.decision,
+                people: &self.people,
+                sshd_is_mute: false,
+                shared: &BTreeSet::new(),
+                writes: true,
+                now: self.now,
+            };
+            let name = name(account);
+            let names = [(&name, account == "alice")];
+            let (mut orders, _) = orders::orders(basis, &names, |_| false, false);
+            let guards = self.config.mode == Mode::Enforce && orders[0].removes_others;
+            Outcome {
+                orders: Arc::new(orders.remove(0)),
+                managed: FileOutcome {
+                    differences: differences.to_vec(),
+                    did,
+                    stood: None,
+                },
+                others: Vec::new(),
+                left: Vec::new(),
+                guards,
+                loose: None,
+            }
+        }
+
+        fn row(&self, outcome: &Outcome, before: Option<&Row>) -> Option<Row> {
+            row(self.known(), outcome, before, &mut Judgements::default())
+        }
+
+        /// The row of alice after this.
+        fn alice(&self, did: Did, differences: &[Difference], before: Option<&Row>) -> Row {
+            let outcome = self.outcome("alice", did, differences);
+            self.row(&outcome, before).unwrap()
+        }
+
+        fn status(&self, rows: impl IntoIterator<Item = Row>, problems: Vec<Problem>) -> Status {
+            let of = OfEnforcer {
+                host: Host::default(),
+                enforcer: Enforcer {
+                    pid: 1,
+                    started_at: at(0),
+                    written_at: at(0),
+                    asked_at: None,
+                },
+                problems,
+                sessions: Vec::new(),
+            };
+            status(self.known(), of, &self.memory, rows.into_iter().collect())
+        }
+
+        /// sshd reads these files for everybody, and lets a password in or not.
+        fn sshd_says(&mut self, files: &str, password: bool) {
+            let password = if password { "yes" } else { "no" };
+            let text = format!("authorizedkeysfile {files}\npasswordauthentication {password}");
+            self.sshd = Some(Answer {
+                settings: vec![Settings::read(&text)],
+                for_all: true,
+                ..Answer::default()
+            });
+        }
+    }
+
+    fn name(text: &str) -> AccountName {
+        text.try_into().unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn grant(number: u8) -> Grant {
+        Grant {
+            line: format!("ssh-ed25519 {number}"),
+            fingerprint: number.to_string(),
+            algorithm: "ssh-ed25519".to_owned(),
+            comment: String::new(),
+            parameter: String::new(),
+            parameter_version: None,
+            parameter_modified_at: None,
+            parameter_line: 1,
+            expires_at: None,
+        }
+    }
+
+    fn added(number: u8) -> Difference {
+        Difference::Added(KeyId::from(&grant(number)))
+    }
+
+    fn removed(number: u8) -> Difference {
+        Difference::Removed(KeyId::from(&grant(number)))
+    }
+
+    fn replaced() -> Did {
+        Did::Replaced { backup: None }
+    }
+
+    fn refused(reason: &str) -> Did {
+        Did::Refused {
+            reason: reason.to_owned(),
+            hint: "do this".to_owned(),
+            began: false,
+        }
+    }
+
+    fn not_allowed() -> Did {
+        Did::NotAllowed {
+            reason: "needs root".to_owned(),
+        }
+    }
+
+    fn other(error: Option<&str>) -> OtherFile {
+        let found = InFile {
+            keys: vec![KeyId::from(&grant(7))],
+            error: error.map(str::to_owned),
+            ..InFile::default()
+        };
+        OtherFile::new(Path::new(OTHER), found)
+    }
+
+    fn shown(row: &Row) -> String {
+        match &row.why {
+            Some(why) => format!("{}: {}", row.state.as_str(), why.reason()),
+            None => row.state.as_str().to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_came_of_a_file_is_the_state_of_its_account() {
+        let check = |did: Did, differences: &[Difference], expected: &str| {
+            let host = Scene::new();
+            let row = host.alice(did.clone(), differences, None);
+            assert_eq!(shown(&row), expected, "{did:?}");
+            assert_eq!(
+                (row.uid, row.file.as_deref()),
+                (Some(1001), Some("/home/alice/.ssh/authorized_keys"))
+            );
+            let unverified = matches!(did, Did::Hanging | Did::NotAllowed { .. });
+            assert_eq!(row.verified, !unverified);
+        };
+        check(Did::Nothing, &[], "in-sync");
+        check(replaced(), &[added(7), removed(1)], "in-sync");
+        check(
+            Did::Reported,
+            &[added(7), removed(1)],
+            "drifted: added 7, removed 1",
+        );
+        check(refused("no room"), &[added(7)], "refused: no room");
+        check(not_allowed(), &[], "refused: needs root");
+        check(
+            Did::Hanging,
+            &[],
+            "refused: its file system has not answered within 2 s",
+        );
+    }
+
+    #[test]
+    fn another_file_counts_where_the_managed_one_is_as_it_should_be() {
+        let check = |mode: Mode, did: Did, file: Did, expected: &str| {
+            let mut host = Scene::new();
+            host.config.mode = mode;
+            let mut outcome = host.outcome("alice", did, &[]);
+            let mut beside = FileOutcome::of(file);
+            beside.differences.push(Difference::OtherFile(other(None)));
+            outcome.others.push((other(None), beside));
+            let row = host.row(&outcome, None).unwrap();
+            assert_eq!(shown(&row), expected);
+        };
+        let taken = || Did::Removed { copy: None };
+        let stuck = format!("refused: sshd also reads `{OTHER}`, which is not taken away: a mount");
+        let drifted = format!("drifted: other file `{OTHER}` with 7");
+        check(Mode::Enforce, Did::Nothing, taken(), "in-sync");
+        check(Mode::Enforce, Did::Nothing, refused("a mount"), &stuck);
+        check(
+            Mode::Enforce,
+            refused("no room"),
+            refused("a mount"),
+            "refused: no room",
+        );
+        check(Mode::Observe, Did::Nothing, Did::Reported, &drifted);
+    }
+
+    #[test]
+    fn an_account_that_no_list_named_is_wrong_only_with_keys() {
+        let check = |did: Did, differences: &[Difference], expected: Option<&str>| {
+            let host = Scene::new();
+            let row = host.row(&host.outcome("bob", did, differences), None);
+            assert_eq!(row.as_ref().map(shown).as_deref(), expected);
+            if let Some(row) = row {
+                let told = host.status([row.clone()], Vec::new()).told();
+                assert_eq!(told.len(), usize::from(row.why.is_some()));
+            }
+        };
+        let keys = "not-listed: the list says nothing about it and never did, so its keys stay";
+        check(Did::Nothing, &[], Some("not-listed"));
+        check(Did::Reported, &[Difference::Missing], Some("not-listed"));
+        check(
+            Did::Reported,
+            &[Difference::Mode(0o644)],
+            Some("not-listed"),
+        );
+        check(Did::Reported, &[added(7)], Some(keys));
+        check(Did::Reported, &[Difference::Unclear(1)], Some(keys));
+        check(refused("no room"), &[], None);
+    }
+
+    #[test]
+    fn a_held_list_holds_back_those_whose_keys_it_would_change() {
+        let mut host = Scene::new();
+        let keys_of_alice = |keys: Vec<Grant>| Desired {
+            grants: [(name("alice"), keys)].into(),
+            ..Desired::default()
+        };
+        host.decision.desired = Some(keys_of_alice(vec![grant(1)]));
+        let row = host.alice(Did::Nothing, &[], None);
+        assert_eq!(shown(&row), "held: the list that would change it is held");
+        assert_eq!(
+            shown(&host.alice(Did::Reported, &[added(7)], None)),
+            "drifted: added 7"
+        );
+        assert!(row.problems().is_empty(), "the held list is the problem");
+        host.decision.desired = Some(keys_of_alice(vec![grant(1), grant(2)]));
+        assert_eq!(shown(&host.alice(Did::Nothing, &[], None)), "in-sync");
+    }
+
+    #[test]
+    fn who_only_looks_keeps_the_reason_that_the_enforcer_found() {
+        let check = |mode: Mode, did: Did, differences: &[Difference], expected: &str| {
+            let mut host = Scene::new();
+            let before = host.alice(refused("no room"), &[], None);
+            host.config.mode = mode;
+            let row = host.alice(did, differences, Some(&before));
+            assert_eq!(shown(&row), expected);
+        };
+        check(
+            Mode::Enforce,
+            Did::Reported,
+            &[added(7)],
+            "refused: no room",
+        );
+        check(Mode::Enforce, Did::Nothing, &[], "in-sync");
+        check(
+            Mode::Observe,
+            Did::Reported,
+            &[added(7)],
+            "drifted: added 7",
+        );
+        check(Mode::Enforce, refused("a loop"), &[], "refused: a loop");
+        // One that may not look takes the enforcer's word, whatever it was.
+        check(Mode::Enforce, not_allowed(), &[], "refused: no room");
+        let host = Scene::new();
+        let before = host.alice(Did::Nothing, &[], None);
+        assert_eq!(host.alice(not_allowed(), &[], Some(&before)), before);
+    }
+
+    #[test]
+    fn the_enforcer_s_word_on_another_file_stays_while_it_is_there() {
+        let host = Scene::new();
+        let mut outcome = host.outcome("alice", Did::Nothing, &[]);
+        outcome
+            .others
+            .push((other(None), FileOutcome::of(refused("a mount"))));
+        outcome.left.push(other(Some("a mount")));
+        let before = host.row(&outcome, None).unwrap();
+        // The same, by one that only looks.
+        let mut outcome = host.outcome("alice", Did::Nothing, &[]);
+        outcome.guards = false;
+        let mut seen = FileOutcome::of(Did::Reported);
+        seen.differences.push(Difference::OtherFile(other(None)));
+        outcome.others.push((other(None), seen));
+        let row = host.row(&outcome, Some(&before)).unwrap();
+        assert_eq!((row.state, &row.why), (before.state, &before.why));
+        assert_eq!(row.other_files, [other(Some("a mount"))]);
+        outcome.others.clear();
+        let row = host.row(&outcome, Some(&before)).unwrap();
+        assert_eq!(
+            (row.state, row.other_files.len()),
+            (AccountState::InSync, 0)
+        );
+    }
+
+    #[test]
+    fn when_a_file_was_changed_last_is_remembered() {
+        let mut host = Scene::new();
+        let first = host.alice(replaced(), &[added(7), removed(1)], None);
+        assert_eq!(first.changed_at, Some(at(0)));
+        assert_eq!(first.removed_keys, [KeyId::from(&grant(7))]);
+        host.now = at(10);
+        for (did, differences) in [
+            (Did::Nothing, vec![]),
+            (replaced(), vec![]),
+            (refused("x"), vec![added(8)]),
+        ] {
+            let row = host.alice(did, &differences, Some(&first));
+            assert_eq!(
+                (row.changed_at, &row.removed_keys),
+                (Some(at(0)), &first.removed_keys)
+            );
+        }
+        // A second file was taken away: nothing left the managed one then.
+        let mut outcome = host.outcome("alice", Did::Nothing, &[]);
+        let taken = FileOutcome::of(Did::Removed { copy: None });
+        outcome.others.push((other(None), taken));
+        let row = host.row(&outcome, Some(&first)).unwrap();
+        assert_eq!((row.changed_at, row.removed_keys), (Some(at(10)), vec![]));
+        let many: Vec<_> = (10..60).map(added).collect();
+        let row = host.alice(replaced(), &many, Some(&first));
+        assert_eq!(
+            (row.changed_at, row.removed_keys.len()),
+            (Some(at(10)), REMOVED)
+        );
+    }
+
+    #[test]
+    fn in_observe_mode_the_keys_are_those_of_the_file() {
+        let check = |mode: Mode, did: Did, differences: &[Difference], expected: Option<&str>| {
+            let mut host = Scene::new();
+            host.config.mode = mode;
+            let row = host.alice(did, differences, None);
+            let keys = row.keys.map(|keys| {
+                let keys: Vec<_> = keys.into_iter().map(|key| key.key.fingerprint).collect();
+                keys.join(",")
+            });
+            assert_eq!(keys.as_deref(), expected, "{differences:?}");
+        };
+        let observe = |differences: &[Difference], expected| {
+            check(Mode::Observe, Did::Reported, differences, Some(expected));
+        };
+        observe(&[added(7)], "1,2,7");
+        observe(&[added(7), removed(1)], "2,7");
+        observe(&[Difference::Missing, removed(1), removed(2)], "");
+        observe(&[Difference::Unreadable], "");
+        observe(&[Difference::Mode(0o644)], "1,2");
+        check(Mode::Observe, Did::Nothing, &[], None);
+        check(Mode::Enforce, Did::Reported, &[added(7)], None);
+        check(Mode::Enforce, replaced(), &[added(7)], None);
+    }
+
+    #[test]
+    fn what_sshd_makes_of_a_file_stays_until_it_is_asked_again() {
+        let mut host = Scene::new();
+        assert_eq!(host.alice(Did::Nothing, &[], None).access, None);
+        host.sshd_says(".ssh/authorized_keys", true);
+        let verdict = |row: &Row| row.access.as_ref().map(|access| access.verdict);
+        let before = host.alice(Did::Nothing, &[], None);
+        assert_eq!(verdict(&before), Some(Verdict::Bypassed));
+        host.sshd = None;
+        let row = host.alice(replaced(), &[added(7)], Some(&before));
+        assert_eq!(verdict(&row), Some(Verdict::Bypassed));
+        host.sshd_says("/etc/keys/%u", false);
+        let row = host.alice(Did::Nothing, &[], Some(&before));
+        assert_eq!(verdict(&row), Some(Verdict::Refused));
+        // Every row, once it has answered.
+        let mut rows: Rows = [before].into_iter().collect();
+        judge_all(host.known(), &mut rows, &mut Judgements::default());
+        assert_eq!(
+            rows.values().map(verdict).collect::<Vec<_>>(),
+            [Some(Verdict::Refused)]
+        );
+        // Not its file as it should be.
+        let row = host.alice(refused("no room"), &[], None);
+        assert_eq!(verdict(&row), Some(Verdict::Unknown));
+        host.sshd = Some(Answer {
+            error: Some("no answer".to_owned()),
+            ..Answer::default()
+        });
+        let row = host.alice(Did::Nothing, &[], None);
+        assert_eq!(row.access.as_deref(), Some(&Access::unknown("no answer")));
+        assert!(
+            row.problems().is_empty(),
+            "that sshd is silent is said once"
+        );
+    }
+
+    #[test]
+    fn a_second_file_is_no_door_where_it_is_taken_away() {
+        let check = |change: fn(&mut Scene), expected: Verdict| {
+            let mut host = Scene::new();
+            host.sshd_says(DEFAULT, false);
+            change(&mut host);
+            let row = host.alice(Did::Nothing, &[], None);
+            assert_eq!(row.access.unwrap().verdict, expected);
+        };
+        check(|_| {}, Verdict::Effective);
+        check(
+            |host| {
+                let accounts = &mut host.decision.in_force.accounts;
+                accounts.get_mut(&name("alice")).unwrap().alone = false;
+            },
+            Verdict::Bypassed,
+        );
+        check(|host| host.config.mode = Mode::Observe, Verdict::Bypassed);
+    }
+
+    #[test]
+    fn accounts_on_which_there_is_no_work_have_a_row_that_says_why() {
+        let check = |change: fn(&mut Scene), account: &str, expected: Option<&str>| {
+            let mut host = Scene::new();
+            change(&mut host);
+            host.decision.strangers.sort();
+            let rows = passive_rows(host.known());
+            let row = rows.iter().find(|row| row.name.as_str() == account);
+            assert_eq!(row.map(shown).as_deref(), expected, "{account}");
+            for row in &rows {
+                assert!(is_spoken_of(host.known(), row), "{row:?}");
+            }
+        };
+        let strange = |host: &mut Scene| {
+            host.decision.strangers = ["svc", "eve", "ghost", "bob"].map(name).to_vec();
+        };
+        check(|_| {}, "alice", None);
+        check(strange, "alice", None);
+        check(strange, "ghost", Some("no-account"));
+        check(strange, "eve", Some("unmanaged: not in `manage`"));
+        check(
+            strange,
+            "svc",
+            Some(
+                "unmanaged: a system account (uid below 1000); name it in full in `manage` to manage it",
+            ),
+        );
+        check(
+            strange,
+            "bob",
+            Some("held: the list has no usable key for it yet, so its file stays as it is"),
+        );
+        check(
+            |host| {
+                host.decision.strangers = vec![name("bob")];
+                host.decision.held = Some(held());
+            },
+            "bob",
+            Some("held: the list that would change it is held"),
+        );
+        // It was deleted from the host.
+        let deleted = |host: &mut Scene| {
+            host.people.accounts.insert(name("alice"), Lookup::Unknown);
+        };
+        check(deleted, "alice", Some("no-account"));
+        check(
+            |host| {
+                let failed = Lookup::Failed("no answer".to_owned());
+                host.people.accounts.insert(name("alice"), failed);
+            },
+            "alice",
+            None,
+        );
+    }
+
+    fn held() -> Held {
+        Held {
+            removed: 3,
+            of: 4,
+            seen: 1,
+            needed: Some(3),
+        }
+    }
+
+    #[test]
+    fn a_row_goes_when_nothing_speaks_of_its_account() {
+        let host = Scene::new();
+        let row = |account: &str, state| blank(&name(account), state, None);
+        let spoken = |account: &str, state| is_spoken_of(host.known(), &row(account, state));
+        assert!(spoken("alice", AccountState::InSync));
+        assert!(spoken("bob", AccountState::NotListed));
+        assert!(!spoken("bob", AccountState::InSync));
+        assert!(!spoken("eve", AccountState::NotListed));
+        assert!(!spoken("eve", AccountState::Unmanaged));
+    }
+
+    #[test]
+    fn an_account_on_which_no_work_can_be_done_is_refused() {
+        let host = Scene::new();
+        let before = host.alice(replaced(), &[added(7)], None);
+        let why =
+            Unworkable::SharedHome("/home/x".to_owned(), "alice".to_owned(), "eve".to_owned());
+        let row = unworkable_row(host.known(), &name("alice"), &why, Some(&before));
+        assert_eq!(
+            shown(&row),
+            "refused: its home `/home/x` is shared by `alice` and `eve`"
+        );
+        assert_eq!((row.uid, row.changed_at), (Some(1001), before.changed_at));
+    }
+
+    #[test]
+    fn problems_are_told_once_the_worst_first() {
+        let mut host = Scene::new();
+        let drifted = |account: &str, changes: &str| {
+            let changes = changes.to_owned();
+            let why = Cause::FileDrifted { changes };
+            blank(&name(account), AccountState::Drifted, Some(why))
+        };
+        let mut effective = blank(&name("frank"), AccountState::InSync, None);
+        effective.other_files.push(other(None));
+        let rows = [
+            drifted("alice", "deleted"),
+            drifted("bob", "mode 0644"),
+            drifted("eve", "deleted"),
+            effective,
+        ];
+        host.decision.troubles = vec![Trouble::PeopleSilent];
+        host.decision.held = Some(held());
+        host.sshd = Some(Answer {
+            error: Some("no answer".to_owned()),
+            by_connection: true,
+            ..Answer::default()
+        });
+        let error = "no room".to_owned();
+        let own = Problem::new(Cause::StateUnsaved { error });
+        let status = host.status(rows, vec![own]);
+        let told: Vec<_> = status
+            .told()
+            .iter()
+            .map(|told| {
+                let names: Vec<_> = told.accounts.iter().map(AccountName::as_str).collect();
+                format!(
+                    "{} {} {}",
+                    told.cause.severity().as_str(),
+                    told.cause.code(),
+                    names.join(",")
+                )
+            })
+            .collect();
+        let expected = [
+            "error file-drifted alice,eve",
+            "error file-drifted bob",
+            "error state-unsaved ",
+            "error accounts-unknown ",
+            "error list-held ",
+            "warning other-file frank",
+            "warning sshd-silent ",
+            "warning sshd-not-judged ",
+        ];
+        assert_eq!(told, expected);
+        let first = &status.told()[0];
+        assert_eq!(first.text(), "alice, eve are drifted: deleted");
+    }
+
+    #[test]
+    fn health_is_as_bad_as_the_worst_problem() {
+        let check = |rows: Vec<Row>, problems: Vec<Cause>, expected: Health, summary: &str| {
+            let problems = problems.into_iter().map(Problem::new).collect();
+            let status = Scene::new().status(rows, problems);
+            assert_eq!(status.health(), expected);
+            assert_eq!(status.summary(), summary);
+            let worst = status.told().first().map(|told| told.cause.severity());
+            assert_eq!(worst == Some(Severity::Error), expected != Health::Healthy);
+        };
+        let row = |account: &str, state, why| blank(&name(account), state, why);
+        let in_sync = || row("alice", AccountState::InSync, None);
+        let all = "healthy (enforce): 1 of 1 accounts in sync, 0 changes undone";
+        check(vec![in_sync()], vec![], Health::Healthy, all);
+        check(
+            vec![in_sync()],
+            vec![Cause::SshdDoubt(Doubt::Blanks)],
+            Health::Healthy,
+            all,
+        );
+        let held = row("bob", AccountState::Held, Some(Cause::HeldBack));
+        let unmanaged = Cause::NotManaged { uid_min: None };
+        let svc = row("svc", AccountState::Unmanaged, Some(unmanaged));
+        let ghost = row("ghost", AccountState::NoAccount, None);
+        check(
+            vec![in_sync(), held, svc, ghost],
+            vec![],
+            Health::Healthy,
+            "healthy (enforce): 1 of 2 accounts in sync, 0 changes undone",
+        );
+        let why = Cause::FileRefused {
+            reason: "x".to_owned(),
+            hint: None,
+        };
+        check(
+            vec![in_sync(), row("bob", AccountState::Refused, Some(why))],
+            vec![],
+            Health::Degraded,
+            "degraded (enforce): 1 of 2 accounts in sync, 0 changes undone",
+        );
+        let mut shut = in_sync();
+        shut.access = Some(Arc::new(Access {
+            verdict: Verdict::Refused,
+            reason: Some("PubkeyAuthentication no".to_owned()),
+            refused_by: Some(RefusedBy::Setting),
+            doors: Vec::new(),
+        }));
+        let degraded = "degraded (enforce): 1 of 1 accounts in sync, 0 changes undone";
+        check(vec![shut], vec![], Health::Degraded, degraded);
+        check(
+            vec![in_sync()],
+            vec![Cause::NoFetcher],
+            Health::Degraded,
+            degraded,
+        );
+        let stopped = "stopped (enforce): 1 of 1 accounts in sync, 0 changes undone";
+        check(
+            vec![in_sync()],
+            vec![Cause::NoEnforcer],
+            Health::Stopped,
+            stopped,
+        );
+    }
+
+    fn report(of: &mut OfFetcher) -> &mut FetchReport {
+        of.report.as_mut().unwrap()
+    }
+
+    #[test]
+    fn how_the_fetcher_fares_is_judged_when_it_is_asked_for() {
+        let check = |change: fn(&mut OfFetcher), codes: &[&str]| {
+            let host = Scene::new();
+            let mut status = host.status([], Vec::new());
+            let mut of = OfFetcher {
+                report: Some(FetchReport {
+                    digest: Some("sha256:x".to_owned()),
+                    last_success: Some(at(-60)),
+                    next_attempt: Some(at(10)),
+                    ..FetchReport::default()
+                }),
+                runs: Some(true),
+                unreadable: None,
+            };
+            change(&mut of);
+            add_fetcher(&mut status, of, &host.config, host.now);
+            let told: Vec<_> = status.told().iter().map(|told| told.cause.code()).collect();
+            assert_eq!(told, codes);
+        };
+        check(|_| {}, &[]);
+        check(|of| of.runs = Some(false), &["no-fetcher"]);
+        check(|of| of.runs = None, &[]);
+        check(
+            |of| {
+                of.runs = None;
+                report(of).next_attempt = Some(at(-120));
+            },
+            &["fetcher-late"],
+        );
+        check(|of| report(of).next_attempt = Some(at(-120)), &[]);
+        check(
+            |of| report(of).error = Some("down".to_owned()),
+            &["fetch-failed"],
+        );
+        check(|of| report(of).last_success = Some(at(-3600)), &[]);
+        check(
+            |of| report(of).last_success = Some(at(-3601)),
+            &["list-stale"],
+        );
+        // Another list than the one that is judged, for longer than the enforcer takes.
+        check(
+            |of| {
+                report(of).digest = Some("sha256:y".to_owned());
+                report(of).last_success = Some(at(-30));
+            },
+            &[],
+        );
+        check(
+            |of| report(of).digest = Some("sha256:y".to_owned()),
+            &["list-unenforced"],
+        );
+        // Without a report, the list itself says when it was fetched.
+        check(|of| of.report = None, &[]);
+        check(
+            |of| {
+                of.report = None;
+                of.unreadable = Some("damaged".to_owned());
+            },
+            &["fetch-report-unreadable"],
+        );
+    }
+
+    fn any_row() -> impl Strategy<Value = Row> {
+        let state = prop::sample::select(vec![
+            AccountState::InSync,
+            AccountState::Drifted,
+            AccountState::Held,
+            AccountState::Refused,
+            AccountState::NoAccount,
+            AccountState::NotListed,
+            AccountState::Unmanaged,
+        ]);
+        let why = prop::option::of(prop::sample::select(vec![
+            Cause::HeldBack,
+            Cause::NotListed,
+            Cause::FileDrifted {
+                changes: String::new(),
+            },
+            Cause::NotManaged { uid_min: None },
+        ]));
+        let verdict = prop::option::of(prop::sample::select(vec![
+            Verdict::Effective,
+            Verdict::Refused,
+            Verdict::Unknown,
+        ]));
+        ("[a-d]", state, why, verdict).prop_map(|(account, state, why, verdict)| Row {
+            access: verdict.map(|verdict| {
+                let reason = None;
+                let doors = Vec::new();
+                Arc::new(Access {
+                    verdict,
+                    reason,
+                    refused_by: None,
+                    doors,
+                })
+            }),
+            ..blank(&name(&account), state, why)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_counted_as_they_come_and_go(
+            all in prop::collection::vec((any_row(), 0..4_u8), 0..30)
+        ) {
+            let mut rows = Rows::default();
+            for (row, how) in all {
+                match how {
+                    0 => drop(rows.remove(&row.name)),
+                    1 => rows.retain(|known| known.name != row.name),
+                    _ => rows.insert(row),
+                }
+                // Made anew from what is left, and so counted anew.
+                let recounted: Rows = rows.values().cloned().collect();
+                prop_assert_eq!(&rows, &recounted);
+                let in_sync = rows.values().filter(|row| row.state == AccountState::InSync).count();
+                let managed = rows.values().filter(|row| row.state.is_managed()).count();
+                let status = Scene::new().status(rows.values().cloned(), Vec::new());
+                let counts = format!(": {in_sync} of {managed} accounts");
+                prop_assert!(status.summary().contains(&counts), "{}", status.summary());
+                let wrong = status.told().iter().any(|told| told.cause.severity() == Severity::Error);
+                prop_assert_eq!(wrong, status.health() == Health::Degraded);
+            }
+        }
     }
 }
