@@ -25,6 +25,7 @@ mod imds;
 mod incidents;
 mod journal;
 mod key_pairs;
+mod law;
 mod lint;
 mod lists;
 mod other_files;

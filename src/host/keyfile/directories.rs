@@ -51,11 +51,13 @@ fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> R
             return Err(Refusal::Obstacle { path, kind });
         }
         terms.ask()?;
+        let_owner_in(here, terms, way.account.uid)?;
         clear(here, name, kind, &path)?;
         step = Step::Missing;
     }
     if matches!(step, Step::Missing) {
         terms.ask()?;
+        let_owner_in(&mut way.held[depth], terms, way.account.uid)?;
         make_directory(way, depth, name, &path)?;
         step = way.step(depth)?;
     }
@@ -63,6 +65,22 @@ fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> R
         Step::Directory => Ok(()),
         Step::Missing | Step::Obstacle(_) => Err(Refusal::Contended(path)),
     }
+}
+
+/// By a home that is closed to its own account, what the account put in the place of its `.ssh` would stay there.
+fn let_owner_in(held: &mut Held, terms: Terms<'_>, account: u32) -> Result<(), Refusal> {
+    let mode = permissions(&held.stat);
+    if !terms.clear_obstacles || held.stat.st_uid != account || mode & 0o700 == 0o700 {
+        return Ok(());
+    }
+    set_mode(held, Mode::from_bits_truncate(mode | 0o700))
+}
+
+fn set_mode(held: &mut Held, mode: Mode) -> Result<(), Refusal> {
+    let place = magic_path(&held.descriptor);
+    fchmodat(AT_FDCWD, &place, mode, FchmodatFlags::FollowSymlink)
+        .map_err(Refusal::io("restore the mode of", &held.path))?;
+    held.look_again()
 }
 
 /// Lets only the owner write to the directory, and do so again.
@@ -93,14 +111,7 @@ pub(super) fn tidy(
         _ => {}
     }
     let mode = Mode::from_bits_truncate((permissions(&held.stat) & !0o022) | 0o700);
-    fchmodat(
-        AT_FDCWD,
-        &magic_path(&held.descriptor),
-        mode,
-        FchmodatFlags::FollowSymlink,
-    )
-    .map_err(Refusal::io("restore the mode of", &path))?;
-    held.look_again()
+    set_mode(held, mode)
 }
 
 fn make_directory(way: &mut Way<'_>, depth: usize, name: &str, path: &Path) -> Result<(), Refusal> {
