@@ -76,7 +76,7 @@ pub trait Auditor {
 }
 
 /// An auditor that knows nothing.
-struct NoAuditor;
+pub struct NoAuditor;
 
 impl Auditor for NoAuditor {
     fn is_here(&self) -> bool {

@@ -11,9 +11,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
+use authorized_keys_agent::agent::errand::LookAgain;
 use authorized_keys_agent::agent::pass::{Look, Looked, NoAuditor, Reconciler};
 use authorized_keys_agent::agent::wakeups::{Trigger, Wake};
-use authorized_keys_agent::agent::workers::LookAgain;
 use authorized_keys_agent::model::account::{Account, AccountName};
 use authorized_keys_agent::model::config::tables::{Config, Mode, Owner};
 use authorized_keys_agent::model::desired::decide::{BreakGlassFact, Facts, ListFact, Terms};
@@ -268,6 +268,7 @@ impl Host {
             openssh: None,
             fetched: None,
             stored_at: None,
+            said: None,
         };
         let terms = Terms {
             config: &reconciler.config,
@@ -331,7 +332,7 @@ impl Host {
         };
         if row.state == AccountState::Refused {
             let is_explained =
-                matches!(&row.why, Some(Cause::FileRefused { reason }) if !reason.is_empty());
+                matches!(&row.why, Some(Cause::FileRefused { reason, .. }) if !reason.is_empty());
             // By a home that its owner may not enter no key lets in, nor by a locked file in the place of a directory.
             let is_closed = start.home.is_none_or(|mode| mode & 0o100 == 0);
             let is_locked = matches!(start.ssh_twist, Twist::Immutable | Twist::AppendOnly);
