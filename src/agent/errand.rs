@@ -145,16 +145,18 @@ impl Errand<'_> {
                 };
             }
         };
+        let mut keeps = !order.ours && is_unknown(found);
         for _ in 0..ATTEMPTS {
             let abandoned = self.abandoned;
             let terms = Terms {
                 wanted_still: &|| !abandoned.load(Ordering::Acquire),
                 clear_obstacles: order.ours,
             };
-            match self.visit.replace(wanted, terms) {
+            match self.visit.replace(wanted, terms, keeps) {
                 Ok(unlocked) => differences.extend(unlocked.into_iter().map(Difference::Locked)),
                 Err(refusal) => return refused(&refusal, true),
             }
+            keeps = false;
             self.witness.marks = Marks::default();
             // Resolved again from the home: what is there now is what sshd will read.
             match self.look(order, wanted) {
@@ -424,6 +426,15 @@ fn keep_copy(backups: &Path, name: &str, content: &[u8]) -> Result<Option<PathBu
         }
     }
     Ok(None)
+}
+
+/// Nobody could look into the file, or into its directory, so that no copy of it can be made.
+fn is_unknown(found: &Found) -> bool {
+    match found {
+        Found::Nothing => true,
+        Found::File(file) => file.content.is_none(),
+        Found::Other(_) => false,
+    }
 }
 
 /// Puts a watch on everything that is looked at, and notes when it was last changed.

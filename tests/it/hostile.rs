@@ -41,7 +41,7 @@ const TERMS: Terms<'_> = Terms {
 
 fn replace(target: &Target) -> Result<(), Refusal> {
     Visit::new(target)
-        .replace(&wanted(target.owner), TERMS)
+        .replace(&wanted(target.owner), TERMS, false)
         .map(drop)
 }
 
@@ -348,7 +348,7 @@ fn swapping_the_directory_for_a_link_a_thousand_times_gains_nothing() {
             // Every other time the directory was looked at, and is held, before.
             let held =
                 (done + refused) % 2 == 0 && visit.look(CONTENT.len(), &mut NoWitness).is_err();
-            if held || visit.replace(&wanted(owner), TERMS).is_err() {
+            if held || visit.replace(&wanted(owner), TERMS, false).is_err() {
                 refused += 1;
             } else {
                 done += 1;
@@ -394,7 +394,9 @@ fn a_look_after_a_replacement_goes_by_the_names() {
         assert_eq!(look(&mut visit).unwrap().found, Found::Nothing, "{what}");
         visit.as_self(|| swap(&world)).unwrap();
         // Into what is held: the account could have moved the file there itself.
-        visit.replace(&wanted(Owner::Account), TERMS).unwrap();
+        visit
+            .replace(&wanted(Owner::Account), TERMS, false)
+            .unwrap();
         match look(&mut visit) {
             Ok(seen) => assert_eq!(seen.found, Found::Nothing, "{what}"),
             Err(refusal) => assert!(
@@ -406,7 +408,9 @@ fn a_look_after_a_replacement_goes_by_the_names() {
             clear_obstacles: true,
             ..TERMS
         };
-        visit.replace(&wanted(Owner::Account), terms).unwrap();
+        visit
+            .replace(&wanted(Owner::Account), terms, false)
+            .unwrap();
         assert!(is_ours(&look(&mut visit).unwrap().found), "{what}");
         drop(visit);
         assert!(in_sync(&target), "{what}");
@@ -528,7 +532,7 @@ fn a_replacement_nobody_waits_for_changes_nothing() {
             wanted_still: &wanted_still,
             clear_obstacles: false,
         };
-        match Visit::new(&target).replace(&wanted(Owner::Account), terms) {
+        match Visit::new(&target).replace(&wanted(Owner::Account), terms, false) {
             Err(Refusal::Abandoned) => assert_eq!(world.read("alice"), "old\n"),
             other => assert!(other.is_ok() && allowed == 2, "{allowed}: {other:?}"),
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
 use std::process::Command;
 
 use crate::support::world::{
@@ -595,6 +596,33 @@ fn the_first_run_keeps_one_copy_and_names_each_key_it_removes() {
         fs::read_dir(world.path("state/backups")).unwrap().count(),
         1
     );
+    // What nobody can read, or look at, cannot be copied, and stays beside the new file.
+    for (directory, file, bytes) in [
+        (0o700, 0o000, 100),
+        (0o300, 0o600, 100),
+        (0o700, 0o600, 2 << 20),
+    ] {
+        let world = World::new();
+        world.make_ssh("alice", ALICE);
+        let before = format!("{launch}\n#{}\n", "x".repeat(bytes));
+        world.put("alice", ALICE, &before);
+        let set = |path: &Path, bits| {
+            fs::set_permissions(path, fs::Permissions::from_mode(bits)).unwrap();
+        };
+        set(&world.file("alice"), file);
+        set(&world.ssh("alice"), directory);
+        world.approve("alice", "laptop", &approved);
+        world.pass();
+        assert!(world.read("alice").contains(&approved));
+        let beside = fs::read_dir(world.ssh("alice")).unwrap();
+        let beside = beside.map(|entry| entry.unwrap().path());
+        let aside: Vec<_> = beside.filter(|path| *path != world.file("alice")).collect();
+        assert_eq!(aside.len(), 1, "{aside:?}");
+        assert!(fs::read_to_string(&aside[0]).unwrap() == before);
+        world.put("alice", ALICE, "later drift\n");
+        assert_eq!(world.pass(), 0);
+        assert_eq!(fs::read_dir(world.ssh("alice")).unwrap().count(), 2);
+    }
     // No room for the copy: nothing is lost.
     let world = World::new();
     world.make_ssh("alice", ALICE);

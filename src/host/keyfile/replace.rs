@@ -34,8 +34,13 @@ use crate::model::file::wanted::{Kind, Lines};
 impl Visit<'_> {
     /// Makes the file what is `wanted`, and its directories tidy; returns what was unlocked for that. Goes on from what the
     /// last look holds. On an error the old file is still there, whole, except that with an error from the last `fsync`
-    /// the new one may be.
-    pub fn replace(&mut self, wanted: &Lines, terms: Terms<'_>) -> Result<Vec<Lock>, Refusal> {
+    /// the new one may be. With `keeps` the old file stays beside it under a name that sshd does not read: nobody has a copy.
+    pub fn replace(
+        &mut self,
+        wanted: &Lines,
+        terms: Terms<'_>,
+        keeps: bool,
+    ) -> Result<Vec<Lock>, Refusal> {
         let target = self.target;
         let _label = Label::for_new_files(target.location.in_home);
         self.act()?;
@@ -52,7 +57,12 @@ impl Visit<'_> {
             unlock(directory, &path, terms)?;
             unlocked.push(Lock::Directory);
         }
-        let name = write_temporary(directory, target, wanted, terms)?;
+        let mut name = write_temporary(directory, target, wanted, terms)?;
+        if keeps && swap(directory, &mut name, target, terms)? {
+            fsync(directory)
+                .map_err(Refusal::io("sync the directory of", &target.location.path))?;
+            return Ok(unlocked);
+        }
         let put = put_in_place(directory, &name, target, terms, &mut unlocked);
         if put.is_err() {
             // The error to report is the first one; what cannot be removed now is swept up later.
@@ -143,6 +153,50 @@ fn fill(file: &mut File, wanted: &Lines, path: &Path) -> Result<(), Refusal> {
     file.write_all(&wanted.content)
         .map_err(|error| Refusal::io("write the new", path)(errno(&error)))?;
     fsync(&file).map_err(Refusal::io("sync the new", path))
+}
+
+/// Exchanges the names of the new file and of the old one, whose other name is then no temporary's, or a sweep would remove
+/// it; false when there is no old file. With an error the new file is gone.
+fn swap(
+    directory: &OwnedFd,
+    temporary: &mut String,
+    target: &Target,
+    terms: Terms<'_>,
+) -> Result<bool, Refusal> {
+    terms.ask()?;
+    let file = target.location.file.as_str();
+    let aside = names::aside(file)?;
+    let mut swapped = renameat(directory, temporary.as_str(), directory, aside.as_str());
+    if swapped.is_ok() {
+        *temporary = aside;
+        // Not every file system can exchange names, and most first files are new.
+        swapped = fstatat(directory, file, AtFlags::AT_SYMLINK_NOFOLLOW).and_then(|_| {
+            renameat2(
+                directory,
+                temporary.as_str(),
+                directory,
+                file,
+                RenameFlags::RENAME_EXCHANGE,
+            )
+        });
+    }
+    match swapped {
+        Ok(()) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(source) => {
+            let _ = unlinkat(directory, temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+            let path = target.location.path.clone();
+            Err(match source {
+                Errno::EPERM => Refusal::Locked(path),
+                Errno::EBUSY | Errno::EXDEV => Refusal::Mounted(path),
+                source => Refusal::Io {
+                    what: "keep a copy of",
+                    path,
+                    source,
+                },
+            })
+        }
+    }
 }
 
 fn put_in_place(

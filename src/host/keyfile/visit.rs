@@ -13,7 +13,7 @@ use crate::model::file::wanted::Target;
 /// visit.sweep_up()?;                              // at start, and after a replacement that did not end well
 /// let observed = visit.look(size, witness)?;      // walks there
 /// visit.as_self(|| back_up(&observed))?;          // whatever is not in the home: as this process
-/// let unlocked = visit.replace(&wanted, terms)?;  // goes on from what is held
+/// let unlocked = visit.replace(&wanted, terms, keeps)?;  // goes on from what is held
 /// let after = visit.look(size, witness)?;         // compares every name with what is held; walks anew where it differs
 /// if let Some(other) = visit.look_at_other(&location, witness)? {
 ///     visit.remove_other(&location, terms, false)?;
