@@ -1,5 +1,6 @@
 //! `check` against worlds in which one thing is wrong: it says which, what to do, and looks at everything else.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
@@ -537,8 +538,8 @@ fn check_says_of_an_account_what_status_says() {
         status.contains(&format!("  ! alice is refused: {reason}")) && status.contains(hint),
         "{status}"
     );
-    let file = format!("\nfile = \"{}/%U\"", world.path("keys").display());
-    world.accounts.push_str(&file);
+    let file = world.path("keys/%U");
+    writeln!(world.accounts, "\nfile = {file:?}").unwrap();
     let passwd = fs::read_to_string(world.path("passwd")).unwrap();
     let twins = passwd.replace(&format!("bob:x:{BOB}:"), &format!("bob:x:{ALICE}:"));
     fs::write(world.path("passwd"), twins).unwrap();
