@@ -41,11 +41,16 @@ struct Times {
     last_full: Instant,
     /// The watches are put on anew with the next full check after this.
     renew: Instant,
+    /// When that was last done.
+    renewed: Instant,
 }
 
 /// A watch may die without an event (an unmount, the watcher's thread); until then the full check sees what
 /// it would have seen. Thousands of watches take seconds to put on.
 const WATCHES_LAST: Duration = Duration::from_hours(1);
+
+/// Least time before lost events cause that.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Least time between two full passes that lost events cause.
 const STORM_PAUSE: Duration = Duration::from_secs(1);
@@ -78,6 +83,7 @@ pub async fn run(
             full_check: start,
             last_full: start,
             renew: start,
+            renewed: start,
         },
         said: String::new(),
         reread,
@@ -94,6 +100,7 @@ pub async fn run(
         wake = next;
     }
     service.stopping();
+    enforcing.publish_the_rest((daemon.now)());
     Ok(())
 }
 
@@ -113,6 +120,7 @@ where
             self.times.full_check = now + enforcing.reconciler.config.verify.every;
             if self.watches.is_none() || self.times.renew <= now {
                 // The old watches, if any, see what happens until the new ones are on.
+                self.times.renewed = now;
                 self.times.renew = now + WATCHES_LAST;
                 fresh = enforcing.start_watching(&self.pending);
             }
@@ -206,7 +214,17 @@ where
         if changed.fetched || changed.lost {
             enforcing.relay_fetch();
         }
+        // While a list is held, what the fetcher says may be the confirmation it waits for.
+        let is_held = enforcing.reconciler.decision.held.is_some();
+        let has_list = changed.list || changed.fetched && is_held;
+        if changed.answered && (changed.lost || has_list) {
+            // After that pass.
+            self.pending.answered();
+        }
         if changed.lost {
+            // What is watched may have gone unseen, and another inode have its number: everything is watched anew.
+            self.times.renew = self.times.renew.min(self.times.renewed + RENEWAL_PAUSE);
+            self.times.full_check = self.times.full_check.min(self.times.renew);
             // An account can bring that about on purpose, again and again: the rest of what is known is looked at now,
             // everything a moment later.
             if self.times.last_full.elapsed() < STORM_PAUSE {
@@ -217,9 +235,7 @@ where
             }
             return Some(everybody(Trigger::Timer));
         }
-        // While a list is held, what the fetcher says may be the confirmation it waits for.
-        let is_held = enforcing.reconciler.decision.held.is_some();
-        if changed.list || changed.fetched && is_held {
+        if has_list {
             return Some(everybody(Trigger::ListChanged));
         }
         let (now, instant) = ((self.now)(), Instant::now().into_std());

@@ -230,7 +230,7 @@ impl Enforcing {
         if wake.whom == Whom::Everybody {
             self.effects.unwatched = means.watches.map_or(0, |watches| watches.refused());
         }
-        self.publish(&looked, means.now);
+        self.publish(&looked, wake.why == Trigger::Reload, means.now);
         let decision = &self.reconciler.decision;
         let quiet = self.reconciler.memory.quiet_at();
         Passed {
@@ -262,7 +262,7 @@ impl Enforcing {
         let ends = |session: &Session| may_end && in_sync(session);
         self.sessions
             .take(answer, &self.reconciler.decision, ends, now);
-        self.publish(&Looked::default(), now);
+        self.publish(&Looked::default(), false, now);
     }
 
     pub fn hear_sshd(&mut self, now: Timestamp) -> Option<Whom> {
@@ -278,7 +278,7 @@ impl Enforcing {
     }
 
     /// Makes the status anew, and writes what is new in it.
-    fn publish(&mut self, looked: &Looked, now: Timestamp) {
+    fn publish(&mut self, looked: &Looked, asked: bool, now: Timestamp) {
         self.take_rows_back();
         let Self {
             reconciler,
@@ -300,6 +300,7 @@ impl Enforcing {
             rows: &looked.rows,
             is_whole: looked.rows_are_others,
             keys: reconciler.decision.changed,
+            asked,
         };
         let clocks = (now, Instant::now().into_std());
         let paths = &reconciler.config.paths;
@@ -354,7 +355,14 @@ impl Enforcing {
     }
 
     pub fn publish_again(&mut self, now: Timestamp) {
-        self.publish(&Looked::default(), now);
+        self.publish(&Looked::default(), false, now);
+    }
+
+    /// At the end: what had to wait for its time.
+    pub fn publish_the_rest(&mut self, now: Timestamp) {
+        if self.next_writing().is_some() {
+            self.publish(&Looked::default(), true, now);
+        }
     }
 
     pub fn relay_fetch(&mut self) {

@@ -386,6 +386,18 @@ impl Reconciler {
             _ => self.world.hear_version(),
         };
         let is_another = said.is_some() && said != self.decision.in_force.openssh;
+        let mut reads_others = false;
+        if is_news {
+            reads_others = self.learn_files();
+            let known = Known {
+                config: &self.config,
+                decision: &self.decision,
+                people: &self.world.people,
+                sshd: self.world.sshd.said(),
+                now,
+            };
+            assess::judge_all(known, &mut self.rows, &mut self.judgements);
+        }
         if is_another {
             // Lines are written for it.
             self.decision.in_force.openssh = said;
@@ -395,15 +407,6 @@ impl Reconciler {
         if !is_news {
             return None;
         }
-        let reads_others = self.learn_files();
-        let known = Known {
-            config: &self.config,
-            decision: &self.decision,
-            people: &self.world.people,
-            sshd: self.world.sshd.said(),
-            now,
-        };
-        assess::judge_all(known, &mut self.rows, &mut self.judgements);
         let managed = self
             .decision
             .in_force

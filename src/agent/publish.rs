@@ -17,10 +17,13 @@ use crate::model::account::AccountName;
 use crate::model::config::tables::Paths;
 use crate::model::desired::decide::Decision;
 use crate::model::list::fetch_report::FetchReport;
+use crate::model::list::rejected::Rejected;
 use crate::model::past::memory::Drift;
 use crate::model::session::Session;
 use crate::model::status::problem::Problem;
-use crate::model::status::schema::{Enforcer, KeyStatus, ListStatus, Row, Status, keys};
+use crate::model::status::schema::{
+    Enforcer, Host, KeyStatus, ListStatus, Row, SshdStatus, Status, keys,
+};
 
 /// Bytes of changes that are written for one repair.
 const MOST_CHANGES: usize = 12 << 10;
@@ -43,6 +46,8 @@ pub struct Publisher {
     keys_written: bool,
     /// Everything must be written, as soon as that may be.
     overdue: bool,
+    /// When that could not be done.
+    failed: Option<Instant>,
     relayed: Option<FetchReport>,
 }
 
@@ -54,6 +59,8 @@ pub struct News<'a> {
     pub is_whole: bool,
     /// Keys came or went.
     pub keys: bool,
+    /// Somebody waits for it.
+    pub asked: bool,
 }
 
 /// What `status-changes.json` holds.
@@ -61,9 +68,13 @@ pub struct News<'a> {
 struct Changes {
     /// The writing of the status that they are changes of.
     since: Timestamp,
+    host: Host,
+    mode: String,
     problems: Vec<Problem>,
     list: ListStatus,
+    rejected: Vec<Rejected>,
     drift: Drift,
+    sshd: Option<SshdStatus>,
     sessions: Vec<Session>,
     enforcer: Enforcer,
     rows: Vec<Row>,
@@ -92,36 +103,41 @@ impl Publisher {
         news: &News<'_>,
         (now, instant): (Timestamp, Instant),
     ) {
+        // What cannot be written now is still to be written later.
         self.since.extend(news.rows.iter().cloned());
+        self.overdue |= news.is_whole || self.base.is_none();
+        self.keys_written &= !news.keys;
         let head = head_of(status);
-        let is_first = self.base.is_none();
-        if !is_first
-            && self.head == Some(head)
-            && news.rows.is_empty()
-            && !news.is_whole
-            && !self.overdue
-        {
+        if self.head == Some(head) && news.rows.is_empty() && self.keys_written && !self.overdue {
             return;
         }
         status.enforcer.written_at = now;
         let written = store::make_directory(&paths.runtime_dir, 0o755).and_then(|()| {
-            if news.keys || !self.keys_written {
+            if !self.keys_written {
                 let keys = Keys { decision, now };
                 store::write_json(&paths::keys(paths), &keys, 0o644)?;
                 self.keys_written = true;
             }
-            let may_write_all = match self.base {
-                Some((_, at)) if !news.is_whole => instant.duration_since(at) >= PAUSE,
-                _ => true,
-            };
-            if may_write_all && (is_first || news.is_whole || self.overdue) {
+            let may_write_all = news.is_whole
+                || news.asked
+                || self
+                    .base
+                    .is_none_or(|(_, at)| instant.duration_since(at) >= PAUSE);
+            if may_write_all && self.overdue {
                 return self.write_all(paths, status, instant);
             }
             self.write_changes(paths, status, instant, may_write_all)
         });
         match written {
-            Ok(()) => self.head = Some(head),
-            Err(error) => tracing::error!(error = chain(&error), "status not written"),
+            Ok(()) => {
+                self.head = Some(head);
+                self.failed = None;
+            }
+            Err(error) => {
+                self.overdue = true;
+                self.failed = Some(instant);
+                tracing::error!(error = chain(&error), "status not written");
+            }
         }
     }
 
@@ -153,9 +169,13 @@ impl Publisher {
         let rows = self.since.iter().filter_map(|name| status.rows.get(name));
         let changes = Changes {
             since,
+            host: status.host.clone(),
+            mode: status.mode.clone(),
             problems: status.problems.clone(),
             list: status.list.clone(),
+            rejected: status.rejected.clone(),
             drift: status.drift.clone(),
+            sshd: status.sshd.clone(),
             sessions: status.sessions.clone(),
             enforcer: status.enforcer.clone(),
             rows: rows.take(MOST_ROWS).cloned().collect(),
@@ -173,7 +193,7 @@ impl Publisher {
 
     /// When everything must be written, though nothing else may happen.
     pub fn due(&self) -> Option<Instant> {
-        let (_, at) = self.base?;
+        let at = self.failed.or(self.base.map(|(_, at)| at))?;
         self.overdue.then(|| at + PAUSE)
     }
 
@@ -200,6 +220,7 @@ impl Publisher {
 fn head_of(status: &Status) -> u64 {
     let mut hasher = DefaultHasher::new();
     let Status {
+        host,
         mode,
         problems,
         list,
@@ -211,6 +232,7 @@ fn head_of(status: &Status) -> u64 {
         ..
     } = status;
     (
+        host,
         mode,
         problems,
         list,
@@ -226,17 +248,20 @@ fn head_of(status: &Status) -> u64 {
 
 /// The enforcer's last word, without the keys in force.
 pub fn read(paths: &Paths) -> Result<Option<Status>, StoreError> {
+    // Before the status: one that is written in between is later than these.
+    let changes = store::read_json::<Changes>(&paths::status_changes(paths))?;
     let Some(mut status) = store::read_json::<Status>(&paths::status(paths))? else {
         return Ok(None);
     };
-    let changes = store::read_json::<Changes>(&paths::status_changes(paths))
-        .ok()
-        .flatten();
     if let Some(changes) = changes
         && changes.since == status.enforcer.written_at
     {
+        status.host = changes.host;
+        status.mode = changes.mode;
         status.problems = changes.problems;
         status.list = changes.list;
+        status.rejected = changes.rejected;
+        status.sshd = changes.sshd;
         status.drift = changes.drift;
         status.sessions = changes.sessions;
         status.enforcer = changes.enforcer;

@@ -5,6 +5,7 @@ use anyhow::Context;
 use crate::agent::gather::List;
 use crate::agent::pass::{Looked, Reconciler};
 use crate::agent::paths;
+use crate::agent::publish;
 use crate::agent::source::Clients;
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
@@ -79,8 +80,9 @@ async fn compare(
     accepted: Option<String>,
 ) -> anyhow::Result<(Reconciler, Looked)> {
     let now = surroundings::now();
+    let said = publish::read(&config.paths).ok().flatten();
     let mut reconciler =
-        Reconciler::observer(config.clone(), surroundings::zone(), None).map_err(hinted)?;
+        Reconciler::observer(config.clone(), surroundings::zone(), said).map_err(hinted)?;
     reconciler.decide(List::Given(list), accepted, now).await;
     reconciler.consult_sshd(Vec::new(), now).await;
     let looked = reconciler

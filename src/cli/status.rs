@@ -61,7 +61,8 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
 
 /// The status of this moment as far as this user may look; and why that was not all.
 async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
-    let runs = process::holder(&paths::enforce_lock(&config.paths)).is_some();
+    let holder = process::holder(&paths::enforce_lock(&config.paths));
+    let runs = holder.is_some();
     let mut problems = Vec::new();
     let said = match publish::read_with_keys(&config.paths) {
         Ok(said) => said,
@@ -71,7 +72,12 @@ async fn status(config: Config, now: Timestamp) -> (Status, Option<String>) {
             None
         }
     };
-    if runs && said.is_none() && problems.is_empty() {
+    // Another process than the one that spoke last has the lock: it has not spoken yet.
+    let is_of_another = |said: &Status| {
+        let pid = holder.as_ref().and_then(|holder| holder.pid);
+        pid.is_some_and(|pid| pid != said.enforcer.pid)
+    };
+    if runs && said.as_ref().is_none_or(is_of_another) && problems.is_empty() {
         problems.push(Problem::new(Cause::FirstPass));
     }
     let (mut status, mut unseen) = match look(&config, said.clone(), now).await {
@@ -272,7 +278,7 @@ fn describe(status: &Status, unseen: Option<&str>, now: Timestamp) -> String {
         let changes = escaped(&last.changes.join(", "));
         let _ = writeln!(t, "         last {ago} ago, {}: {changes}", last.account);
     }
-    if let Some(why) = unseen {
+    if let Some(why) = unseen.filter(|_| status.enforcer.pid != 0) {
         let age = ago(status.enforcer.written_at, now);
         let _ = writeln!(
             t,

@@ -162,27 +162,30 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
         let (watch, dropped) = {
             let mut shared = locked(&self.shared);
             let dropped = shared.remember(subject, inode);
-            if let Some(slot) = shared.slots.get_mut(&inode) {
+            let watch = if let Some(slot) = shared.slots.get_mut(&inode) {
                 slot.tell(subject, name);
-                return Ok(());
-            }
-            let watch = duplicate(descriptor, shared.next).map_err(WatchError::Descriptor)?;
-            shared.next = (watch.0, watch.1 + 1);
-            let mut slot = Slot {
-                name: watch,
-                itself: HashSet::new(),
-                entries: HashMap::new(),
+                None
+            } else {
+                let watch = duplicate(descriptor, shared.next).map_err(WatchError::Descriptor)?;
+                shared.next = (watch.0, watch.1 + 1);
+                let mut slot = Slot {
+                    name: watch,
+                    itself: HashSet::new(),
+                    entries: HashMap::new(),
+                };
+                slot.tell(subject, name);
+                // Before the watch is on: its first event must find the slot.
+                shared.names.insert(watch, inode);
+                shared.slots.insert(inode, slot);
+                Some(watch)
             };
-            slot.tell(subject, name);
-            // Before the watch is on: its first event must find the slot.
-            shared.names.insert(watch, inode);
-            shared.slots.insert(inode, slot);
             (watch, dropped)
         };
         if let Some(dropped) = dropped {
             // Whatever it was on may be gone by itself.
             let _ = watcher.unwatch(&magic_path(dropped));
         }
+        let Some(watch) = watch else { return Ok(()) };
         let added = watcher.watch(&magic_path(watch), RecursiveMode::NonRecursive);
         // The watch is on the inode; the descriptor has done its work, and must not keep a file system busy.
         let _ = close(watch.1);

@@ -28,6 +28,8 @@ pub(super) fn make_way(
         way.start()?;
     }
     way.is_fresh = false;
+    let needs = if way.steps().is_empty() { 0o700 } else { 0o100 };
+    let_owner_in(&mut way.held[0], terms, way.account.uid, needs)?;
     for (depth, name) in way.steps().iter().enumerate() {
         if way.held.len() == depth + 1 {
             make_step(way, depth, name, terms)?;
@@ -51,13 +53,13 @@ fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> R
             return Err(Refusal::Obstacle { path, kind });
         }
         terms.ask()?;
-        let_owner_in(here, terms, way.account.uid)?;
+        let_owner_in(here, terms, way.account.uid, 0o700)?;
         clear(here, name, kind, &path)?;
         step = Step::Missing;
     }
     if matches!(step, Step::Missing) {
         terms.ask()?;
-        let_owner_in(&mut way.held[depth], terms, way.account.uid)?;
+        let_owner_in(&mut way.held[depth], terms, way.account.uid, 0o700)?;
         make_directory(way, depth, name, &path)?;
         step = way.step(depth)?;
     }
@@ -67,12 +69,22 @@ fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> R
     }
 }
 
-/// By a home that is closed to its own account, what the account put in the place of its `.ssh` would stay there.
-fn let_owner_in(held: &mut Held, terms: Terms<'_>, account: u32) -> Result<(), Refusal> {
-    let mode = permissions(&held.stat);
-    if !terms.clear_obstacles || held.stat.st_uid != account || mode & 0o700 == 0o700 {
+/// By a home that its account closes, and opens to sshd for a moment, what the account put into it would stay there.
+pub(super) fn let_owner_in(
+    held: &mut Held,
+    terms: Terms<'_>,
+    account: u32,
+    needs: u32,
+) -> Result<(), Refusal> {
+    if !terms.clear_obstacles || held.stat.st_uid != account {
         return Ok(());
     }
+    held.look_again()?;
+    let mode = permissions(&held.stat);
+    if mode & needs == needs {
+        return Ok(());
+    }
+    terms.ask()?;
     set_mode(held, Mode::from_bits_truncate(mode | 0o700))
 }
 

@@ -49,7 +49,7 @@ pub(super) fn unlock(held: &OwnedFd, path: &Path, terms: Terms<'_>) -> Result<()
     clear_locks(held).map_err(|_| locked())
 }
 
-/// The file under its name, if a flag locks it. One with another name elsewhere could be any account's and stays locked.
+/// The file under its name, if a flag locks it. One of root's with another name elsewhere could be anything and stays locked.
 pub(super) fn unlock_file(
     directory: &OwnedFd,
     account: &Account,
@@ -58,9 +58,10 @@ pub(super) fn unlock_file(
 ) -> Result<(), Refusal> {
     let (name, path) = (location.file.as_str(), &location.path);
     let locked = |_| Refusal::Locked(path.clone());
-    let ours = |stat: &FileStat| {
-        let owned = stat.st_uid == account.uid || stat.st_uid == 0;
-        owned && (kind(stat) == Kind::Directory || kind(stat) == Kind::File && stat.st_nlink == 1)
+    let ours = |stat: &FileStat| match kind(stat) {
+        Kind::Directory => stat.st_uid == account.uid || stat.st_uid == 0,
+        Kind::File => stat.st_uid == account.uid || stat.st_uid == 0 && stat.st_nlink == 1,
+        _ => false,
     };
     let before = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(locked)?;
     if !ours(&before) {

@@ -56,7 +56,25 @@ impl Visit<'_> {
         for (depth, name) in way.steps().iter().enumerate() {
             // Before the name in it is looked up, or a change in between would not be told.
             tell(&way.held[depth], name, witness);
-            match way.step(depth)? {
+            let step = way.step(depth);
+            let here = &way.held[depth];
+            let mode = permissions(&here.stat);
+            if matches!(
+                step,
+                Err(Refusal::Io {
+                    source: Errno::EACCES,
+                    ..
+                })
+            ) && here.stat.st_uid == way.account.uid
+                && mode & 0o100 == 0
+            {
+                // What is behind it would be in force whenever its owner opens it for a moment.
+                mark_again(here, witness);
+                seen.directories.push(Difference::DirectoryMode(mode));
+                way.is_fresh = true;
+                return Ok(seen);
+            }
+            match step? {
                 Step::Directory => {}
                 Step::Missing => {
                     mark_again(&way.held[depth], witness);

@@ -11,7 +11,7 @@ use nix::fcntl::{AtFlags, openat2};
 use nix::sys::stat::{fstat, fstatat};
 
 use crate::host::Bounded;
-use crate::host::keyfile::held::{Held, READING, beneath, kind};
+use crate::host::keyfile::held::{Held, READING, beneath, kind, permissions};
 use crate::host::keyfile::observe::READ_LIMIT;
 use crate::host::keyfile::refusal::Refusal;
 use crate::host::keyfile::survey::survey;
@@ -81,14 +81,12 @@ fn look(
                 }
                 return Ok(Some(found));
             }
+            Ok(Step::Missing | Step::Obstacle(_)) => return Ok(None),
             // Where the account cannot go, sshd cannot either.
-            Ok(Step::Missing | Step::Obstacle(_))
-            | Err(Refusal::Io {
+            Err(Refusal::Io {
                 source: Errno::EACCES,
                 ..
-            }) => {
-                return Ok(None);
-            }
+            }) if !lets_a_group_in(&way.held[depth]) => return Ok(None),
             Err(refusal @ Refusal::Mounted(_)) => return mounted(account, other, refusal),
             Err(refusal) => return Err(refusal),
         }
@@ -100,6 +98,11 @@ fn look(
     witness.directory(here.descriptor.as_fd(), inode(&here.stat), &other.file);
     witness.changed(mark(Marked::Directory, &here.stat));
     look_at_file(here, account, other, witness)
+}
+
+/// sshd has all groups of the account, and this program only the first one.
+fn lets_a_group_in(here: &Held) -> bool {
+    permissions(&here.stat) & 0o010 != 0
 }
 
 /// What is at the file's name, in a directory that is held.
@@ -119,7 +122,8 @@ fn look_at_file(
     };
     let stat = match fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
         Ok(stat) => stat,
-        Err(Errno::ENOENT | Errno::EACCES) => return Ok(None),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(Errno::EACCES) if !lets_a_group_in(here) => return Ok(None),
         Err(source) => {
             return Err(Refusal::Io {
                 what: "look at",

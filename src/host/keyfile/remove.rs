@@ -10,7 +10,7 @@ use nix::fcntl::{AtFlags, RenameFlags, renameat2};
 use nix::sys::stat::{FileStat, fstatat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
-use crate::host::keyfile::directories::{clear, tidy};
+use crate::host::keyfile::directories::{clear, let_owner_in, tidy};
 use crate::host::keyfile::flags::{self, unlock, unlock_file};
 use crate::host::keyfile::held::{Held, kind, permissions};
 use crate::host::keyfile::names;
@@ -86,6 +86,7 @@ fn remove(
                     return Err(Refusal::Obstacle { path, kind });
                 }
                 terms.ask()?;
+                let_owner_in(here, terms, account.uid, 0o700)?;
                 clear(here, name, kind, &path)?;
                 fsync(here.readable()?).map_err(Refusal::io("sync the directory of", &path))?;
                 return Ok(unlocked);
@@ -106,6 +107,7 @@ fn remove(
             kind: Kind::DirectoryOf(here.stat.st_uid),
         });
     }
+    let_owner_in(here, terms, account.uid, 0o700)?;
     let directory = here.path.clone();
     let opened = here.readable()?;
     if flags::is_locked(opened) {

@@ -381,18 +381,21 @@ impl Decision {
             holding.seen = held.seen;
         }
         let is_let_through = said == Some(&None);
-        let verdict = guard::judge(
-            &self.in_force.grants(),
-            &desired,
-            Circumstances {
-                guard: &config.guard,
-                seen: holding.seen,
-                accepted: accepted || is_let_through,
-                exists: &|name| self.is_here(name, facts, config),
-                buried: &|name| self.is_buried(name, &desired),
-                now: facts.now,
-            },
-        );
+        let verdict = match said {
+            Some(Some(held)) if !accepted => Verdict::Hold(held.clone()),
+            _ => guard::judge(
+                &self.in_force.grants(),
+                &desired,
+                Circumstances {
+                    guard: &config.guard,
+                    seen: holding.seen,
+                    accepted: accepted || is_let_through,
+                    exists: &|name| self.is_here(name, facts, config),
+                    buried: &|name| self.is_buried(name, &desired),
+                    now: facts.now,
+                },
+            ),
+        };
         match verdict {
             Verdict::Hold(held) => {
                 self.held = Some(held);

@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Mode};
-use crate::model::desired::decide::{Decision, manages};
+use crate::model::desired::decide::{Decision, Trouble, manages};
 use crate::model::file::difference::{Difference, in_words};
 use crate::model::file::orders::Unworkable;
 use crate::model::file::other_files::{OtherFile, OtherFiles};
@@ -89,10 +89,12 @@ pub fn row(
     before: Option<&Row>,
     judgements: &mut Judgements,
 ) -> Option<Row> {
-    if let (Did::NotAllowed { .. }, Some(before)) = (&outcome.managed.did, before) {
-        return Some(before.clone());
+    if matches!(outcome.managed.did, Did::NotAllowed { .. })
+        && (before.is_some() || !outcome.orders.listed)
+    {
+        return before.cloned();
     }
-    let (mut state, mut why) = state(known, outcome)?;
+    let (mut state, mut why) = state(known, outcome);
     let mut other_files = outcome.left.clone();
     if let Some(before) = before
         && known.config.mode == Mode::Enforce
@@ -200,24 +202,20 @@ fn blank(name: &AccountName, state: AccountState, why: Option<Cause>) -> Row {
     }
 }
 
-fn state(known: Known<'_>, outcome: &Outcome) -> Option<(AccountState, Option<Cause>)> {
+fn state(known: Known<'_>, outcome: &Outcome) -> (AccountState, Option<Cause>) {
     let managed = &outcome.managed;
+    let refused = managed.did.refusal().map(|reason| Cause::FileRefused {
+        reason: reason.to_owned(),
+        hint: managed.did.hint().map(str::to_owned),
+    });
     if !outcome.orders.listed {
+        // What cannot be looked at may have keys.
         let has_keys = managed.differences.iter().any(Difference::held_a_key);
-        return match managed.did.refusal() {
-            Some(_) => None,
-            None => Some((
-                AccountState::NotListed,
-                has_keys.then_some(Cause::NotListed),
-            )),
-        };
+        let why = refused.or(has_keys.then_some(Cause::NotListed));
+        return (AccountState::NotListed, why);
     }
-    if let Some(reason) = managed.did.refusal() {
-        let cause = Cause::FileRefused {
-            reason: reason.to_owned(),
-            hint: managed.did.hint().map(str::to_owned),
-        };
-        return Some((AccountState::Refused, Some(cause)));
+    if refused.is_some() {
+        return (AccountState::Refused, refused);
     }
     let mut differing = match managed.did {
         Did::Reported => managed.differences.clone(),
@@ -228,19 +226,19 @@ fn state(known: Known<'_>, outcome: &Outcome) -> Option<(AccountState, Option<Ca
     {
         let hint = outcome.other_hint().map(str::to_owned);
         let cause = Cause::FileRefused { reason, hint };
-        return Some((AccountState::Refused, Some(cause)));
+        return (AccountState::Refused, Some(cause));
     }
     if !outcome.guards {
         differing.extend(outcome.other_differences());
     }
     if !differing.is_empty() {
         let changes = in_words(&differing).join(", ");
-        return Some((AccountState::Drifted, Some(Cause::FileDrifted { changes })));
+        return (AccountState::Drifted, Some(Cause::FileDrifted { changes }));
     }
     if known.decision.is_held_back(&outcome.orders.account.name) {
-        return Some((AccountState::Held, Some(Cause::HeldBack)));
+        return (AccountState::Held, Some(Cause::HeldBack));
     }
-    Some((AccountState::InSync, None))
+    (AccountState::InSync, None)
 }
 
 /// The row of a managed account on whose file no work can be done.
@@ -429,8 +427,15 @@ pub fn status(known: Known<'_>, of: OfEnforcer, memory: &Memory, rows: Rows) -> 
             .map(|held| Problem::new(Cause::ListHeld(held))),
     );
     problems.extend(of.sessions.iter().map(session_problem));
-    if !rejected.is_empty() {
-        let lines = rejected.len();
+    let of_list = decision.rejected.len();
+    let is_told = |trouble| matches!(trouble, &Trouble::BreakGlassRefused { .. });
+    let of_break_glass = if decision.troubles.iter().any(is_told) {
+        0
+    } else {
+        decision.break_glass_rejected.len()
+    };
+    if of_list + of_break_glass > 0 {
+        let lines = of_list + of_break_glass;
         problems.push(Problem::new(Cause::LinesRejected { lines }));
     }
     problems.extend(
@@ -528,8 +533,8 @@ pub fn add_fetcher(status: &mut Status, of: OfFetcher, config: &Config, now: Tim
     let late = next.is_some_and(|at| now.duration_since(at) >= FETCHED_WITHIN);
     match of.runs {
         Some(false) => add(Cause::NoFetcher),
-        None if late => add(Cause::FetcherLate),
-        Some(true) | None => {}
+        _ if late => add(Cause::FetcherLate),
+        _ => {}
     }
     let list = &mut status.list;
     let digest = list.listed.as_ref().map(|listed| &listed.digest);
@@ -577,7 +582,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::desired::decide::{Listed, Trouble};
+    use crate::model::desired::decide::Listed;
     use crate::model::desired::guard::Held;
     use crate::model::desired::in_force::Account as InForceOf;
     use crate::model::desired::judge::Desired;
@@ -861,7 +866,7 @@ mod tests {
         );
         check(Did::Reported, &[added(7)], Some(keys));
         check(Did::Reported, &[Difference::Unclear(1)], Some(keys));
-        check(refused("no room"), &[], None);
+        check(refused("no room"), &[], Some("not-listed: no room"));
     }
 
     #[test]
@@ -1082,7 +1087,7 @@ mod tests {
         check(
             strange,
             "bob",
-            Some("held: the list has no usable key for it yet, so its file stays as it is"),
+            Some("held: the list has no usable key for it yet, so the file stays as it is"),
         );
         check(
             |host| {
@@ -1294,7 +1299,10 @@ mod tests {
             },
             &["fetcher-late"],
         );
-        check(|of| report(of).next_attempt = Some(at(-120)), &[]);
+        check(
+            |of| report(of).next_attempt = Some(at(-120)),
+            &["fetcher-late"],
+        );
         check(
             |of| report(of).error = Some("down".to_owned()),
             &["fetch-failed"],

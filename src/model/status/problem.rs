@@ -302,7 +302,7 @@ impl Cause {
                 "the list says nothing about it and never did, so its keys stay".to_owned()
             }
             Self::NothingUsable => {
-                "the list has no usable key for it yet, so its file stays as it is".to_owned()
+                "the list has no usable key for it yet, so the file stays as it is".to_owned()
             }
             Self::HeldBack => "the list that would change it is held".to_owned(),
             Self::NotManaged { uid_min: None } => "not in `manage`".to_owned(),
@@ -354,7 +354,8 @@ impl Cause {
                 format!("no file is watched, so changes are only seen by the full check: {error}")
             }
             Self::Unwatched { places } => format!(
-                "{places} places cannot be watched; changes there are only seen by the full check"
+                "{places} {} cannot be watched; changes there are only seen by the full check",
+                if *places == 1 { "place" } else { "places" }
             ),
             Self::NoFetcher => "no fetcher is running, so no change of the list arrives".to_owned(),
             Self::FetcherLate => {
@@ -437,7 +438,8 @@ impl Cause {
                 return Some(format!("chown root:root {path}; chmod 0600 {path}"));
             }
             Self::NoEnforcer => "systemctl enable --now authorized-keys-agent",
-            Self::NoFetcher | Self::FetcherLate => "systemctl enable --now authorized-keys-fetch",
+            Self::NoFetcher => "systemctl enable --now authorized-keys-fetch",
+            Self::FetcherLate => "systemctl restart authorized-keys-fetch",
             Self::ConfigUnusable { .. } => {
                 "correct the config, then `systemctl reload authorized-keys-agent`"
             }
