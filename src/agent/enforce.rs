@@ -81,9 +81,11 @@ pub struct Means<'a> {
 
 impl Enforcing {
     pub fn new(reconciler: Reconciler, now: Timestamp) -> Self {
+        let mut incidents = Incidents::new(&paths::incidents(&reconciler.config.paths));
+        incidents.tidy_up();
         let effects = Effects {
             host_name: process::host_name(),
-            incidents: Incidents::new(&paths::incidents(&reconciler.config.paths)),
+            incidents,
             publisher: Publisher::default(),
             enforcer: Enforcer {
                 pid: std::process::id(),

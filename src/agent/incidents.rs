@@ -1,10 +1,10 @@
 //! The incident store: `incidents/ID.json`, and `incidents/ID.content` beside it, for root alone.
 //!
 //! Written by a thread of its own that lives while there is something to write: a repair never waits for it, and an idle
-//! agent has none. What it cannot write it says once and lets go. Nothing waits for the disk but the end of a burst, so a
-//! power cut may leave an empty file: whoever reads passes over it.
+//! agent has none. What it cannot write it says once and lets go. A repair waits for the same disk, so many incidents share
+//! one sync. A power cut before it may leave an empty file: who reads passes over it, and the next start removes it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -25,6 +25,7 @@ use crate::model::past::incident::{Incident, MOST, MOST_BYTES, More, surplus};
 /// Where incidents go. Dropped, it first writes what it was given.
 pub struct Incidents {
     directory: PathBuf,
+    is_tidy: bool,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -50,6 +51,8 @@ struct State {
     programs: BTreeMap<AccountName, String>,
     /// When the audit log was last asked.
     asked: Option<Instant>,
+    /// When the disk was last waited for.
+    synced: Option<Instant>,
 }
 
 /// What is to be done about one incident.
@@ -70,6 +73,12 @@ const QUEUE: usize = 1000;
 /// the next repair.
 const QUIET: Duration = Duration::from_secs(1);
 
+/// Least time between two waits for the disk.
+const BETWEEN: Duration = Duration::from_secs(5);
+
+/// A burst that does not end is on disk after so long all the same.
+const LONGEST: Duration = Duration::from_secs(10);
+
 /// A record of the kernel is in the log by then.
 const SETTLES: Duration = Duration::from_millis(300);
 
@@ -83,8 +92,16 @@ impl Incidents {
     pub fn new(directory: &Path) -> Self {
         Self {
             directory: directory.to_owned(),
+            is_tidy: false,
             shared: Arc::default(),
             thread: None,
+        }
+    }
+
+    /// Removes what a power cut left empty or damaged.
+    pub fn tidy_up(&mut self) {
+        if !self.is_tidy && self.directory.is_dir() {
+            self.wake();
         }
     }
 
@@ -161,8 +178,9 @@ impl Incidents {
         let starts = !std::mem::replace(&mut locked(&self.shared).at_work, true);
         if starts {
             let (shared, directory) = (Arc::clone(&self.shared), self.directory.clone());
+            let is_tidy = std::mem::replace(&mut self.is_tidy, true);
             self.thread = Some(std::thread::spawn(move || {
-                Burst::new(&shared, directory).work();
+                Burst::new(&shared, directory).work(is_tidy);
             }));
         }
         self.shared.bell.notify_one();
@@ -205,8 +223,7 @@ struct Burst<'a> {
     directory: PathBuf,
     /// Everything that is kept: its id, and the sizes of its files by their ending.
     kept: BTreeMap<String, BTreeMap<String, u64>>,
-    /// What to sync at the end.
-    written: BTreeSet<PathBuf>,
+    unsynced: Unsynced,
     /// Who did these is not known yet.
     unknown: Vec<(String, AccountName, Sought)>,
     failed: bool,
@@ -218,18 +235,21 @@ impl<'a> Burst<'a> {
             shared,
             directory,
             kept: BTreeMap::new(),
-            written: BTreeSet::new(),
+            unsynced: Unsynced::default(),
             unknown: Vec::new(),
             failed: false,
         }
     }
 
-    fn work(mut self) {
+    fn work(mut self, is_tidy: bool) {
         let _ends = Ends(self.shared);
         let listed = store::make_directory(&self.directory, 0o700).and_then(|()| self.list());
         self.note(listed);
+        if !is_tidy {
+            self.tidy_up();
+        }
         let audited = audit::is_here();
-        let (mut ask_at, mut quiet_at) = (None, Instant::now());
+        let mut ask_at = None;
         loop {
             let (tasks, ending) = {
                 let mut state = locked(self.shared);
@@ -253,13 +273,14 @@ impl<'a> Burst<'a> {
                 self.ask();
                 continue;
             }
-            if !idle {
-                quiet_at = Instant::now() + QUIET;
+            let sync_at = self.unsynced.due(locked(self.shared).synced);
+            if let Some(at) = sync_at
+                && (ending || at <= Instant::now())
+            {
+                self.sync();
                 continue;
             }
-            let sync_at = (!self.written.is_empty()).then_some(quiet_at);
-            if sync_at.is_some_and(|at| ending || at <= Instant::now()) {
-                self.sync();
+            if !idle {
                 continue;
             }
             let mut state = locked(self.shared);
@@ -340,7 +361,7 @@ impl<'a> Burst<'a> {
             return Ok(());
         }
         store::write_soon(&path, bytes, 0o600)?;
-        self.written.insert(path);
+        self.unsynced.note(Instant::now());
         Ok(())
     }
 
@@ -355,17 +376,56 @@ impl<'a> Burst<'a> {
             .map(|(id, files)| (id.clone(), size(files)))
             .collect();
         for id in surplus(&kept) {
-            for what in self
-                .kept
-                .remove(&id)
-                .into_iter()
-                .flat_map(BTreeMap::into_keys)
-            {
-                let path = self.path(&id, &what);
-                let _ = std::fs::remove_file(&path);
-                self.written.remove(&path);
+            self.remove(&id);
+        }
+    }
+
+    fn remove(&mut self, id: &str) {
+        let files = self.kept.remove(id).unwrap_or_default();
+        for what in files.into_keys() {
+            let _ = std::fs::remove_file(self.path(id, &what));
+        }
+    }
+
+    /// Removes incidents, and contents of incidents, that a power cut left empty or damaged.
+    fn tidy_up(&mut self) {
+        let ids: Vec<String> = self.kept.keys().cloned().collect();
+        let mut removed = 0;
+        for id in ids {
+            match store::read_json::<Incident>(&self.path(&id, "json")) {
+                Ok(Some(incident)) if incident.id == id => self.tidy_content(incident),
+                Ok(_) | Err(StoreError::Damaged { .. }) => {
+                    self.remove(&id);
+                    removed += 1;
+                }
+                Err(error) => self.note(Err(error)),
             }
         }
+        if removed > 0 {
+            tracing::info!(removed, "incidents removed that were empty or damaged");
+        }
+    }
+
+    fn tidy_content(&mut self, mut incident: Incident) {
+        let id = incident.id.clone();
+        let has_content = |files: &BTreeMap<String, u64>| files.contains_key("content");
+        if !self.kept.get(&id).is_some_and(has_content) {
+            return;
+        }
+        let path = self.path(&id, "content");
+        let Ok(Some(content)) = store::read(&path) else {
+            return;
+        };
+        let evidence = incident.evidence.as_ref();
+        if evidence.is_some_and(|evidence| evidence.is_of(&content)) {
+            return;
+        }
+        let _ = std::fs::remove_file(&path);
+        if let Some(files) = self.kept.get_mut(&id) {
+            files.remove("content");
+        }
+        incident.lose_content();
+        self.save(&incident);
     }
 
     fn path(&self, id: &str, what: &str) -> PathBuf {
@@ -407,16 +467,11 @@ impl<'a> Burst<'a> {
         }
     }
 
-    /// Off the way of every repair: the burst is over.
+    /// One commit for all that was written: what is in the files is on its way to the disk since then.
     fn sync(&mut self) {
-        let written = std::mem::take(&mut self.written);
-        if written.is_empty() {
-            return;
-        }
-        let synced = written
-            .iter()
-            .try_for_each(|path| store::sync(path))
-            .and_then(|()| store::sync(&self.directory));
+        self.unsynced = Unsynced::default();
+        let synced = store::sync(&self.directory);
+        locked(self.shared).synced = Some(Instant::now());
         self.note(synced);
     }
 
@@ -427,6 +482,27 @@ impl<'a> Burst<'a> {
         {
             tracing::warn!(error = chain(&error), "incident not kept, or not all of it");
         }
+    }
+}
+
+/// Since when something is written that may not be on disk, and when the last of it was.
+#[derive(Clone, Copy, Default)]
+struct Unsynced(Option<(Instant, Instant)>);
+
+impl Unsynced {
+    fn note(&mut self, now: Instant) {
+        let since = self.0.map_or(now, |(since, _)| since);
+        self.0 = Some((since, now));
+    }
+
+    /// When to wait for the disk.
+    fn due(self, synced: Option<Instant>) -> Option<Instant> {
+        let (since, last) = self.0?;
+        let at = (last + QUIET).min(since + LONGEST);
+        Some(match synced {
+            Some(synced) => at.max(synced + BETWEEN),
+            None => at,
+        })
     }
 }
 
@@ -457,6 +533,7 @@ mod tests {
 
     use super::*;
     use crate::model::key::id::KeyId;
+    use crate::model::past::evidence::digest;
     use crate::model::past::incident::{Change, Evidence, Kept, SCHEMA, Undone};
 
     fn incident(number: i64, comment: &str) -> (Incident, Sought) {
@@ -543,5 +620,70 @@ mod tests {
         assert_eq!(locked(&shared).held, 0);
         assert!(locked(&shared).queue.is_empty());
         assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 20);
+    }
+
+    #[test]
+    fn what_a_power_cut_left_empty_or_damaged_is_removed_at_the_next_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let content = b"ssh-ed25519 AAAA rogue\n".to_vec();
+        let mut recorder = Incidents::new(directory.path());
+        let mut ids = Vec::new();
+        for number in 0..5 {
+            let (mut incident, sought) = incident(number, "");
+            incident.evidence.as_mut().unwrap().sha256 = digest(&content);
+            ids.push(incident.id.clone());
+            recorder.add(incident, Some(content.clone()), sought);
+        }
+        drop(recorder);
+        let path = |number: usize, what: &str| {
+            let name = format!("{}.{what}", ids[number]);
+            directory.path().join(name)
+        };
+        std::fs::write(path(1, "json"), "").unwrap();
+        // Its length is on disk, its bytes are not.
+        std::fs::write(path(2, "json"), [0; 700]).unwrap();
+        std::fs::remove_file(path(3, "json")).unwrap();
+        std::fs::write(path(4, "content"), vec![0; content.len()]).unwrap();
+        let mut recorder = Incidents::new(directory.path());
+        recorder.tidy_up();
+        drop(recorder);
+        let mut left: Vec<PathBuf> = std::fs::read_dir(directory.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        left.sort();
+        assert_eq!(left, [path(0, "content"), path(0, "json"), path(4, "json")]);
+        let without = store::read_json::<Incident>(&path(4, "json")).unwrap();
+        assert_eq!(without.unwrap().evidence.unwrap().kept, Kept::No);
+    }
+
+    /// A minute of changes, so far apart.
+    #[test]
+    fn however_changes_come_the_disk_is_waited_for_seldom_and_in_time() {
+        let check = |apart: u64, expected: std::ops::RangeInclusive<usize>| {
+            let start = Instant::now();
+            let (mut unsynced, mut synced) = (Unsynced::default(), None);
+            let (mut waits, mut since): (Vec<Instant>, _) = (Vec::new(), None);
+            for millisecond in 0..60_000 {
+                let now = start + Duration::from_millis(millisecond);
+                if millisecond % apart == 0 {
+                    unsynced.note(now);
+                    since.get_or_insert(now);
+                }
+                if unsynced.due(synced).is_some_and(|due| due <= now) {
+                    assert!(now - since.take().unwrap() <= LONGEST);
+                    unsynced = Unsynced::default();
+                    synced = Some(now);
+                    waits.push(now);
+                }
+            }
+            assert!(expected.contains(&waits.len()), "{apart}: {}", waits.len());
+            let too_soon = |pair: &[Instant]| pair[1] - pair[0] < BETWEEN;
+            assert!(!waits.windows(2).any(too_soon));
+        };
+        check(20, 5..=6);
+        check(999, 5..=6);
+        check(1_100, 8..=12);
+        check(30_000, 2..=2);
     }
 }

@@ -92,10 +92,15 @@ fn read(directory: &Path) -> anyhow::Result<Vec<Told>> {
     };
     names.sort();
     let mut all = Vec::new();
-    for (name, _) in &names {
+    for (name, size) in &names {
         let Some(id) = name.strip_suffix(".json") else {
             continue;
         };
+        if *size == 0 {
+            // A power cut left it; the enforcer removes it when it starts.
+            tracing::debug!(name, "empty, passed over");
+            continue;
+        }
         match store::read_json::<Incident>(&directory.join(name)) {
             Ok(Some(incident)) if incident.id == id => {
                 let content = format!("{id}.content");

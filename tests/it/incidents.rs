@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::support::world::{
-    ALICE, BOB, Ends, World, fingerprint, key, litter, mode, numbered, shell_as, shown, wait,
+    ALICE, BOB, Ends, World, fingerprint, key, litter, mode, numbered, shell_as, shown, signal,
+    wait,
 };
 
 /// The one incident that is kept, once it is there.
@@ -474,6 +475,60 @@ fn a_thousand_drifts_stay_within_bounds_and_cost_nobody_else_anything() {
     let most = usize::try_from(1 + 10 * minutes + seconds).unwrap();
     assert!((11..=most).contains(&lines), "{lines} lines in {seconds} s");
     assert!(agent.log().contains("not_said="), "{}", agent.log());
+}
+
+/// A repair waits for the same disk.
+#[test]
+fn many_incidents_share_one_sync_and_none_comes_during_a_burst() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice@laptop"));
+    world.approve("bob", "laptop", &key("bob@laptop"));
+    let trace = world.path("trace");
+    let mut command = world.command("strace");
+    command
+        .args(["-f", "-qq", "-y", "-o"])
+        .arg(&trace)
+        .args(["-e", "trace=fsync,fdatasync,syncfs,sync"])
+        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .arg("--config")
+        .arg(world.config())
+        .arg("run");
+    // The agent goes with strace: a tracer that is killed lets its tracee run on.
+    let mut guarded = Command::new("setpriv");
+    guarded
+        .args(["--pdeathsig", "TERM"])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let traced = Ends(guarded.spawn().unwrap());
+    wait("both files", || {
+        !world.read("alice").is_empty() && !world.read("bob").is_empty()
+    });
+    let place = world.path("state/incidents").display().to_string();
+    let syncs = || {
+        let trace = fs::read_to_string(&trace).unwrap_or_default();
+        let lines = trace.lines().filter(|line| line.contains("sync("));
+        lines.filter(|line| line.contains(&place)).count()
+    };
+    wait("the directory", || {
+        append(&world, "bob", BOB, &key("first"));
+        world.path("state/incidents").is_dir()
+    });
+    let before = syncs();
+    for number in 0..10 {
+        append(&world, "alice", ALICE, &numbered(number, "rogue"));
+        append(&world, "bob", BOB, &numbered(number, "rogue"));
+    }
+    let during = syncs() - before;
+    assert!(during <= 2, "{during} while changes came");
+    wait("all incidents", || world.incidents().len() > 20);
+    wait("the disk", || syncs() > before);
+    let all = syncs() - before;
+    assert!((1..=3).contains(&all), "{all} for 20 incidents");
+    let pid = world.word()["enforcer"]["pid"].as_u64().unwrap();
+    signal("TERM", u32::try_from(pid).unwrap());
+    drop(traced);
 }
 
 /// Every account may write a megabyte, all of it one comment.

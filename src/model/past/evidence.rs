@@ -63,6 +63,17 @@ impl Stood {
     }
 }
 
+impl Evidence {
+    /// True when `content` is what was kept.
+    pub fn is_of(&self, content: &[u8]) -> bool {
+        match self.kept {
+            Kept::Whole => digest(content) == self.sha256,
+            Kept::Cut => content.len() == MOST_CONTENT,
+            Kept::No => false,
+        }
+    }
+}
+
 /// `sha256:…` of a file's content.
 pub fn digest(content: &[u8]) -> String {
     format!("sha256:{:x}", Sha256::digest(content))
