@@ -313,7 +313,8 @@ fn what_was_refused_is_tried_again_without_an_event() {
     world.approve("alice", "laptop", &key("alice@laptop"));
     let agent = world.start();
     let content = world.read("alice");
-    // A flag on a file that has another name too keeps the rogue key; taking it off is an event that no watch tells of.
+    // A flag on a file of root's that has another name too keeps the rogue key; taking it off is an event that no watch
+    // tells of.
     let flag = |how: &str| {
         assert!(
             Command::new("chattr")
@@ -332,6 +333,7 @@ fn what_was_refused_is_tried_again_without_an_event() {
     wait("the repair", || world.read("alice") == content);
     halt(agent.pid());
     fs::write(world.file("alice"), key("rogue")).unwrap();
+    chown(world.file("alice"), Some(0), Some(0)).unwrap();
     fs::hard_link(world.file("alice"), world.home("alice").join("link")).unwrap();
     flag("+i");
     signal("CONT", agent.pid());
@@ -382,7 +384,46 @@ fn flags_that_lock_a_planted_key_in_are_cleared() {
                 .any(|(_, incident)| changes(incident).contains(&locked))
         });
     }
+    // Nor is another name of the file, where that is the account's.
+    let name = world.home("alice").join("name");
+    halt(agent.pid());
+    fs::write(&file, key("rogue")).unwrap();
+    fs::hard_link(&file, &name).unwrap();
+    let set = Command::new("chattr")
+        .arg("+i")
+        .arg(&file)
+        .status()
+        .unwrap();
+    assert!(set.success());
+    signal("CONT", agent.pid());
+    wait("a file of two names", || whole(&world, &content));
     assert_eq!(world.account("alice")["state"], "in-sync");
+}
+
+/// A home that its account closes keeps nothing: whoever opens it for a moment lets nobody else in.
+#[test]
+fn a_home_that_is_closed_shelters_no_key() {
+    for (file, mode) in [
+        ("%h/.ssh/authorized_keys", 0o000),
+        ("%h/.keys", 0o500),
+        ("%h/.keys", 0o000),
+    ] {
+        let mut world = World::new();
+        let table = format!("{}\nfile = \"{file}\"", world.accounts);
+        world.accounts = table;
+        world.approve("alice", "laptop", &key("alice@laptop"));
+        let agent = world.start();
+        let path = world.home("alice").join(file.trim_start_matches("%h/"));
+        let content = fs::read_to_string(&path).unwrap();
+        halt(agent.pid());
+        fs::write(&path, format!("{}\n", key("rogue"))).unwrap();
+        fs::set_permissions(world.home("alice"), fs::Permissions::from_mode(mode)).unwrap();
+        signal("CONT", agent.pid());
+        wait("the repair", || {
+            fs::read_to_string(&path).unwrap() == content
+        });
+        wait("the word", || world.account("alice")["state"] == "in-sync");
+    }
 }
 
 /// A file that another list than its mode opens to others, or closes to its account, is not as it is to be.

@@ -58,17 +58,15 @@ impl Visit<'_> {
             tell(&way.held[depth], name, witness);
             let step = way.step(depth);
             let here = &way.held[depth];
-            let mode = permissions(&here.stat);
-            if matches!(
-                step,
-                Err(Refusal::Io {
-                    source: Errno::EACCES,
-                    ..
-                })
-            ) && here.stat.st_uid == way.account.uid
-                && mode & 0o100 == 0
+            if let Some(mode) = closed(here, way.account.uid)
+                && matches!(
+                    step,
+                    Err(Refusal::Io {
+                        source: Errno::EACCES,
+                        ..
+                    })
+                )
             {
-                // What is behind it would be in force whenever its owner opens it for a moment.
                 mark_again(here, witness);
                 seen.directories.push(Difference::DirectoryMode(mode));
                 way.is_fresh = true;
@@ -109,6 +107,10 @@ impl Visit<'_> {
         way.is_fresh = true;
         let here = &way.held[way.steps().len()];
         tell(here, &way.location.file, witness);
+        if let Some(mode) = closed(here, way.account.uid) {
+            seen.directories.push(Difference::DirectoryMode(mode));
+            return Ok(seen);
+        }
         seen.found = self.look_at_file(expected, witness)?;
         Ok(seen)
     }
@@ -175,6 +177,13 @@ impl Visit<'_> {
             ..found_file(&stat)
         }))
     }
+}
+
+/// The mode of a directory of the account's that not even the account can go on from. What is behind it would be in force
+/// whenever its owner opens it for a moment.
+fn closed(here: &Held, account: u32) -> Option<u32> {
+    let mode = permissions(&here.stat);
+    (here.stat.st_uid == account && mode & 0o100 == 0).then_some(mode)
 }
 
 fn tell(here: &Held, name: &str, witness: &mut dyn Witness) {
