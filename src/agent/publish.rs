@@ -284,3 +284,144 @@ pub fn read_with_keys(paths: &Paths) -> Result<Option<Status>, StoreError> {
     }
     Ok(Some(status))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::model::config::tables::Config;
+    use crate::model::status::assess::{self, OfEnforcer};
+    use crate::model::status::schema::AccountState;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    /// A status of accounts `a0`, `a1` and so on, in these states.
+    fn status(states: &[&str]) -> Status {
+        let of = OfEnforcer {
+            host: Host::default(),
+            enforcer: Enforcer {
+                pid: 1,
+                started_at: at(0),
+                written_at: at(0),
+                asked_at: None,
+            },
+            problems: Vec::new(),
+            sessions: Vec::new(),
+        };
+        let mut status = assess::nothing_known(&Config::default(), of);
+        for (number, state) in states.iter().enumerate() {
+            let row = serde_json::json!({"name": format!("a{number}"), "state": state});
+            status.rows.insert(serde_json::from_value(row).unwrap());
+        }
+        status
+    }
+
+    struct Desk {
+        publisher: Publisher,
+        paths: Paths,
+        start: Instant,
+        _directory: tempfile::TempDir,
+    }
+
+    impl Desk {
+        /// Everything is written, at the time 0.
+        fn new(states: &[&str]) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let mut desk = Self {
+                publisher: Publisher::default(),
+                paths: Paths {
+                    runtime_dir: directory.path().into(),
+                    ..Paths::default()
+                },
+                start: Instant::now(),
+                _directory: directory,
+            };
+            desk.publish(0, states, &[], false);
+            desk
+        }
+
+        /// `changed` are the numbers of the accounts whose row is another one.
+        fn publish(&mut self, seconds: u64, states: &[&str], changed: &[usize], asked: bool) {
+            let rows = changed.iter().map(|number| name(*number)).collect();
+            let news = News {
+                rows: &rows,
+                is_whole: false,
+                keys: false,
+                asked,
+            };
+            let now = at(i64::try_from(seconds).unwrap());
+            let clocks = (now, self.start + Duration::from_secs(seconds));
+            let mut status = status(states);
+            self.publisher.publish(
+                &self.paths,
+                &mut status,
+                &Decision::default(),
+                &news,
+                clocks,
+            );
+        }
+
+        fn said(&self, number: usize) -> AccountState {
+            let status = read(&self.paths).unwrap().unwrap();
+            status.rows.get(&name(number)).unwrap().state
+        }
+
+        /// When everything is to be written, in seconds.
+        fn due(&self) -> Option<u64> {
+            let due = self.publisher.due()?;
+            Some(due.duration_since(self.start).as_secs())
+        }
+    }
+
+    fn name(number: usize) -> AccountName {
+        format!("a{number}").as_str().try_into().unwrap()
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later_and_not_at_once() {
+        for file in [paths::status_changes, paths::status] {
+            let mut desk = Desk::new(&["in-sync", "in-sync"]);
+            let path = file(&desk.paths);
+            let _ = fs::remove_file(&path);
+            fs::create_dir(&path).unwrap();
+            desk.publisher.overdue = path == paths::status(&desk.paths);
+            desk.publish(20, &["refused", "in-sync"], &[0], false);
+            assert_eq!(desk.due(), Some(30));
+            desk.publish(30, &["refused", "in-sync"], &[], false);
+            fs::remove_dir(&path).unwrap();
+            assert_eq!(desk.due().unwrap_or(40), 40);
+            desk.publish(40, &["refused", "in-sync"], &[], false);
+            assert_eq!(desk.said(0), AccountState::Refused);
+            assert_eq!(desk.due(), None);
+        }
+    }
+
+    #[test]
+    fn many_rows_wait_for_their_time_unless_somebody_does() {
+        let (before, after) = (["in-sync"; 40], ["refused"; 40]);
+        let all: Vec<usize> = (0..40).collect();
+        let mut desk = Desk::new(&before);
+        desk.publish(1, &after, &all, false);
+        assert_eq!(
+            (desk.due(), desk.said(39)),
+            (Some(10), AccountState::InSync)
+        );
+        desk.publish(2, &after, &[], true);
+        assert_eq!((desk.due(), desk.said(39)), (None, AccountState::Refused));
+        let mut desk = Desk::new(&before);
+        desk.publish(1, &after, &all[..2], false);
+        assert_eq!((desk.due(), desk.said(1)), (None, AccountState::Refused));
+    }
+
+    #[test]
+    fn changes_that_are_damaged_are_not_passed_over() {
+        let mut desk = Desk::new(&["in-sync"]);
+        desk.publish(1, &["refused"], &[0], false);
+        assert_eq!(desk.said(0), AccountState::Refused);
+        fs::write(paths::status_changes(&desk.paths), "{").unwrap();
+        assert!(read(&desk.paths).is_err());
+    }
+}

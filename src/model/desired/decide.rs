@@ -819,6 +819,35 @@ mod tests {
         check(&[FIRST, "alice=1 carol=5"], &["carol"]);
     }
 
+    /// In observe mode nothing is saved, and a command has nothing to weigh a list against.
+    #[test]
+    fn what_the_enforcer_holds_is_held_by_a_command_too() {
+        let mut enforcer = Host::with(FIRST);
+        enforcer.read("alice=1");
+        let held = enforcer.decide().held.clone();
+        assert!(held.is_some());
+        let mut command = Host::new();
+        let digest = list_of("alice=1").digest();
+        command.facts.said = Some(Said {
+            digest: digest.clone(),
+            held: held.clone(),
+        });
+        command.read("alice=1");
+        assert_eq!(command.decide().held, held);
+        // What it would change then, somebody may ask.
+        command.facts.accepted = Some(digest);
+        command.read("alice=1");
+        assert_eq!(command.decide().held, None);
+        // Of another list it has said nothing.
+        let mut command = Host::new();
+        command.facts.said = Some(Said {
+            digest: "sha256:0".to_owned(),
+            held,
+        });
+        command.read("alice=1");
+        assert_eq!(command.decide().held, None);
+    }
+
     #[test]
     fn an_account_that_is_no_longer_managed_is_left_alone() {
         let mut host = Host::with(FIRST);
