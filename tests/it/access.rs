@@ -776,6 +776,29 @@ fn an_sshd_that_hangs_holds_nobody_up() {
     assert_eq!(world.status()["health"], "healthy");
 }
 
+/// The first start after a boot reads it from a cold disk.
+#[test]
+fn what_a_slow_sshd_says_in_the_end_is_learned() {
+    let second = PLAIN.replace("_keys\n", "_keys .ssh/authorized_keys2\n");
+    let world = world(&second);
+    world.approve("alice", "laptop", &key("alice"));
+    let once = world.path("once");
+    let script = format!(
+        "[ \"$1\" = -V ] || exec REAL \"$@\"; [ -e {0} ] || {{ : >{0}; sleep 3; }}; exec REAL -V",
+        once.display()
+    );
+    let mut command = with_sshd(&world, &script, &["run"]);
+    let _agent = Ends(command.stderr(Stdio::null()).spawn().unwrap());
+    wait("what sshd reads", || {
+        let state = fs::read(world.path("state/enforced.json")).unwrap_or_default();
+        let state: Value = serde_json::from_slice(&state).unwrap_or_default();
+        state["openssh"].is_string() && !state["sshd_reads"].is_null()
+    });
+    wait("what sshd makes of the file", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
+}
+
 #[test]
 fn a_missing_privsep_directory_is_unknown_until_it_is_there() {
     let world = world(PLAIN);
