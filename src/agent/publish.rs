@@ -4,7 +4,6 @@
 //! rows, into `status-changes.json`; when these are many, the whole is written anew, and then not again at once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -41,8 +40,7 @@ pub struct Publisher {
     base: Option<(Timestamp, Instant)>,
     /// Accounts whose row is another one since.
     since: BTreeSet<AccountName>,
-    /// Of all that is no row.
-    head: Option<u64>,
+    head: Option<Head>,
     keys_written: bool,
     /// Everything must be written, as soon as that may be.
     overdue: bool,
@@ -63,11 +61,9 @@ pub struct News<'a> {
     pub asked: bool,
 }
 
-/// What `status-changes.json` holds.
-#[derive(Serialize, Deserialize)]
-struct Changes {
-    /// The writing of the status that they are changes of.
-    since: Timestamp,
+/// All of a status that a pass may change and that is no row.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+struct Head {
     host: Host,
     mode: String,
     problems: Vec<Problem>,
@@ -77,6 +73,57 @@ struct Changes {
     sshd: Option<SshdStatus>,
     sessions: Vec<Session>,
     enforcer: Enforcer,
+}
+
+impl Head {
+    fn of(status: &Status) -> Self {
+        Self {
+            host: status.host.clone(),
+            mode: status.mode.clone(),
+            problems: status.problems.clone(),
+            list: status.list.clone(),
+            rejected: status.rejected.clone(),
+            drift: status.drift.clone(),
+            sshd: status.sshd.clone(),
+            sessions: status.sessions.clone(),
+            enforcer: status.enforcer.clone(),
+        }
+    }
+
+    fn put_on(self, status: Status) -> Status {
+        let Self {
+            host,
+            mode,
+            problems,
+            list,
+            rejected,
+            drift,
+            sshd,
+            sessions,
+            enforcer,
+        } = self;
+        Status {
+            host,
+            mode,
+            problems,
+            list,
+            rejected,
+            drift,
+            sshd,
+            sessions,
+            enforcer,
+            ..status
+        }
+    }
+}
+
+/// What `status-changes.json` holds.
+#[derive(Serialize, Deserialize)]
+struct Changes {
+    /// The writing of the status that they are changes of.
+    since: Timestamp,
+    #[serde(flatten)]
+    head: Head,
     rows: Vec<Row>,
 }
 
@@ -107,8 +154,13 @@ impl Publisher {
         self.since.extend(news.rows.iter().cloned());
         self.overdue |= news.is_whole || self.base.is_none();
         self.keys_written &= !news.keys;
-        let head = head_of(status);
-        if self.head == Some(head) && news.rows.is_empty() && self.keys_written && !self.overdue {
+        // Before it says when it is written.
+        let head = Head::of(status);
+        if self.head.as_ref() == Some(&head)
+            && news.rows.is_empty()
+            && self.keys_written
+            && !self.overdue
+        {
             return;
         }
         status.enforcer.written_at = now;
@@ -169,15 +221,7 @@ impl Publisher {
         let rows = self.since.iter().filter_map(|name| status.rows.get(name));
         let changes = Changes {
             since,
-            host: status.host.clone(),
-            mode: status.mode.clone(),
-            problems: status.problems.clone(),
-            list: status.list.clone(),
-            rejected: status.rejected.clone(),
-            drift: status.drift.clone(),
-            sshd: status.sshd.clone(),
-            sessions: status.sessions.clone(),
-            enforcer: status.enforcer.clone(),
+            head: Head::of(status),
             rows: rows.take(MOST_ROWS).cloned().collect(),
         };
         let bytes = serde_json::to_vec(&changes).unwrap_or_default();
@@ -216,36 +260,6 @@ impl Publisher {
     }
 }
 
-/// Tells one status without its rows from another.
-fn head_of(status: &Status) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let Status {
-        host,
-        mode,
-        problems,
-        list,
-        rejected,
-        drift,
-        sshd,
-        sessions,
-        enforcer,
-        ..
-    } = status;
-    (
-        host,
-        mode,
-        problems,
-        list,
-        rejected,
-        drift,
-        sshd,
-        sessions,
-        enforcer.asked_at,
-    )
-        .hash(&mut hasher);
-    hasher.finish()
-}
-
 /// The enforcer's last word, without the keys in force.
 pub fn read(paths: &Paths) -> Result<Option<Status>, StoreError> {
     // Before the status: one that is written in between is later than these.
@@ -256,15 +270,7 @@ pub fn read(paths: &Paths) -> Result<Option<Status>, StoreError> {
     if let Some(changes) = changes
         && changes.since == status.enforcer.written_at
     {
-        status.host = changes.host;
-        status.mode = changes.mode;
-        status.problems = changes.problems;
-        status.list = changes.list;
-        status.rejected = changes.rejected;
-        status.sshd = changes.sshd;
-        status.drift = changes.drift;
-        status.sessions = changes.sessions;
-        status.enforcer = changes.enforcer;
+        status = changes.head.put_on(status);
         for row in changes.rows {
             status.rows.insert(row);
         }
