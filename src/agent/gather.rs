@@ -2,7 +2,6 @@
 //!
 //! What may block is asked on a thread of its own. An answer that comes late counts when it comes.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::inquiry::{Bell, Inquiry, ask_within};
 use crate::agent::paths;
-use crate::host::sshd::{Circumstances, Stamp};
+use crate::host::sshd::Circumstances;
 use crate::host::store::{self, StoreError};
-use crate::host::{accounts, chain, instance, process, sshd};
+use crate::host::{Stamp, accounts, chain, instance, process, sshd};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Paths};
 use crate::model::desired::decide::{BreakGlassFact, Decision, Facts, ListFact, Said, manages};
@@ -39,7 +38,7 @@ pub struct World {
     pub people: Arc<People>,
     asking_people: Inquiry<People>,
     /// Tells the stored list that was read last from another one.
-    list: Option<ListStamp>,
+    list: Option<Stamp>,
     pub sshd: Sshd,
     /// Rung when an answer has come that no pass waits for.
     bell: Option<Bell>,
@@ -53,7 +52,7 @@ pub struct Sshd {
     /// What it said last, and when.
     pub answer: Option<(Box<Answer>, Timestamp)>,
     /// The program that was last asked for its version.
-    program: Option<(PathBuf, Stamp)>,
+    program: Option<(PathBuf, Option<Stamp>)>,
     asking_version: Inquiry<Option<Version>>,
     /// It was asked for its version and did not say it.
     is_silent: bool,
@@ -65,9 +64,6 @@ pub struct Sshd {
     /// It is here and could not say what it reads.
     pub is_mute: bool,
 }
-
-/// Tells one stored list from another without reading it.
-type ListStamp = (u64, u64, u64, i64, i64);
 
 /// How long the account database may take before the pass goes on with what it knew.
 const PEOPLE_PATIENCE: Duration = Duration::from_secs(10);
@@ -143,7 +139,7 @@ impl World {
     }
 
     fn read_list(&mut self, path: &Path) -> ListFact {
-        let stamp = stamp(path);
+        let stamp = Stamp::of(path);
         if stamp.is_some() && stamp == self.list {
             return ListFact::AsBefore;
         }
@@ -184,7 +180,7 @@ impl World {
             .as_ref()
             .and_then(|(answer, _)| answer.path.clone());
         let path = known.or_else(sshd::find);
-        let program = path.map(|path| (path.clone(), sshd::stamp(&path)));
+        let program = path.map(|path| (path.clone(), Stamp::of(&path)));
         let is_new = program != self.sshd.program;
         if is_new {
             self.sshd.asking_version = Inquiry::default();
@@ -317,17 +313,6 @@ pub fn managed_people(config: &Config, decision: &Decision, people: &People) -> 
     managed
         .filter_map(|name| people.account(name).cloned())
         .collect()
-}
-
-fn stamp(path: &Path) -> Option<ListStamp> {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((
-        meta.dev(),
-        meta.ino(),
-        meta.len(),
-        meta.mtime(),
-        meta.mtime_nsec(),
-    ))
 }
 
 fn written_at(path: &Path) -> Option<Timestamp> {

@@ -333,13 +333,7 @@ impl Reconciler {
 
     fn assess(&mut self, outcome: &Outcome, now: Timestamp, looked: &mut Looked) {
         let name = outcome.orders.account.name.clone();
-        let known = Known {
-            config: &self.config,
-            decision: &self.decision,
-            people: &self.world.people,
-            sshd: self.world.sshd.said(),
-            now,
-        };
+        let known = known(&self.config, &self.decision, &self.world, now);
         let before = self.rows.get(&name);
         if let Some(row) = assess::row(known, outcome, before, &mut self.judgements) {
             self.put(row, looked);
@@ -366,13 +360,7 @@ impl Reconciler {
         for row in assess::passive_rows(self.known(now)) {
             self.put(row, looked);
         }
-        let known = Known {
-            config: &self.config,
-            decision: &self.decision,
-            people: &self.world.people,
-            sshd: self.world.sshd.said(),
-            now,
-        };
+        let known = known(&self.config, &self.decision, &self.world, now);
         let before = self.rows.names().count();
         self.rows.retain(|row| assess::is_spoken_of(known, row));
         looked.rows_are_others |= self.rows.names().count() != before;
@@ -389,13 +377,7 @@ impl Reconciler {
         let mut reads_others = false;
         if is_news {
             reads_others = self.learn_files();
-            let known = Known {
-                config: &self.config,
-                decision: &self.decision,
-                people: &self.world.people,
-                sshd: self.world.sshd.said(),
-                now,
-            };
+            let known = known(&self.config, &self.decision, &self.world, now);
             assess::judge_all(known, &mut self.rows, &mut self.judgements);
         }
         if is_another {
@@ -492,17 +474,27 @@ impl Reconciler {
     }
 
     fn known(&self, now: Timestamp) -> Known<'_> {
-        Known {
-            config: &self.config,
-            decision: &self.decision,
-            people: &self.world.people,
-            sshd: self.world.sshd.said(),
-            now,
-        }
+        known(&self.config, &self.decision, &self.world, now)
     }
 
     /// What is in force.
     pub fn in_force(&self) -> &InForce {
         &self.decision.in_force
+    }
+}
+
+/// Of the parts, so that the rows can be changed meanwhile.
+fn known<'a>(
+    config: &'a Config,
+    decision: &'a Decision,
+    world: &'a World,
+    now: Timestamp,
+) -> Known<'a> {
+    Known {
+        config,
+        decision,
+        people: &world.people,
+        sshd: world.sshd.said(),
+        now,
     }
 }

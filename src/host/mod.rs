@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod audit;
 mod bounded;
 pub mod directory;
+mod file_stamp;
 pub mod imds;
 pub mod instance;
 pub mod journal;
@@ -18,6 +19,7 @@ pub mod store;
 pub mod watch;
 
 pub use bounded::Bounded;
+pub use file_stamp::Stamp;
 pub use program::{Bounds, Program, ProgramError, Said};
 
 /// An error with its causes, in one line.

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
+use crate::host::Stamp;
 use crate::host::chain;
 use crate::host::sshd::configuration::{Configuration, configuration, has_blank, names_files};
 use crate::host::sshd::listener::{Started, started};
-use crate::host::sshd::question::{minds_private_groups, settings, stamp, version};
+use crate::host::sshd::question::{minds_private_groups, settings, version};
 use crate::model::account::{Account, AccountName};
 use crate::model::sshd::answer::{ASKED, Answer};
 use crate::model::sshd::effective::Settings;
@@ -35,7 +36,7 @@ impl Circumstances {
         let Started { program, files, .. } = &self.started;
         let paths = program.iter().chain(files).chain(&self.configuration.files);
         for path in paths.chain(&self.configuration.directories) {
-            (path, stamp(path)).hash(&mut hasher);
+            (path, Stamp::of(path)).hash(&mut hasher);
         }
         (&self.started.invocation, &self.started.others).hash(&mut hasher);
         for account in accounts {

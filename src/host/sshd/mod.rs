@@ -8,4 +8,4 @@ mod question;
 pub use configuration::{Configuration, configuration, has_blank, names_files};
 pub use examine::Circumstances;
 pub use listener::{Started, started};
-pub use question::{SshdError, Stamp, find, minds_private_groups, settings, stamp, version};
+pub use question::{SshdError, find, minds_private_groups, settings, version};

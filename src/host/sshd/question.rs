@@ -1,6 +1,5 @@
 //! One question to sshd: its version, or `sshd -T`, the effective configuration for one account, as it was started.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -50,23 +49,6 @@ pub fn find() -> Option<PathBuf> {
 /// (`user-group-modes.patch` of its openssh package), and who takes packages from there has it too.
 pub fn minds_private_groups(sshd: &Path) -> bool {
     sshd == Path::new(PLACES[0]) && Path::new("/etc/debian_version").exists()
-}
-
-/// Tells one state of a file from another without reading it; `None` when there is none.
-pub type Stamp = Option<(u64, u64, u64, i64, i64, i64, i64)>;
-
-/// The stamp of what `path` leads to.
-pub fn stamp(path: &Path) -> Stamp {
-    let meta = std::fs::metadata(path).ok()?;
-    Some((
-        meta.dev(),
-        meta.ino(),
-        meta.len(),
-        meta.mtime(),
-        meta.mtime_nsec(),
-        meta.ctime(),
-        meta.ctime_nsec(),
-    ))
 }
 
 /// What `sshd` is; `None` when neither it nor the client beside it says. Blocks for at most some seconds.
