@@ -50,10 +50,18 @@ fn start_slow(world: &World, call: &str, seconds: u32, paths: &[PathBuf], half: 
     )
 }
 
-/// Ends the agent itself, which strace leaves running when it is killed.
+/// Ends the agent itself, which strace leaves running when it is killed; killed at once, it also loses the signal, which
+/// passes through it.
 fn end(world: &World, slow: Ends) {
     let pid = world.word()["enforcer"]["pid"].as_u64().unwrap();
     signal("TERM", u32::try_from(pid).unwrap());
+    // Threads that strace holds keep what is left of the process.
+    wait("the agent's end", || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.rsplit(") ")
+            .next()
+            .is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+    });
     drop(slow);
 }
 
