@@ -11,7 +11,7 @@ use authorized_keys_agent::model::file::difference::differences;
 use authorized_keys_agent::model::file::wanted::{Found, Lines, Target};
 
 use crate::support::world::{
-    ALICE, BOB, Ends, MALLORY, World, key, litter, mode, numbered, shell_as, shown, wait,
+    ALICE, BOB, Ends, MALLORY, World, chattr, key, litter, mode, numbered, shell_as, shown, wait,
 };
 
 const CONTENT: &str = "# ours\n";
@@ -286,16 +286,7 @@ fn a_bind_mount_and_a_flag_are_reported() {
     assert!(said.contains("is a mount point"), "{said}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "rogue\n");
 
-    let flag = |how: &str| {
-        assert!(
-            Command::new("chattr")
-                .arg(how)
-                .arg(&file)
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
+    let flag = |how| chattr(how, &file);
     flag("+i");
     let code = world.pass();
     let status = world.account("alice");

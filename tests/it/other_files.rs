@@ -26,10 +26,10 @@ use serde_json::Value;
 use crate::support::logins::{
     assert_in, assert_out, by_key, configure, world, written, written_access,
 };
-use crate::support::trace::{steps_in, traced};
+use crate::support::trace::{steps_in, struck, traced};
 use crate::support::world::{
-    ALICE, BOB, Ends, MALLORY, Running, World, comes_true, fingerprint, halt, key, litter, mode,
-    pair, shell_as, shown, signal, wait, warnings,
+    ALICE, BOB, Ends, MALLORY, Running, World, chattr, comes_true, fingerprint, halt, key, litter,
+    mode, pair, shell_as, shown, signal, wait, warnings,
 };
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
@@ -892,16 +892,7 @@ fn a_flag_that_was_there_first_is_reported_and_one_set_since_is_cleared() {
     let file = second(&world, "alice");
     let (rogue, planted) = pair("rogue");
     plant(&file, ALICE, &format!("{planted}\n"));
-    let flag = |how: &str| {
-        assert!(
-            Command::new("chattr")
-                .arg(how)
-                .arg(&file)
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
+    let flag = |how| chattr(how, &file);
     flag("+i");
     world.approve("alice", "laptop", &key("alice"));
     let agent = world.start();
@@ -1174,17 +1165,7 @@ fn a_removal_that_fails_or_dies_at_any_step_harms_nothing() {
         for step in &found {
             for fault in ["error=ENOSPC", "error=EIO", "signal=KILL"] {
                 spoil();
-                let trace = traced(
-                    &world,
-                    "enforce",
-                    Some(&format!("{}:{fault}:when={}", step.call, step.nth)),
-                );
-                let happened = trace.contains("INJECTED") || trace.contains("killed by SIGKILL");
-                assert!(
-                    happened,
-                    "{fault} at {} did not happen:\n{trace}",
-                    step.shown
-                );
+                struck(&world, "enforce", step, fault);
                 let what = format!("{fault} at {}, first {first}", step.shown);
                 assert_eq!(world.read("alice"), managed, "{what}");
                 let is_copied = fs::read_to_string(&copy).is_ok_and(|copied| copied == content);

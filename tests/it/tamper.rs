@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::support::oracle::Sshd;
 use crate::support::world::{
-    ALICE, BOB, MALLORY, World, fingerprint, halt, key, litter, pair, shell_as, shown, signal, wait,
+    ALICE, BOB, MALLORY, World, chattr, fingerprint, halt, key, litter, pair, shell_as, shown,
+    signal, wait,
 };
 
 /// The file is what it was, in every respect.
@@ -315,16 +316,7 @@ fn what_was_refused_is_tried_again_without_an_event() {
     let content = world.read("alice");
     // A flag on a file of root's that has another name too keeps the rogue key; taking it off is an event that no watch
     // tells of.
-    let flag = |how: &str| {
-        assert!(
-            Command::new("chattr")
-                .arg(how)
-                .arg(world.file("alice"))
-                .status()
-                .unwrap()
-                .success()
-        );
-    };
+    let flag = |how| chattr(how, &world.file("alice"));
     as_alice(&format!(
         "echo '{}' >> {f}",
         key("rogue"),
@@ -363,12 +355,7 @@ fn flags_that_lock_a_planted_key_in_are_cleared() {
         halt(agent.pid());
         fs::write(&file, format!("{}\n", key("rogue"))).unwrap();
         fs::set_permissions(&ssh, fs::Permissions::from_mode(mode)).unwrap();
-        let set = Command::new("chattr")
-            .arg(format!("+{flag}"))
-            .arg(on)
-            .status()
-            .unwrap();
-        assert!(set.success(), "{what}");
+        chattr(&format!("+{flag}"), on);
         signal("CONT", agent.pid());
         wait(&what, || whole(&world, &content));
         assert!(litter(&ssh, &["authorized_keys"]).is_empty(), "{what}");
@@ -389,12 +376,7 @@ fn flags_that_lock_a_planted_key_in_are_cleared() {
     halt(agent.pid());
     fs::write(&file, key("rogue")).unwrap();
     fs::hard_link(&file, &name).unwrap();
-    let set = Command::new("chattr")
-        .arg("+i")
-        .arg(&file)
-        .status()
-        .unwrap();
-    assert!(set.success());
+    chattr("+i", &file);
     signal("CONT", agent.pid());
     wait("a file of two names", || whole(&world, &content));
     assert_eq!(world.account("alice")["state"], "in-sync");

@@ -8,7 +8,7 @@ use std::os::unix::fs::chown;
 use std::process::Command;
 
 use crate::support::ssm_server::SsmServer;
-use crate::support::trace::{steps, traced};
+use crate::support::trace::{steps, struck, traced};
 use crate::support::world::{ALICE, World, key, litter, shown};
 
 const ERRORS: [&str; 4] = ["ENOSPC", "EIO", "EROFS", "EDQUOT"];
@@ -43,17 +43,7 @@ fn check(spoil: &dyn Fn(&World), old: Option<&str>, least: usize) {
             let _ = fs::remove_dir_all(world.ssh("alice"));
             world.make_ssh("alice", ALICE);
             spoil(&world);
-            let trace = traced(
-                &world,
-                "enforce",
-                Some(&format!("{}:{fault}:when={}", step.call, step.nth)),
-            );
-            let happened = trace.contains("INJECTED") || trace.contains("killed by SIGKILL");
-            assert!(
-                happened,
-                "{fault} at {} did not happen:\n{trace}",
-                step.shown
-            );
+            struck(&world, "enforce", step, &fault);
             let left = fs::read_to_string(world.file("alice")).ok();
             let whole = left.as_deref() == old || left.as_deref() == Some(&new);
             assert!(whole, "{fault} at {} left {left:?}", step.shown);
@@ -130,17 +120,7 @@ fn a_fetch_that_dies_at_any_step_leaves_the_old_list_or_the_new() {
         for fault in ["signal=KILL", "error=ENOSPC"] {
             undo();
             change();
-            let trace = traced(
-                &world,
-                "fetch",
-                Some(&format!("{}:{fault}:when={}", step.call, step.nth)),
-            );
-            let happened = trace.contains("INJECTED") || trace.contains("killed by SIGKILL");
-            assert!(
-                happened,
-                "{fault} at {} did not happen:\n{trace}",
-                step.shown
-            );
+            struck(&world, "fetch", step, fault);
             assert_eq!(
                 world.run(&["enforce", "--once"]).status.code(),
                 Some(0),

@@ -40,6 +40,18 @@ pub fn traced(world: &World, half: &str, inject: Option<&str>) -> String {
         .unwrap_or_else(|error| panic!("strace is needed: {error}: {}", shown(&output.stderr)))
 }
 
+/// Runs one half once with this fault at this step, which must happen.
+pub fn struck(world: &World, half: &str, step: &Step, fault: &str) {
+    let inject = format!("{}:{fault}:when={}", step.call, step.nth);
+    let trace = traced(world, half, Some(&inject));
+    let happened = trace.contains("INJECTED") || trace.contains("killed by SIGKILL");
+    assert!(
+        happened,
+        "{fault} at {} did not happen:\n{trace}",
+        step.shown
+    );
+}
+
 /// The steps of the write, from the first that changes something at `place`, the start of a path.
 pub fn steps(trace: &str, place: &Path) -> Vec<Step> {
     let place = place.display().to_string();

@@ -575,6 +575,12 @@ pub fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
+/// `chattr(1)`: `+i`, `-a` and so on.
+pub fn chattr(how: &str, path: &Path) {
+    let set = Command::new("chattr").arg(how).arg(path).status().unwrap();
+    assert!(set.success(), "chattr {how} {}", path.display());
+}
+
 /// Names in a directory that are not expected there.
 pub fn litter(directory: &Path, expected: &[&str]) -> Vec<String> {
     let names = fs::read_dir(directory)
