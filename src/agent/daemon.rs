@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::agent::enforce::{Enforcing, Means, Passed};
 use crate::agent::errand::LookAgain;
+use crate::agent::lease_breaks::LeaseBreaks;
 use crate::agent::signals::{Asked, Signals, StartError};
 use crate::agent::wakeups::{
     AgentWatches, Changed, HeldBack, Pending, Subject, Trigger, Wake, watch_inputs,
@@ -25,6 +26,7 @@ struct Daemon<Reread, Clock> {
     heartbeat: Heartbeat,
     signals: Signals,
     watches: Option<Arc<AgentWatches>>,
+    lease_breaks: LeaseBreaks,
     look_again: LookAgain,
     held_back: HeldBack,
     times: Times,
@@ -77,6 +79,8 @@ pub async fn run(
         heartbeat: service.heartbeat(),
         signals: Signals::listen("enforcer")?,
         watches: None,
+        lease_breaks: LeaseBreaks::listen()
+            .map_err(|error| StartError::Signals("enforcer", error))?,
         look_again: Arc::new(move |name| again.add(Change::At(Subject::Account(name)))),
         held_back: HeldBack::default(),
         times: Times {
@@ -135,6 +139,7 @@ where
         let service = self.service;
         let means = Means {
             watches: watching,
+            leases: Some(&self.lease_breaks.leases),
             look_again: &self.look_again,
             alive: &|| service.alive(),
             now: (self.now)(),
@@ -187,6 +192,12 @@ where
                 },
                 () = self.pending.changed() => {
                     let wake = self.after(enforcing, self.pending.take());
+                    if wake.is_some() {
+                        return wake;
+                    }
+                }
+                broken = self.lease_breaks.next() => {
+                    let wake = self.after(enforcing, Changed { accounts: broken, ..Changed::default() });
                     if wake.is_some() {
                         return wake;
                     }

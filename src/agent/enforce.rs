@@ -14,6 +14,7 @@ use crate::agent::sessions::{Answer, Sessions};
 use crate::agent::signals::StartError;
 use crate::agent::wakeups::{AgentWatches, Pending, Trigger, Wake, watch};
 use crate::agent::{events, paths};
+use crate::host::keyfile::Leases;
 use crate::host::process::{self, Lock};
 use crate::host::{chain, keyfile, store};
 use crate::model::config::tables::{Config, Mode, Paths};
@@ -74,6 +75,7 @@ pub struct Passed {
 #[derive(Clone, Copy)]
 pub struct Means<'a> {
     pub watches: Option<&'a Arc<AgentWatches>>,
+    pub leases: Option<&'a Arc<Leases>>,
     pub look_again: &'a LookAgain,
     pub alive: &'a dyn Fn(),
     pub now: Timestamp,
@@ -123,6 +125,7 @@ impl Enforcing {
         let look_again: LookAgain = Arc::new(|_| {});
         let means = Means {
             watches: None,
+            leases: None,
             look_again: &look_again,
             alive: &|| (),
             now,
@@ -204,6 +207,7 @@ impl Enforcing {
         let look = Look {
             wake,
             watches: means.watches,
+            leases: means.leases,
             look_again: means.look_again,
             elsewhere: false,
             auditor: &effects.incidents,

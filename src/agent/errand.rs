@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::agent::marks::{Marks, stood, stood_beside};
 use crate::agent::wakeups::{AgentWatches, Subject};
-use crate::host::keyfile::{Mark, Observed, Other, Refusal, Terms, Visit, Witness, survey};
+use crate::host::keyfile::{
+    Attempt, By, Leases, Mark, Observed, Other, Refusal, Terms, Visit, Witness, Writing, survey,
+};
 use crate::host::{accounts, chain, store};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::Mode;
@@ -18,11 +20,16 @@ use crate::model::file::plan::Plan;
 use crate::model::file::wanted::{Found, Kind, Lines, Target, Wanted};
 use crate::model::inode::Inode;
 use crate::model::location::Location;
+use crate::model::past::evidence::Stood;
+use crate::model::past::incident::Undone;
 use crate::model::past::outcome::{Did, FileOutcome, Outcome};
-use crate::model::sshd::access::Loose;
 
 /// Replacements of one file in one pass. An account that changes it faster than that is seen by the next event.
 const ATTEMPTS: u32 = 3;
+
+/// What is tried where a key stands in the file that must go, and there is no room for the right file; each is more than the
+/// one before.
+const RUNGS: [Undone; 3] = [Undone::Replaced, Undone::Renewed, Undone::Cut];
 
 /// For a copy that cannot be kept.
 const ROOM: &str = "make room in the agent's state directory, or let it be written to";
@@ -40,24 +47,36 @@ pub struct Tools {
     pub look_again: LookAgain,
     /// Also look at files outside of homes, which are never touched.
     pub elsewhere: bool,
+    /// Where leases are kept, by a process that hears when one is broken.
+    pub leases: Option<Arc<Leases>>,
 }
 
 /// Everything that the work on one account needs, on its thread.
 struct Errand<'a> {
     tools: &'a Tools,
-    abandoned: &'a AtomicBool,
     /// This thread acts as the account from the first look until the errand ends.
     visit: Visit<'a>,
+    terms: Terms<'a>,
     witness: Putting<'a>,
 }
 
 /// Looks, decides and does, for each file of one account. Blocks.
 pub fn settle(orders: Arc<Orders>, tools: &Tools, abandoned: &AtomicBool) -> Outcome {
     let for_visit = Arc::clone(&orders);
+    let order = &for_visit.managed;
+    let wanted_still = || !abandoned.load(Ordering::Acquire);
+    let terms = Terms {
+        wanted_still: &wanted_still,
+        clear_obstacles: order.ours,
+    };
+    let mut visit = Visit::new(&order.target);
+    if order.mode == Mode::Enforce {
+        visit = visit.enforcing(terms, tools.leases.as_deref());
+    }
     let mut errand = Errand {
         tools,
-        abandoned,
-        visit: Visit::new(&for_visit.managed.target),
+        visit,
+        terms,
         witness: Putting {
             watches: tools.watches.as_deref(),
             subject: Subject::Account(orders.account.name.clone()),
@@ -70,6 +89,8 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, abandoned: &AtomicBool) -> Out
         left: Vec::new(),
         guards: false,
         loose: None,
+        attempt: None,
+        undone_only: false,
         orders,
     };
     errand.managed(&mut outcome);
@@ -97,6 +118,7 @@ impl Errand<'_> {
             }
         };
         outcome.loose.clone_from(&observed.loose);
+        outcome.undone_only = observed.writing == Writing::Undone;
         let differences = differences(wanted, &observed);
         let before = std::mem::take(&mut self.witness.marks);
         outcome.managed = match Plan::of(order.mode, &differences, order.unsettled) {
@@ -112,30 +134,29 @@ impl Errand<'_> {
                     did: Did::Nothing,
                     stood: None,
                 };
-                file.did = self.replace(
-                    order,
-                    wanted,
-                    &observed.found,
-                    &mut file.differences,
-                    &mut outcome.loose,
-                );
+                file.did = self.bring_in_line(order, wanted, &observed, outcome, &mut file);
                 if order.ours && matches!(file.did, Did::Replaced { .. }) {
                     file.stood = Some(stood(observed.found, &before, Some(&self.witness.marks)));
                 }
                 file
             }
         };
+        if outcome.managed.is_in_line() && order.mode == Mode::Enforce {
+            self.visit.hold();
+        }
+        outcome.attempt = self.attempt(wanted);
     }
 
-    fn replace(
+    /// Replaces the file, and where that does not do, climbs: root's rights, a new directory, and the file cut to nothing.
+    fn bring_in_line(
         &mut self,
         order: &Order,
         wanted: &Lines,
-        found: &Found,
-        differences: &mut Vec<Difference>,
-        loose: &mut Option<Loose>,
+        observed: &Observed,
+        outcome: &mut Outcome,
+        file: &mut FileOutcome,
     ) -> Did {
-        let backup = match self.back_up(order, found) {
+        let backup = match self.back_up(order, &observed.found) {
             Ok(backup) => backup,
             Err(reason) => {
                 return Did::Refused {
@@ -145,31 +166,108 @@ impl Errand<'_> {
                 };
             }
         };
-        let mut keeps = !order.ours && is_unknown(found);
-        for _ in 0..ATTEMPTS {
-            let abandoned = self.abandoned;
-            let terms = Terms {
-                wanted_still: &|| !abandoned.load(Ordering::Acquire),
-                clear_obstacles: order.ours,
-            };
-            match self.visit.replace(wanted, terms, keeps) {
-                Ok(unlocked) => differences.extend(unlocked.into_iter().map(Difference::Locked)),
-                Err(refusal) => return refused(&refusal, true),
+        // What was there first is kept, however long that takes; so is a file in which nothing is too much.
+        let climbs = order.ours && file.differences.iter().any(Difference::lets_in);
+        let keeps = !order.ours && is_unknown(&observed.found);
+        let mut refusal = match self.replace(order, wanted, By::Owner, keeps, outcome, file) {
+            Ok(()) => {
+                let how = Undone::Replaced;
+                return Did::Replaced { how, backup };
             }
+            Err(refusal) => refusal,
+        };
+        for rung in RUNGS {
+            if !climbs || !refusal.is_want_of_room() && !matches!(refusal, Refusal::Crowded(_)) {
+                break;
+            }
+            let done = match rung {
+                Undone::Renewed => self.renew(order, wanted, outcome),
+                Undone::Cut => self
+                    .visit
+                    .cut(self.terms)
+                    .and_then(|()| self.replace(order, wanted, By::Owner, false, outcome, file)),
+                _ => self.replace(order, wanted, By::Root, false, outcome, file),
+            };
+            match done {
+                Ok(()) => return Did::Replaced { how: rung, backup },
+                Err(next) => refusal = next,
+            }
+        }
+        refused(&refusal, true)
+    }
+
+    /// Until every name leads to the right file.
+    fn replace(
+        &mut self,
+        order: &Order,
+        wanted: &Lines,
+        by: By,
+        mut keeps: bool,
+        outcome: &mut Outcome,
+        file: &mut FileOutcome,
+    ) -> Result<(), Refusal> {
+        for _ in 0..ATTEMPTS {
+            let unlocked = self.visit.replace(wanted, self.terms, by, keeps)?;
+            let unlocked = unlocked.into_iter().map(Difference::Locked);
+            file.differences.extend(unlocked);
             keeps = false;
-            self.witness.marks = Marks::default();
-            // Resolved again from the home: what is there now is what sshd will read.
-            match self.look(order, wanted) {
-                Ok(now) if self::differences(wanted, &now).is_empty() => {
-                    *loose = now.loose;
-                    return Did::Replaced { backup };
-                }
-                Ok(_) => {}
-                Err(refusal) => return refused(&refusal, true),
+            if self.is_in_line(order, wanted, outcome)? {
+                return Ok(());
             }
         }
         let path = order.target.location.path.clone();
-        refused(&Refusal::Contended(path), true)
+        Err(Refusal::Contended(path))
+    }
+
+    /// Puts a new directory in the place of the file's own.
+    fn renew(
+        &mut self,
+        order: &Order,
+        wanted: &Lines,
+        outcome: &mut Outcome,
+    ) -> Result<(), Refusal> {
+        let aside = self.visit.renew(wanted, self.terms)?;
+        aside.move_over(&order_names(&outcome.orders));
+        if self.is_in_line(order, wanted, outcome)? {
+            return Ok(());
+        }
+        let path = order.target.location.path.clone();
+        Err(Refusal::Contended(path))
+    }
+
+    /// Resolved again from the home: what is there now is what sshd will read.
+    fn is_in_line(
+        &mut self,
+        order: &Order,
+        wanted: &Lines,
+        outcome: &mut Outcome,
+    ) -> Result<bool, Refusal> {
+        self.witness.marks = Marks::default();
+        let now = self.look(order, wanted)?;
+        let is_in_line = differences(wanted, &now).is_empty();
+        if is_in_line {
+            outcome.undone_only = now.writing == Writing::Undone;
+            outcome.loose = now.loose;
+        }
+        Ok(is_in_line)
+    }
+
+    /// What somebody wrote into the file that was ours before, after all.
+    fn attempt(&mut self, wanted: &Lines) -> Option<FileOutcome> {
+        let (differences, content) = match self.visit.attempt().ok()?? {
+            Attempt::Closed(content) => (difference::written(wanted, &content), Some(content)),
+            Attempt::Open => (vec![Difference::OpenForWriting], None),
+        };
+        if differences.is_empty() {
+            return None;
+        }
+        let mut stood = Stood::default();
+        stood.take_down(content);
+        Some(FileOutcome {
+            differences,
+            did: Did::Nothing,
+            stood: Some(stood),
+        })
     }
 
     /// Observes. Something that is no directory in a directory's place is a difference once the file was ours.
@@ -180,6 +278,7 @@ impl Errand<'_> {
                 found: Found::Other(kind),
                 directories: Vec::new(),
                 loose: None,
+                writing: Writing::Unknown,
             }),
             observed => observed,
         }
@@ -246,10 +345,9 @@ impl Errand<'_> {
             };
             let is_kept = found.whole && copy.is_some();
             let aside = !order.ours && found.kind == Kind::File && !is_kept;
-            let abandoned = self.abandoned;
             let terms = Terms {
-                wanted_still: &|| !abandoned.load(Ordering::Acquire),
                 clear_obstacles: order.ours,
+                ..self.terms
             };
             let taken = self
                 .visit
@@ -400,7 +498,17 @@ fn observe(
 fn differences(wanted: &Lines, observed: &Observed) -> Vec<Difference> {
     let mut all = observed.directories.clone();
     all.extend(difference::differences(wanted, &observed.found));
+    if observed.writing == Writing::Busy {
+        all.push(Difference::OpenForWriting);
+    }
     all
+}
+
+/// Names of files that sshd reads keys from.
+fn order_names(orders: &Orders) -> Vec<&str> {
+    let all = std::iter::once(&orders.managed).chain(&orders.others);
+    all.map(|order| order.target.location.file.as_str())
+        .collect()
 }
 
 /// Keeps a copy of `content` as `name`. Tried again, it makes no second copy of the same content, and never more than a

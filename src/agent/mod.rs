@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod gather;
 pub mod incidents;
 pub mod inquiry;
+mod lease_breaks;
 pub mod marks;
 pub mod pass;
 pub mod paths;

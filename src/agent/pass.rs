@@ -18,6 +18,7 @@ use crate::agent::inquiry::Bell;
 use crate::agent::paths;
 use crate::agent::wakeups::{AgentWatches, Trigger, Wake};
 use crate::agent::workers::Workers;
+use crate::host::keyfile::Leases;
 use crate::host::store::StoreError;
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Mode};
@@ -57,6 +58,7 @@ pub struct Reconciler {
 pub struct Look<'a> {
     pub wake: &'a Wake,
     pub watches: Option<&'a Arc<AgentWatches>>,
+    pub leases: Option<&'a Arc<Leases>>,
     pub look_again: &'a LookAgain,
     /// Also look at files outside of homes.
     pub elsewhere: bool,
@@ -238,6 +240,7 @@ impl Reconciler {
         self.look(Look {
             wake: &wake,
             watches: None,
+            leases: None,
             look_again: &nobody,
             elsewhere,
             auditor: &NoAuditor,
@@ -264,6 +267,9 @@ impl Reconciler {
             wake.whom.includes(name) && names.iter().all(|(known, _)| known != name)
         };
         self.memory.keep_retries(|name| !is_gone(name));
+        if let Some(leases) = look.leases {
+            leases.keep(|name| !is_gone(name));
+        }
         looked.events.extend(self.memory.forget(now));
         if wake.whom == Whom::Everybody {
             self.assess_the_rest(now, &mut looked);
@@ -296,6 +302,7 @@ impl Reconciler {
             backups: paths::backups(&self.config.paths),
             look_again: Arc::clone(look.look_again),
             elsewhere: look.elsewhere,
+            leases: look.leases.cloned(),
         };
         let outcomes = self.workers.work(orders, &tools, look.alive).await;
         let when = Circumstances {

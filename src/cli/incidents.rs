@@ -176,6 +176,9 @@ fn describe(told: &Told) -> String {
     let undone = match incident.undone {
         Undone::Replaced => "undone: file replaced",
         Undone::Removed => "undone: file taken away",
+        Undone::Prevented => "prevented: the file had been replaced before it was written to",
+        Undone::Cut => "undone: file cut to nothing, then written anew",
+        Undone::Renewed => "undone: directory put aside, and made anew",
         Undone::SeenOnly => "seen, not written (mode = \"observe\")",
     };
     let _ = writeln!(t, "  {stood}, {undone}");
@@ -238,6 +241,7 @@ fn said(change: &Change) -> String {
         Change::Owner { from, to } => format!("owner {from} to {to}"),
         Change::Mode { from, to } => format!("mode {from} to {to}"),
         Change::Links { count } => format!("{count} hard links"),
+        Change::OpenForWriting => "open for writing".to_owned(),
         Change::AccessList => "access control list".to_owned(),
         Change::Locked { on } => format!("immutable or append-only flag on the {on}"),
         Change::DirectoryMode { to } => format!("directory mode {to}"),

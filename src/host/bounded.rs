@@ -1,6 +1,9 @@
 //! Reading no more than a limit, whatever the other side goes on writing.
 
-use std::io::{self, ErrorKind, Read};
+use std::fs::File;
+use std::io::{self, ErrorKind, IoSliceMut, Read};
+
+use rustix::io::{ReadWriteFlags, preadv2};
 
 /// What was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +36,16 @@ impl Bounded {
         let is_whole = bytes.len() <= most;
         bytes.truncate(most);
         Ok(Self { bytes, is_whole })
+    }
+
+    /// The first bytes of a file, as many as are to be had without waiting for its disk or for whoever writes to it.
+    pub fn read_at_once(from: &File, limit: u64) -> io::Result<Vec<u8>> {
+        let size = from.metadata()?.len().min(limit);
+        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+        let mut buffers = [IoSliceMut::new(&mut bytes)];
+        let length = preadv2(from, &mut buffers, 0, ReadWriteFlags::NOWAIT)?;
+        bytes.truncate(length);
+        Ok(bytes)
     }
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use authorized_keys_agent::host::keyfile::{NoWitness, Refusal, Terms, Visit};
+use authorized_keys_agent::host::keyfile::{By, NoWitness, Refusal, Terms, Visit};
 use authorized_keys_agent::model::config::tables::Owner;
 use authorized_keys_agent::model::file::difference::differences;
 use authorized_keys_agent::model::file::wanted::{Found, Lines, Target};
@@ -41,7 +41,7 @@ const TERMS: Terms<'_> = Terms {
 
 fn replace(target: &Target) -> Result<(), Refusal> {
     Visit::new(target)
-        .replace(&wanted(target.owner), TERMS, false)
+        .replace(&wanted(target.owner), TERMS, By::Owner, false)
         .map(drop)
 }
 
@@ -339,7 +339,11 @@ fn swapping_the_directory_for_a_link_a_thousand_times_gains_nothing() {
             // Every other time the directory was looked at, and is held, before.
             let held =
                 (done + refused) % 2 == 0 && visit.look(CONTENT.len(), &mut NoWitness).is_err();
-            if held || visit.replace(&wanted(owner), TERMS, false).is_err() {
+            if held
+                || visit
+                    .replace(&wanted(owner), TERMS, By::Owner, false)
+                    .is_err()
+            {
                 refused += 1;
             } else {
                 done += 1;
@@ -386,7 +390,7 @@ fn a_look_after_a_replacement_goes_by_the_names() {
         visit.as_self(|| swap(&world)).unwrap();
         // Into what is held: the account could have moved the file there itself.
         visit
-            .replace(&wanted(Owner::Account), TERMS, false)
+            .replace(&wanted(Owner::Account), TERMS, By::Owner, false)
             .unwrap();
         match look(&mut visit) {
             Ok(seen) => assert_eq!(seen.found, Found::Nothing, "{what}"),
@@ -400,7 +404,7 @@ fn a_look_after_a_replacement_goes_by_the_names() {
             ..TERMS
         };
         visit
-            .replace(&wanted(Owner::Account), terms, false)
+            .replace(&wanted(Owner::Account), terms, By::Owner, false)
             .unwrap();
         assert!(is_ours(&look(&mut visit).unwrap().found), "{what}");
         drop(visit);
@@ -523,7 +527,7 @@ fn a_replacement_nobody_waits_for_changes_nothing() {
             wanted_still: &wanted_still,
             clear_obstacles: false,
         };
-        match Visit::new(&target).replace(&wanted(Owner::Account), terms, false) {
+        match Visit::new(&target).replace(&wanted(Owner::Account), terms, By::Owner, false) {
             Err(Refusal::Abandoned) => assert_eq!(world.read("alice"), "old\n"),
             other => assert!(other.is_ok() && allowed == 2, "{allowed}: {other:?}"),
         }

@@ -289,6 +289,7 @@ impl Host {
         let look = Look {
             wake: &wake,
             watches: None,
+            leases: None,
             look_again: &look_again,
             elsewhere: false,
             auditor: &NoAuditor,

@@ -14,6 +14,7 @@ use crate::host::keyfile::names;
 use crate::host::keyfile::refusal::Refusal;
 use crate::host::keyfile::terms::Terms;
 use crate::host::keyfile::way::{Step, Way};
+use crate::model::account::Account;
 use crate::model::file::difference::Lock;
 use crate::model::file::wanted::Kind;
 
@@ -60,7 +61,8 @@ fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> R
     if matches!(step, Step::Missing) {
         terms.ask()?;
         let_owner_in(&mut way.held[depth], terms, way.account.uid, 0o700)?;
-        make_directory(way, depth, name, &path)?;
+        let (account, in_home) = (way.account, way.location.in_home);
+        make_directory(&mut way.held[depth], name, account, in_home)?;
         step = way.step(depth)?;
     }
     match step {
@@ -126,9 +128,14 @@ pub(super) fn tidy(
     set_mode(held, mode)
 }
 
-fn make_directory(way: &mut Way<'_>, depth: usize, name: &str, path: &Path) -> Result<(), Refusal> {
-    let (account, in_home) = (way.account, way.location.in_home);
-    let here = &mut way.held[depth];
+/// The account's directory `name`, if there is none yet.
+pub(super) fn make_directory(
+    here: &mut Held,
+    name: &str,
+    account: &Account,
+    in_home: bool,
+) -> Result<(), Refusal> {
+    let path = &here.path.join(name);
     // The account's own is for the account alone. One of root's must let sshd through, which reads as the account:
     // outside homes it stays root's, and in a home a crash may leave it so before it is given away.
     let own = here.stat.st_uid == account.uid;
@@ -140,7 +147,7 @@ fn make_directory(way: &mut Way<'_>, depth: usize, name: &str, path: &Path) -> R
         Err(source) => {
             return Err(Refusal::Io {
                 what: "make",
-                path: path.to_owned(),
+                path: path.clone(),
                 source,
             });
         }

@@ -292,6 +292,9 @@ pub(super) const READING: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_NOCTTY)
     .union(OFlag::O_CLOEXEC);
 
+/// Bytes of a file that is not ours that are still read, to say which keys it held.
+pub(super) const READ_LIMIT: u64 = 1 << 20;
+
 /// The path that leads to what a descriptor holds, and to nothing else.
 pub(super) fn magic_path(descriptor: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()))

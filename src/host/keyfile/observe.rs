@@ -8,9 +8,13 @@ use nix::fcntl::{AtFlags, openat2};
 use nix::sys::stat::{FileStat, fstat, fstatat};
 
 use crate::host::Bounded;
+use crate::host::keyfile::directories::let_owner_in;
 use crate::host::keyfile::flags;
-use crate::host::keyfile::held::{Held, READING, beneath, kind, loose, permissions};
+use crate::host::keyfile::held::{Held, READ_LIMIT, READING, beneath, kind, loose, permissions};
+use crate::host::keyfile::identity::Identity;
+use crate::host::keyfile::lease::{Lease, NoLease};
 use crate::host::keyfile::refusal::{Refusal, errno};
+use crate::host::keyfile::terms::Terms;
 use crate::host::keyfile::visit::Visit;
 use crate::host::keyfile::way::Step;
 use crate::host::keyfile::witness::{Marked, Witness, inode, mark};
@@ -27,23 +31,39 @@ pub struct Observed {
     pub directories: Vec<Difference>,
     /// A directory further up, none of ours, for which sshd with `StrictModes` refuses the file.
     pub loose: Option<Loose>,
+    pub writing: Writing,
 }
 
-/// Bytes of a file that is not ours that are still read, to say which keys it held.
-pub(super) const READ_LIMIT: u64 = 1 << 20;
+/// What becomes of a write into the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writing {
+    /// Nobody asked.
+    #[default]
+    Unknown,
+    /// It never takes effect: its lease is held.
+    Prevented,
+    /// Somebody is at it: the file is open for writing, or mapped.
+    Busy,
+    /// It is undone afterwards: the file system has no leases.
+    Undone,
+}
 
 impl Visit<'_> {
     /// Looks at the file. `expected` is the size of the file that would be ours.
     ///
     /// The first look walks there. A later one compares every name with the directory that is held for it, and walks anew
-    /// from the first one that leads elsewhere.
+    /// from the first one that leads elsewhere. Where something may be changed, a directory that its owner closed to itself
+    /// is opened again, and what is behind it looked at.
     pub fn look(
         &mut self,
         expected: usize,
         witness: &mut dyn Witness,
     ) -> Result<Observed, Refusal> {
         self.act()?;
+        self.seen = None;
+        let opens = self.terms.filter(|terms| terms.clear_obstacles);
         let way = &mut self.way;
+        let uid = way.account.uid;
         way.is_fresh = false;
         way.start()?;
         let start = &mut way.held[0];
@@ -51,14 +71,15 @@ impl Visit<'_> {
             found: Found::Nothing,
             directories: Vec::new(),
             loose: start.loose.clone().map(|loose| *loose),
+            writing: Writing::Unknown,
         };
         witness.changed(mark(Marked::Directory, &start.stat));
         for (depth, name) in way.steps().iter().enumerate() {
             // Before the name in it is looked up, or a change in between would not be told.
             tell(&way.held[depth], name, witness);
-            let step = way.step(depth);
-            let here = &way.held[depth];
-            if let Some(mode) = closed(here, way.account.uid)
+            let mut step = way.step(depth);
+            let here = &mut way.held[depth];
+            if let Some(mode) = closed(here, uid)
                 && matches!(
                     step,
                     Err(Refusal::Io {
@@ -69,8 +90,11 @@ impl Visit<'_> {
             {
                 mark_again(here, witness);
                 seen.directories.push(Difference::DirectoryMode(mode));
-                way.is_fresh = true;
-                return Ok(seen);
+                if !open_again(here, opens, uid)? {
+                    way.is_fresh = true;
+                    return Ok(seen);
+                }
+                step = way.step(depth);
             }
             match step? {
                 Step::Directory => {}
@@ -86,9 +110,9 @@ impl Visit<'_> {
                     return Err(Refusal::Obstacle { path, kind });
                 }
             }
-            let here = &way.held[depth + 1];
+            let here = &mut way.held[depth + 1];
             if seen.loose.is_none() {
-                let found = loose(&here.path, &here.stat, way.account.uid);
+                let found = loose(&here.path, &here.stat, uid);
                 seen.loose = found.map(|loose| *loose);
             }
             if here.is_tidy(way.location) {
@@ -98,26 +122,35 @@ impl Visit<'_> {
             witness.changed(mark(Marked::UntidyDirectory, &here.stat));
             let mode = permissions(&here.stat);
             seen.directories.push(Difference::DirectoryMode(mode));
-            if mode & 0o700 != 0o700 {
-                // Not even its owner can look into it.
+            // Not even its owner can look into it.
+            if mode & 0o700 != 0o700 && !open_again(here, opens, uid)? {
                 way.is_fresh = true;
                 return Ok(seen);
             }
         }
         way.is_fresh = true;
-        let here = &way.held[way.steps().len()];
+        let depth = way.steps().len();
+        let here = &mut way.held[depth];
         tell(here, &way.location.file, witness);
-        if let Some(mode) = closed(here, way.account.uid) {
+        if let Some(mode) = closed(here, uid) {
             seen.directories.push(Difference::DirectoryMode(mode));
-            return Ok(seen);
+            if !open_again(here, opens, uid)? {
+                return Ok(seen);
+            }
         }
-        seen.found = self.look_at_file(expected, witness)?;
+        (seen.found, seen.writing) = self.look_at_file(expected, witness)?;
         Ok(seen)
     }
 
     /// What is at the file's name, in the directory that is held.
-    fn look_at_file(&self, expected: usize, witness: &mut dyn Witness) -> Result<Found, Refusal> {
-        let location = &self.target.location;
+    fn look_at_file(
+        &mut self,
+        expected: usize,
+        witness: &mut dyn Witness,
+    ) -> Result<(Found, Writing), Refusal> {
+        let nothing = Ok((Found::Nothing, Writing::Unknown));
+        let other = |stat: &FileStat| Ok((Found::Other(kind(stat)), Writing::Unknown));
+        let (location, uid) = (&self.target.location, self.target.account.uid);
         let here = &self.way.held[self.way.steps().len()];
         let (name, path) = (location.file.as_str(), &location.path);
         let look_at = |source| Refusal::Io {
@@ -130,30 +163,41 @@ impl Visit<'_> {
             Ok(stat) => stat,
             Err(Errno::ENOENT) => {
                 mark_again(here, witness);
-                return Ok(Found::Nothing);
+                return nothing;
             }
             Err(source) => return Err(look_at(source)),
         };
         witness.changed(mark(Marked::File, &stat));
         if kind(&stat) != Kind::File {
-            return Ok(Found::Other(kind(&stat)));
+            return other(&stat);
         }
-        let file = match openat2(&here.descriptor, name, beneath(READING)) {
+        let mut opened = openat2(&here.descriptor, name, beneath(READING));
+        if matches!(opened, Err(Errno::EACCES)) && stat.st_uid == uid && self.terms.is_some() {
+            // Its owner took its own right away; what it holds is to be known all the same.
+            let _own = Identity::own()?;
+            opened = openat2(&here.descriptor, name, beneath(READING));
+        }
+        let file = match opened {
             Ok(file) => File::from(file),
             Err(Errno::ENOENT) => {
                 mark_again(here, witness);
-                return Ok(Found::Nothing);
+                return nothing;
             }
             Err(Errno::EXDEV) => return Err(Refusal::Mounted(path.clone())),
             // Not readable for its own account, leased, or swapped: different from ours in any case.
             Err(Errno::EACCES | Errno::EWOULDBLOCK | Errno::ELOOP | Errno::ENXIO) => {
-                return Ok(Found::File(found_file(&stat)));
+                return Ok((Found::File(found_file(&stat)), Writing::Unknown));
             }
             Err(source) => return Err(look_at(source)),
         };
+        let before = stat.st_uid;
         let stat = fstat(&file).map_err(look_at)?;
         if kind(&stat) != Kind::File {
-            return Ok(Found::Other(kind(&stat)));
+            return other(&stat);
+        }
+        if stat.st_uid != before {
+            // Swapped, and perhaps opened as root.
+            return Ok((Found::File(found_file(&stat)), Writing::Unknown));
         }
         witness.changed(mark(Marked::File, &stat));
         let size = u64::try_from(stat.st_size).unwrap_or(0);
@@ -164,18 +208,50 @@ impl Visit<'_> {
             witness.file(file.as_fd(), inode(&stat));
         }
         let access_list = flags::has_access_list(&file);
-        let read = Bounded::read(&file, READ_LIMIT.max(expected), size);
-        let read = read.map_err(|error| look_at(errno(&error)))?;
-        let content = if read.is_whole {
-            Some(read.bytes)
-        } else {
-            None
+        let limit = READ_LIMIT.max(expected);
+        let found = |content| {
+            Found::File(FoundFile {
+                content,
+                access_list,
+                ..found_file(&stat)
+            })
         };
-        Ok(Found::File(FoundFile {
-            content,
-            access_list,
-            ..found_file(&stat)
-        }))
+        let read = |file: &File| {
+            let read = Bounded::read(file, limit, size).map_err(|error| look_at(errno(&error)))?;
+            Ok(found(if read.is_whole {
+                Some(read.bytes)
+            } else {
+                None
+            }))
+        };
+        if !self.leases() || stat.st_uid != uid {
+            return Ok((read(&file)?, Writing::Unknown));
+        }
+        match Lease::take(file) {
+            Ok(lease) => {
+                let found = read(lease.file())?;
+                self.seen = Some(lease);
+                Ok((found, Writing::Prevented))
+            }
+            // The writer may hold the file's lock for ever.
+            Err((NoLease::Busy, file)) => {
+                let content = Bounded::read_at_once(&file, limit).ok();
+                Ok((found(content), Writing::Busy))
+            }
+            Err((NoLease::Unsupported, file)) => Ok((read(&file)?, Writing::Undone)),
+        }
+    }
+}
+
+/// Lets its owner into the directory again, if anything may be changed; returns whether that was done.
+fn open_again(here: &mut Held, opens: Option<Terms<'_>>, account: u32) -> Result<bool, Refusal> {
+    let Some(terms) = opens else {
+        return Ok(false);
+    };
+    // A flag may keep its mode as it is: that is for the replacement.
+    match let_owner_in(here, terms, account, 0o700) {
+        Err(refusal @ Refusal::Abandoned) => Err(refusal),
+        done => Ok(done.is_ok() && permissions(&here.stat) & 0o700 == 0o700),
     }
 }
 

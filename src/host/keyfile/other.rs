@@ -11,8 +11,7 @@ use nix::fcntl::{AtFlags, openat2};
 use nix::sys::stat::{fstat, fstatat};
 
 use crate::host::Bounded;
-use crate::host::keyfile::held::{Held, READING, beneath, kind, permissions};
-use crate::host::keyfile::observe::READ_LIMIT;
+use crate::host::keyfile::held::{Held, READ_LIMIT, READING, beneath, kind, permissions};
 use crate::host::keyfile::refusal::Refusal;
 use crate::host::keyfile::survey::survey;
 use crate::host::keyfile::visit::Visit;

@@ -65,6 +65,9 @@ pub enum Refusal {
     /// The file was changed again and again while it was replaced.
     #[error("`{}` was changed again and again while it was replaced", shown(.0))]
     Contended(PathBuf),
+    /// Each new file was opened by somebody else before it had its name.
+    #[error("cannot replace `{}`: the account opens each new file at once", shown(.0))]
+    Crowded(PathBuf),
     /// The pass that asked for this gave up waiting.
     #[error("given up: the file system did not answer in time")]
     Abandoned,
@@ -110,12 +113,23 @@ impl Refusal {
             Self::Obstacle { .. } => "look at what is there, and remove it",
             Self::Mounted(_) => "unmount what is mounted there",
             Self::Locked(_) => "take the flags away: chattr -i -a",
-            Self::Contended(_) => {
+            Self::Contended(_) | Self::Crowded(_) => {
                 "find out who writes it: `ausearch -k authorized_keys`, where audit is on"
             }
             Self::Abandoned => "look at the file system of the home; a network mount may be down",
             Self::Io { .. } => "look at the file system: is it mounted, writable and sound",
         }
+    }
+
+    /// Neither the disk nor the quota, or not the directory, has room for a new file.
+    pub fn is_want_of_room(&self) -> bool {
+        matches!(
+            self,
+            Self::Io {
+                source: Errno::ENOSPC | Errno::EDQUOT,
+                ..
+            }
+        )
     }
 
     /// For `map_err`: what was being done, to what.

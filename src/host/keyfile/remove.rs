@@ -6,13 +6,14 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, RenameFlags, renameat2};
-use nix::sys::stat::{FileStat, fstatat};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat2, renameat2};
+use nix::sys::stat::{FileStat, fstat, fstatat};
+use nix::unistd::{UnlinkatFlags, fsync, ftruncate, unlinkat};
 
 use crate::host::keyfile::directories::{clear, let_owner_in, tidy};
 use crate::host::keyfile::flags::{self, unlock, unlock_file};
-use crate::host::keyfile::held::{Held, kind, permissions};
+use crate::host::keyfile::held::{Held, beneath, kind, permissions};
+use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::names;
 use crate::host::keyfile::other::is_of_root;
 use crate::host::keyfile::refusal::Refusal;
@@ -56,6 +57,43 @@ impl Visit<'_> {
         );
         self.way.is_fresh = false;
         removed
+    }
+}
+
+impl Visit<'_> {
+    /// Takes the managed file away and cuts it to nothing, so that there is room for a new one; nobody gets in until then.
+    pub fn cut(&mut self, terms: Terms<'_>) -> Result<(), Refusal> {
+        self.act()?;
+        // Or it would be its own writer that waits.
+        self.seen = None;
+        let (location, account) = (&self.target.location, &self.target.account);
+        let (name, path) = (location.file.as_str(), &location.path);
+        self.way.is_fresh = false;
+        if !self.way.walk()? {
+            return Ok(());
+        }
+        let Some(here) = self.way.end().filter(|here| !is_of_root(here, account)) else {
+            return Err(Refusal::Contended(path.clone()));
+        };
+        terms.ask()?;
+        // The account may have it open, so that its blocks stay without this. As root: it may have taken its own right away.
+        let root = Identity::own()?;
+        let writing = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        let file = openat2(&here.descriptor, name, beneath(writing)).ok();
+        drop(root);
+        match unlinkat(&here.descriptor, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => {}
+            Err(source) => return Err(Refusal::io("take away", path)(source)),
+        }
+        let is_its_own = |stat: FileStat| {
+            kind(&stat) == Kind::File && stat.st_uid == account.uid && stat.st_nlink == 0
+        };
+        if let Some(file) = file
+            && fstat(&file).is_ok_and(is_its_own)
+        {
+            ftruncate(&file, 0).map_err(Refusal::io("cut", path))?;
+        }
+        Ok(())
     }
 }
 

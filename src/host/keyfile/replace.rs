@@ -13,23 +13,37 @@ use std::path::Path;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, renameat, renameat2};
-use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, openat2, renameat, renameat2};
+use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
 use crate::host::keyfile::directories::make_way;
 use crate::host::keyfile::flags::{self, unlock, unlock_file};
-use crate::host::keyfile::held::{Held, kind, permissions};
+use crate::host::keyfile::held::{Held, READING, beneath, kind, permissions};
 use crate::host::keyfile::identity::{Identity, is_root};
 use crate::host::keyfile::label::Label;
+use crate::host::keyfile::lease::{Lease, NoLease};
 use crate::host::keyfile::names;
 use crate::host::keyfile::refusal::{Refusal, errno};
 use crate::host::keyfile::terms::Terms;
 use crate::host::keyfile::visit::Visit;
+use crate::host::keyfile::witness::inode;
 use crate::model::config::tables::Owner;
 use crate::model::file::difference::Lock;
 use crate::model::file::wanted::Target;
 use crate::model::file::wanted::{Kind, Lines};
+
+/// By whose rights a new file is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Those of whom the directory belongs to.
+    Owner,
+    /// Root's: the account's do not suffice, since its quota is used up, or since it opens each new file at once.
+    Root,
+}
+
+/// New files that are tried while each is opened by somebody else before it has its name.
+const NAMES: u32 = 4;
 
 impl Visit<'_> {
     /// Makes the file what is `wanted`, and its directories tidy; returns what was unlocked for that. Goes on from what the
@@ -39,9 +53,11 @@ impl Visit<'_> {
         &mut self,
         wanted: &Lines,
         terms: Terms<'_>,
+        by: By,
         keeps: bool,
     ) -> Result<Vec<Lock>, Refusal> {
         let target = self.target;
+        let leases = self.leases();
         let _label = Label::for_new_files(target.location.in_home);
         self.act()?;
         let mut unlocked = Vec::new();
@@ -49,7 +65,7 @@ impl Visit<'_> {
         let Some(here) = self.way.end() else {
             return Err(Refusal::Contended(target.location.path.clone()));
         };
-        let _identity = writer(here, target)?;
+        let _identity = writer(here, target, by)?;
         let path = here.path.clone();
         let directory = here.readable()?;
         // Before anything is made in it: what cannot be renamed there cannot be removed again either.
@@ -57,10 +73,11 @@ impl Visit<'_> {
             unlock(directory, &path, terms)?;
             unlocked.push(Lock::Directory);
         }
-        let mut name = write_temporary(directory, target, wanted, terms)?;
+        let (mut name, lease) = write_new(directory, target, wanted, terms, leases)?;
         if keeps && swap(directory, &mut name, target, terms)? {
             fsync(directory)
                 .map_err(Refusal::io("sync the directory of", &target.location.path))?;
+            self.has_name(lease);
             return Ok(unlocked);
         }
         let put = put_in_place(directory, &name, target, terms, &mut unlocked);
@@ -70,6 +87,7 @@ impl Visit<'_> {
         }
         put?;
         fsync(directory).map_err(Refusal::io("sync the directory of", &target.location.path))?;
+        self.has_name(lease);
         Ok(unlocked)
     }
 
@@ -84,61 +102,67 @@ impl Visit<'_> {
         let Some(here) = self.way.end() else {
             return Ok(());
         };
-        let _identity = writer(here, target)?;
+        let _identity = writer(here, target, By::Owner)?;
         sweep(here.readable()?, target)
     }
 }
 
 /// Who else than the account writes in this directory: root, for a file of root's in the account's own directory too; the
 /// account could open its own temporary for writing before it was given away.
-fn writer(here: &Held, target: &Target) -> Result<Option<Identity>, Refusal> {
+pub(super) fn writer(here: &Held, target: &Target, by: By) -> Result<Option<Identity>, Refusal> {
     match (here.stat.st_uid, target.owner) {
-        (uid, Owner::Account) if uid == target.account.uid => Ok(None),
+        (uid, Owner::Account) if uid == target.account.uid && by == By::Owner => Ok(None),
         (_, Owner::Root) if !is_root() => Err(Refusal::NeedsRoot(0)),
         // The directory belongs to root, to this very user, or root works in it by descriptor alone.
         _ => Ok(Some(Identity::own()?)),
     }
 }
 
-/// The new file under a random name, complete and on disk.
-fn write_temporary(
+/// The new file under a random name, complete and on disk, with its lease where leases are kept.
+///
+/// The lease comes before the name: then there is no moment in which a writer can have the file.
+pub(super) fn write_new(
     directory: &OwnedFd,
     target: &Target,
     wanted: &Lines,
     terms: Terms<'_>,
-) -> Result<String, Refusal> {
-    terms.ask()?;
+    leases: bool,
+) -> Result<(String, Option<Lease>), Refusal> {
     let path = &target.location.path;
-    let name = names::temporary(&target.location.file)?;
-    let flags =
-        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let made = openat(
-        directory,
-        name.as_str(),
-        flags,
-        Mode::S_IRUSR | Mode::S_IWUSR,
-    )
-    .map_err(Refusal::io("write beside", path))?;
-    let mut file = File::from(made);
-    let filled = fill(&mut file, wanted, path);
-    // Closed before it gets the file's name, or a watch would tell of that as a write to the file.
-    drop(file);
-    match filled {
-        Ok(()) => Ok(name),
-        Err(error) => {
-            let _ = unlinkat(directory, name.as_str(), UnlinkatFlags::NoRemoveDir);
-            Err(error)
+    for _ in 0..NAMES {
+        terms.ask()?;
+        let name = names::temporary(&target.location.file)?;
+        match write_temporary(directory, &name, wanted, path, leases) {
+            Ok(lease) => return Ok((name, lease)),
+            Err(error) => {
+                drop_temporary(directory, &name);
+                if !matches!(error, Refusal::Crowded(_)) {
+                    return Err(error);
+                }
+            }
         }
     }
+    Err(Refusal::Crowded(path.clone()))
 }
 
-fn fill(file: &mut File, wanted: &Lines, path: &Path) -> Result<(), Refusal> {
+pub(super) fn drop_temporary(directory: &OwnedFd, name: &str) {
+    let _ = unlinkat(directory, name, UnlinkatFlags::NoRemoveDir);
+}
+
+/// Refused as crowded where somebody else has opened the file already; `None` where there is no lease to be had.
+fn write_temporary(
+    directory: &OwnedFd,
+    name: &str,
+    wanted: &Lines,
+    path: &Path,
+    leases: bool,
+) -> Result<Option<Lease>, Refusal> {
+    let flags =
+        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
+        .map_err(Refusal::io("write beside", path))?;
+    let mut file = File::from(made);
     let stat = fstat(&file).map_err(Refusal::io("look at the new", path))?;
-    if (stat.st_uid, stat.st_gid) != (wanted.uid, wanted.gid) {
-        let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
-        fchown(&file, Some(uid), Some(gid))
-            .map_err(Refusal::io("set the owner of the new", path))?;
-    }
     // A default list of the directory would let others in, or its owner not. To take off what is not there would be an
     // event of its own.
     let has_list = flags::has_access_list(&file);
@@ -146,13 +170,70 @@ fn fill(file: &mut File, wanted: &Lines, path: &Path) -> Result<(), Refusal> {
         flags::drop_access_list(&file)
             .map_err(Refusal::io("take the access list off the new", path))?;
     }
-    if has_list || permissions(&stat) != wanted.mode {
-        fchmod(&file, Mode::from_bits_truncate(wanted.mode))
-            .map_err(Refusal::io("set the mode of the new", path))?;
+    // Given away, the account could open it: so a file of root's gets its lease first.
+    let is_late = leases && stat.st_uid != wanted.uid;
+    if !is_late {
+        give(&file, &stat, has_list, wanted, path)?;
     }
     file.write_all(&wanted.content)
         .map_err(|error| Refusal::io("write the new", path)(errno(&error)))?;
-    fsync(&file).map_err(Refusal::io("sync the new", path))
+    if !is_late {
+        fsync(&file).map_err(Refusal::io("sync the new", path))?;
+    }
+    // Closed before it gets the file's name, or a watch would tell of that as a write to the file.
+    drop(file);
+    if !leases {
+        return Ok(None);
+    }
+    let crowded = || Err(Refusal::Crowded(path.to_owned()));
+    let opened = match openat2(directory, name, beneath(READING)) {
+        Ok(opened) => File::from(opened),
+        Err(Errno::ENOENT | Errno::ELOOP | Errno::EACCES) => return crowded(),
+        Err(source) => return Err(Refusal::io("open the new", path)(source)),
+    };
+    let now = fstat(&opened).map_err(Refusal::io("look at the new", path))?;
+    if inode(&now) != inode(&stat) {
+        return crowded();
+    }
+    let (lease, opened) = match Lease::take(opened) {
+        Ok(lease) => (Some(lease), None),
+        Err((NoLease::Busy, _)) => return crowded(),
+        Err((NoLease::Unsupported, opened)) => (None, Some(opened)),
+    };
+    let file = lease.as_ref().map(Lease::file).or(opened.as_ref());
+    if let Some(file) = file
+        && is_late
+    {
+        give(file, &stat, has_list, wanted, path)?;
+        fsync(file).map_err(Refusal::io("sync the new", path))?;
+    }
+    Ok(lease)
+}
+
+/// The owner and the mode that are wanted.
+fn give(
+    file: &File,
+    stat: &FileStat,
+    has_list: bool,
+    wanted: &Lines,
+    path: &Path,
+) -> Result<(), Refusal> {
+    if (stat.st_uid, stat.st_gid) != (wanted.uid, wanted.gid) {
+        let (uid, gid) = (Uid::from_raw(wanted.uid), Gid::from_raw(wanted.gid));
+        match fchown(file, Some(uid), Some(gid)) {
+            // It stays root's until there is room in the account's quota; sshd takes it so, too.
+            Err(Errno::EDQUOT) => {
+                let mode = Mode::from_bits_truncate(0o644);
+                return fchmod(file, mode).map_err(Refusal::io("set the mode of the new", path));
+            }
+            given => given.map_err(Refusal::io("set the owner of the new", path))?,
+        }
+    }
+    if has_list || permissions(stat) != wanted.mode {
+        fchmod(file, Mode::from_bits_truncate(wanted.mode))
+            .map_err(Refusal::io("set the mode of the new", path))?;
+    }
+    Ok(())
 }
 
 /// Exchanges the names of the new file and of the old one, whose other name is then no temporary's, or a sweep would remove

@@ -1,8 +1,13 @@
 //! One visit to the files of one account: one way there, and one change of identity for all that is done.
 
+use crate::host::keyfile::held::READ_LIMIT;
 use crate::host::keyfile::identity::Identity;
+use crate::host::keyfile::lease::Lease;
+use crate::host::keyfile::leases::{Attempt, Leases};
 use crate::host::keyfile::refusal::Refusal;
+use crate::host::keyfile::terms::Terms;
 use crate::host::keyfile::way::Way;
+use crate::model::config::tables::Owner;
 use crate::model::file::wanted::Target;
 
 /// A visit holds a descriptor of each directory on the way, and this thread acts as the account from the first look until
@@ -24,6 +29,14 @@ use crate::model::file::wanted::Target;
 pub struct Visit<'a> {
     pub(super) target: &'a Target,
     pub(super) way: Way<'a>,
+    /// What a look may change; without, nothing.
+    pub(super) terms: Option<Terms<'a>>,
+    /// Where leases are kept, by an enforcer that hears when they are broken.
+    leases: Option<&'a Leases>,
+    /// The lease on the file that this visit gave the name.
+    lease: Option<Lease>,
+    /// The lease on the file that the last look found there.
+    pub(super) seen: Option<Lease>,
     identity: Option<Identity>,
 }
 
@@ -33,8 +46,55 @@ impl<'a> Visit<'a> {
         Self {
             target,
             way: Way::new(&target.account, &target.location),
+            terms: None,
+            leases: None,
+            lease: None,
+            seen: None,
             identity: None,
         }
+    }
+
+    /// Not only looks: what a look needs it brings about, and what it finds it keeps from being written to.
+    #[must_use]
+    pub fn enforcing(self, terms: Terms<'a>, leases: Option<&'a Leases>) -> Self {
+        // A file of root's is not the account's to write to.
+        let leases = leases.filter(|_| self.target.owner == Owner::Account);
+        Self {
+            terms: Some(terms),
+            leases,
+            ..self
+        }
+    }
+
+    /// A new file has the name. Whoever waits to write to the one before it goes on, and what it writes is kept.
+    pub(super) fn has_name(&mut self, lease: Option<Lease>) {
+        let before = std::mem::replace(&mut self.lease, lease);
+        if let (Some(leases), Some(before)) = (self.leases, before)
+            && !before.holds()
+        {
+            leases.hold(&self.target.account.name, Some(before));
+        }
+    }
+
+    pub(super) fn leases(&self) -> bool {
+        self.leases.is_some()
+    }
+
+    /// What the last look found is as it should be: from now on its lease is held instead of that of the file before it, and
+    /// whoever waits to write to that one goes on.
+    pub fn hold(&mut self) {
+        if let Some(leases) = self.leases {
+            leases.hold(&self.target.account.name, self.seen.take());
+        }
+    }
+
+    /// What somebody wrote into a file of ours after all, once it had lost its name.
+    pub fn attempt(&mut self) -> Result<Option<Attempt>, Refusal> {
+        self.act()?;
+        let account = &self.target.account.name;
+        Ok(self
+            .leases
+            .and_then(|leases| leases.attempt(account, READ_LIMIT)))
     }
 
     /// Does something as this process. What has nothing to do with the account's files would fail as the account.

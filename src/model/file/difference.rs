@@ -35,6 +35,8 @@ pub enum Difference {
     Links(u64),
     /// It has an access control list.
     AccessList,
+    /// Somebody has it open for writing, or mapped so: what is written next would say nothing.
+    OpenForWriting,
     /// A flag kept this from being replaced.
     Locked(Lock),
     /// The directory of the file has these permission bits, which let others write.
@@ -72,8 +74,7 @@ pub fn differences(wanted: &Lines, found: &Found) -> Vec<Difference> {
     };
     let mut all = match &file.content {
         None => vec![Difference::Unreadable],
-        Some(content) if *content == wanted.content => Vec::new(),
-        Some(content) => compare_keys(&wanted.content, content),
+        Some(content) => written(wanted, content),
     };
     if (file.uid, file.gid) != (wanted.uid, wanted.gid) {
         all.push(Difference::Owner(file.uid, file.gid));
@@ -88,6 +89,15 @@ pub fn differences(wanted: &Lines, found: &Found) -> Vec<Difference> {
         all.push(Difference::AccessList);
     }
     all
+}
+
+/// In what `content`, which was written instead, is not what is `wanted`.
+pub fn written(wanted: &Lines, content: &[u8]) -> Vec<Difference> {
+    if *content == wanted.content {
+        Vec::new()
+    } else {
+        compare_keys(&wanted.content, content)
+    }
 }
 
 /// The keys of a file, fingerprint to the lines that have it, and how many lines may be keys besides.
@@ -150,6 +160,19 @@ fn in_words_by(differences: &[Difference], words: impl Fn(&Difference) -> String
 }
 
 impl Difference {
+    /// Somebody gets in by the file who should not, or may.
+    pub fn lets_in(&self) -> bool {
+        self.held_a_key()
+            || matches!(
+                self,
+                Self::Altered(_)
+                    | Self::Unreadable
+                    | Self::OpenForWriting
+                    | Self::Kind(_)
+                    | Self::Links(_)
+            )
+    }
+
     /// A key left the file, or may have, when this was undone.
     pub fn held_a_key(&self) -> bool {
         matches!(self, Self::Added(_) | Self::Unclear(_) | Self::OtherFile(_))
@@ -181,6 +204,7 @@ impl fmt::Display for Difference {
             Self::Mode(mode) => write!(f, "mode {mode:04o}"),
             Self::Links(count) => write!(f, "{count} hard links"),
             Self::AccessList => write!(f, "access control list"),
+            Self::OpenForWriting => write!(f, "open for writing"),
             Self::Locked(Lock::File) => write!(f, "immutable or append-only flag"),
             Self::Locked(Lock::Directory) => {
                 write!(f, "immutable or append-only flag on the directory")

@@ -97,6 +97,8 @@ pub enum Change {
     },
     /// It had an access control list, which says more than its mode does.
     AccessList,
+    /// It was open for writing, or mapped so.
+    OpenForWriting,
     /// An immutable or append-only flag kept it from being replaced.
     Locked {
         /// `file` or `directory`.
@@ -142,6 +144,12 @@ pub enum Undone {
     Replaced,
     /// The other file was taken away.
     Removed,
+    /// It never took effect: the file had lost its name before it was written to.
+    Prevented,
+    /// There was no room for the right file beside it: it was cut to nothing first.
+    Cut,
+    /// Its directory as a whole was put aside, and a new one made.
+    Renewed,
     /// It was not: `mode = "observe"`.
     SeenOnly,
 }
@@ -346,6 +354,7 @@ impl Change {
             },
             Difference::Links(count) => Self::Links { count: *count },
             Difference::AccessList => Self::AccessList,
+            Difference::OpenForWriting => Self::OpenForWriting,
             Difference::Locked(Lock::File) => Self::Locked {
                 on: "file".to_owned(),
             },

@@ -200,6 +200,7 @@ impl Memory {
         };
         story.plan_retry(outcome, in_force);
         story.managed(outcome, in_force);
+        story.attempt(outcome);
         if outcome.managed.did != Did::Hanging {
             story.others(outcome);
         }
@@ -302,7 +303,7 @@ impl Story<'_> {
                     .map(|(all, stood)| self.incident(&file, &all, stood, Undone::SeenOnly, 0));
                 self.differs(file, differences, told);
             }
-            Did::Replaced { backup } => {
+            Did::Replaced { how, backup } => {
                 self.known().unsettled = false;
                 self.first_run(&file, backup.as_ref(), differences);
                 if !self.is_drift(in_force) {
@@ -312,10 +313,13 @@ impl Story<'_> {
                         differences: differences.clone(),
                     });
                 }
+                // An editor that only opened it has changed nothing; what it writes is another matter.
+                let is_changed = differences.iter().any(|d| *d != Difference::OpenForWriting);
                 if let Some(stood) = stood.take()
+                    && is_changed
                     && let Some(foreign) = self.foreign(in_force, &stood, differences)
                 {
-                    let told = self.incident(&file, &foreign, stood, Undone::Replaced, 0);
+                    let told = self.incident(&file, &foreign, stood, *how, 0);
                     self.repaired(file, foreign, told);
                     self.name_rival();
                 }
@@ -335,6 +339,26 @@ impl Story<'_> {
             let known = self.known();
             (known.standing, known.former, known.said) = (None, None, None);
         }
+    }
+
+    /// What was written into the file once it had lost its name.
+    fn attempt(&mut self, outcome: &mut Outcome) {
+        let Some(FileOutcome {
+            differences, stood, ..
+        }) = outcome.attempt.take()
+        else {
+            return;
+        };
+        let file = outcome.orders.managed.target.location.path.clone();
+        // What of the file itself could not be undone yet is another matter.
+        let standing = self.known().standing.take();
+        // After those of all files.
+        let number = i64::try_from(outcome.others.len()).unwrap_or(0) + 1;
+        let stood = stood.unwrap_or_default();
+        let told = self.incident(&file, &differences, stood, Undone::Prevented, number);
+        self.repaired(file, differences, told);
+        self.name_rival();
+        self.known().standing = standing;
     }
 
     /// Other files that were taken away or, in observe mode, would be; and those that stay.
@@ -531,6 +555,9 @@ impl Story<'_> {
         let first = first.map(|first| milliseconds(now.duration_since(first)));
         if first > how_long {
             (how_long, since) = (first, Some(Since::Seen));
+        }
+        if undone == Undone::Prevented {
+            how_long = Some(0);
         }
         let id = Incident::name(&self.name, now);
         let what = in_words(differences).join(", ");
@@ -809,6 +836,8 @@ mod tests {
                 left: Vec::new(),
                 guards: self.orders.removes_others && self.mode == Mode::Enforce,
                 loose: None,
+                attempt: None,
+                undone_only: false,
             }
         }
 
@@ -904,7 +933,10 @@ mod tests {
     }
 
     fn replaced() -> Did {
-        Did::Replaced { backup: None }
+        Did::Replaced {
+            how: Undone::Replaced,
+            backup: None,
+        }
     }
 
     fn refused(reason: &str) -> Did {
@@ -964,7 +996,14 @@ mod tests {
     fn a_first_run_a_change_of_the_list_and_a_change_of_the_file_are_told_apart() {
         let mut past = Past::new();
         let backup = Some("/backups/alice".into());
-        let took_over = past.see(Did::Replaced { backup }, &[added(7), removed(1)], None);
+        let took_over = past.see(
+            Did::Replaced {
+                how: Undone::Replaced,
+                backup,
+            },
+            &[added(7), removed(1)],
+            None,
+        );
         assert_eq!(
             took_over,
             ["first run 7 /backups/alice", "applied added 7, removed 1"]

@@ -7,6 +7,7 @@ use crate::model::file::difference::Difference;
 use crate::model::file::orders::Orders;
 use crate::model::file::other_files::OtherFile;
 use crate::model::past::evidence::Stood;
+use crate::model::past::incident::Undone;
 use crate::model::sshd::access::Loose;
 
 /// What came of the work on all files of one account.
@@ -22,6 +23,10 @@ pub struct Outcome {
     pub guards: bool,
     /// The first directory on the way to the managed file that sshd's `StrictModes` refuses.
     pub loose: Option<Loose>,
+    /// What somebody wrote into a file of ours once it had lost its name.
+    pub attempt: Option<FileOutcome>,
+    /// A write into the file is undone, not prevented: its file system has no leases.
+    pub undone_only: bool,
 }
 
 /// What came of the work on one file.
@@ -41,8 +46,11 @@ pub enum Did {
     Nothing,
     /// It differs, and nothing was to be written.
     Reported,
-    /// With the copy of a file that was not ours, at the first replacement.
-    Replaced { backup: Option<PathBuf> },
+    /// How, and with the copy of a file that was not ours, at the first replacement.
+    Replaced {
+        how: Undone,
+        backup: Option<PathBuf>,
+    },
     /// With the copy that was kept.
     Removed { copy: Option<PathBuf> },
     Refused {
@@ -105,6 +113,8 @@ impl Outcome {
             left: Vec::new(),
             guards: false,
             loose: None,
+            attempt: None,
+            undone_only: false,
         }
     }
 

@@ -589,6 +589,7 @@ mod tests {
     use crate::model::file::orders::{self, Basis};
     use crate::model::file::other_files::{DEFAULT, InFile};
     use crate::model::key::grant::Grant;
+    use crate::model::past::incident::Undone;
     use crate::model::past::outcome::FileOutcome;
     use crate::model::sshd::access::{Doubt, RefusedBy, Verdict};
     use crate::model::sshd::effective::Settings;
@@ -686,6 +687,8 @@ mod tests {
                 left: Vec::new(),
                 guards,
                 loose: None,
+                attempt: None,
+                undone_only: false,
             }
         }
 
@@ -757,7 +760,10 @@ mod tests {
     }
 
     fn replaced() -> Did {
-        Did::Replaced { backup: None }
+        Did::Replaced {
+            how: Undone::Replaced,
+            backup: None,
+        }
     }
 
     fn refused(reason: &str) -> Did {

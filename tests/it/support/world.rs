@@ -184,11 +184,9 @@ impl World {
         fs::set_permissions(self.ssh(account), fs::Permissions::from_mode(0o700)).unwrap();
     }
 
-    /// Puts a file of the account in place, with mode 0600.
+    /// Puts a file of the account in place, with mode 0600. A new one: a write into the agent's own waits for the agent.
     pub fn put(&self, account: &str, uid: u32, content: &str) {
-        fs::write(self.file(account), content).unwrap();
-        chown(self.file(account), Some(uid), Some(uid)).unwrap();
-        fs::set_permissions(self.file(account), fs::Permissions::from_mode(0o600)).unwrap();
+        plant(&self.file(account), uid, content);
     }
 
     pub fn config(&self) -> PathBuf {
@@ -569,6 +567,15 @@ pub fn fingerprint(line: &str) -> String {
 
 pub fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Puts a new file of mode 0600 in the place of whatever is there.
+pub fn plant(path: &Path, uid: u32, content: &str) {
+    let new = path.with_file_name(".put");
+    fs::write(&new, content).unwrap();
+    chown(&new, Some(uid), Some(uid)).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(new, path).unwrap();
 }
 
 pub fn mode(path: &Path) -> u32 {

@@ -1,0 +1,96 @@
+//! A read lease on a file (`fcntl(2)`, "Leases"): no write to it takes effect.
+//!
+//! Whoever opens the file for writing, by whatever name, or truncates it, waits in the kernel from then on, and this process
+//! gets SIGIO. Once a fresh copy has the file's name the lease is given back, and the writer goes on with a file that has no
+//! name any more. An account that never closes its file, or has it mapped, is told from one that does not: then no lease is
+//! to be had. Where this process does nothing, the kernel lets the writer go on after `/proc/sys/fs/lease-break-time`.
+//!
+//! `nix` and `rustix` do not have these two calls.
+
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
+
+use nix::errno::Errno;
+use nix::libc::{F_GETLEASE, F_RDLCK, F_SETLEASE, F_UNLCK};
+use nix::sys::statfs::{FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, fstatfs};
+
+/// A file that nobody has open for writing, or writes to before the lease is given back.
+#[derive(Debug)]
+pub struct Lease(File);
+
+/// Why there is no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoLease {
+    /// The file is open for writing, or mapped so, or about to be.
+    Busy,
+    /// Its file system has none, or none that other hosts know of.
+    Unsupported,
+}
+
+impl Lease {
+    /// Takes a lease on a file that is open for reading; only as its owner.
+    pub(super) fn take(file: File) -> Result<Self, (NoLease, File)> {
+        if is_shared(&file) {
+            return Err((NoLease::Unsupported, file));
+        }
+        match fcntl(file.as_raw_fd(), F_SETLEASE, F_RDLCK) {
+            Ok(_) => Ok(Self(file)),
+            Err(Errno::EAGAIN) => Err((NoLease::Busy, file)),
+            Err(_) => Err((NoLease::Unsupported, file)),
+        }
+    }
+
+    pub(super) fn file(&self) -> &File {
+        &self.0
+    }
+
+    /// True while no writer waits for it.
+    pub fn holds(&self) -> bool {
+        fcntl(self.0.as_raw_fd(), F_GETLEASE, 0) == Ok(F_RDLCK)
+    }
+
+    /// Gives it back, and returns the file, which may have lost its name.
+    pub(super) fn release(self) -> File {
+        // Closing it gives it back too; it fails only where there is none any more.
+        let _ = fcntl(self.0.as_raw_fd(), F_SETLEASE, F_UNLCK);
+        self.0
+    }
+}
+
+/// Other hosts, or a program of the account's, write to such files without this kernel.
+fn is_shared(file: &File) -> bool {
+    let remote = [NFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, SMB_SUPER_MAGIC];
+    fstatfs(file).is_ok_and(|of| remote.contains(&of.filesystem_type()))
+}
+
+#[expect(
+    unsafe_code,
+    reason = "two fcntl(2) calls with integer arguments, on a descriptor that is held"
+)]
+fn fcntl(descriptor: RawFd, call: i32, argument: i32) -> nix::Result<i32> {
+    // SAFETY: neither call reads or writes memory of this process.
+    Errno::result(unsafe { nix::libc::fcntl(descriptor, call, argument) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+
+    use super::*;
+
+    #[test]
+    fn only_a_file_that_nobody_writes_to_is_leased() {
+        let place = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
+        let read = || File::open(place.path()).unwrap();
+        // `place` itself is open for writing.
+        let busy = Lease::take(read()).unwrap_err();
+        assert_eq!(busy.0, NoLease::Busy);
+        let path = place.into_temp_path();
+        let lease = Lease::take(File::open(&path).unwrap()).unwrap();
+        assert!(lease.holds());
+        drop(Lease::take(File::open(&path).unwrap()).unwrap());
+        // Released, the file can be opened for writing at once.
+        drop(lease.release());
+        OpenOptions::new().append(true).open(&path).unwrap();
+    }
+}
