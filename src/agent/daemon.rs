@@ -176,6 +176,7 @@ where
     async fn next_wake(&mut self, enforcing: &mut Enforcing) -> Option<Wake> {
         loop {
             let retry = enforcing.reconciler.memory.next_retry();
+            let slow = enforcing.reconciler.workers.next_due();
             let question = enforcing.sessions.next_question();
             let write = enforcing.next_writing();
             let held_back = self.held_back.next();
@@ -212,6 +213,10 @@ where
                     enforcing.take_sessions(answer, (self.now)());
                 }
                 () = tokio::time::sleep_until(self.times.full_check) => return Some(everybody(Trigger::Timer)),
+                () = until(slow), if slow.is_some() => {
+                    let due = enforcing.reconciler.workers.due(Instant::now().into_std());
+                    return Some(Wake { why: Trigger::Drift, whom: Whom::These(due) });
+                }
                 () = until(retry), if retry.is_some() => {
                     let due = enforcing.reconciler.memory.due_retries(Instant::now().into_std());
                     return Some(Wake { why: Trigger::Timer, whom: Whom::These(due) });

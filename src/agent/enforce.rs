@@ -210,6 +210,7 @@ impl Enforcing {
             leases: means.leases,
             look_again: means.look_again,
             elsewhere: false,
+            patient: matches!(wake.why, Trigger::Startup | Trigger::Reload),
             auditor: &effects.incidents,
             alive: means.alive,
             now: means.now,

@@ -3,7 +3,7 @@
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::agent::marks::{Marks, stood, stood_beside};
 use crate::agent::wakeups::{AgentWatches, Subject};
@@ -60,11 +60,36 @@ struct Errand<'a> {
     witness: Putting<'a>,
 }
 
+/// How far the work on one account has come.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// What it would write is out of date: change nothing any more.
+    abandoned: AtomicBool,
+    /// Steps that have begun.
+    steps: AtomicU64,
+}
+
+impl Progress {
+    pub fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
+    }
+
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Acquire)
+    }
+
+    /// The next step begins, unless nobody waits for it any more.
+    fn step(&self) -> bool {
+        self.steps.fetch_add(1, Ordering::AcqRel);
+        !self.abandoned.load(Ordering::Acquire)
+    }
+}
+
 /// Looks, decides and does, for each file of one account. Blocks.
-pub fn settle(orders: Arc<Orders>, tools: &Tools, abandoned: &AtomicBool) -> Outcome {
+pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcome {
     let for_visit = Arc::clone(&orders);
     let order = &for_visit.managed;
-    let wanted_still = || !abandoned.load(Ordering::Acquire);
+    let wanted_still = || progress.step();
     let terms = Terms {
         wanted_still: &wanted_still,
         clear_obstacles: order.ours,
@@ -96,6 +121,69 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, abandoned: &AtomicBool) -> Out
     errand.managed(&mut outcome);
     errand.others(&mut outcome);
     outcome
+}
+
+/// Mends one level up what another thread does not come back from: only while it `is_stuck`, which is asked again once the new
+/// directory is whole and on disk, and only where the file was ours. What came of it is `reported` before the rest is moved
+/// over, which may wait for ever. Blocks.
+pub fn rescue(
+    orders: Arc<Orders>,
+    tools: &Tools,
+    is_stuck: &dyn Fn() -> bool,
+    report: impl FnOnce(Outcome),
+) {
+    let for_visit = Arc::clone(&orders);
+    let order = &for_visit.managed;
+    let Wanted::Lines(wanted) = &order.wanted else {
+        return;
+    };
+    if !order.ours || order.mode == Mode::Observe {
+        return;
+    }
+    let terms = Terms {
+        wanted_still: is_stuck,
+        clear_obstacles: true,
+    };
+    let mut visit = Visit::new(&order.target).enforcing(terms, tools.leases.as_deref());
+    let mut aside = match visit.renew(wanted, terms) {
+        Ok(aside) => aside,
+        Err(refusal) => {
+            let (account, reason) = (&orders.account.name, refusal.explained());
+            tracing::debug!(%account, reason, "no new directory in the place of one that hangs");
+            return;
+        }
+    };
+    let content = aside.peek(&order.target.location.file);
+    let mut witness = Putting {
+        watches: tools.watches.as_deref(),
+        subject: Subject::Account(orders.account.name.clone()),
+        marks: Marks::default(),
+    };
+    // A look for the lease and the watches; what it finds is the next errand's.
+    if visit.look(wanted.content.len(), &mut witness).is_ok() {
+        visit.hold();
+    }
+    let mut file = FileOutcome::of(Did::Replaced {
+        how: Undone::Renewed,
+        backup: None,
+    });
+    file.differences.push(Difference::NoAnswer);
+    if let Some(content) = &content {
+        file.differences
+            .extend(difference::written(wanted, content));
+    }
+    let mut stood = Stood::default();
+    stood.take_down(content);
+    file.stood = Some(stood);
+    let names: Vec<String> = order_names(&orders)
+        .into_iter()
+        .map(str::to_owned)
+        .collect();
+    report(Outcome {
+        managed: file,
+        ..Outcome::hanging(orders)
+    });
+    aside.move_over(&names);
 }
 
 impl Errand<'_> {
@@ -227,7 +315,8 @@ impl Errand<'_> {
         outcome: &mut Outcome,
     ) -> Result<(), Refusal> {
         let aside = self.visit.renew(wanted, self.terms)?;
-        aside.move_over(&order_names(&outcome.orders));
+        let names = order_names(&outcome.orders);
+        aside.move_over(&names);
         if self.is_in_line(order, wanted, outcome)? {
             return Ok(());
         }

@@ -40,7 +40,7 @@ pub struct Reconciler {
     pub world: World,
     pub decision: Decision,
     pub memory: Memory,
-    workers: Workers,
+    pub workers: Workers,
     rows: Rows,
     judgements: Judgements,
     /// Files that several accounts would have.
@@ -62,6 +62,8 @@ pub struct Look<'a> {
     pub look_again: &'a LookAgain,
     /// Also look at files outside of homes.
     pub elsewhere: bool,
+    /// Somebody waits for this look: so does it, for the slow.
+    pub patient: bool,
     /// What the audit log has said of who changes files.
     pub auditor: &'a dyn Auditor,
     /// Called again and again meanwhile.
@@ -243,6 +245,7 @@ impl Reconciler {
             leases: None,
             look_again: &nobody,
             elsewhere,
+            patient: true,
             auditor: &NoAuditor,
             alive: &|| (),
             now,
@@ -267,6 +270,7 @@ impl Reconciler {
             wake.whom.includes(name) && names.iter().all(|(known, _)| known != name)
         };
         self.memory.keep_retries(|name| !is_gone(name));
+        self.workers.forget(is_gone);
         if let Some(leases) = look.leases {
             leases.keep(|name| !is_gone(name));
         }
@@ -304,7 +308,10 @@ impl Reconciler {
             elsewhere: look.elsewhere,
             leases: look.leases.cloned(),
         };
-        let outcomes = self.workers.work(orders, &tools, look.alive).await;
+        let outcomes = self
+            .workers
+            .work(orders, &tools, look.patient, look.alive)
+            .await;
         let when = Circumstances {
             now,
             instant,

@@ -3,24 +3,30 @@
 //! A home on a dead NFS server or a hostile FUSE mount can hold a thread for ever. So the files are worked on by a
 //! thread of their own; when it does not answer, it is left to its one account, and another takes the rest.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use crate::agent::errand::{Tools, settle};
+use crate::agent::errand::{self, Progress, Tools};
 use crate::host::chain;
 use crate::model::account::AccountName;
 use crate::model::file::orders::Orders;
 use crate::model::past::incident::MOST_BYTES;
 use crate::model::past::outcome::Outcome;
 
-/// How long one account may take before the others go on without it. Half as long after each that does not come back in
-/// the same pass: a dead server may have the homes of hundreds, and the others do not wait for each of them.
+/// What takes longer than this goes on by itself, and the others go on without it. Half as long after each in the same pass: a
+/// dead server may have the homes of hundreds.
+const SLOW: Duration = Duration::from_millis(50);
+const LEAST_SLOW: Duration = Duration::from_millis(5);
+
+/// What has not moved for so long may be held by the account, for ever: another thread tries one level up.
+const STUCK: Duration = Duration::from_millis(250);
+
+/// How long a pass waits for the slow, if somebody waits for the pass; and what takes longer is said to hang.
 const PATIENCE: Duration = Duration::from_secs(2);
-const LEAST_PATIENCE: Duration = Duration::from_millis(50);
 
 /// Threads that may hang; below the unit's `TasksMax=`.
 const MOST_HANGING: usize = 128;
@@ -30,16 +36,33 @@ const MOST_HANGING: usize = 128;
 const TOGETHER: Duration = Duration::from_millis(5);
 const FAR_FROM_DONE: usize = 64;
 
+/// Threads of one account that may hang, each for another directory that it lost by that.
+const MOST_LOST: usize = 8;
+
 /// The threads, and the accounts whose thread has not come back.
+#[derive(Default)]
 pub struct Workers {
     /// A thread that waits for the next pass: to start one costs more system calls than to look at a file.
     idle: Option<Hand>,
-    hanging: HashMap<AccountName, Arc<Worker>>,
-    patience: Duration,
+    away: HashMap<AccountName, Away>,
+    /// Threads that hang in a directory that was put aside.
+    lost: Vec<(AccountName, Arc<Worker>)>,
     /// Bytes of evidence that are held in this pass.
     held: u64,
     /// A thread did not come back in this pass; the watcher may hang with it.
     pub newly_hanging: bool,
+}
+
+/// A thread that takes its time.
+struct Away {
+    worker: Arc<Worker>,
+    since: Instant,
+    /// The thread that tries one level up.
+    rescue: Option<Arc<Worker>>,
+    /// When it is looked at again.
+    next: Instant,
+    /// It was said to hang.
+    said: bool,
 }
 
 /// A thread, and how it is told what to do.
@@ -59,8 +82,7 @@ struct Shift {
 #[derive(Default)]
 struct Worker {
     state: Mutex<State>,
-    /// Set once what it would write is out of date: change nothing any more.
-    abandoned: AtomicBool,
+    progress: Progress,
     /// Set when the thread ends, however it ends.
     done: AtomicBool,
     /// What came of it, once the pass no longer waited.
@@ -83,102 +105,172 @@ type Queue = Arc<Mutex<VecDeque<Arc<Orders>>>>;
 enum Earlier {
     No,
     /// It is still at it.
+    Slow,
+    /// The same, for longer than anybody waits.
     Hangs,
     /// It has come back meanwhile, with this.
     Settled(Box<Outcome>),
 }
 
-impl Default for Workers {
-    fn default() -> Self {
-        Self {
-            idle: None,
-            hanging: HashMap::new(),
-            patience: PATIENCE,
-            held: 0,
-            newly_hanging: false,
-        }
-    }
-}
-
 impl Workers {
-    /// A new pass begins, and with it everybody's patience.
+    /// A new pass begins.
     pub fn begin(&mut self) {
-        self.patience = PATIENCE;
         self.held = 0;
         self.newly_hanging = false;
     }
 
-    /// Does all orders, and returns each account's outcome. `alive` is called again and again meanwhile.
+    /// When something is to be done about a thread that is away.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.away.values().map(|away| away.next).min()
+    }
+
+    /// Accounts of which that is so by now.
+    pub fn due(&mut self, now: Instant) -> BTreeSet<AccountName> {
+        let mut due = BTreeSet::new();
+        for (name, away) in self.away.iter_mut().filter(|(_, away)| away.next <= now) {
+            away.next = (away.since + PATIENCE).max(now + PATIENCE);
+            due.insert(name.clone());
+        }
+        due
+    }
+
+    /// Nobody asks what comes of these any more.
+    pub fn forget(&mut self, is_gone: impl Fn(&AccountName) -> bool) {
+        let gone = self.away.extract_if(|name, _| is_gone(name));
+        self.lost
+            .extend(gone.map(|(name, away)| (name, away.worker)));
+    }
+
+    /// Does all orders, and returns what came of each account. One that takes its time is left out, and looked at again when
+    /// it is done; if the pass is `patient`, it is waited for first. `alive` is called again and again meanwhile.
     pub async fn work(
         &mut self,
         orders: Vec<Orders>,
         tools: &Tools,
+        patient: bool,
         alive: &dyn Fn(),
     ) -> Vec<Outcome> {
         let (sender, mut results) = mpsc::unbounded_channel();
         let (mut outcomes, mut queued) = (Vec::new(), VecDeque::new());
-        let total = orders.len();
         for orders in orders.into_iter().map(Arc::new) {
-            match self.earlier(&orders) {
+            match self.earlier(&orders, tools) {
                 Earlier::No => queued.push_back(orders),
+                Earlier::Slow => {}
                 Earlier::Hangs => outcomes.push(Outcome::hanging(orders)),
                 Earlier::Settled(outcome) => {
                     // It was so when the thread came back.
                     (tools.look_again)(outcome.orders.account.name.clone());
-                    let _ = sender.send(*outcome);
+                    outcomes.push(*outcome);
                 }
             }
         }
+        let total = outcomes.len() + queued.len();
         let queue: Queue = Arc::new(Mutex::new(queued));
         let shift = || Shift {
             queue: Arc::clone(&queue),
             tools: tools.clone(),
             results: sender.clone(),
         };
-        let mut hand = if total > 0 { self.start(shift()) } else { None };
-        let mut batch = Vec::new();
+        let mut hand = if outcomes.len() < total {
+            self.start(shift())
+        } else {
+            None
+        };
+        let (mut batch, mut slow) = (Vec::new(), SLOW);
+        let (mut waits_until, mut sent_away) = (None, 0);
         while outcomes.len() < total {
             alive();
             let taken = results.recv_many(&mut batch, FAR_FROM_DONE);
-            if let Ok(taken) = tokio::time::timeout(self.patience, taken).await
+            if let Ok(taken) = tokio::time::timeout(slow, taken).await
                 && taken > 0
             {
-                for mut outcome in batch.drain(..) {
-                    self.bound_evidence(&mut outcome);
-                    outcomes.push(outcome);
-                }
+                sent_away -= self.take(&mut batch, &mut outcomes);
                 if total - outcomes.len() > FAR_FROM_DONE {
                     tokio::time::sleep(TOGETHER).await;
                 }
                 continue;
             }
+            let now = Instant::now();
             if let Some(Hand { worker, .. }) = &hand {
                 let mut state = locked(&worker.state);
-                let orders = match &state.task {
-                    Some(orders) if state.busy => Arc::clone(orders),
-                    // Between two accounts: its result is on the way.
-                    _ => continue,
-                };
-                state.released = true;
-                let name = orders.account.name.clone();
-                self.hanging.insert(name, Arc::clone(worker));
-                outcomes.push(Outcome::hanging(orders));
+                if state.busy
+                    && let Some(orders) = &state.task
+                {
+                    let name = orders.account.name.clone();
+                    state.released = true;
+                    drop(state);
+                    self.away.insert(name, Away::new(worker, now));
+                    sent_away += 1;
+                    hand = None;
+                    slow = (slow / 2).max(LEAST_SLOW);
+                }
             }
-            self.newly_hanging = true;
-            self.patience = (self.patience / 2).max(LEAST_PATIENCE);
-            hand = if self.at_work() < MOST_HANGING {
-                self.start(shift())
-            } else {
-                None
-            };
-            if hand.is_none() {
-                let left = std::mem::take(&mut *locked(&queue));
-                outcomes.extend(left.into_iter().map(Outcome::hanging));
+            if !locked(&queue).is_empty() {
+                if self.at_work() < MOST_HANGING {
+                    hand = self.start(shift());
+                }
+                if hand.is_none() {
+                    let left = std::mem::take(&mut *locked(&queue));
+                    outcomes.extend(left.into_iter().map(Outcome::hanging));
+                }
+                continue;
             }
+            if total - outcomes.len() > sent_away {
+                // Its result is on the way.
+                continue;
+            }
+            let until = *waits_until.get_or_insert(now + PATIENCE);
+            if !patient || now >= until {
+                break;
+            }
+            slow = SLOW;
+        }
+        // From now on what is done keeps its outcome itself.
+        results.close();
+        while let Ok(outcome) = results.try_recv() {
+            batch.push(outcome);
+        }
+        self.take(&mut batch, &mut outcomes);
+        if patient {
+            outcomes.extend(self.say_hanging(&outcomes));
         }
         // A thread that was released ends by itself.
         self.idle = hand;
+        for outcome in &mut outcomes {
+            self.bound_evidence(outcome);
+        }
         outcomes
+    }
+
+    /// Returns how many of them came from a thread that was away.
+    fn take(&mut self, batch: &mut Vec<Outcome>, outcomes: &mut Vec<Outcome>) -> usize {
+        let mut back = 0;
+        for outcome in batch.drain(..) {
+            back += usize::from(self.away.remove(&outcome.orders.account.name).is_some());
+            outcomes.push(outcome);
+        }
+        back
+    }
+
+    /// Those of the slow that nothing came of.
+    fn say_hanging(&mut self, outcomes: &[Outcome]) -> Vec<Outcome> {
+        let come: HashSet<&AccountName> = outcomes
+            .iter()
+            .map(|outcome| &outcome.orders.account.name)
+            .collect();
+        let mut hanging = Vec::new();
+        for (name, away) in &mut self.away {
+            let task = locked(&away.worker.state).task.clone();
+            if let Some(orders) = task
+                && !away.said
+                && !come.contains(name)
+            {
+                away.said = true;
+                self.newly_hanging = true;
+                hanging.push(Outcome::hanging(orders));
+            }
+        }
+        hanging
     }
 
     /// The thread that waits, or a new one.
@@ -195,26 +287,31 @@ impl Workers {
     }
 
     fn at_work(&self) -> usize {
+        let away = self.away.values().map(|away| &away.worker);
+        let lost = self.lost.iter().map(|(_, worker)| worker);
         let is_done = |worker: &&Arc<Worker>| !worker.done.load(Ordering::Acquire);
-        self.hanging.values().filter(is_done).count()
+        away.chain(lost).filter(is_done).count()
     }
 
     /// A thread that slowly does what is wanted goes on; one that would write something else is told to change nothing.
-    fn earlier(&mut self, orders: &Orders) -> Earlier {
+    fn earlier(&mut self, orders: &Arc<Orders>, tools: &Tools) -> Earlier {
         let name = &orders.account.name;
-        let Some(worker) = self.hanging.get(name) else {
+        self.lost
+            .retain(|(_, worker)| !worker.done.load(Ordering::Acquire));
+        let at_work = self.at_work();
+        let Some(away) = self.away.get_mut(name) else {
             return Earlier::No;
         };
-        let same = match &locked(&worker.state).task {
+        let same = match &locked(&away.worker.state).task {
             Some(task) => {
                 (&task.managed.target, &task.managed.wanted)
                     == (&orders.managed.target, &orders.managed.wanted)
             }
             None => false,
         };
-        if worker.done.load(Ordering::Acquire) {
-            let late = locked(&worker.late).take();
-            self.hanging.remove(name);
+        if away.worker.done.load(Ordering::Acquire) {
+            let late = locked(&away.worker.late).take();
+            self.away.remove(name);
             return match late {
                 Some(outcome) if same => Earlier::Settled(Box::new(outcome)),
                 // What was done for another list is not this one's doing; looking again shows what there is.
@@ -222,8 +319,35 @@ impl Workers {
             };
         }
         if !same {
-            worker.abandoned.store(true, Ordering::Release);
+            away.worker.progress.abandon();
         }
+        let rescued = away
+            .rescue
+            .as_ref()
+            .and_then(|rescue| locked(&rescue.late).take());
+        if let Some(outcome) = rescued {
+            // It would go on in the directory that was put aside.
+            away.worker.progress.abandon();
+            let threads = [Some(Arc::clone(&away.worker)), away.rescue.take()];
+            self.away.remove(name);
+            let lost = threads.into_iter().flatten();
+            self.lost.extend(lost.map(|thread| (name.clone(), thread)));
+            return Earlier::Settled(Box::new(outcome));
+        }
+        let is_over = |rescue: &Arc<Worker>| rescue.done.load(Ordering::Acquire);
+        let lost = self.lost.iter().filter(|(lost, _)| lost == name).count();
+        if away.since.elapsed() >= STUCK
+            && away.rescue.as_ref().is_none_or(is_over)
+            && lost < MOST_LOST
+            && at_work < MOST_HANGING
+        {
+            away.rescue = rescue(Arc::clone(orders), &away.worker, tools);
+        }
+        if away.since.elapsed() < PATIENCE {
+            return Earlier::Slow;
+        }
+        self.newly_hanging |= !away.said;
+        away.said = true;
         Earlier::Hangs
     }
 
@@ -241,6 +365,40 @@ impl Workers {
             } else {
                 self.held += more;
             }
+        }
+    }
+}
+
+impl Away {
+    fn new(worker: &Arc<Worker>, since: Instant) -> Self {
+        Self {
+            worker: Arc::clone(worker),
+            since,
+            rescue: None,
+            next: since + STUCK,
+            said: false,
+        }
+    }
+}
+
+/// Starts a thread that mends one level up what `stuck` does not come back from.
+fn rescue(orders: Arc<Orders>, stuck: &Arc<Worker>, tools: &Tools) -> Option<Arc<Worker>> {
+    let worker = Arc::new(Worker::default());
+    let (own, stuck, tools) = (Ends(Arc::clone(&worker)), Arc::clone(stuck), tools.clone());
+    let begun = stuck.progress.steps();
+    let work = move || {
+        let is_stuck = || !stuck.done.load(Ordering::Acquire) && stuck.progress.steps() == begun;
+        let name = orders.account.name.clone();
+        errand::rescue(orders, &tools, &is_stuck, |outcome| {
+            *locked(&own.0.late) = Some(outcome);
+            (tools.look_again)(name);
+        });
+    };
+    match std::thread::Builder::new().spawn(work) {
+        Ok(_) => Some(worker),
+        Err(error) => {
+            tracing::error!(error = chain(&error), "no thread to work with");
+            None
         }
     }
 }
@@ -274,21 +432,22 @@ impl Shift {
     fn work(self, own: Ends) -> Option<Ends> {
         while let Some(orders) = next(&self.queue, &own.0) {
             let name = orders.account.name.clone();
-            let outcome = settle(orders, &self.tools, &own.0.abandoned);
+            let outcome = errand::settle(orders, &self.tools, &own.0.progress);
             let released = {
                 let mut state = locked(&own.0.state);
                 state.busy = false;
                 state.released
             };
-            if released {
-                *locked(&own.0.late) = Some(outcome);
-                drop(own);
-                (self.tools.look_again)(name);
-                return None;
+            let sent = self.results.send(outcome);
+            if !released && sent.is_ok() {
+                continue;
             }
-            if self.results.send(outcome).is_err() {
-                return None;
+            if let Err(unsent) = sent {
+                *locked(&own.0.late) = Some(unsent.0);
             }
+            drop(own);
+            (self.tools.look_again)(name);
+            return None;
         }
         Some(own)
     }

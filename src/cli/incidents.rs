@@ -242,6 +242,7 @@ fn said(change: &Change) -> String {
         Change::Mode { from, to } => format!("mode {from} to {to}"),
         Change::Links { count } => format!("{count} hard links"),
         Change::OpenForWriting => "open for writing".to_owned(),
+        Change::NoAnswer => "held by a call that does not return".to_owned(),
         Change::AccessList => "access control list".to_owned(),
         Change::Locked { on } => format!("immutable or append-only flag on the {on}"),
         Change::DirectoryMode { to } => format!("directory mode {to}"),

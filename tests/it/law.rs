@@ -291,6 +291,7 @@ impl Host {
             watches: None,
             leases: None,
             look_again: &look_again,
+            patient: true,
             elsewhere: false,
             auditor: &NoAuditor,
             alive: &|| (),

@@ -18,6 +18,7 @@ mod clone;
 mod cloudformation;
 mod floors;
 mod grammar;
+mod held;
 mod hostile;
 mod iam;
 mod idle;

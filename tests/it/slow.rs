@@ -131,7 +131,9 @@ fn an_account_whose_disk_hangs_is_alone_with_it() {
     }
     assert_eq!(world.pass(), 0);
     let (alice, bob) = (world.read("alice"), world.read("bob"));
-    let slow = start_slow(&world, "renameat", 12, &[world.ssh("alice")], "run");
+    // All of it: what is only held by the account is mended one level up.
+    let disk = [world.home("alice"), world.ssh("alice")];
+    let slow = start_slow(&world, "renameat,mkdirat", 12, &disk, "run");
     wait("the running agent", || {
         world.status()["health"] != "stopped"
     });

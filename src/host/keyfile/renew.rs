@@ -3,18 +3,21 @@
 //! A call of the account's that never returns can hold the lock of the file, or of its directory, for ever; whoever would
 //! write there waits with it and cannot be ended. To rename the directory takes neither lock: only that of the home.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, RenameFlags, renameat, renameat2};
+use nix::fcntl::{OFlag, RenameFlags, openat2, renameat, renameat2};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
+use crate::host::Bounded;
 use crate::host::keyfile::directories::{let_owner_in, make_directory};
-use crate::host::keyfile::held::{Entered, Held, enter};
+use crate::host::keyfile::held::{Entered, Held, READ_LIMIT, READING, beneath, enter};
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::label::Label;
+use crate::host::keyfile::lease::Lease;
 use crate::host::keyfile::names;
 use crate::host::keyfile::refusal::Refusal;
 use crate::host::keyfile::replace::{By, drop_temporary, write_new, writer};
@@ -115,7 +118,7 @@ fn fill(
     target: &Target,
     wanted: &Lines,
     (terms, leases): (Terms<'_>, bool),
-) -> Result<(Held, Option<crate::host::keyfile::lease::Lease>), Refusal> {
+) -> Result<(Held, Option<Lease>), Refusal> {
     let path = &target.location.path;
     make_directory(parent, name, &target.account, true)?;
     let Entered::Directory(mut new) = enter(parent, name, &target.account, &target.location)?
@@ -159,12 +162,20 @@ fn discard(parent: &Held, name: &str, target: &Target) {
 }
 
 impl Aside {
+    /// What stood in the file `name` of the old directory, as far as it is to be had at once.
+    pub fn peek(&mut self, name: &str) -> Option<Vec<u8>> {
+        let opened = openat2(&self.old.descriptor, name, beneath(READING)).ok()?;
+        let file = File::from(opened);
+        let is_regular = file.metadata().ok()?.is_file();
+        is_regular.then(|| Bounded::read_at_once(&file, READ_LIMIT).ok())?
+    }
+
     /// Moves over what the account has there besides, but for the names that sshd reads keys from. Waits, for ever perhaps,
     /// where the account holds the lock of the old directory: by then everything else is done.
-    pub fn move_over(mut self, except: &[&str]) {
+    pub fn move_over(mut self, except: &[impl AsRef<str>]) {
         let names = self.names();
         for name in OF_SSH.into_iter().chain(names.iter().map(String::as_str)) {
-            if !except.contains(&name) {
+            if except.iter().all(|except| except.as_ref() != name) {
                 // One that is gone, or that has come anew, is no loss.
                 let _ = renameat2(
                     &self.old.descriptor,

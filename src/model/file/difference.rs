@@ -37,6 +37,8 @@ pub enum Difference {
     AccessList,
     /// Somebody has it open for writing, or mapped so: what is written next would say nothing.
     OpenForWriting,
+    /// It, or its directory, was held by a call that does not return.
+    NoAnswer,
     /// A flag kept this from being replaced.
     Locked(Lock),
     /// The directory of the file has these permission bits, which let others write.
@@ -205,6 +207,7 @@ impl fmt::Display for Difference {
             Self::Links(count) => write!(f, "{count} hard links"),
             Self::AccessList => write!(f, "access control list"),
             Self::OpenForWriting => write!(f, "open for writing"),
+            Self::NoAnswer => write!(f, "held by a call that does not return"),
             Self::Locked(Lock::File) => write!(f, "immutable or append-only flag"),
             Self::Locked(Lock::Directory) => {
                 write!(f, "immutable or append-only flag on the directory")

@@ -99,6 +99,8 @@ pub enum Change {
     AccessList,
     /// It was open for writing, or mapped so.
     OpenForWriting,
+    /// It, or its directory, was held by a call that does not return.
+    NoAnswer,
     /// An immutable or append-only flag kept it from being replaced.
     Locked {
         /// `file` or `directory`.
@@ -355,6 +357,7 @@ impl Change {
             Difference::Links(count) => Self::Links { count: *count },
             Difference::AccessList => Self::AccessList,
             Difference::OpenForWriting => Self::OpenForWriting,
+            Difference::NoAnswer => Self::NoAnswer,
             Difference::Locked(Lock::File) => Self::Locked {
                 on: "file".to_owned(),
             },
