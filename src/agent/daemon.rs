@@ -195,7 +195,9 @@ where
                     let due = self.held_back.due(Instant::now().into_std());
                     return Some(Wake { why: Trigger::Drift, whom: Whom::These(due) });
                 }
-                () = until(question), if question.is_some() => enforcing.sessions.ask_once_more(),
+                () = until(question), if question.is_some() => {
+                    enforcing.sessions.ask_what_is_due(Instant::now().into_std());
+                }
                 () = until(write), if write.is_some() => enforcing.publish_again((self.now)()),
                 answer = enforcing.sessions.answer() => {
                     enforcing.take_sessions(answer, (self.now)());

@@ -20,10 +20,9 @@ use crate::model::config::tables::{Config, Mode, Paths};
 use crate::model::desired::guard::Held;
 use crate::model::file::orders::Whom;
 use crate::model::list::rejected::Rejected;
-use crate::model::session::Session;
 use crate::model::status::assess::{OfEnforcer, rivals};
 use crate::model::status::problem::{Cause, Problem};
-use crate::model::status::schema::{AccountState, Enforcer, Host, Status};
+use crate::model::status::schema::{Enforcer, Host, Status};
 
 /// Makes this process the enforcer of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
@@ -242,13 +241,15 @@ impl Enforcing {
     }
 
     fn look_for_sessions(&mut self, wake: &Wake, looked: &Looked) {
-        let known = wake.whom == Whom::Everybody && !self.sessions.known.is_empty();
+        let now = Instant::now().into_std();
+        let is_open = !self.sessions.known.is_empty() || self.sessions.unknown.is_some();
+        let known = wake.whom == Whom::Everybody && is_open;
         let asked = matches!(wake.why, Trigger::Startup | Trigger::Reload);
-        if known || asked || looked.keys_left {
-            self.sessions.ask();
-        }
         if looked.keys_left {
-            self.sessions.ask_again_later(Instant::now().into_std());
+            self.sessions.ask_again_later(now);
+        }
+        if known || asked || looked.keys_left {
+            self.sessions.ask(now);
         }
     }
 
@@ -256,14 +257,9 @@ impl Enforcing {
         self.take_rows_back();
         let config = &self.reconciler.config;
         let may_end = config.accounts.end_sessions && config.mode == Mode::Enforce;
-        let rows = self.reconciler.rows();
-        let in_sync = |session: &Session| {
-            let row = rows.get(&session.account);
-            row.is_some_and(|row| row.state == AccountState::InSync)
-        };
-        let ends = |session: &Session| may_end && in_sync(session);
+        let clocks = (now, Instant::now().into_std());
         self.sessions
-            .take(answer, &self.reconciler.decision, ends, now);
+            .take(answer, &self.reconciler.decision, may_end, clocks);
         self.publish(&Looked::default(), false, now);
     }
 
@@ -294,7 +290,7 @@ impl Enforcing {
                 instance: reconciler.in_force().instance.clone(),
             },
             enforcer: effects.enforcer.clone(),
-            problems: effects.problems(reconciler),
+            problems: effects.problems(reconciler, sessions),
             sessions: sessions.known.clone(),
         };
         let mut status = reconciler.status(of, now);
@@ -377,7 +373,7 @@ impl Enforcing {
 
 impl Effects {
     /// What only this enforcer knows to be wrong.
-    fn problems(&self, reconciler: &Reconciler) -> Vec<Problem> {
+    fn problems(&self, reconciler: &Reconciler, sessions: &Sessions) -> Vec<Problem> {
         let mut all = Vec::new();
         let mut add = |cause| all.push(Problem::new(cause));
         if let Some(error) = self.config_unusable.clone() {
@@ -395,6 +391,9 @@ impl Effects {
         if self.unwatched > 0 {
             let places = self.unwatched;
             add(Cause::Unwatched { places });
+        }
+        if let Some(error) = sessions.unknown.clone() {
+            add(Cause::SessionsUnknown { error });
         }
         all.extend(rivals(&reconciler.memory, |account| {
             self.incidents.program(account)

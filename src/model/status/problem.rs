@@ -94,6 +94,10 @@ pub enum Cause {
         since: Timestamp,
     },
     Session(Session),
+    /// Which key opened a session cannot be told.
+    SessionsUnknown {
+        error: String,
+    },
     OpenDoor(Door),
     OtherFile(OtherFile),
     /// sshd reads the file, and does not take all of its keys.
@@ -260,6 +264,7 @@ codes! {
     Cause::WordUnreadable { .. } => "status-unreadable",
     Cause::FetchReportUnreadable { .. } => "fetch-report-unreadable",
     Cause::OpenDoor(_) => "open-door",
+    Cause::SessionsUnknown { .. } => "sessions-unknown",
     Cause::KeysRefused { .. } => "keys-refused",
     Cause::OtherFile(_) => "other-file",
     Cause::SshdSilent { .. } => "sshd-silent",
@@ -279,6 +284,7 @@ impl Cause {
     pub fn severity(&self) -> Severity {
         match self {
             Self::OpenDoor(_)
+            | Self::SessionsUnknown { .. }
             | Self::OtherFile(_)
             | Self::KeysRefused { .. }
             | Self::SshdSilent { .. }
@@ -331,6 +337,7 @@ impl Cause {
                 | Self::NothingWatched { .. }
                 | Self::Unwatched { .. }
                 | Self::Rival { .. }
+                | Self::SessionsUnknown { .. }
         )
     }
 
@@ -408,6 +415,9 @@ impl Cause {
                     "session {id} of {whom}{from} was opened with a key that is not approved, {fingerprint}"
                 )
             }
+            Self::SessionsUnknown { error } => {
+                format!("which keys opened live sessions is not known: {error}")
+            }
             Self::OpenDoor(door) => format!("bypassed: {}", door.describe(whom)),
             Self::OtherFile(other) => {
                 let OtherFile { file, found, .. } = other;
@@ -479,6 +489,9 @@ impl Cause {
             Self::KeysRefused { .. } => "replace these keys, or change that setting in sshd_config",
             Self::SshdSilent { .. } => {
                 "`sshd -t` as root checks its configuration; `/run/sshd` is missing until sshd has run once"
+            }
+            Self::SessionsUnknown { .. } => {
+                "`loginctl` must answer, and the journal must keep what sshd says at `LogLevel INFO` (journald.conf(5))"
             }
             Self::SshdDoubt(_) | Self::OtherSshd { .. } => {
                 "look at sshd_config(5), and at how sshd is started, for who else gets in"
