@@ -174,6 +174,7 @@ where
             let question = enforcing.sessions.next_question();
             let write = enforcing.next_writing();
             let held_back = self.held_back.next();
+            let rest = enforcing.next_rest();
             // Every arm is cancel-safe: signals and the bell keep what arrives meanwhile, sleeping keeps nothing.
             tokio::select! {
                 () = self.heartbeat.next() => self.service.alive(),
@@ -198,6 +199,7 @@ where
                 () = until(question), if question.is_some() => {
                     enforcing.sessions.ask_what_is_due(Instant::now().into_std());
                 }
+                () = until(rest), if rest.is_some() => enforcing.tell_the_rest(Instant::now().into_std()),
                 () = until(write), if write.is_some() => enforcing.publish_again((self.now)()),
                 answer = enforcing.sessions.answer() => {
                     enforcing.take_sessions(answer, (self.now)());

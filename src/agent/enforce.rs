@@ -1,11 +1,13 @@
 //! A pass and its effects: what a pass returns is saved, told and published here and nowhere else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::agent::errand::LookAgain;
+use crate::agent::events::Teller;
 use crate::agent::gather::{self, List};
 use crate::agent::incidents::Incidents;
 use crate::agent::pass::{Auditor, Look, Looked, Reconciler};
@@ -47,6 +49,7 @@ pub struct Enforcing {
 /// What was done last, so that it is not done again.
 struct Effects {
     host_name: String,
+    teller: Teller,
     incidents: Incidents,
     publisher: Publisher,
     enforcer: Enforcer,
@@ -78,12 +81,18 @@ pub struct Means<'a> {
     pub now: Timestamp,
 }
 
+/// By then every account has calmed down.
+const CALM: Duration = Duration::from_mins(2);
+
 impl Enforcing {
     pub fn new(reconciler: Reconciler, now: Timestamp) -> Self {
-        let mut incidents = Incidents::new(&paths::incidents(&reconciler.config.paths));
+        let teller = Teller::default();
+        let directory = paths::incidents(&reconciler.config.paths);
+        let mut incidents = Incidents::new(&directory, teller.clone());
         incidents.tidy_up();
         let effects = Effects {
             host_name: process::host_name(),
+            teller,
             incidents,
             publisher: Publisher::default(),
             enforcer: Enforcer {
@@ -200,6 +209,7 @@ impl Enforcing {
             effects,
             ..
         } = self;
+        let instant = Instant::now().into_std();
         let look = Look {
             wake,
             watches: means.watches,
@@ -208,15 +218,16 @@ impl Enforcing {
             auditor: &effects.incidents,
             alive: means.alive,
             now: means.now,
-            instant: Instant::now().into_std(),
+            instant,
         };
         let mut looked = reconciler.look(look).await;
         // Every account was judged anew.
         looked.rows_are_others |= wake.why == Trigger::SshdAnswered;
         for event in looked.events.drain(..) {
-            events::tell(&event);
+            effects.teller.tell(&event, instant);
             effects.incidents.take(event);
         }
+        effects.teller.tell_the_rest(instant);
         let memory = &reconciler.memory;
         effects
             .incidents
@@ -258,8 +269,13 @@ impl Enforcing {
         let config = &self.reconciler.config;
         let may_end = config.accounts.end_sessions && config.mode == Mode::Enforce;
         let clocks = (now, Instant::now().into_std());
-        self.sessions
-            .take(answer, &self.reconciler.decision, may_end, clocks);
+        self.sessions.take(
+            answer,
+            &self.reconciler.decision,
+            may_end,
+            &self.effects.teller,
+            clocks,
+        );
         self.publish(&Looked::default(), false, now);
     }
 
@@ -352,12 +368,22 @@ impl Enforcing {
         self.effects.publisher.due()
     }
 
+    /// When accounts that were left out of the log will have calmed down.
+    pub fn next_rest(&self) -> Option<std::time::Instant> {
+        self.effects.teller.next_rest()
+    }
+
+    pub fn tell_the_rest(&self, now: std::time::Instant) {
+        self.effects.teller.tell_the_rest(now);
+    }
+
     pub fn publish_again(&mut self, now: Timestamp) {
         self.publish(&Looked::default(), false, now);
     }
 
     /// At the end: what had to wait for its time.
     pub fn publish_the_rest(&mut self, now: Timestamp) {
+        self.tell_the_rest(Instant::now().into_std() + CALM);
         if self.next_writing().is_some() {
             self.publish(&Looked::default(), true, now);
         }

@@ -264,7 +264,7 @@ impl Reconciler {
             wake.whom.includes(name) && names.iter().all(|(known, _)| known != name)
         };
         self.memory.keep_retries(|name| !is_gone(name));
-        looked.events.extend(self.memory.forget(now));
+        self.memory.forget(now);
         if wake.whom == Whom::Everybody {
             self.assess_the_rest(now, &mut looked);
         }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::agent::events;
+use crate::agent::events::Teller;
 use crate::agent::inquiry::Inquiry;
 use crate::host::sessions::{self, Login};
 use crate::host::{ProgramError, chain};
@@ -123,12 +123,16 @@ impl Sessions {
         answer: Option<Answer>,
         decision: &Decision,
         may_end: bool,
+        teller: &Teller,
         (now, instant): (Timestamp, Instant),
     ) {
         match answer {
             Some(Answer::Looked(Ok(found))) => {
                 self.unknown = found.unknown(decision);
                 let unapproved = unapproved(decision, found.keyed, now);
+                for session in news(&self.known, &unapproved) {
+                    teller.revoked_session(session, instant);
+                }
                 self.found(unapproved, |session| {
                     // Without a time, the login may be an older one of the same pid.
                     let sure = session.since.is_some();
@@ -139,7 +143,7 @@ impl Sessions {
             Some(Answer::Ended(ended)) => {
                 for (session, ended) in ended {
                     match ended {
-                        Ok(true) => events::session_ended(&session),
+                        Ok(true) => teller.session_ended(&session, instant),
                         // It had ended by itself.
                         Ok(false) => {}
                         Err(error) => {
@@ -169,9 +173,6 @@ impl Sessions {
         let just_ended = std::mem::take(&mut self.just_ended);
         let to_end = found.iter().filter(|session| !just_ended && ends(session));
         let to_end: Vec<Session> = to_end.cloned().collect();
-        for session in news(&self.known, &found) {
-            events::revoked_session(session);
-        }
         self.known = found;
         if !to_end.is_empty() {
             self.asking.ask(None, || Answer::Ended(end(to_end)));

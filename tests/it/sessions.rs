@@ -4,11 +4,13 @@
 use std::fs;
 use std::os::unix::fs::chown;
 use std::process::Stdio;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::support::world::{
-    ALICE, Ends, MALLORY, Running, World, fingerprint, key, shell_as, shown, wait, warnings,
+    ALICE, Ends, MALLORY, Running, World, fingerprint, key, numbered, shell_as, shown, wait,
+    warnings,
 };
 
 /// 2026-11-25T22:11:33Z, in the words of logind and in the number of the journal.
@@ -478,4 +480,41 @@ fn a_log_file_is_no_evidence_and_what_is_not_known_is_said() {
     let warnings = warnings(&world.status());
     assert!(warnings.contains("session 5 of bob"), "{warnings}");
     assert!(!warnings.contains("alice"), "{warnings}");
+}
+
+/// Each key that left a file is a reason to look for its sessions.
+#[test]
+fn planting_in_a_loop_does_not_keep_root_asking() {
+    let world = host();
+    let alice = key("alice");
+    world.approve("alice", "laptop", &alice);
+    log_in(&world, "3", "alice", 103, &alice);
+    let _agent = world.start();
+    let rounds = || {
+        let asked = fs::read_to_string(world.path("asked")).unwrap();
+        asked.matches("list-sessions").count()
+    };
+    let (before, began, right) = (rounds(), Instant::now(), world.read("alice"));
+    for number in 0..100 {
+        let rogue = numbered(number, "rogue");
+        shell_as(
+            ALICE,
+            &format!("echo '{rogue}' >> {}", world.file("alice").display()),
+        );
+        wait("the repair", || world.read("alice") == right);
+    }
+    // The last one lets somebody in.
+    let rogue = key("rogue");
+    shell_as(
+        ALICE,
+        &format!("echo '{rogue}' >> {}", world.file("alice").display()),
+    );
+    log_in(&world, "7", "alice", 107, &rogue);
+    wait("its session", || ids(&word(&world)) == ["7"]);
+    let (rounds, seconds) = (rounds() - before, began.elapsed().as_secs());
+    let most = usize::try_from(seconds).unwrap() + 2;
+    assert!(
+        (2..=most).contains(&rounds),
+        "{rounds} rounds in {seconds} s"
+    );
 }
