@@ -12,6 +12,7 @@ use crate::agent::signals::{Asked, Signals, StartError};
 use crate::agent::wakeups::{
     AgentWatches, Changed, HeldBack, Pending, Subject, Trigger, Wake, watch_inputs,
 };
+use crate::host::Threads;
 use crate::host::service::{Heartbeat, Service};
 use crate::host::watch::Change;
 use crate::model::config::tables::Config;
@@ -54,6 +55,9 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Least time between two full passes that lost events cause.
 const STORM_PAUSE: Duration = Duration::from_secs(1);
+
+/// Time between two tries to get a thread.
+const THREADS_PAUSE: Duration = Duration::from_secs(5);
 
 /// sshd waits for the first pass no longer than this: what hangs by then may hang for ever.
 const READY_WITHIN: Duration = Duration::from_secs(8);
@@ -152,6 +156,11 @@ where
             // Whatever holds the thread may hold the watcher too: put the others' watches on another one.
             self.times.renew = Instant::now();
             self.full_check_soon();
+        }
+        if Threads::lack().is_some() {
+            // Everything that wants a thread tries again: what asks, what watches, what writes.
+            let soon = Instant::now() + THREADS_PAUSE;
+            self.times.full_check = self.times.full_check.min(soon);
         }
         self.tell(wake.why, enforcing.status());
         if full || wake.why == Trigger::SshdAnswered {

@@ -17,7 +17,7 @@ use crate::agent::signals::StartError;
 use crate::agent::wakeups::{AgentWatches, Pending, Trigger, Wake, watch};
 use crate::agent::{events, paths};
 use crate::host::process::{self, Lock};
-use crate::host::{chain, keyfile, store};
+use crate::host::{Threads, chain, keyfile, store};
 use crate::model::config::tables::{Config, Mode, Paths};
 use crate::model::desired::guard::Held;
 use crate::model::file::orders::Whom;
@@ -228,6 +228,7 @@ impl Enforcing {
             effects.incidents.take(event);
         }
         effects.teller.tell_the_rest(instant);
+        effects.incidents.try_again();
         let memory = &reconciler.memory;
         effects
             .incidents
@@ -410,6 +411,10 @@ impl Effects {
         }
         if let Some(error) = self.unsaved.clone() {
             add(Cause::StateUnsaved { error });
+        }
+        if let Some(error) = Threads::lack() {
+            let error = error.to_string();
+            add(Cause::NoThreads { error });
         }
         if let Some(error) = self.nothing_watched.clone() {
             add(Cause::NothingWatched { error });

@@ -15,8 +15,8 @@ use jiff::SignedDuration;
 use crate::agent::events::Teller;
 use crate::agent::pass::Auditor;
 use crate::host::audit::{self, From};
-use crate::host::chain;
 use crate::host::store::{self, StoreError};
+use crate::host::{Threads, chain};
 use crate::model::account::AccountName;
 use crate::model::past::audit::{Sought, find};
 use crate::model::past::event::Event;
@@ -176,15 +176,23 @@ impl Incidents {
             .retain(|account, _| wanted(account));
     }
 
+    /// What had to wait for a thread is written now, if there is one.
+    pub fn try_again(&mut self) {
+        if !locked(&self.shared).queue.is_empty() {
+            self.wake();
+        }
+    }
+
     fn wake(&mut self) {
         let starts = !std::mem::replace(&mut locked(&self.shared).at_work, true);
         if starts {
             let (shared, directory) = (Arc::clone(&self.shared), self.directory.clone());
-            let teller = self.teller.clone();
-            let is_tidy = std::mem::replace(&mut self.is_tidy, true);
-            self.thread = Some(std::thread::spawn(move || {
-                Burst::new(&shared, directory, teller).work(is_tidy);
-            }));
+            let (teller, is_tidy) = (self.teller.clone(), self.is_tidy);
+            let work = move || Burst::new(&shared, directory, teller).work(is_tidy);
+            match Threads::spawn(work) {
+                Ok(thread) => (self.thread, self.is_tidy) = (Some(thread), true),
+                Err(_) => locked(&self.shared).at_work = false,
+            }
         }
         self.shared.bell.notify_one();
     }
@@ -207,6 +215,15 @@ impl Drop for Incidents {
         self.shared.bell.notify_one();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+        let is_left = {
+            let state = locked(&self.shared);
+            !state.at_work && !state.queue.is_empty()
+        };
+        if is_left {
+            // There was no thread for it, and nothing waits for this one any more.
+            let directory = self.directory.clone();
+            Burst::new(&self.shared, directory, self.teller.clone()).work(self.is_tidy);
         }
     }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::host::Threads;
+
 /// Rung when an answer has come that no pass waits for.
 pub type Bell = Arc<dyn Fn() + Send + Sync>;
 
@@ -36,9 +38,8 @@ impl<T: Send + 'static> Inquiry<T> {
                 bell();
             }
         };
-        if let Err(error) = std::thread::Builder::new().spawn(work) {
-            tracing::error!(%error, "no thread to ask the host on");
-        }
+        // Without one there is no answer, and the status says that there is none.
+        let _ = Threads::spawn(work);
         self.asked = Some(asked);
     }
 

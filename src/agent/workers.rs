@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use crate::agent::errand::{Tools, settle};
-use crate::host::chain;
+use crate::host::Threads;
 use crate::model::account::AccountName;
 use crate::model::file::orders::Orders;
 use crate::model::past::incident::MOST_BYTES;
@@ -173,7 +173,7 @@ impl Workers {
             };
             if hand.is_none() {
                 let left = std::mem::take(&mut *locked(&queue));
-                outcomes.extend(left.into_iter().map(Outcome::hanging));
+                outcomes.extend(left.into_iter().map(Outcome::unattended));
             }
         }
         // A thread that was released ends by itself.
@@ -260,13 +260,8 @@ fn spawn(first: Shift) -> Option<Hand> {
             shift = next;
         }
     };
-    match std::thread::Builder::new().spawn(work) {
-        Ok(_) => Some(Hand { worker, shifts }),
-        Err(error) => {
-            tracing::error!(error = chain(&error), "no thread to work with");
-            None
-        }
-    }
+    Threads::spawn(work).ok()?;
+    Some(Hand { worker, shifts })
 }
 
 impl Shift {

@@ -40,5 +40,6 @@ mod ssm_to_file;
 mod status_schema;
 mod support;
 mod tamper;
+mod threads;
 mod tls;
 mod write_faults;

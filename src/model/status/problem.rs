@@ -39,6 +39,10 @@ pub enum Cause {
     StateUnsaved {
         error: String,
     },
+    /// The enforcer gets no thread to work on.
+    NoThreads {
+        error: String,
+    },
     /// inotify is not to be had.
     NothingWatched {
         error: String,
@@ -231,6 +235,7 @@ macro_rules! codes {
 codes! {
     Cause::NoEnforcer => "no-enforcer",
     Cause::ConfigUnusable { .. } => "config-unusable",
+    Cause::NoThreads { .. } => "no-threads",
     Cause::FileRefused { .. } => "file-refused",
     Cause::FileDrifted { .. } => "file-drifted",
     Cause::Session(_) => "session-not-approved",
@@ -334,6 +339,7 @@ impl Cause {
             Self::ConfigUnusable { .. }
                 | Self::StateDamaged { .. }
                 | Self::StateUnsaved { .. }
+                | Self::NoThreads { .. }
                 | Self::NothingWatched { .. }
                 | Self::Unwatched { .. }
                 | Self::Rival { .. }
@@ -356,6 +362,9 @@ impl Cause {
             Self::StateDamaged { error } => format!("{error}; the state was started anew"),
             Self::StateUnsaved { error } => {
                 format!("{error}; what is in force is lost when the agent restarts")
+            }
+            Self::NoThreads { error } => {
+                format!("the enforcer gets no thread, so its work waits: {error}")
             }
             Self::NothingWatched { error } => {
                 format!("no file is watched, so changes are only seen by the full check: {error}")
@@ -468,6 +477,9 @@ impl Cause {
             Self::LinesRejected { .. } => "`agent lint` says of each line what is wrong",
             Self::Rival { .. } => {
                 "take the file away from that program, or the account out of `[accounts] manage`"
+            }
+            Self::NoThreads { .. } => {
+                "`systemctl status authorized-keys-agent` shows its tasks and their limit; see also `kernel.pid_max` and `kernel.threads-max` (sysctl(8))"
             }
             Self::NothingWatched { .. } | Self::Unwatched { .. } => {
                 "raise `fs.inotify.max_user_watches` and `fs.inotify.max_user_instances` (sysctl(8))"
