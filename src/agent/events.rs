@@ -95,7 +95,7 @@ impl Teller {
         };
         tracing::warn!(
             message_id = id::REVOKED_SESSION, %account, session = id, leader, fingerprint, from, not_said,
-            hint = "loginctl terminate-session, or `end-sessions = true`",
+            hint = "loginctl kill-session --signal=SIGKILL, or `end-sessions = true`",
             "a live session was opened with a key that is not approved"
         );
     }

@@ -29,6 +29,7 @@ impl<T: Send + 'static> Inquiry<T> {
             return;
         }
         let (answer, asked) = oneshot::channel();
+        let unasked = bell.clone();
         let work = move || {
             // An asker that has ended wants no answer.
             let is_wanted = answer.send(question()).is_ok();
@@ -38,8 +39,12 @@ impl<T: Send + 'static> Inquiry<T> {
                 bell();
             }
         };
-        // Without one there is no answer, and the status says that there is none.
-        let _ = Threads::spawn(work);
+        if Threads::spawn(work).is_err()
+            && let Some(bell) = unasked
+        {
+            // That there will be no answer is one.
+            bell();
+        }
         self.asked = Some(asked);
     }
 

@@ -148,7 +148,7 @@ fn the_session_of_a_revoked_key_is_named_and_left_alone() {
         "{text}"
     );
     assert!(
-        text.contains("hint: loginctl terminate-session c4"),
+        text.contains("hint: loginctl kill-session --signal=SIGKILL c4"),
         "{text}"
     );
     assert_eq!(said(&agent, NAMED), 1, "{}", agent.log());
@@ -412,6 +412,14 @@ fn what_another_program_says_in_the_name_of_sshd_counts_for_nothing() {
         &revoked,
         json!({"_COMM": "sshd-session", "SYSLOG_IDENTIFIER": "sshd-session"}),
     );
+    // However much it is.
+    let entry = json!({
+        "_PID": "4", "_UID": ALICE.to_string(), "_COMM": "sshd", "SYSLOG_IDENTIFIER": "sshd",
+        "MESSAGE": "x".repeat(1 << 16), "__REALTIME_TIMESTAMP": LOGGED.to_string(),
+    });
+    let journal = fs::read_to_string(world.path("journal")).unwrap();
+    let flood = format!("{entry}\n").repeat(160);
+    fs::write(world.path("journal"), journal + &flood).unwrap();
     for but in [json!({"_UID": ALICE.to_string()}), json!({"_COMM": "sudo"})] {
         // An approved key for its own session, a key that is not for that of another account.
         say(104, "alice", &kept, but.clone());

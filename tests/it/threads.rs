@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::sessions::{host, log_in};
+use crate::support::logins;
 use crate::support::world::{ALICE, Ends, World, key, signal, wait};
 
 /// Neither a thread nor a child, until this is dropped. strace lets go of its tracee when it is told to end.
@@ -132,6 +133,23 @@ fn an_enforcer_that_gets_no_thread_any_more_loses_no_incident() {
     assert!(status.success(), "{status}: {log}");
     assert!(world.incidents().len() > before, "{log}");
     none.end();
+}
+
+#[test]
+fn sshd_is_asked_again_once_there_is_a_thread() {
+    let world = logins::world("");
+    world.approve("alice", "laptop", &key("alice"));
+    let agent = world.start();
+    let answer = || world.word()["sshd"]["asked_at"].clone();
+    wait("the word of sshd", || !answer().is_null());
+    let none = NoThreads::of(agent.pid());
+    signal("HUP", agent.pid());
+    wait("the problem", || says(&world, "no-threads"));
+    none.end();
+    wait("the end of the problem", || !says(&world, "no-threads"));
+    let before = answer();
+    logins::configure(&world, "PubkeyAuthentication no");
+    wait("another word of sshd", || answer() != before);
 }
 
 #[test]

@@ -450,7 +450,7 @@ impl Cause {
             Self::OpenDoor(door) => return Some(door.hint()),
             Self::Session(Session { id, .. }) => {
                 return Some(format!(
-                    "loginctl terminate-session {id}, or `end-sessions = true`"
+                    "loginctl kill-session --signal=SIGKILL {id}, or `end-sessions = true`"
                 ));
             }
             Self::Decision(Trouble::BreakGlassOpen { path }) => {
