@@ -13,6 +13,7 @@ use crate::agent::signals::{Asked, Signals, StartError};
 use crate::agent::wakeups::{
     AgentWatches, Changed, HeldBack, Pending, Subject, Trigger, Wake, watch_inputs,
 };
+use crate::host::Threads;
 use crate::host::service::{Heartbeat, Service};
 use crate::host::watch::Change;
 use crate::model::config::tables::Config;
@@ -56,6 +57,9 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 
 /// Least time between two full passes that lost events cause.
 const STORM_PAUSE: Duration = Duration::from_secs(1);
+
+/// Time between two tries to get a thread.
+const THREADS_PAUSE: Duration = Duration::from_secs(5);
 
 /// sshd waits for the first pass no longer than this: what hangs by then may hang for ever.
 const READY_WITHIN: Duration = Duration::from_secs(8);
@@ -158,6 +162,11 @@ where
             self.times.renew = Instant::now();
             self.full_check_soon();
         }
+        if Threads::lack().is_some() {
+            // Everything that wants a thread tries again: what asks, what watches, what writes.
+            let soon = Instant::now() + THREADS_PAUSE;
+            self.times.full_check = self.times.full_check.min(soon);
+        }
         self.tell(wake.why, enforcing.status());
         if full || wake.why == Trigger::SshdAnswered {
             // Now that everything is in force and said to be; and again once what sshd's answer depends on is watched.
@@ -180,6 +189,7 @@ where
             let question = enforcing.sessions.next_question();
             let write = enforcing.next_writing();
             let held_back = self.held_back.next();
+            let rest = enforcing.next_rest();
             // Every arm is cancel-safe: signals and the bell keep what arrives meanwhile, sleeping keeps nothing.
             tokio::select! {
                 () = self.heartbeat.next() => self.service.alive(),
@@ -207,7 +217,10 @@ where
                     let due = self.held_back.due(Instant::now().into_std());
                     return Some(Wake { why: Trigger::Drift, whom: Whom::These(due) });
                 }
-                () = until(question), if question.is_some() => enforcing.sessions.ask_once_more(),
+                () = until(question), if question.is_some() => {
+                    enforcing.sessions.ask_what_is_due(Instant::now().into_std());
+                }
+                () = until(rest), if rest.is_some() => enforcing.tell_the_rest(Instant::now().into_std()),
                 () = until(write), if write.is_some() => enforcing.publish_again((self.now)()),
                 answer = enforcing.sessions.answer() => {
                     enforcing.take_sessions(answer, (self.now)());

@@ -1,11 +1,13 @@
 //! A pass and its effects: what a pass returns is saved, told and published here and nowhere else.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::agent::errand::LookAgain;
+use crate::agent::events::Teller;
 use crate::agent::gather::{self, List};
 use crate::agent::incidents::Incidents;
 use crate::agent::pass::{Auditor, Look, Looked, Reconciler};
@@ -16,15 +18,14 @@ use crate::agent::wakeups::{AgentWatches, Pending, Trigger, Wake, watch};
 use crate::agent::{events, paths};
 use crate::host::keyfile::Leases;
 use crate::host::process::{self, Lock};
-use crate::host::{chain, keyfile, store};
+use crate::host::{Threads, chain, keyfile, store};
 use crate::model::config::tables::{Config, Mode, Paths};
 use crate::model::desired::guard::Held;
 use crate::model::file::orders::Whom;
 use crate::model::list::rejected::Rejected;
-use crate::model::session::Session;
 use crate::model::status::assess::{OfEnforcer, rivals};
 use crate::model::status::problem::{Cause, Problem};
-use crate::model::status::schema::{AccountState, Enforcer, Host, Status};
+use crate::model::status::schema::{Enforcer, Host, Status};
 
 /// Makes this process the enforcer of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
@@ -49,6 +50,7 @@ pub struct Enforcing {
 /// What was done last, so that it is not done again.
 struct Effects {
     host_name: String,
+    teller: Teller,
     incidents: Incidents,
     publisher: Publisher,
     enforcer: Enforcer,
@@ -81,12 +83,18 @@ pub struct Means<'a> {
     pub now: Timestamp,
 }
 
+/// By then every account has calmed down.
+const CALM: Duration = Duration::from_mins(2);
+
 impl Enforcing {
     pub fn new(reconciler: Reconciler, now: Timestamp) -> Self {
-        let mut incidents = Incidents::new(&paths::incidents(&reconciler.config.paths));
+        let teller = Teller::default();
+        let directory = paths::incidents(&reconciler.config.paths);
+        let mut incidents = Incidents::new(&directory, teller.clone());
         incidents.tidy_up();
         let effects = Effects {
             host_name: process::host_name(),
+            teller,
             incidents,
             publisher: Publisher::default(),
             enforcer: Enforcer {
@@ -204,6 +212,7 @@ impl Enforcing {
             effects,
             ..
         } = self;
+        let instant = Instant::now().into_std();
         let look = Look {
             wake,
             watches: means.watches,
@@ -214,15 +223,17 @@ impl Enforcing {
             auditor: &effects.incidents,
             alive: means.alive,
             now: means.now,
-            instant: Instant::now().into_std(),
+            instant,
         };
         let mut looked = reconciler.look(look).await;
         // Every account was judged anew.
         looked.rows_are_others |= wake.why == Trigger::SshdAnswered;
         for event in looked.events.drain(..) {
-            events::tell(&event);
+            effects.teller.tell(&event, instant);
             effects.incidents.take(event);
         }
+        effects.teller.tell_the_rest(instant);
+        effects.incidents.try_again();
         let memory = &reconciler.memory;
         effects
             .incidents
@@ -247,13 +258,15 @@ impl Enforcing {
     }
 
     fn look_for_sessions(&mut self, wake: &Wake, looked: &Looked) {
-        let known = wake.whom == Whom::Everybody && !self.sessions.known.is_empty();
+        let now = Instant::now().into_std();
+        let is_open = !self.sessions.known.is_empty() || self.sessions.unknown.is_some();
+        let known = wake.whom == Whom::Everybody && is_open;
         let asked = matches!(wake.why, Trigger::Startup | Trigger::Reload);
-        if known || asked || looked.keys_left {
-            self.sessions.ask();
-        }
         if looked.keys_left {
-            self.sessions.ask_again_later(Instant::now().into_std());
+            self.sessions.ask_again_later(now);
+        }
+        if known || asked || looked.keys_left {
+            self.sessions.ask(now);
         }
     }
 
@@ -261,14 +274,14 @@ impl Enforcing {
         self.take_rows_back();
         let config = &self.reconciler.config;
         let may_end = config.accounts.end_sessions && config.mode == Mode::Enforce;
-        let rows = self.reconciler.rows();
-        let in_sync = |session: &Session| {
-            let row = rows.get(&session.account);
-            row.is_some_and(|row| row.state == AccountState::InSync)
-        };
-        let ends = |session: &Session| may_end && in_sync(session);
-        self.sessions
-            .take(answer, &self.reconciler.decision, ends, now);
+        let clocks = (now, Instant::now().into_std());
+        self.sessions.take(
+            answer,
+            &self.reconciler.decision,
+            may_end,
+            &self.effects.teller,
+            clocks,
+        );
         self.publish(&Looked::default(), false, now);
     }
 
@@ -299,7 +312,7 @@ impl Enforcing {
                 instance: reconciler.in_force().instance.clone(),
             },
             enforcer: effects.enforcer.clone(),
-            problems: effects.problems(reconciler),
+            problems: effects.problems(reconciler, sessions),
             sessions: sessions.known.clone(),
         };
         let mut status = reconciler.status(of, now);
@@ -361,12 +374,22 @@ impl Enforcing {
         self.effects.publisher.due()
     }
 
+    /// When accounts that were left out of the log will have calmed down.
+    pub fn next_rest(&self) -> Option<std::time::Instant> {
+        self.effects.teller.next_rest()
+    }
+
+    pub fn tell_the_rest(&self, now: std::time::Instant) {
+        self.effects.teller.tell_the_rest(now);
+    }
+
     pub fn publish_again(&mut self, now: Timestamp) {
         self.publish(&Looked::default(), false, now);
     }
 
     /// At the end: what had to wait for its time.
     pub fn publish_the_rest(&mut self, now: Timestamp) {
+        self.tell_the_rest(Instant::now().into_std() + CALM);
         if self.next_writing().is_some() {
             self.publish(&Looked::default(), true, now);
         }
@@ -382,7 +405,7 @@ impl Enforcing {
 
 impl Effects {
     /// What only this enforcer knows to be wrong.
-    fn problems(&self, reconciler: &Reconciler) -> Vec<Problem> {
+    fn problems(&self, reconciler: &Reconciler, sessions: &Sessions) -> Vec<Problem> {
         let mut all = Vec::new();
         let mut add = |cause| all.push(Problem::new(cause));
         if let Some(error) = self.config_unusable.clone() {
@@ -394,12 +417,19 @@ impl Effects {
         if let Some(error) = self.unsaved.clone() {
             add(Cause::StateUnsaved { error });
         }
+        if let Some(error) = Threads::lack() {
+            let error = error.to_string();
+            add(Cause::NoThreads { error });
+        }
         if let Some(error) = self.nothing_watched.clone() {
             add(Cause::NothingWatched { error });
         }
         if self.unwatched > 0 {
             let places = self.unwatched;
             add(Cause::Unwatched { places });
+        }
+        if let Some(error) = sessions.unknown.clone() {
+            add(Cause::SessionsUnknown { error });
         }
         all.extend(rivals(&reconciler.memory, |account| {
             self.incidents.program(account)

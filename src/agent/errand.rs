@@ -645,8 +645,8 @@ impl Putting<'_> {
     fn put(&self, descriptor: BorrowedFd<'_>, inode: Inode, name: Option<&str>) {
         let Some(watches) = self.watches else { return };
         if let Err(error) = watches.put(descriptor, inode, name, &self.subject) {
-            // The periodic check still looks.
-            tracing::warn!(subject = ?self.subject, error = chain(&error), "not watched");
+            // The full check still looks, and the status counts such places.
+            tracing::debug!(subject = ?self.subject, error = chain(&error), "not watched");
         }
     }
 }

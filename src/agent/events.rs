@@ -2,9 +2,13 @@
 //!
 //! info: something changed on disk. warn: a person should look. error: the agent cannot do its job.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
 use crate::model::account::AccountName;
 use crate::model::escape::escaped;
 use crate::model::file::difference::{in_words, undone_in_words};
+use crate::model::past::budget::Budget;
 use crate::model::past::event::{Change, Event};
 use crate::model::past::incident::Who;
 use crate::model::session::Session;
@@ -15,7 +19,7 @@ pub mod id {
     pub const APPLIED: &str = "29eecd86d83640a28791c063a41ad406";
     /// A change that an account or a program made was undone.
     pub const REPAIRED: &str = "1e086f77428f49c0a8c7dafeab42ec30";
-    /// So many changes, undone or seen, were not said each.
+    /// So many lines about an account were not said.
     pub const UNSAID: &str = "fa301c58b76e41f69bb79b674ebad140";
     /// Observe mode: a file differs.
     pub const DIFFERS: &str = "2c8212e9de284b8e9aab7e5cb425b1e6";
@@ -47,126 +51,174 @@ pub mod id {
     pub const SESSION_ENDED: &str = "bcb9995540ac4c68a7485c5fbec82b7a";
 }
 
-/// Tells one event to the journal. Incidents are kept by `incidents`; their numbers are told with the change.
-pub fn tell(event: &Event) {
+/// Tells the journal what concerns an account, within that account's budget. Shared by the threads that tell.
+#[derive(Clone, Default)]
+pub struct Teller(Arc<Mutex<Budget>>);
+
+impl Teller {
+    /// Tells one event. Incidents are kept by `incidents`; their numbers are told with the change.
+    pub fn tell(&self, event: &Event, now: Instant) {
+        let Some(account) = about(event) else { return };
+        if let Some(not_said) = self.may_say(account, now) {
+            tell(event, account, not_said);
+        }
+    }
+
+    pub(super) fn attributed(
+        &self,
+        account: &AccountName,
+        incident: &str,
+        who: &Who,
+        now: Instant,
+    ) {
+        let Some(NotSaid(not_said)) = self.may_say(account, now) else {
+            return;
+        };
+        let (exe, comm, uid, auid, pid) = (&who.exe, &who.comm, who.uid, who.auid, who.pid);
+        tracing::warn!(
+            message_id = id::ATTRIBUTED, %account, incident, exe, comm, uid, auid, by_pid = pid, not_said,
+            "the audit log says who changed the file"
+        );
+    }
+
+    pub(super) fn revoked_session(&self, session: &Session, now: Instant) {
+        let Session {
+            account,
+            id,
+            leader,
+            fingerprint,
+            from,
+            ..
+        } = session;
+        let Some(NotSaid(not_said)) = self.may_say(account, now) else {
+            return;
+        };
+        tracing::warn!(
+            message_id = id::REVOKED_SESSION, %account, session = id, leader, fingerprint, from, not_said,
+            hint = "loginctl kill-session --signal=SIGKILL, or `end-sessions = true`",
+            "a live session was opened with a key that is not approved"
+        );
+    }
+
+    pub(super) fn session_ended(&self, session: &Session, now: Instant) {
+        let Session {
+            account,
+            id,
+            leader,
+            fingerprint,
+            from,
+            ..
+        } = session;
+        let Some(NotSaid(not_said)) = self.may_say(account, now) else {
+            return;
+        };
+        tracing::warn!(
+            message_id = id::SESSION_ENDED, %account, session = id, leader, fingerprint, from, not_said,
+            "session ended: it was opened with a key that is not approved"
+        );
+    }
+
+    /// Says of the accounts that will have calmed down by `now` how much was left out.
+    pub fn tell_the_rest(&self, now: Instant) {
+        for (account, not_said) in self.budget().calmed(now) {
+            tracing::warn!(
+                message_id = id::UNSAID, %account, not_said,
+                hint = "agent incidents",
+                "more came about this account than was said"
+            );
+        }
+    }
+
+    /// When there will be something left out to tell of.
+    pub fn next_rest(&self) -> Option<Instant> {
+        self.budget().calm_at()
+    }
+
+    /// Whether there is room for a line about an account.
+    fn may_say(&self, account: &AccountName, now: Instant) -> Option<NotSaid> {
+        let unsaid = self.budget().may_say(account, now)?;
+        Some(NotSaid((unsaid > 0).then_some(unsaid)))
+    }
+
+    fn budget(&self) -> MutexGuard<'_, Budget> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How many lines before this one were not said, if any.
+#[derive(Clone, Copy)]
+struct NotSaid(Option<u64>);
+
+/// The account that a line would be about; `None` for what is kept and not told.
+fn about(event: &Event) -> Option<&AccountName> {
+    match event {
+        Event::Repaired(change) | Event::Differs(change) => Some(&change.account),
+        Event::Applied { account, .. }
+        | Event::FirstRun { account, .. }
+        | Event::Refused { account, .. }
+        | Event::OtherFile { account, .. }
+        | Event::Rival { account, .. } => Some(account),
+        Event::Incident { .. } | Event::Again { .. } => None,
+    }
+}
+
+fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
     match event {
         Event::Applied {
-            account,
-            file,
-            differences,
+            file, differences, ..
         } => {
             let changes = undone_in_words(differences).join(", ");
-            tracing::info!(message_id = id::APPLIED, %account, file = %file.display(), changes, "list applied");
+            tracing::info!(
+                message_id = id::APPLIED, %account, file = %file.display(), changes, not_said,
+                "list applied"
+            );
         }
         Event::FirstRun {
-            account,
             file,
             fingerprint,
             backup,
+            ..
         } => tracing::warn!(
-            message_id = id::FIRST_RUN, %account, file = %file.display(), fingerprint, backup = %backup.display(),
+            message_id = id::FIRST_RUN, %account, file = %file.display(), fingerprint, backup = %backup.display(), not_said,
             "key removed that is not on the list"
         ),
         Event::Repaired(change) => {
-            let Change {
-                account,
-                file,
-                differences,
-                incident,
-                stood_milliseconds,
-                untold,
-            } = change;
-            let undone = in_words(differences).join(", ");
-            let not_said = (*untold > 0).then_some(untold);
-            let stood_ms = stood_milliseconds;
+            let Change { file, incident, .. } = change;
+            let undone = in_words(&change.differences).join(", ");
+            let stood_ms = change.stood_milliseconds;
             tracing::warn!(
                 message_id = id::REPAIRED, %account, file = %file.display(), undone, incident, stood_ms, not_said,
                 "drift undone"
             );
         }
         Event::Differs(change) => {
-            let Change {
-                account,
-                file,
-                differences,
-                incident,
-                untold,
-                ..
-            } = change;
-            let seen = in_words(differences).join(", ");
-            let not_said = (*untold > 0).then_some(untold);
+            let Change { file, incident, .. } = change;
+            let seen = in_words(&change.differences).join(", ");
             tracing::warn!(
                 message_id = id::DIFFERS, %account, file = %file.display(), seen, incident, not_said,
                 "file differs, not written (mode = \"observe\")"
             );
         }
-        Event::Refused { account, reason } => {
-            tracing::warn!(message_id = id::REFUSED, %account, reason, "file not brought in line");
-        }
-        Event::OtherFile { account, other } => {
+        Event::Refused { reason, .. } => tracing::warn!(
+            message_id = id::REFUSED, %account, reason, not_said,
+            "file not brought in line"
+        ),
+        Event::OtherFile { other, .. } => {
             let keys = other.found.keys.iter().take(20);
             let keys: Vec<&str> = keys.map(|key| key.fingerprint.as_str()).collect();
             let (file, keys) = (escaped(&other.file), keys.join(", "));
             tracing::warn!(
-                message_id = id::OTHER_FILE, %account, file, keys,
+                message_id = id::OTHER_FILE, %account, file, keys, not_said,
                 "sshd also reads this file, and it stays"
             );
         }
-        Event::Rival {
-            account,
-            times,
-            program,
-        } => tracing::warn!(
-            message_id = id::RIVAL, %account, times, program,
+        Event::Rival { times, program, .. } => tracing::warn!(
+            message_id = id::RIVAL, %account, times, program, not_said,
             hint = "take the file away from that program, or the account out of `[accounts] manage`",
             "the same change comes again and again: another program manages this file, so repairs wait for up to a second"
         ),
-        Event::Untold { account, changes } => tracing::warn!(
-            message_id = id::UNSAID, %account, not_said = changes,
-            hint = "agent incidents",
-            "more changes of this account came than were said each; none for a minute now"
-        ),
         Event::Incident { .. } | Event::Again { .. } => {}
     }
-}
-
-pub(super) fn attributed(account: &AccountName, incident: &str, who: &Who) {
-    let (exe, comm, uid, auid, pid) = (&who.exe, &who.comm, who.uid, who.auid, who.pid);
-    tracing::warn!(
-        message_id = id::ATTRIBUTED, %account, incident, exe, comm, uid, auid, by_pid = pid,
-        "the audit log says who changed the file"
-    );
-}
-
-pub(super) fn revoked_session(session: &Session) {
-    let Session {
-        account,
-        id,
-        leader,
-        fingerprint,
-        from,
-        ..
-    } = session;
-    tracing::warn!(
-        message_id = id::REVOKED_SESSION, %account, session = id, leader, fingerprint, from,
-        hint = "loginctl terminate-session, or `end-sessions = true`",
-        "a live session was opened with a key that is not approved"
-    );
-}
-
-pub(super) fn session_ended(session: &Session) {
-    let Session {
-        account,
-        id,
-        leader,
-        fingerprint,
-        from,
-        ..
-    } = session;
-    tracing::warn!(
-        message_id = id::SESSION_ENDED, %account, session = id, leader, fingerprint, from,
-        "session ended: it was opened with a key that is not approved"
-    );
 }
 
 pub(super) fn cloned(from: &str, here: &str) {

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 
-use crate::agent::events;
+use crate::agent::events::Teller;
 use crate::agent::pass::Auditor;
 use crate::host::audit::{self, From};
-use crate::host::chain;
 use crate::host::store::{self, StoreError};
+use crate::host::{Threads, chain};
 use crate::model::account::AccountName;
 use crate::model::past::audit::{Sought, find};
 use crate::model::past::event::Event;
@@ -25,6 +25,7 @@ use crate::model::past::incident::{Incident, MOST, MOST_BYTES, More, surplus};
 /// Where incidents go. Dropped, it first writes what it was given.
 pub struct Incidents {
     directory: PathBuf,
+    teller: Teller,
     is_tidy: bool,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -89,8 +90,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 const RECENT: SignedDuration = SignedDuration::from_mins(9);
 
 impl Incidents {
-    pub fn new(directory: &Path) -> Self {
+    pub fn new(directory: &Path, teller: Teller) -> Self {
         Self {
+            teller,
             directory: directory.to_owned(),
             is_tidy: false,
             shared: Arc::default(),
@@ -174,14 +176,23 @@ impl Incidents {
             .retain(|account, _| wanted(account));
     }
 
+    /// What had to wait for a thread is written now, if there is one.
+    pub fn try_again(&mut self) {
+        if !locked(&self.shared).queue.is_empty() {
+            self.wake();
+        }
+    }
+
     fn wake(&mut self) {
         let starts = !std::mem::replace(&mut locked(&self.shared).at_work, true);
         if starts {
             let (shared, directory) = (Arc::clone(&self.shared), self.directory.clone());
-            let is_tidy = std::mem::replace(&mut self.is_tidy, true);
-            self.thread = Some(std::thread::spawn(move || {
-                Burst::new(&shared, directory).work(is_tidy);
-            }));
+            let (teller, is_tidy) = (self.teller.clone(), self.is_tidy);
+            let work = move || Burst::new(&shared, directory, teller).work(is_tidy);
+            match Threads::spawn(work) {
+                Ok(thread) => (self.thread, self.is_tidy) = (Some(thread), true),
+                Err(_) => locked(&self.shared).at_work = false,
+            }
         }
         self.shared.bell.notify_one();
     }
@@ -205,6 +216,15 @@ impl Drop for Incidents {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+        let is_left = {
+            let state = locked(&self.shared);
+            !state.at_work && !state.queue.is_empty()
+        };
+        if is_left {
+            // There was no thread for it, and nothing waits for this one any more.
+            let directory = self.directory.clone();
+            Burst::new(&self.shared, directory, self.teller.clone()).work(self.is_tidy);
+        }
     }
 }
 
@@ -221,6 +241,7 @@ impl Task {
 struct Burst<'a> {
     shared: &'a Shared,
     directory: PathBuf,
+    teller: Teller,
     /// Everything that is kept: its id, and the sizes of its files by their ending.
     kept: BTreeMap<String, BTreeMap<String, u64>>,
     unsynced: Unsynced,
@@ -230,10 +251,11 @@ struct Burst<'a> {
 }
 
 impl<'a> Burst<'a> {
-    fn new(shared: &'a Shared, directory: PathBuf) -> Self {
+    fn new(shared: &'a Shared, directory: PathBuf, teller: Teller) -> Self {
         Self {
             shared,
             directory,
+            teller,
             kept: BTreeMap::new(),
             unsynced: Unsynced::default(),
             unknown: Vec::new(),
@@ -458,7 +480,7 @@ impl<'a> Burst<'a> {
         };
         for (id, account, sought) in unknown {
             if let Some(who) = find(&records, &sought) {
-                events::attributed(&account, &id, &who);
+                self.teller.attributed(&account, &id, &who, now);
                 locked(self.shared)
                     .programs
                     .insert(account, who.exe.clone());
@@ -578,7 +600,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_stands_still_costs_no_more_memory_than_is_kept() {
-        let mut recorder = Incidents::new(Path::new(""));
+        let mut recorder = Incidents::new(Path::new(""), Teller::default());
         // There is a thread, and it waits for the disk.
         locked(&recorder.shared).at_work = true;
         for number in 0..i64::try_from(QUEUE).unwrap() {
@@ -610,7 +632,7 @@ mod tests {
     #[test]
     fn what_is_written_is_no_longer_held() {
         let directory = tempfile::tempdir().unwrap();
-        let mut recorder = Incidents::new(directory.path());
+        let mut recorder = Incidents::new(directory.path(), Teller::default());
         for number in 0..10 {
             let (incident, sought) = incident(number, "");
             recorder.add(incident, Some(vec![0; 1000]), sought);
@@ -626,7 +648,7 @@ mod tests {
     fn what_a_power_cut_left_empty_or_damaged_is_removed_at_the_next_start() {
         let directory = tempfile::tempdir().unwrap();
         let content = b"ssh-ed25519 AAAA rogue\n".to_vec();
-        let mut recorder = Incidents::new(directory.path());
+        let mut recorder = Incidents::new(directory.path(), Teller::default());
         let mut ids = Vec::new();
         for number in 0..5 {
             let (mut incident, sought) = incident(number, "");
@@ -644,7 +666,7 @@ mod tests {
         std::fs::write(path(2, "json"), [0; 700]).unwrap();
         std::fs::remove_file(path(3, "json")).unwrap();
         std::fs::write(path(4, "content"), vec![0; content.len()]).unwrap();
-        let mut recorder = Incidents::new(directory.path());
+        let mut recorder = Incidents::new(directory.path(), Teller::default());
         recorder.tidy_up();
         drop(recorder);
         let mut left: Vec<PathBuf> = std::fs::read_dir(directory.path())

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::host::Threads;
+
 /// Rung when an answer has come that no pass waits for.
 pub type Bell = Arc<dyn Fn() + Send + Sync>;
 
@@ -27,6 +29,7 @@ impl<T: Send + 'static> Inquiry<T> {
             return;
         }
         let (answer, asked) = oneshot::channel();
+        let unasked = bell.clone();
         let work = move || {
             // An asker that has ended wants no answer.
             let is_wanted = answer.send(question()).is_ok();
@@ -36,8 +39,11 @@ impl<T: Send + 'static> Inquiry<T> {
                 bell();
             }
         };
-        if let Err(error) = std::thread::Builder::new().spawn(work) {
-            tracing::error!(%error, "no thread to ask the host on");
+        if Threads::spawn(work).is_err()
+            && let Some(bell) = unasked
+        {
+            // That there will be no answer is one.
+            bell();
         }
         self.asked = Some(asked);
     }

@@ -274,7 +274,7 @@ impl Reconciler {
         if let Some(leases) = look.leases {
             leases.keep(|name| !is_gone(name));
         }
-        looked.events.extend(self.memory.forget(now));
+        self.memory.forget(now);
         if wake.whom == Whom::Everybody {
             self.assess_the_rest(now, &mut looked);
         }

@@ -1,14 +1,16 @@
 //! The list, from all its sources, all or nothing; and whose list it is.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::agent::inquiry::ask_within;
 use crate::host::imds::{self, Metadata};
 use crate::host::instance;
 use crate::host::ssm::{self, Parameter, ParameterStore};
-use crate::host::{directory, store};
+use crate::host::{Threads, directory, store};
 use crate::model::account::AccountName;
 use crate::model::config::source::{Wanted, account_below, merge};
 use crate::model::config::tables::Source;
@@ -32,6 +34,8 @@ pub enum FetchError {
     /// A template of the config cannot be filled in.
     #[error(transparent)]
     Template(Unfilled),
+    #[error("no thread is to be had")]
+    NoThread(#[source] io::Error),
     /// The source did not answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
@@ -91,6 +95,8 @@ impl Clients {
         source: &Source,
         now: Timestamp,
     ) -> Result<ApprovedList, FetchError> {
+        // Names are looked up on a thread by a library that ends the program where there is none.
+        Threads::probe().map_err(FetchError::NoThread)?;
         let wanted = self.wanted(source).await?;
         let instance = self.instance(source).await;
         let outcome = self.entries(&wanted).await;
@@ -162,11 +168,9 @@ impl Clients {
     ) -> Result<(Vec<Entry>, Vec<Rejected>), FetchError> {
         let (mut entries, mut unusable) = (Vec::new(), Vec::new());
         if let Some(path) = wanted.directory.clone() {
-            let read = tokio::task::spawn_blocking(move || directory::read(&path));
-            match tokio::time::timeout(LIMIT, read).await {
-                Ok(Ok(read)) => entries.extend(read.map_err(FetchError::Directory)?),
-                Ok(Err(_)) | Err(_) => return Err(FetchError::TimedOut(LIMIT)),
-            }
+            let read = ask_within(LIMIT, move || directory::read(&path)).await;
+            let read = read.ok_or(FetchError::TimedOut(LIMIT))?;
+            entries.extend(read.map_err(FetchError::Directory)?);
         }
         if wanted.paths.is_empty() && wanted.names.is_empty() {
             return Ok((entries, unusable));

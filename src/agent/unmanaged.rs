@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::host::keyfile;
+use crate::host::{Threads, keyfile};
 use crate::model::account::{Account, AccountName};
 use crate::model::file::other_files::InFile;
 use crate::model::sshd::answer::Answer;
@@ -55,7 +55,7 @@ pub fn look(
     while begin < work.len() && hanging < HANGING {
         let rest = work[begin..].to_vec();
         let (sender, seen) = mpsc::channel();
-        std::thread::spawn(move || {
+        let started = Threads::spawn(move || {
             for (account, files) in rest {
                 let found: Vec<UnmanagedFile> = files
                     .iter()
@@ -66,6 +66,9 @@ pub fn look(
                 }
             }
         });
+        if started.is_err() {
+            break;
+        }
         while begin < work.len() {
             if let Ok(found) = seen.recv_timeout(PATIENCE) {
                 all.files.extend(found);

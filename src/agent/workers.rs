@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 use crate::agent::errand::{self, Progress, Tools};
-use crate::host::chain;
+use crate::host::Threads;
 use crate::model::account::AccountName;
 use crate::model::file::orders::Orders;
 use crate::model::past::incident::MOST_BYTES;
@@ -211,7 +211,7 @@ impl Workers {
                 }
                 if hand.is_none() {
                     let left = std::mem::take(&mut *locked(&queue));
-                    outcomes.extend(left.into_iter().map(Outcome::hanging));
+                    outcomes.extend(left.into_iter().map(Outcome::unattended));
                 }
                 continue;
             }
@@ -394,13 +394,8 @@ fn rescue(orders: Arc<Orders>, stuck: &Arc<Worker>, tools: &Tools) -> Option<Arc
             (tools.look_again)(name);
         });
     };
-    match std::thread::Builder::new().spawn(work) {
-        Ok(_) => Some(worker),
-        Err(error) => {
-            tracing::error!(error = chain(&error), "no thread to work with");
-            None
-        }
-    }
+    Threads::spawn(work).ok()?;
+    Some(worker)
 }
 
 fn spawn(first: Shift) -> Option<Hand> {
@@ -418,13 +413,8 @@ fn spawn(first: Shift) -> Option<Hand> {
             shift = next;
         }
     };
-    match std::thread::Builder::new().spawn(work) {
-        Ok(_) => Some(Hand { worker, shifts }),
-        Err(error) => {
-            tracing::error!(error = chain(&error), "no thread to work with");
-            None
-        }
-    }
+    Threads::spawn(work).ok()?;
+    Some(Hand { worker, shifts })
 }
 
 impl Shift {

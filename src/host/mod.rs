@@ -16,11 +16,13 @@ pub mod sessions;
 pub mod sshd;
 pub mod ssm;
 pub mod store;
+mod threads;
 pub mod watch;
 
 pub use bounded::Bounded;
 pub use file_stamp::Stamp;
 pub use program::{Bounds, Program, ProgramError, Said};
+pub use threads::Threads;
 
 /// An error with its causes, in one line.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {

@@ -7,6 +7,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::host::Threads;
+
 /// A program.
 #[derive(Clone, Debug)]
 pub struct Program(PathBuf);
@@ -117,8 +119,16 @@ impl Program {
             .map_err(start)?;
         let begun = Instant::now();
         let complained = collect(child.stderr.take(), COMPLAINT);
-        let said = collect(child.stdout.take(), bounds.bytes).recv_timeout(bounds.time);
-        let Ok((text, whole)) = said else {
+        let said = collect(child.stdout.take(), bounds.bytes);
+        let (complained, said) = match (complained, said) {
+            (Ok(complained), Ok(said)) => (complained, said),
+            (Err(error), _) | (_, Err(error)) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(start(error));
+            }
+        };
+        let Ok((text, whole)) = said.recv_timeout(bounds.time) else {
             let _ = child.kill();
             let _ = child.wait();
             return Err(ProgramError::Late(self.0.clone(), bounds.time));
@@ -162,9 +172,12 @@ fn end(child: &mut Child) -> io::Result<ExitStatus> {
 }
 
 /// Reads a pipe on a thread of its own, so that a full pipe never blocks the child; whether that was all of it.
-fn collect(pipe: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Receiver<(String, bool)> {
+fn collect(
+    pipe: Option<impl Read + Send + 'static>,
+    limit: u64,
+) -> io::Result<mpsc::Receiver<(String, bool)>> {
     let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
+    Threads::spawn(move || {
         let mut bytes = Vec::new();
         if let Some(pipe) = pipe {
             // What was read before an error is all there is.
@@ -172,8 +185,8 @@ fn collect(pipe: Option<impl Read + Send + 'static>, limit: u64) -> mpsc::Receiv
         }
         let whole = u64::try_from(bytes.len()).is_ok_and(|length| length < limit);
         let _ = sender.send((String::from_utf8_lossy(&bytes).into_owned(), whole));
-    });
-    receiver
+    })?;
+    Ok(receiver)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ffi::OsStr;
 use std::hash::Hash;
+use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,11 +20,15 @@ use nix::unistd::close;
 use notify::event::EventKind;
 use notify::{Config, Event, EventKindMask, INotifyWatcher, RecursiveMode, Watcher};
 
+use crate::host::Threads;
 use crate::model::inode::Inode;
 
 /// Why a watch could not be put on.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
+    /// No thread to watch on.
+    #[error("no thread to watch on")]
+    Thread(#[source] io::Error),
     /// inotify is not to be had.
     #[error("cannot start watching")]
     Start(#[source] notify::Error),
@@ -115,7 +120,13 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
             Err(_) => on_change(Change::Everything),
         };
         let config = Config::default().with_event_kinds(CHANGES);
+        Threads::probe().map_err(WatchError::Thread)?;
         let watcher = INotifyWatcher::new(handler, config).map_err(WatchError::Start)?;
+        if let Err(error) = watcher.watched_paths() {
+            // It says nothing of a thread that it did not get, and dropped without one it ends the program.
+            std::mem::forget(watcher);
+            return Err(WatchError::Start(error));
+        }
         Ok(Self {
             watcher: Mutex::new(watcher),
             shared,

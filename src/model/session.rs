@@ -37,6 +37,8 @@ pub struct Live {
     pub from: Option<String>,
     /// When it began.
     pub since: Option<Timestamp>,
+    /// Its leader has left, or it was told to end; processes of it live on.
+    pub closing: bool,
 }
 
 /// The ids that `loginctl list-sessions --no-legend` prints, one in front of each line. They become arguments, so what
@@ -50,8 +52,7 @@ pub fn ids(listed: &str) -> Vec<&str> {
         .collect()
 }
 
-/// The SSH sessions in what `loginctl show-session` prints: a block of `Name=value` lines for each, with `TZ=UTC`. One
-/// that is closing has no process left that could be ended.
+/// The SSH sessions in what `loginctl show-session` prints: a block of `Name=value` lines for each, with `TZ=UTC`.
 pub fn ssh_sessions(shown: &str) -> Vec<Live> {
     shown.split("\n\n").filter_map(ssh_session).collect()
 }
@@ -64,7 +65,7 @@ fn ssh_session(block: &str) -> Option<Live> {
         found.filter(|value| !value.is_empty())
     };
     // The PAM service: `sshd`, whatever the binary is called.
-    if get("Service") != Some("sshd") || get("State") == Some("closing") {
+    if get("Service") != Some("sshd") {
         return None;
     }
     Some(Live {
@@ -73,6 +74,7 @@ fn ssh_session(block: &str) -> Option<Live> {
         leader: get("Leader")?.parse().ok().filter(|pid| *pid > 1)?,
         from: get("RemoteHost").map(ToOwned::to_owned),
         since: get("Timestamp").and_then(timestamp),
+        closing: get("State") == Some("closing"),
     })
 }
 
@@ -84,52 +86,50 @@ fn timestamp(text: &str) -> Option<Timestamp> {
     format!("{date}T{time}Z").parse().ok()
 }
 
-/// What sshd says when it lets a key in (`auth.c: auth_log`).
+/// What sshd says when it lets an account in (`auth.c: auth_log`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted<'a> {
     /// Whom.
     pub account: &'a str,
     /// From where.
     pub from: &'a str,
-    /// The key, `SHA256:…`.
-    pub fingerprint: &'a str,
+    /// The key, `SHA256:…`; `None` for a password, a certificate and all else that no list approves.
+    pub fingerprint: Option<&'a str>,
 }
 
 /// Reads `Accepted publickey for alice from 192.0.2.1 port 4711 ssh2: ED25519 SHA256:…`. A certificate is no key of a
-/// list: `… ssh2: ED25519-CERT SHA256:… ID … CA …` returns `None`.
+/// list: `… ssh2: ED25519-CERT SHA256:… ID … CA …`.
 pub fn accepted(message: &str) -> Option<Accepted<'_>> {
     let words: Vec<&str> = message.trim_end().split(' ').collect();
-    match words[..] {
-        [
-            "Accepted",
-            "publickey",
-            "for",
-            account,
-            "from",
-            from,
-            "port",
-            _,
-            "ssh2:",
-            algorithm,
-            fingerprint,
-        ] if fingerprint.starts_with("SHA256:") && !algorithm.ends_with("-CERT") => {
-            Some(Accepted {
-                account,
-                from,
-                fingerprint,
-            })
+    let [
+        "Accepted",
+        method,
+        "for",
+        account,
+        "from",
+        from,
+        "port",
+        _,
+        rest @ ..,
+    ] = &words[..]
+    else {
+        return None;
+    };
+    let fingerprint = match rest {
+        ["ssh2:", algorithm, fingerprint]
+            if *method == "publickey"
+                && fingerprint.starts_with("SHA256:")
+                && !algorithm.ends_with("-CERT") =>
+        {
+            Some(*fingerprint)
         }
         _ => None,
-    }
-}
-
-/// The pid and the message of a line of `/var/log/auth.log` or `/var/log/secure`, if sshd wrote it:
-/// `… host sshd[4711]: message`; since 9.8 the program is `sshd-session`.
-pub fn logged(line: &str) -> Option<(u32, &str)> {
-    let (head, message) = line.split_once("]: ")?;
-    let (head, pid) = head.rsplit_once('[')?;
-    let program = head.rsplit(' ').next()?;
-    matches!(program, "sshd" | "sshd-session").then_some((pid.parse().ok()?, message))
+    };
+    Some(Accepted {
+        account,
+        from,
+        fingerprint,
+    })
 }
 
 /// Which sessions are new in `now`, not in `before`.
@@ -154,15 +154,19 @@ mod tests {
                      Id=5\nName=alice\nTimestamp=\nRemoteHost=\nService=sshd\nLeader=4713\nState=closing\n\n\
                      Id=6\nName=bob\nTimestamp=Mi 2026-11-25 22:11:33 CET\nService=sshd\nLeader=4714\nState=online\n";
         let live = ssh_sessions(shown);
-        assert_eq!(live.len(), 2, "{live:?}");
+        assert_eq!(live.len(), 3, "{live:?}");
         assert_eq!(
             (live[0].id.as_str(), live[0].leader, live[0].from.as_deref()),
             ("3", 4711, Some("192.0.2.1"))
         );
         assert_eq!(live[0].since, Some("2026-11-25T22:11:33Z".parse().unwrap()));
         assert_eq!(
-            (live[1].account.as_str(), live[1].since, &live[1].from),
+            (live[2].account.as_str(), live[2].since, &live[2].from),
             ("bob", None, &None)
+        );
+        assert_eq!(
+            live.iter().map(|live| live.closing).collect::<Vec<_>>(),
+            [false, true, false]
         );
         assert_eq!(ssh_sessions(""), []);
     }
@@ -178,31 +182,35 @@ mod tests {
     #[test]
     fn the_key_of_a_login_is_read_and_no_certificate() {
         let key = "SHA256:XMXDrO0q8seSMcPZAr1n1bBjuNNJ8FS7ygjcKsdAPJo";
-        let check = |line: &str, expected: Option<(&str, &str)>| {
-            let found = accepted(line).map(|a| (a.account, a.from));
+        let check = |line: &str, expected: Option<(&str, &str, Option<&str>)>| {
+            let found = accepted(line).map(|a| (a.account, a.from, a.fingerprint));
             assert_eq!(found, expected, "{line}");
-            assert!(
-                accepted(line).is_none_or(|a| a.fingerprint == key),
-                "{line}"
-            );
         };
         check(
             &format!("Accepted publickey for alice from 192.0.2.1 port 4711 ssh2: ED25519 {key}"),
-            Some(("alice", "192.0.2.1")),
+            Some(("alice", "192.0.2.1", Some(key))),
         );
         check(
             &format!("Accepted publickey for alice from 2001:db8::1 port 1 ssh2: ECDSA-SK {key}\n"),
-            Some(("alice", "2001:db8::1")),
+            Some(("alice", "2001:db8::1", Some(key))),
         );
         check(
             &format!(
                 "Accepted publickey for alice from ::1 port 1 ssh2: ED25519-CERT {key} ID x (serial 0) CA ED25519 {key}"
             ),
-            None,
+            Some(("alice", "::1", None)),
+        );
+        check(
+            &format!("Accepted publickey for alice from ::1 port 1 ssh2: ED25519-CERT {key}"),
+            Some(("alice", "::1", None)),
         );
         check(
             "Accepted password for alice from 192.0.2.1 port 4711 ssh2",
-            None,
+            Some(("alice", "192.0.2.1", None)),
+        );
+        check(
+            &format!("Accepted hostbased for alice from ::1 port 1 ssh2: ED25519 {key}"),
+            Some(("alice", "::1", None)),
         );
         check(
             &format!("Failed publickey for alice from ::1 port 1 ssh2: ED25519 {key}"),
@@ -214,20 +222,5 @@ mod tests {
             ),
             None,
         );
-    }
-
-    #[test]
-    fn a_line_of_a_log_file_is_read() {
-        for head in [
-            "Nov 25 22:11:33 web1 sshd",
-            "2026-11-25T22:11:33.123456+01:00 web1 sshd-session",
-        ] {
-            assert_eq!(
-                logged(&format!("{head}[4711]: Accepted x: y")),
-                Some((4711, "Accepted x: y"))
-            );
-        }
-        assert_eq!(logged("Nov 25 22:11:33 web1 evil[1]: x sshd[2]: y"), None);
-        assert_eq!(logged("Nov 25 22:11:33 web1 sshd: y"), None);
     }
 }

@@ -468,14 +468,54 @@ fn a_thousand_drifts_stay_within_bounds_and_cost_nobody_else_anything() {
     let bob = of("bob");
     assert_eq!(bob.len(), 1);
     assert!(content(&bob[0]).contains(&rogue));
-    // Bob's line, ten of alice's a minute, and then one a second.
+    // Bob's line, thirty of alice's, of which some are of another kind, and then one a second.
     let (lines, seconds) = (
         agent.log().matches("drift undone").count(),
         began.elapsed().as_secs(),
     );
-    let most = usize::try_from(1 + 10 * minutes + seconds).unwrap();
-    assert!((11..=most).contains(&lines), "{lines} lines in {seconds} s");
+    let most = usize::try_from(1 + 30 + 1 + seconds).unwrap();
+    assert!((21..=most).contains(&lines), "{lines} lines in {seconds} s");
     assert!(agent.log().contains("not_said="), "{}", agent.log());
+}
+
+/// Whatever kind of line it is: in observe mode nothing is undone, and no incident bounds what is said.
+#[test]
+fn an_account_that_goes_back_and_forth_does_not_fill_the_log() {
+    let mut world = World::new();
+    world.top = "mode = \"observe\"".to_owned();
+    world.approve("alice", "laptop", &key("alice"));
+    world.make_ssh("alice", ALICE);
+    let agent = world.start();
+    let began = Instant::now();
+    let is_seen = |key: &str| {
+        let rows = world.word()["accounts"].clone();
+        rows.to_string().contains(&fingerprint(key))
+    };
+    for number in 0..80 {
+        let rogue = numbered(number, "rogue");
+        world.put("alice", ALICE, &rogue);
+        wait("the agent to see it", || is_seen(&rogue));
+    }
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    let lines = |log: &str| {
+        log.lines()
+            .filter(|line| line.contains("account=alice"))
+            .count()
+    };
+    let said = lines(&agent.log());
+    assert!(
+        (30..=31 + seconds).contains(&said),
+        "{said} lines in {seconds} s"
+    );
+    let (_, log) = agent.stop();
+    let last = log
+        .lines()
+        .rfind(|line| line.contains("account=alice"))
+        .unwrap();
+    assert!(
+        last.contains("more came about this account") && last.contains("not_said="),
+        "{log}"
+    );
 }
 
 /// A repair waits for the same disk.

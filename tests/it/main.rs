@@ -41,5 +41,6 @@ mod ssm_to_file;
 mod status_schema;
 mod support;
 mod tamper;
+mod threads;
 mod tls;
 mod write_faults;

@@ -39,20 +39,25 @@ pub fn ssh_sessions() -> Result<Vec<Live>, ProgramError> {
 }
 
 /// Ends a session, if it still is the one that was looked at; `false` when it is not. Blocks.
+///
+/// Its processes are told to end, and then it is closing. What lives on in one that is closing is killed: to end it once
+/// more does nothing (`logind-session.c: session_stop`).
 pub fn end(id: &str, leader: u32) -> Result<bool, ProgramError> {
     let Some(loginctl) = Program::find(&PLACES) else {
         return Ok(false);
     };
     let live = show(&loginctl, &[id])?;
-    if !live
-        .iter()
-        .any(|live| live.id == id && live.leader == leader)
-    {
+    let same = |live: &&Live| live.id == id && live.leader == leader;
+    let Some(live) = live.iter().find(same) else {
         return Ok(false);
-    }
-    loginctl
-        .ask(["terminate-session", id], BOUNDS)
-        .map(|_| true)
+    };
+    let how: &[&str] = if live.closing {
+        &["kill-session", "--signal=SIGKILL"]
+    } else {
+        &["terminate-session"]
+    };
+    let how = how.iter().copied().chain([id]);
+    loginctl.ask(how, BOUNDS).map(|_| true)
 }
 
 fn show(loginctl: &Program, ids: &[&str]) -> Result<Vec<Live>, ProgramError> {

@@ -1,17 +1,18 @@
-//! Which key a login used: what sshd logged, in the journal, or else in the log file that rsyslog writes.
+//! Which key a login used: what sshd itself logged in the journal.
+//!
+//! Any account can write to the journal, and to `/var/log/auth.log`, under any name and pid. So only what journald itself
+//! knows of the process that wrote counts (`systemd.journal-fields(7)`, trusted fields): it is root's, its program is sshd,
+//! and it is the leader of the session. journalctl looks that up by its index, whatever else accounts write by the megabyte.
 
-use std::fs::File;
-use std::io::{Seek, SeekFrom};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::host::Bounded;
 use crate::host::Bounds;
 use crate::host::Program;
 use crate::host::ProgramError;
-use crate::model::session::{Accepted, accepted, logged};
+use crate::model::session::accepted;
 
 /// One login.
 #[derive(Clone, Debug)]
@@ -22,67 +23,48 @@ pub struct Login {
     pub account: String,
     /// The address that it came from.
     pub from: String,
-    /// The key, `SHA256:…`.
-    pub fingerprint: String,
-    /// When; only the journal says it.
-    pub at: Option<Timestamp>,
+    /// The key, `SHA256:…`; `None` where it was none of a list.
+    pub fingerprint: Option<String>,
+    pub at: Timestamp,
 }
 
 const PLACES: [&str; 2] = ["/usr/bin/journalctl", "/bin/journalctl"];
-
-/// Debian's, and Red Hat's.
-const FILES: [&str; 2] = ["/var/log/auth.log", "/var/log/secure"];
 
 const BOUNDS: Bounds = Bounds {
     time: Duration::from_secs(10),
     bytes: 8 << 20,
 };
 
-/// The end of a log file that is read.
-const TAIL: u64 = 4 << 20;
-
 /// Processes named in one question.
 const AT_ONCE: usize = 500;
 
+/// Since 9.8 it is `sshd-session` that logs it. An account can call its own program so, but not with root's uid.
+const SSHD: [&str; 3] = ["_UID=0", "_COMM=sshd", "_COMM=sshd-session"];
+
 /// The logins that these processes made, oldest first, from `since` on or else in this boot. Blocks.
-///
-/// Any account can write to the journal under sshd's name, so only entries of root's count: `_UID` and `_PID` are set by
-/// journald (`systemd.journal-fields(7)`, trusted fields).
 pub fn logins(pids: &[u32], since: Option<Timestamp>) -> Result<Vec<Login>, ProgramError> {
     let mut all = Vec::new();
-    if let Some(journalctl) = Program::find(&PLACES) {
-        for pids in pids.chunks(AT_ONCE) {
-            let pids: Vec<String> = pids.iter().map(|pid| format!("_PID={pid}")).collect();
-            // Not by boot where there is a time: below `ProtectProc=` a container shows the boot of its host.
-            let from = since.map_or_else(
-                || "-b".to_owned(),
-                |since| format!("--since=@{}", since.as_second()),
-            );
-            let asked = [
-                from.as_str(),
-                "--no-pager",
-                "--quiet",
-                "--output=json",
-                "--output-fields=MESSAGE,_PID",
-            ];
-            let whose = ["--identifier=sshd", "--identifier=sshd-session", "_UID=0"];
-            let arguments = asked
-                .into_iter()
-                .chain(whose)
-                .chain(pids.iter().map(String::as_str));
-            let said = journalctl.ask(arguments, BOUNDS)?;
-            all.extend(said.lines().filter_map(entry));
-        }
-    }
-    let missing = |pid: &u32| !all.iter().any(|login: &Login| login.pid == *pid);
-    let rest: Vec<u32> = pids.iter().copied().filter(missing).collect();
-    if !rest.is_empty() {
-        all.extend(
-            FILES
-                .iter()
-                .filter_map(|path| tail(path))
-                .flat_map(|text| of_file(&text, &rest)),
-        );
+    let Some(journalctl) = Program::find(&PLACES) else {
+        return Ok(all);
+    };
+    // Not by boot where there is a time: below `ProtectProc=` a container shows the boot of its host.
+    let from = since.map_or_else(
+        || "-b".to_owned(),
+        |since| format!("--since=@{}", since.as_second()),
+    );
+    let asked = [
+        from.as_str(),
+        "--no-pager",
+        "--quiet",
+        "--output=json",
+        "--output-fields=MESSAGE,_PID",
+    ];
+    for pids in pids.chunks(AT_ONCE) {
+        let pids: Vec<String> = pids.iter().map(|pid| format!("_PID={pid}")).collect();
+        let arguments = asked.into_iter().chain(SSHD);
+        let arguments = arguments.chain(pids.iter().map(String::as_str));
+        let said = journalctl.ask(arguments, BOUNDS)?;
+        all.extend(said.lines().filter_map(entry));
     }
     Ok(all)
 }
@@ -111,45 +93,14 @@ fn entry(line: &str) -> Option<Login> {
     let Message::Text(message) = &entry.message else {
         return None;
     };
-    let at = Timestamp::from_microsecond(entry.at.parse().ok()?).ok()?;
-    Some(login(
-        entry.pid.parse().ok()?,
-        &accepted(message)?,
-        Some(at),
-    ))
-}
-
-fn of_file(text: &str, pids: &[u32]) -> Vec<Login> {
-    let read = |line| {
-        let (pid, message) = logged(line)?;
-        pids.contains(&pid)
-            .then(|| accepted(message))?
-            .map(|accepted| login(pid, &accepted, None))
-    };
-    text.lines().filter_map(read).collect()
-}
-
-fn login(pid: u32, accepted: &Accepted<'_>, at: Option<Timestamp>) -> Login {
-    Login {
-        pid,
+    let accepted = accepted(message)?;
+    Some(Login {
+        pid: entry.pid.parse().ok()?,
         account: accepted.account.to_owned(),
         from: accepted.from.to_owned(),
-        fingerprint: accepted.fingerprint.to_owned(),
-        at,
-    }
-}
-
-fn tail(path: &str) -> Option<String> {
-    let mut file = File::open(path).ok()?;
-    let length = file
-        .metadata()
-        .ok()
-        .filter(std::fs::Metadata::is_file)?
-        .len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))
-        .ok()?;
-    let read = Bounded::read(file, TAIL, length.min(TAIL)).ok()?;
-    Some(String::from_utf8_lossy(&read.bytes).into_owned())
+        fingerprint: accepted.fingerprint.map(str::to_owned),
+        at: Timestamp::from_microsecond(entry.at.parse().ok()?).ok()?,
+    })
 }
 
 #[cfg(test)]
@@ -164,14 +115,11 @@ mod tests {
             (
                 login.pid,
                 login.account.as_str(),
-                login.fingerprint.as_str()
+                login.fingerprint.as_deref()
             ),
-            (4711, "alice", "SHA256:abc")
+            (4711, "alice", Some("SHA256:abc"))
         );
-        assert_eq!(
-            login.at,
-            Some(Timestamp::from_second(1_800_000_000).unwrap())
-        );
+        assert_eq!(login.at, Timestamp::from_second(1_800_000_000).unwrap());
         for line in [
             r#"{"_PID":"4711","MESSAGE":[1,2],"__REALTIME_TIMESTAMP":"1"}"#,
             r#"{"_PID":"4711","MESSAGE":null,"__REALTIME_TIMESTAMP":"1"}"#,
@@ -180,17 +128,5 @@ mod tests {
         ] {
             assert!(entry(line).is_none(), "{line}");
         }
-    }
-
-    #[test]
-    fn a_log_file_is_read_for_the_processes_that_are_asked_for() {
-        let text = "Nov 25 22:11:33 web1 sshd[1]: Accepted publickey for alice from ::1 port 1 ssh2: RSA SHA256:a\n\
-                    Nov 25 22:11:33 web1 sshd[2]: Accepted publickey for bob from ::1 port 1 ssh2: RSA SHA256:b\n\
-                    Nov 25 22:11:33 web1 cron[1]: Accepted publickey for eve from ::1 port 1 ssh2: RSA SHA256:c\n";
-        let found: Vec<_> = of_file(text, &[1])
-            .into_iter()
-            .map(|login| login.fingerprint)
-            .collect();
-        assert_eq!(found, ["SHA256:a"]);
     }
 }

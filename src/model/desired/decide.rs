@@ -1,6 +1,6 @@
 //! From what is known of the world to the keys that are in force. Whatever fails here leaves those that were.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -97,6 +97,8 @@ pub struct Decision {
     pub troubles: Vec<Trouble>,
     /// Lines and values of the list that were not taken.
     pub rejected: Vec<Rejected>,
+    /// Keys that stand in them, see [`Desired::meant`].
+    meant: BTreeMap<AccountName, Vec<Option<String>>>,
     /// The same of the break-glass file.
     pub break_glass_rejected: Vec<Rejected>,
     /// Accounts that the list names and that are not in force.
@@ -301,7 +303,8 @@ impl Decision {
                 self.belong_to(id);
             }
         }
-        let desired = judge::judge(&list, self.rules(terms), &self.in_force.grants());
+        let mut desired = judge::judge(&list, self.rules(terms), &self.in_force.grants());
+        self.meant = std::mem::take(&mut desired.meant);
         self.rejected.clone_from(&desired.rejected);
         self.desired = Some(desired);
         self.list = Some(Listed {
@@ -541,6 +544,25 @@ impl Decision {
         }
     }
 
+    /// A list says which keys this account has.
+    pub fn speaks_of(&self, name: &AccountName) -> bool {
+        let account = self.in_force.accounts.get(name);
+        self.in_force.list.is_some() && account.is_some_and(|account| account.managed)
+    }
+
+    /// True when a key that is not in force is not meant to be either: no error in what was read, no list that is held or
+    /// too old, and none that was not read yet keeps it from being so.
+    pub fn denies(&self, name: &AccountName, fingerprint: &str) -> bool {
+        let is = |grant: &Grant| grant.fingerprint == fingerprint;
+        let is_held = |desired: &Desired| desired.keys_of(name).iter().any(is);
+        let account = self.in_force.accounts.get(name);
+        let is_stale = self.revoked && account.is_some_and(|account| account.grants.iter().any(is));
+        let mut meant = self.meant.get(name).into_iter().flatten();
+        let is_meant = meant.any(|key| key.as_deref().is_none_or(|key| key == fingerprint));
+        let was_read = self.list.is_some() && self.break_glass_rejected.is_empty();
+        was_read && !is_meant && !is_stale && !self.desired.as_ref().is_some_and(is_held)
+    }
+
     /// The list, while it is held, would give this account other keys than it has.
     pub fn is_held_back(&self, name: &AccountName) -> bool {
         let (Some(desired), Some(account)) = (&self.desired, self.in_force.accounts.get(name))
@@ -576,6 +598,7 @@ mod tests {
     use crate::model::account::Account;
     use crate::model::config::tables::Pattern;
     use crate::model::desired::in_force::Synced;
+    use crate::model::key::line::Line;
     use crate::model::list::approved::Entry;
 
     /// Two accounts with two keys each: what most stories begin with.
@@ -1127,6 +1150,53 @@ mod tests {
         let since = at(7300);
         host.facts.now = at(14500);
         assert_eq!(host.decide().troubles, [Trouble::Revoked { since }]);
+    }
+
+    /// Sessions of a key are ended when this says so; `5` was never on the list.
+    #[test]
+    fn a_key_is_denied_unless_an_error_may_have_taken_it_away() {
+        fn check(host: &mut Host, key_number: &str, expected: bool) {
+            let line = key(key_number);
+            let Ok(Line::Key(line)) = Line::read(line.as_bytes()) else {
+                panic!("{line} is a key")
+            };
+            let denied = host.decide().denies(&name("alice"), line.key.fingerprint());
+            assert_eq!(denied, expected, "{key_number}");
+        }
+        let mut host = Host::with("alice=1,2,3,4");
+        check(&mut host, "5", true);
+        host.read("alice=1,2,3");
+        check(&mut host, "4", true);
+        // A line that names no key may be any.
+        host.read("alice=1,2,?");
+        check(&mut host, "3", false);
+        host.read("alice=1,2 bob=?");
+        check(&mut host, "3", true);
+        let value = format!("{}\n{}\nno-such {}", key("1"), key("2"), key("3"));
+        let mut list = list_of("alice=1");
+        list.entries[0].value = value;
+        host.facts.list = ListFact::Read(Box::new(list));
+        check(&mut host, "3", false);
+        check(&mut host, "4", true);
+        // The same key with and without an option: neither is taken.
+        host.read("alice=1,2,2!");
+        check(&mut host, "2", false);
+        // Held.
+        let mut host = Host::with("alice=1,2");
+        host.read("alice=5 bob=?");
+        assert!(host.decide().held.is_some());
+        check(&mut host, "5", false);
+        check(&mut host, "6", true);
+        // Too old.
+        host = Host::with("alice=1,2");
+        host.config.source.on_stale = OnStale::RevokeAfter(Duration::from_hours(2));
+        host.facts.now = at(7200);
+        assert!(host.decide().revoked);
+        check(&mut host, "1", false);
+        check(&mut host, "5", true);
+        // Of an earlier process it is known what is in force, and not why.
+        host.decision.list = None;
+        check(&mut host, "5", false);
     }
 
     #[test]

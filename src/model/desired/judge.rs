@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use crate::model::account::AccountName;
 use crate::model::escape::escaped;
+use crate::model::key::lenient::FoundLine;
 use crate::model::key::line::{KeyLine, Line};
 use crate::model::key::policy::Policy;
 use crate::model::key::release::Version;
@@ -26,6 +27,9 @@ pub struct Desired {
     pub comment_only: BTreeMap<AccountName, Vec<String>>,
     /// What was not taken.
     pub rejected: Vec<Rejected>,
+    /// Keys that stand in lines which were not taken, `None` for a line that may hold any: the list may mean to approve
+    /// them.
+    pub meant: BTreeMap<AccountName, Vec<Option<String>>>,
 }
 
 impl Desired {
@@ -69,6 +73,10 @@ pub fn judge(list: &ApprovedList, rules: Rules<'_>, previous: &GrantsOf<'_>) -> 
         *values.entry(&entry.account).or_default() += 1;
         let value = read_value(entry, rules);
         desired.rejected.extend(value.rejected);
+        if !value.meant.is_empty() {
+            let meant = desired.meant.entry(entry.account.clone()).or_default();
+            meant.extend(value.meant);
+        }
         match value.says {
             Says::Keys(keys) => of_account.extend(keys),
             Says::NoKeys => {
@@ -89,9 +97,17 @@ pub fn judge(list: &ApprovedList, rules: Rules<'_>, previous: &GrantsOf<'_>) -> 
         if values.get(account) == Some(&comments) {
             desired.tombstones.push(account.clone());
         }
-        desired
-            .grants
-            .insert(account.clone(), settle(candidates, &mut desired.rejected));
+        let named: Vec<String> = candidates
+            .iter()
+            .map(|one| one.fingerprint.clone())
+            .collect();
+        let grants = settle(candidates, &mut desired.rejected);
+        let is_refused = |key: &String| grants.iter().all(|grant| grant.fingerprint != *key);
+        for key in named.into_iter().filter(is_refused) {
+            let meant = desired.meant.entry(account.clone()).or_default();
+            meant.push(Some(key));
+        }
+        desired.grants.insert(account.clone(), grants);
     }
     desired
         .comment_only
@@ -200,6 +216,8 @@ enum Says {
 struct Value {
     says: Says,
     rejected: Vec<Rejected>,
+    /// See [`Desired::meant`].
+    meant: Vec<Option<String>>,
 }
 
 #[derive(Clone, Copy)]
@@ -231,9 +249,11 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
         return Value {
             says: Says::Nothing,
             rejected: vec![reject(line, reason.to_owned())],
+            meant: vec![None],
         };
     }
     let (mut keys, mut rejected, mut comments, mut readable) = (Vec::new(), Vec::new(), 0, 0);
+    let mut meant = Vec::new();
     for (index, bytes) in text.as_bytes().split(|b| *b == b'\n').enumerate() {
         match Line::read(bytes) {
             Ok(Line::Blank) => {}
@@ -243,10 +263,16 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
                 let taken = rules.policy.judge(&line).map_err(|error| error.to_string());
                 match taken.and_then(|()| granted(source, index + 1, &line, rules)) {
                     Ok(grant) => keys.push(grant),
-                    Err(reason) => rejected.push(reject(index + 1, reason)),
+                    Err(reason) => {
+                        meant.push(Some(line.key.fingerprint().to_owned()));
+                        rejected.push(reject(index + 1, reason));
+                    }
                 }
             }
-            Err(error) => rejected.push(reject(index + 1, error.to_string())),
+            Err(error) => {
+                meant.push(key_in(bytes));
+                rejected.push(reject(index + 1, error.to_string()));
+            }
         }
     }
     let says = match (readable, rejected.is_empty(), comments) {
@@ -260,7 +286,20 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
         (0, false, _) => Says::Nothing,
         _ => Says::Keys(keys),
     };
-    Value { says, rejected }
+    Value {
+        says,
+        rejected,
+        meant,
+    }
+}
+
+/// The key in a line that cannot be taken, where it is clear that there is one and which.
+fn key_in(line: &[u8]) -> Option<String> {
+    match FoundLine::read(line) {
+        // What stands behind it may be another key.
+        FoundLine::Key(key) if !key.comment().contains("AAAA") => Some(key.fingerprint),
+        _ => None,
+    }
 }
 
 fn granted(

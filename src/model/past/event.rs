@@ -50,8 +50,6 @@ pub enum Event {
         times: u64,
         program: Option<String>,
     },
-    /// So many changes of an account were not told each.
-    Untold { account: AccountName, changes: u64 },
 }
 
 /// A change to a file that an account or a program made.
@@ -63,6 +61,4 @@ pub struct Change {
     /// The incident it is kept in.
     pub incident: Option<String>,
     pub stood_milliseconds: Option<u64>,
-    /// Changes before it that were not told.
-    pub untold: u64,
 }

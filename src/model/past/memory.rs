@@ -170,11 +170,8 @@ impl Memory {
     }
 
     /// Forgets what has been quiet for a minute.
-    pub fn forget(&mut self, now: Timestamp) -> Vec<Event> {
-        let untold = self.rivals.forget(now).into_iter();
-        untold
-            .map(|(account, changes)| Event::Untold { account, changes })
-            .collect()
+    pub fn forget(&mut self, now: Timestamp) {
+        self.rivals.forget(now);
     }
 
     /// Takes in what came of one account, and returns what of it is worth telling. What was in sync is noted in
@@ -461,40 +458,27 @@ impl Story<'_> {
             account: self.name.clone(),
             changes: in_words(&differences),
         });
-        if let Some(change) = self.change(file, differences, Some(told)) {
-            self.events.push(Event::Repaired(change));
-        }
+        let change = self.change(file, differences, Some(told));
+        self.events.push(Event::Repaired(change));
     }
 
     fn differs(&mut self, file: PathBuf, differences: &[Difference], told: Option<Told>) {
-        if let Some(change) = self.change(file, differences.to_vec(), told) {
-            self.events.push(Event::Differs(change));
-        }
+        let change = self.change(file, differences.to_vec(), told);
+        self.events.push(Event::Differs(change));
     }
 
-    /// `None` where the account makes more changes than are told.
-    fn change(
-        &self,
-        file: PathBuf,
-        differences: Vec<Difference>,
-        told: Option<Told>,
-    ) -> Option<Change> {
-        let untold = match &told {
-            Some(told) => told.untold?,
-            None => 0,
-        };
+    fn change(&self, file: PathBuf, differences: Vec<Difference>, told: Option<Told>) -> Change {
         let (incident, stood_milliseconds) = match told {
             Some(told) => (Some(told.incident), told.stood_milliseconds),
             None => (None, None),
         };
-        Some(Change {
+        Change {
             account: self.name.clone(),
             file,
             differences,
             incident,
             stood_milliseconds,
-            untold,
-        })
+        }
     }
 
     /// What of `differences` an account or a program made, in a file that was ours; `None` if nothing is. When the list
@@ -572,36 +556,22 @@ impl Story<'_> {
             at,
             stood_milliseconds: how_long,
         };
+        let told = |incident: &str| Told {
+            incident: incident.to_owned(),
+            stood_milliseconds: how_long,
+        };
         let (incident, more) = match news {
             News::Again(id) => (id, more(1, 0)),
             News::Flood(id) => (id, more(0, 1)),
             News::Fresh => {
-                self.fresh(
-                    id.clone(),
-                    file,
-                    differences,
-                    stood,
-                    undone,
-                    at,
-                    how_long,
-                    since,
-                );
-                return self.told(id, how_long, now);
+                let told = told(&id);
+                self.fresh(id, file, differences, stood, undone, at, how_long, since);
+                return told;
             }
         };
-        self.events.push(Event::Again {
-            incident: incident.clone(),
-            more,
-        });
-        self.told(incident, how_long, now)
-    }
-
-    fn told(&mut self, incident: String, stood_milliseconds: Option<u64>, now: Timestamp) -> Told {
-        Told {
-            incident,
-            stood_milliseconds,
-            untold: self.memory.rivals.may_say(&self.name, now),
-        }
+        let told = told(&incident);
+        self.events.push(Event::Again { incident, more });
+        told
     }
 
     #[expect(clippy::too_many_arguments, reason = "an incident has that many parts")]
@@ -709,8 +679,6 @@ impl Story<'_> {
 struct Told {
     incident: String,
     stood_milliseconds: Option<u64>,
-    /// Changes before it that were not told; `None` when it is not told itself.
-    untold: Option<u64>,
 }
 
 #[cfg(test)]
@@ -988,7 +956,6 @@ mod tests {
             }
             Event::Again { more, .. } => format!("again {} {}", more.repeated, more.uncounted),
             Event::Rival { times, program, .. } => format!("rival {times} {program:?}"),
-            Event::Untold { changes, .. } => format!("untold {changes}"),
         }
     }
 
@@ -1186,7 +1153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_counted_and_neither_kept_nor_told_each_time() {
+    fn a_flood_is_counted_and_not_kept_each_time() {
         let mut past = Past::in_sync();
         let mut all = Vec::new();
         for number in 0..100 {
@@ -1195,12 +1162,10 @@ mod tests {
         let count = |what: &str| all.iter().filter(|told| told.starts_with(what)).count();
         assert_eq!(count("incident"), 30);
         assert_eq!(count("again 0 1"), 70);
-        assert_eq!(count("repaired"), 10);
+        past.memory.forget(past.now());
         assert!(past.memory.knows_a_change(&alice()));
-        assert!(past.memory.forget(past.now()).is_empty());
         past.wait(60);
-        let told: Vec<_> = past.memory.forget(past.now()).iter().map(told).collect();
-        assert_eq!(told, ["untold 90"]);
+        past.memory.forget(past.now());
         assert!(!past.memory.knows_a_change(&alice()));
         assert_eq!(past.memory.drift.repaired, 100);
     }

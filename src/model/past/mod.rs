@@ -1,6 +1,7 @@
 //! What happened: incidents, and what is remembered of them.
 
 pub mod audit;
+pub mod budget;
 pub mod event;
 pub mod evidence;
 pub mod incident;

@@ -106,9 +106,24 @@ impl Did {
 impl Outcome {
     /// The work on an account that has not been done: its thread hangs.
     pub fn hanging(orders: Arc<Orders>) -> Self {
+        Self::without(orders, Did::Hanging)
+    }
+
+    /// The same: there was no thread to do it.
+    pub fn unattended(orders: Arc<Orders>) -> Self {
+        let did = Did::Refused {
+            reason: "no thread is left to look at it".to_owned(),
+            hint: "see what else is wrong: threads that hang, or a limit that is used up"
+                .to_owned(),
+            began: false,
+        };
+        Self::without(orders, did)
+    }
+
+    fn without(orders: Arc<Orders>, did: Did) -> Self {
         Self {
             orders,
-            managed: FileOutcome::of(Did::Hanging),
+            managed: FileOutcome::of(did),
             others: Vec::new(),
             left: Vec::new(),
             guards: false,

@@ -21,14 +21,6 @@ const KEPT_A_MINUTE: u32 = 30;
 /// Bytes of one account that are kept in one minute, incidents and contents together, for the same reason.
 const BYTES_A_MINUTE: u64 = 1 << 20;
 
-/// So many changes of one account are said in a minute as they come, and then one in each [`PACE`]: journald drops
-/// lines of a service that says too much, and would drop those about other accounts (`journald.conf(5)`,
-/// `RateLimitBurst=`).
-const SAID_AT_ONCE: u32 = 10;
-
-/// See [`SAID_AT_ONCE`].
-const PACE: SignedDuration = SignedDuration::from_secs(1);
-
 /// The same change so often within [`QUIET`] is no person.
 const RIVAL_AFTER: usize = 10;
 
@@ -55,10 +47,6 @@ struct Lately {
     changes: Vec<Same>,
     /// What was kept in this minute.
     minute: Minute,
-    /// When the last change was said.
-    said_at: Option<Timestamp>,
-    /// Changes since then, none of them said.
-    unsaid: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -66,7 +54,6 @@ struct Minute {
     began: Option<Timestamp>,
     kept: u32,
     bytes: u64,
-    said: u32,
 }
 
 /// One change, and how it came again.
@@ -162,21 +149,6 @@ impl Rivals {
         news
     }
 
-    /// Whether the change that was just taken is said: then how many before it were not.
-    pub fn may_say(&mut self, account: &AccountName, now: Timestamp) -> Option<u64> {
-        let Some(lately) = self.accounts.get_mut(account) else {
-            return Some(0);
-        };
-        let paced = lately.said_at.is_none_or(|at| elapsed(at, now) >= PACE);
-        if !paced && lately.minute.said >= SAID_AT_ONCE {
-            lately.unsaid += 1;
-            return None;
-        }
-        lately.minute.said += 1;
-        lately.said_at = Some(now);
-        Some(std::mem::take(&mut lately.unsaid))
-    }
-
     /// Whether `bytes` of a fresh change are kept.
     pub fn may_keep(&mut self, account: &AccountName, bytes: u64) -> bool {
         let Some(lately) = self.accounts.get_mut(account) else {
@@ -236,26 +208,17 @@ impl Rivals {
             .for_each(|rival| rival.said = true);
     }
 
-    /// Forgets what came more than a minute ago, and returns how many changes of which account were never told.
-    pub fn forget(&mut self, now: Timestamp) -> Vec<(AccountName, u64)> {
-        let mut unsaid = Vec::new();
-        self.accounts.retain(|account, lately| {
+    /// Forgets what came more than a minute ago.
+    pub fn forget(&mut self, now: Timestamp) {
+        self.accounts.retain(|_, lately| {
             lately.changes.retain(|same| same.is_recent(now));
-            let goes = lately.changes.is_empty();
-            if goes && lately.unsaid > 0 {
-                unsaid.push((account.clone(), lately.unsaid));
-            }
-            !goes
+            !lately.changes.is_empty()
         });
-        unsaid
     }
 
-    /// When the last rival, and the last flood of which something is still to be said, will have been quiet for a
-    /// minute, if there is one.
+    /// When the last rival will have been quiet for a minute, if there is one.
     pub fn quiet_at(&self) -> Option<Timestamp> {
-        let open = |lately: &&Lately| {
-            lately.unsaid > 0 || lately.changes.iter().any(|s| s.rival.is_some())
-        };
+        let open = |lately: &&Lately| lately.changes.iter().any(|s| s.rival.is_some());
         let changes = self
             .accounts
             .values()
@@ -386,28 +349,6 @@ mod tests {
         );
         assert!(recent.may_keep(&alice(), BYTES_A_MINUTE));
         assert_eq!(recent.rivals().count(), 0);
-    }
-
-    #[test]
-    fn a_flood_is_said_once_a_second_and_what_was_not_is_counted() {
-        let mut recent = Rivals::default();
-        let (mut lines, mut unsaid) = (0_u64, 0);
-        for number in 0..1000_u32 {
-            let now = at(i64::from(number) * 10);
-            recent.take(&alice(), &format!("added {number}"), None, "id", now);
-            if let Some(before) = recent.may_say(&alice(), now) {
-                (lines, unsaid) = (lines + 1, unsaid + before);
-            }
-        }
-        assert_eq!(lines, 10 + 9, "ten at once, then one a second");
-        assert_eq!(recent.quiet_at(), Some(at(9_990 + 60_000)));
-        assert_eq!(recent.forget(at(69_989)), []);
-        let rest = recent.forget(at(69_990));
-        assert_eq!(rest, [(alice(), 1000 - lines - unsaid)]);
-        assert_eq!(
-            (recent.forget(at(80_000)), recent.quiet_at()),
-            (Vec::new(), None)
-        );
     }
 
     #[test]

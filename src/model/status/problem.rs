@@ -39,6 +39,10 @@ pub enum Cause {
     StateUnsaved {
         error: String,
     },
+    /// The enforcer gets no thread to work on.
+    NoThreads {
+        error: String,
+    },
     /// inotify is not to be had.
     NothingWatched {
         error: String,
@@ -94,6 +98,10 @@ pub enum Cause {
         since: Timestamp,
     },
     Session(Session),
+    /// Which key opened a session cannot be told.
+    SessionsUnknown {
+        error: String,
+    },
     OpenDoor(Door),
     OtherFile(OtherFile),
     /// sshd reads the file, and does not take all of its keys.
@@ -227,6 +235,7 @@ macro_rules! codes {
 codes! {
     Cause::NoEnforcer => "no-enforcer",
     Cause::ConfigUnusable { .. } => "config-unusable",
+    Cause::NoThreads { .. } => "no-threads",
     Cause::FileRefused { .. } => "file-refused",
     Cause::FileDrifted { .. } => "file-drifted",
     Cause::Session(_) => "session-not-approved",
@@ -260,6 +269,7 @@ codes! {
     Cause::WordUnreadable { .. } => "status-unreadable",
     Cause::FetchReportUnreadable { .. } => "fetch-report-unreadable",
     Cause::OpenDoor(_) => "open-door",
+    Cause::SessionsUnknown { .. } => "sessions-unknown",
     Cause::KeysRefused { .. } => "keys-refused",
     Cause::OtherFile(_) => "other-file",
     Cause::SshdSilent { .. } => "sshd-silent",
@@ -279,6 +289,7 @@ impl Cause {
     pub fn severity(&self) -> Severity {
         match self {
             Self::OpenDoor(_)
+            | Self::SessionsUnknown { .. }
             | Self::OtherFile(_)
             | Self::KeysRefused { .. }
             | Self::SshdSilent { .. }
@@ -328,9 +339,11 @@ impl Cause {
             Self::ConfigUnusable { .. }
                 | Self::StateDamaged { .. }
                 | Self::StateUnsaved { .. }
+                | Self::NoThreads { .. }
                 | Self::NothingWatched { .. }
                 | Self::Unwatched { .. }
                 | Self::Rival { .. }
+                | Self::SessionsUnknown { .. }
         )
     }
 
@@ -349,6 +362,9 @@ impl Cause {
             Self::StateDamaged { error } => format!("{error}; the state was started anew"),
             Self::StateUnsaved { error } => {
                 format!("{error}; what is in force is lost when the agent restarts")
+            }
+            Self::NoThreads { error } => {
+                format!("the enforcer gets no thread, so its work waits: {error}")
             }
             Self::NothingWatched { error } => {
                 format!("no file is watched, so changes are only seen by the full check: {error}")
@@ -408,6 +424,9 @@ impl Cause {
                     "session {id} of {whom}{from} was opened with a key that is not approved, {fingerprint}"
                 )
             }
+            Self::SessionsUnknown { error } => {
+                format!("which keys opened live sessions is not known: {error}")
+            }
             Self::OpenDoor(door) => format!("bypassed: {}", door.describe(whom)),
             Self::OtherFile(other) => {
                 let OtherFile { file, found, .. } = other;
@@ -431,7 +450,7 @@ impl Cause {
             Self::OpenDoor(door) => return Some(door.hint()),
             Self::Session(Session { id, .. }) => {
                 return Some(format!(
-                    "loginctl terminate-session {id}, or `end-sessions = true`"
+                    "loginctl kill-session --signal=SIGKILL {id}, or `end-sessions = true`"
                 ));
             }
             Self::Decision(Trouble::BreakGlassOpen { path }) => {
@@ -459,6 +478,9 @@ impl Cause {
             Self::Rival { .. } => {
                 "take the file away from that program, or the account out of `[accounts] manage`"
             }
+            Self::NoThreads { .. } => {
+                "`systemctl status authorized-keys-agent` shows its tasks and their limit; see also `kernel.pid_max` and `kernel.threads-max` (sysctl(8))"
+            }
             Self::NothingWatched { .. } | Self::Unwatched { .. } => {
                 "raise `fs.inotify.max_user_watches` and `fs.inotify.max_user_instances` (sysctl(8))"
             }
@@ -479,6 +501,9 @@ impl Cause {
             Self::KeysRefused { .. } => "replace these keys, or change that setting in sshd_config",
             Self::SshdSilent { .. } => {
                 "`sshd -t` as root checks its configuration; `/run/sshd` is missing until sshd has run once"
+            }
+            Self::SessionsUnknown { .. } => {
+                "`loginctl` must answer, and the journal must keep what sshd says at `LogLevel INFO` (journald.conf(5))"
             }
             Self::SshdDoubt(_) | Self::OtherSshd { .. } => {
                 "look at sshd_config(5), and at how sshd is started, for who else gets in"

@@ -71,6 +71,7 @@ impl HttpServer {
     }
 
     /// Serves at an address until dropped; waits while the one before still holds it.
+    #[expect(clippy::disallowed_methods, reason = "a test without threads fails")]
     pub fn start_at(
         address: SocketAddr,
         handler: impl Fn(&Request) -> Answer + Send + Sync + 'static,
