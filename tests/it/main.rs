@@ -16,6 +16,7 @@ mod aws;
 mod check;
 mod clone;
 mod cloudformation;
+mod dead_enforcer;
 mod floors;
 mod grammar;
 mod hostile;
