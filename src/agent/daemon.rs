@@ -148,11 +148,6 @@ where
             self.times.full_check = self.times.full_check.min(next);
         }
         self.watches = fresh.or(self.watches.take());
-        if passed.looked.newly_hanging {
-            // Whatever holds the thread may hold the watcher too: put the others' watches on another one.
-            self.times.renew = Instant::now();
-            self.full_check_soon();
-        }
         self.tell(wake.why, enforcing.status());
         if full || wake.why == Trigger::SshdAnswered {
             // Now that everything is in force and said to be; and again once what sshd's answer depends on is watched.
@@ -210,7 +205,11 @@ where
     }
 
     /// Why, and for whom, a pass is made after a change, if at all.
-    fn after(&mut self, enforcing: &mut Enforcing, changed: Changed) -> Option<Wake> {
+    fn after(&mut self, enforcing: &mut Enforcing, mut changed: Changed) -> Option<Wake> {
+        if changed.mounts {
+            let whom = enforcing.reconciler.world.read_mounts();
+            changed.accounts.extend(whom);
+        }
         if changed.fetched || changed.lost {
             enforcing.relay_fetch();
         }

@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::agent::marks::{Marks, stood, stood_beside};
 use crate::agent::wakeups::{AgentWatches, Subject};
-use crate::host::keyfile::{Mark, Observed, Other, Refusal, Terms, Visit, Witness, survey};
+use crate::host::keyfile::{
+    Mark, Observed, Other, Refusal, Terms, Visit, Witness, own_mount, survey,
+};
 use crate::host::{accounts, chain, store};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::Mode;
@@ -18,6 +20,7 @@ use crate::model::file::plan::Plan;
 use crate::model::file::wanted::{Found, Kind, Lines, Target, Wanted};
 use crate::model::inode::Inode;
 use crate::model::location::Location;
+use crate::model::mounts::OwnMount;
 use crate::model::past::outcome::{Did, FileOutcome, Outcome};
 use crate::model::sshd::access::Loose;
 
@@ -40,6 +43,8 @@ pub struct Tools {
     pub look_again: LookAgain,
     /// Also look at files outside of homes, which are never touched.
     pub elsewhere: bool,
+    /// File systems that accounts answer for.
+    pub own_mounts: Arc<Vec<OwnMount>>,
 }
 
 /// Everything that the work on one account needs, on its thread.
@@ -72,6 +77,10 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, abandoned: &AtomicBool) -> Out
         loose: None,
         orders,
     };
+    if let Some(mount) = for_visit.own_mount(&tools.own_mounts) {
+        outcome.managed = FileOutcome::of(Did::OnOwnMount(mount));
+        return outcome;
+    }
     errand.managed(&mut outcome);
     errand.others(&mut outcome);
     outcome
@@ -341,6 +350,14 @@ impl Errand<'_> {
                 Ok(None) | Err(_) => {}
             }
         }
+    }
+}
+
+impl Orders {
+    /// The first of `mounts` that one of the files is on.
+    fn own_mount(&self, mounts: &[OwnMount]) -> Option<OwnMount> {
+        let mut all = [&self.managed].into_iter().chain(&self.others);
+        all.find_map(|order| own_mount(&order.target, mounts).cloned())
     }
 }
 

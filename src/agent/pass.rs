@@ -296,6 +296,7 @@ impl Reconciler {
             backups: paths::backups(&self.config.paths),
             look_again: Arc::clone(look.look_again),
             elsewhere: look.elsewhere,
+            own_mounts: Arc::clone(&self.world.own_mounts),
         };
         let outcomes = self.workers.work(orders, &tools, look.alive).await;
         let when = Circumstances {

@@ -75,6 +75,8 @@ pub struct Changed {
     pub lost: bool,
     /// A question to the host is answered.
     pub answered: bool,
+    /// Something was mounted or unmounted.
+    pub mounts: bool,
 }
 
 impl Pending {
@@ -84,6 +86,7 @@ impl Pending {
             Change::At(Subject::List) => changed.list = true,
             Change::At(Subject::Fetched) => changed.fetched = true,
             Change::At(Subject::Account(name)) => drop(changed.accounts.insert(name)),
+            Change::Mounts => changed.mounts = true,
             Change::Everything => changed.lost = true,
         }
         self.bell.notify_one();

@@ -9,6 +9,7 @@ pub mod imds;
 pub mod instance;
 pub mod journal;
 pub mod keyfile;
+pub mod mounts;
 pub mod process;
 mod program;
 pub mod service;

@@ -1,23 +1,25 @@
 //! Watches: what changed, so that the agent looks again.
 //!
-//! An inotify watch sits on an inode, and the `notify` crate puts it there by path, following links. A path below a
-//! home may lead anywhere by then: a `.ssh` linked to another account's would even move that account's watch here.
-//! So every watch is put on through the descriptor of what was looked at, `/proc/self/fd/N`. The descriptor is
-//! closed again, so as not to keep a file system busy; the name stays the watch's alone.
+//! An inotify watch sits on an inode, and `inotify_add_watch(2)` finds that by path, following links. A path below a home
+//! may lead anywhere by then: a `.ssh` linked to another account's would even move that account's watch here. So every
+//! watch is put on through the descriptor of what was looked at, `/proc/self/fd/N`.
+//!
+//! It is used as the kernel offers it: the `notify` crate reads for as long as there are events, and hears nothing else
+//! meanwhile, so that an account that makes them faster than they are read could not be taken off the watch any more.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ffi::OsStr;
+use std::fs::File;
 use std::hash::Hash;
-use std::os::fd::{BorrowedFd, RawFd};
-use std::path::{Component, Path, PathBuf};
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use nix::fcntl::{FcntlArg, fcntl};
-use nix::unistd::close;
-use notify::event::EventKind;
-use notify::{Config, Event, EventKindMask, INotifyWatcher, RecursiveMode, Watcher};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
 use crate::model::inode::Inode;
 
@@ -26,45 +28,49 @@ use crate::model::inode::Inode;
 pub enum WatchError {
     /// inotify is not to be had.
     #[error("cannot start watching")]
-    Start(#[source] notify::Error),
+    Start(#[source] io::Error),
     /// This watch was refused.
     #[error("cannot watch")]
-    Add(#[source] notify::Error),
-    /// The watcher's thread has not answered another thread for too long.
-    #[error("cannot watch: the watcher hangs")]
-    Busy,
-    /// No descriptor to put it on with.
-    #[error("cannot watch: no descriptor left")]
-    Descriptor(#[source] nix::Error),
+    Add(#[source] Errno),
 }
 
 /// What is watched, and for which subjects: `S` is what has to be looked at again.
 pub struct Watches<S> {
-    watcher: Mutex<INotifyWatcher>,
+    inotify: Arc<Inotify>,
     shared: Arc<Mutex<Shared<S>>>,
     refused: AtomicU32,
+    /// The watcher's thread ends when this is closed.
+    _alive: PipeWriter,
 }
 
 /// What the watcher's thread and the worker threads share.
 struct Shared<S> {
     slots: HashMap<Inode, Slot<S>>,
-    names: HashMap<Name, Inode>,
-    /// Every name before it was given out; freed ones are not looked for, a full pass starts anew.
-    next: Name,
+    inodes: HashMap<WatchDescriptor, Inode>,
+    /// Those that rest from too many events.
+    resting: HashSet<Inode>,
     /// What each subject is told of, the one that was put on least lately first.
     lately: HashMap<S, VecDeque<Inode>>,
 }
 
-/// What a watch is called: how many detours its path takes, and the number of its descriptor. There are fewer
-/// descriptors than watches may be needed; `/proc/self/fd/../fd/N` is another name for the same place.
-type Name = (usize, RawFd);
-
 struct Slot<S> {
-    name: Name,
+    watch: Watch,
+    /// Events of the second that began then.
+    events: (Instant, u32),
+    /// How long the last rest was, or will be at least.
+    rest: Duration,
     /// Told of any change to the inode itself.
     itself: HashSet<S>,
     /// Told of a change to the entry of that name.
     entries: HashMap<String, HashSet<S>>,
+}
+
+#[derive(Clone, Copy)]
+enum Watch {
+    /// Since then.
+    On(WatchDescriptor, Instant),
+    /// Its account makes events without end: the kernel is asked again no sooner than this.
+    Rests(Instant),
 }
 
 /// What an event asks for.
@@ -72,6 +78,8 @@ struct Slot<S> {
 pub enum Change<S> {
     /// Look at this again.
     At(S),
+    /// Something was mounted or unmounted.
+    Mounts,
     /// Events were lost: look at everything.
     Everything,
 }
@@ -83,48 +91,67 @@ pub const ANY: &str = "*";
 /// use up the watches of the whole host, and no file would be watched any more.
 const MOST: usize = 100;
 
-/// How long the watch of another thread is waited for: it takes microseconds.
-const BUSY_TRIES: u32 = 100;
-const BUSY_PAUSE: Duration = Duration::from_millis(1);
-
 /// What the kernel is asked for (`inotify(7)`). Not for opening and reading: an account that reads its file in a loop
 /// would cost root a wake-up each time. Closing what was open for writing does count, since a store through a mapping
 /// says nothing else.
-const CHANGES: EventKindMask = EventKindMask::CORE.union(EventKindMask::ACCESS_CLOSE);
+const CHANGES: AddWatchFlags = AddWatchFlags::IN_CREATE
+    .union(AddWatchFlags::IN_DELETE)
+    .union(AddWatchFlags::IN_MOVE)
+    .union(AddWatchFlags::IN_MODIFY)
+    .union(AddWatchFlags::IN_ATTRIB)
+    .union(AddWatchFlags::IN_CLOSE_WRITE)
+    .union(AddWatchFlags::IN_DELETE_SELF)
+    .union(AddWatchFlags::IN_MOVE_SELF);
 
-/// Numbers below are for descriptors that stay open.
-const FIRST_NUMBER: RawFd = 256;
+/// Events of one inode in a second, above which its watch rests. Each costs root about as much as the account.
+const MOST_EVENTS: u32 = 300;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How often the subjects of a watch that rests are looked at instead.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a watch rests: twice as long each time, unless it was on for long in between.
+const SHORTEST_REST: Duration = Duration::from_millis(100);
+const LONGEST_REST: Duration = Duration::from_secs(10);
+
+/// Mounts come and go by the hundreds where containers start; they are told of no more often than this.
+const MOUNTS_PAUSE: Duration = Duration::from_millis(100);
 
 impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
     /// Starts the watcher's thread; `on_change` is called there and must not block.
     pub fn start(on_change: impl Fn(Change<S>) + Send + 'static) -> Result<Self, WatchError> {
-        let shared = Arc::new(Mutex::new(Shared {
-            slots: HashMap::new(),
-            names: HashMap::new(),
-            next: (0, FIRST_NUMBER),
-            lately: HashMap::new(),
-        }));
-        let seen = Arc::clone(&shared);
-        let handler = move |event: notify::Result<Event>| match event {
-            Ok(event) if event.need_rescan() => on_change(Change::Everything),
-            Ok(event) => {
-                for subject in affected(&mut locked(&seen), &event) {
-                    on_change(Change::At(subject));
-                }
-            }
-            Err(_) => on_change(Change::Everything),
+        let start = || -> io::Result<Self> {
+            let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
+            let (end, alive) = io::pipe()?;
+            let watches = Self {
+                inotify: Arc::new(inotify),
+                shared: Arc::new(Mutex::new(Shared {
+                    slots: HashMap::new(),
+                    inodes: HashMap::new(),
+                    resting: HashSet::new(),
+                    lately: HashMap::new(),
+                })),
+                refused: AtomicU32::new(0),
+                _alive: alive,
+            };
+            let watcher = Watcher {
+                inotify: Arc::clone(&watches.inotify),
+                // Without it a mount is seen by the full check.
+                mounts: File::open("/proc/self/mountinfo").ok(),
+                end,
+                shared: Arc::clone(&watches.shared),
+                on_change,
+            };
+            std::thread::Builder::new()
+                .name("inotify".to_owned())
+                .spawn(move || watcher.run())?;
+            Ok(watches)
         };
-        let config = Config::default().with_event_kinds(CHANGES);
-        let watcher = INotifyWatcher::new(handler, config).map_err(WatchError::Start)?;
-        Ok(Self {
-            watcher: Mutex::new(watcher),
-            shared,
-            refused: AtomicU32::new(0),
-        })
+        start().map_err(WatchError::Start)
     }
 
     /// Watches what `descriptor` holds for `subject`: the inode itself, and the entry `name` in it if given.
-    /// Putting the same watch on twice costs nothing.
+    /// Putting the same watch on twice costs nothing. A hostile file system can hold the call, and no other one with it.
     pub fn put(
         &self,
         descriptor: BorrowedFd<'_>,
@@ -156,54 +183,144 @@ impl<S: Clone + Eq + Hash + Send + 'static> Watches<S> {
         name: Option<&str>,
         subject: &S,
     ) -> Result<(), WatchError> {
-        // Held throughout, so that one thread at a time adds a watch and notes it. The watcher's thread can
-        // hang in a hostile file system; a thread that waits for it then must not hang too.
-        let mut watcher = self.idle_watcher().ok_or(WatchError::Busy)?;
-        let (watch, dropped) = {
+        {
             let mut shared = locked(&self.shared);
-            let dropped = shared.remember(subject, inode);
-            let watch = if let Some(slot) = shared.slots.get_mut(&inode) {
+            if let Some(dropped) = shared.remember(subject, inode) {
+                // Whatever it was on may be gone by itself.
+                let _ = self.inotify.rm_watch(dropped);
+            }
+            if let Some(slot) = shared.slots.get_mut(&inode) {
                 slot.tell(subject, name);
-                None
-            } else {
-                let watch = duplicate(descriptor, shared.next).map_err(WatchError::Descriptor)?;
-                shared.next = (watch.0, watch.1 + 1);
-                let mut slot = Slot {
-                    name: watch,
-                    itself: HashSet::new(),
-                    entries: HashMap::new(),
+                let is_due = match slot.watch {
+                    Watch::On(..) => false,
+                    Watch::Rests(until) => until <= Instant::now(),
                 };
-                slot.tell(subject, name);
-                // Before the watch is on: its first event must find the slot.
-                shared.names.insert(watch, inode);
-                shared.slots.insert(inode, slot);
-                Some(watch)
-            };
-            (watch, dropped)
-        };
-        if let Some(dropped) = dropped {
-            // Whatever it was on may be gone by itself.
-            let _ = watcher.unwatch(&magic_path(dropped));
-        }
-        let Some(watch) = watch else { return Ok(()) };
-        let added = watcher.watch(&magic_path(watch), RecursiveMode::NonRecursive);
-        // The watch is on the inode; the descriptor has done its work, and must not keep a file system busy.
-        let _ = close(watch.1);
-        added.map_err(|error| {
-            locked(&self.shared).forget(inode);
-            WatchError::Add(error)
-        })
-    }
-
-    fn idle_watcher(&self) -> Option<MutexGuard<'_, INotifyWatcher>> {
-        for _ in 0..BUSY_TRIES {
-            match self.watcher.try_lock() {
-                Ok(watcher) => return Some(watcher),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => std::thread::sleep(BUSY_PAUSE),
+                if !is_due {
+                    return Ok(());
+                }
             }
         }
-        None
+        let place = PathBuf::from(format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
+        let watch = self
+            .inotify
+            .add_watch(&place, CHANGES)
+            .map_err(WatchError::Add)?;
+        // An event that has come by now finds no slot, and is none: what it is about is looked at only after this.
+        let now = Instant::now();
+        let mut shared = locked(&self.shared);
+        shared.inodes.insert(watch, inode);
+        shared.resting.remove(&inode);
+        let slot = shared.slots.entry(inode).or_insert_with(|| Slot {
+            watch: Watch::On(watch, now),
+            events: (now, 0),
+            rest: SHORTEST_REST,
+            itself: HashSet::new(),
+            entries: HashMap::new(),
+        });
+        slot.watch = Watch::On(watch, now);
+        slot.events = (now, 0);
+        slot.tell(subject, name);
+        Ok(())
+    }
+}
+
+/// The thread that hears the kernel.
+struct Watcher<S, F> {
+    inotify: Arc<Inotify>,
+    mounts: Option<File>,
+    end: PipeReader,
+    shared: Arc<Mutex<Shared<S>>>,
+    on_change: F,
+}
+
+impl<S: Clone + Eq + Hash, F: Fn(Change<S>)> Watcher<S, F> {
+    fn run(self) {
+        let (mut look, mut hear_mounts) = (Instant::now(), Instant::now());
+        loop {
+            let mut now = Instant::now();
+            let rests = !locked(&self.shared).resting.is_empty();
+            let hears_mounts = hear_mounts <= now;
+            let waits = [
+                rests.then_some(look),
+                (!hears_mounts).then_some(hear_mounts),
+            ];
+            let waits = waits.into_iter().flatten().min();
+            let Some((events, mounts)) = self.wait(waits, hears_mounts) else {
+                return;
+            };
+            now = Instant::now();
+            if mounts {
+                hear_mounts = now + MOUNTS_PAUSE;
+                (self.on_change)(Change::Mounts);
+            }
+            if events && !self.hear(now) {
+                // The watches are put on anew, on another thread.
+                return (self.on_change)(Change::Everything);
+            }
+            if look <= now {
+                look = now + LOOK;
+                for subject in locked(&self.shared).look(now) {
+                    (self.on_change)(Change::At(subject));
+                }
+            }
+        }
+    }
+
+    /// Waits until then for events and for mounts; returns whether there are any, `None` at the end.
+    fn wait(&self, until: Option<Instant>, hears_mounts: bool) -> Option<(bool, bool)> {
+        let mut all = vec![
+            PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(mounts) = &self.mounts
+            && hears_mounts
+        {
+            // `proc_pid_mounts(5)`; POLLIN is always there.
+            all.push(PollFd::new(mounts.as_fd(), PollFlags::POLLPRI));
+        }
+        let timeout = match until {
+            // A moment more, or it would be too early.
+            Some(until) => {
+                let wait =
+                    until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+                PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
+            }
+            None => PollTimeout::NONE,
+        };
+        match poll(&mut all, timeout) {
+            Ok(_) | Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOMEM) => {}
+            Err(_) => return None,
+        }
+        let is_ready = |at: usize| all.get(at).is_some_and(|one| one.any().unwrap_or_default());
+        (!is_ready(0)).then(|| (is_ready(1), is_ready(2)))
+    }
+
+    /// Hears what has happened, and tells; `false` when nothing is to be heard any more.
+    fn hear(&self, now: Instant) -> bool {
+        let events = match self.inotify.read_events() {
+            Ok(events) => events,
+            Err(Errno::EAGAIN | Errno::EINTR) => return true,
+            Err(_) => return false,
+        };
+        let mut told = HashSet::new();
+        let mut lost = false;
+        {
+            let mut shared = locked(&self.shared);
+            for event in events {
+                if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
+                    lost = true;
+                } else if let Some(tired) = shared.hear(&event, now, &mut told) {
+                    let _ = self.inotify.rm_watch(tired);
+                }
+            }
+        }
+        for subject in told {
+            (self.on_change)(Change::At(subject));
+        }
+        if lost {
+            (self.on_change)(Change::Everything);
+        }
+        true
     }
 }
 
@@ -217,11 +334,26 @@ impl<S: Clone + Eq + Hash> Slot<S> {
                 .insert(subject.clone());
         }
     }
+
+    /// Counts an event; returns how long the watch must rest for it.
+    fn count(&mut self, now: Instant) -> Option<Duration> {
+        let (began, events) = &mut self.events;
+        if now.duration_since(*began) > SECOND {
+            (*began, *events) = (now, 0);
+        }
+        *events += 1;
+        if *events <= MOST_EVENTS {
+            return None;
+        }
+        let rest = self.rest;
+        self.rest = (rest * 2).min(LONGEST_REST);
+        Some(rest)
+    }
 }
 
 impl<S: Clone + Eq + Hash> Shared<S> {
     /// Notes that `subject` was told of `inode` last of all; returns the watch that has no subject any more for that.
-    fn remember(&mut self, subject: &S, inode: Inode) -> Option<Name> {
+    fn remember(&mut self, subject: &S, inode: Inode) -> Option<WatchDescriptor> {
         if !self.lately.contains_key(subject) {
             self.lately.insert(subject.clone(), VecDeque::new());
         }
@@ -241,88 +373,76 @@ impl<S: Clone + Eq + Hash> Shared<S> {
         for told in slot.entries.values_mut() {
             told.remove(subject);
         }
-        let name = slot.itself.is_empty().then_some(slot.name)?;
-        self.forget(oldest);
-        Some(name)
+        let is_nobodys = slot.itself.is_empty();
+        is_nobodys.then(|| self.forget(oldest)).flatten()
     }
-}
 
-impl<S> Shared<S> {
-    fn forget(&mut self, inode: Inode) {
-        if let Some(slot) = self.slots.remove(&inode) {
-            self.names.remove(&slot.name);
+    /// Returns its watch, if it has one.
+    fn forget(&mut self, inode: Inode) -> Option<WatchDescriptor> {
+        self.resting.remove(&inode);
+        match self.slots.remove(&inode)?.watch {
+            Watch::On(watch, _) => {
+                self.inodes.remove(&watch);
+                Some(watch)
+            }
+            Watch::Rests(_) => None,
         }
     }
-}
 
-/// Which subjects have to look again after `event`.
-fn affected<S: Clone + Eq + Hash>(shared: &mut Shared<S>, event: &Event) -> HashSet<S> {
-    let mut subjects = HashSet::new();
-    for path in &event.paths {
-        let Some((watch, entry)) = parse(path) else {
-            continue;
-        };
-        let Some(inode) = shared.names.get(&watch).copied() else {
-            continue;
-        };
-        let Some(slot) = shared.slots.get(&inode) else {
-            continue;
-        };
-        match entry.map(OsStr::to_str) {
-            Some(Some(name)) => {
-                let told = [name, ANY]
-                    .into_iter()
-                    .filter_map(|name| slot.entries.get(name));
-                subjects.extend(told.flatten().cloned());
+    /// Adds to `told` which subjects have to look again after `event`; returns the watch, if it was one event too many.
+    fn hear(
+        &mut self,
+        event: &InotifyEvent,
+        now: Instant,
+        told: &mut HashSet<S>,
+    ) -> Option<WatchDescriptor> {
+        // None for events that were on the way when a watch was taken off.
+        let inode = *self.inodes.get(&event.wd)?;
+        let slot = self.slots.get_mut(&inode)?;
+        match &event.name {
+            Some(name) => {
+                // A name that is not UTF-8 is none of ours.
+                let names = [name.to_str().unwrap_or(ANY), ANY];
+                let entries = names.into_iter().filter_map(|name| slot.entries.get(name));
+                told.extend(entries.flatten().cloned());
             }
-            // A name that is not UTF-8 is none of ours.
-            Some(None) => {}
-            None => {
-                subjects.extend(slot.itself.iter().cloned());
-                if matches!(event.kind, EventKind::Remove(_)) {
-                    shared.forget(inode);
-                }
+            None => told.extend(slot.itself.iter().cloned()),
+        }
+        if event.mask.contains(AddWatchFlags::IN_IGNORED) {
+            // It is gone, or its file system is. What has its number now is told by the next look.
+            self.forget(inode);
+            return None;
+        }
+        if let Watch::On(_, since) = slot.watch
+            && now.duration_since(since) > LONGEST_REST
+        {
+            slot.rest = SHORTEST_REST;
+        }
+        let rest = slot.count(now)?;
+        slot.watch = Watch::Rests(now + rest);
+        self.inodes.remove(&event.wd);
+        self.resting.insert(inode);
+        Some(event.wd)
+    }
+
+    /// The subjects of watches that rest. A look puts the watch on again, once it has rested; where none does, what it was
+    /// on is not where it was.
+    fn look(&mut self, now: Instant) -> HashSet<S> {
+        let mut told = HashSet::new();
+        for inode in self.resting.clone() {
+            let Some(slot) = self.slots.get(&inode) else {
+                continue;
+            };
+            told.extend(slot.itself.iter().cloned());
+            if let Watch::Rests(until) = slot.watch
+                && until + SECOND < now
+            {
+                self.forget(inode);
             }
         }
-    }
-    subjects
-}
-
-/// A second descriptor of the same thing, with a name that no watch has: `least` or after it.
-fn duplicate(descriptor: BorrowedFd<'_>, least: Name) -> nix::Result<Name> {
-    let (detours, number) = least;
-    match fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(number)) {
-        Ok(number) => Ok((detours, number)),
-        // EINVAL or EMFILE: past the limit of open files.
-        Err(_) => Ok((
-            detours + 1,
-            fcntl(descriptor, FcntlArg::F_DUPFD_CLOEXEC(FIRST_NUMBER))?,
-        )),
+        told
     }
 }
-
-fn magic_path((detours, number): Name) -> PathBuf {
-    PathBuf::from(format!("{PROCESS}{}/fd/{number}", "/fd/..".repeat(detours)))
-}
-
-/// The watch that an event's path belongs to, and the entry in it, `None` for the inode itself.
-fn parse(path: &Path) -> Option<(Name, Option<&OsStr>)> {
-    let mut parts = path.strip_prefix(PROCESS).ok()?.components();
-    let mut detours = 0;
-    loop {
-        parts.next()?;
-        match parts.next()? {
-            Component::ParentDir => detours += 1,
-            Component::Normal(number) => {
-                let number = number.to_str()?.parse().ok()?;
-                return Some(((detours, number), parts.next().map(Component::as_os_str)));
-            }
-            _ => return None,
-        }
-    }
-}
-
-const PROCESS: &str = "/proc/self";
 
 /// A thread that panicked while it held the lock left the maps whole: each change to them is one insert.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -334,29 +454,6 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-
-    #[test]
-    fn a_name_is_read_as_it_was_written() {
-        for name in [(0, 256), (1, 256), (3, 70_000)] {
-            let path = magic_path(name);
-            assert_eq!(parse(&path), Some((name, None)), "{}", path.display());
-            let entry = path.join(".ssh");
-            assert_eq!(
-                parse(&entry),
-                Some((name, Some(OsStr::new(".ssh")))),
-                "{}",
-                entry.display()
-            );
-        }
-        for other in [
-            "/home/bob/.ssh",
-            "/proc/self",
-            "/proc/self/fd",
-            "/proc/self/fd/x",
-        ] {
-            assert_eq!(parse(Path::new(other)), None, "{other}");
-        }
-    }
 
     #[test]
     fn events_that_the_kernel_dropped_ask_for_everything() {

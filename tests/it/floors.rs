@@ -23,7 +23,7 @@ const MODEL: [&[&str]; 8] = [
     &["sshd", "list"],
     &["key"],
     &[
-        "account", "location", "session", "escape", "inode", "instance", "people",
+        "account", "location", "session", "escape", "inode", "instance", "mounts", "people",
     ],
 ];
 

@@ -31,6 +31,7 @@ mod lint;
 mod lists;
 mod other_files;
 mod outage;
+mod own_mounts;
 mod people;
 mod secrets;
 mod sessions;

@@ -204,10 +204,13 @@ fn blank(name: &AccountName, state: AccountState, why: Option<Cause>) -> Row {
 
 fn state(known: Known<'_>, outcome: &Outcome) -> (AccountState, Option<Cause>) {
     let managed = &outcome.managed;
-    let refused = managed.did.refusal().map(|reason| Cause::FileRefused {
-        reason: reason.to_owned(),
-        hint: managed.did.hint().map(str::to_owned),
-    });
+    let refused = match &managed.did {
+        Did::OnOwnMount(mount) => Some(Cause::OwnMount(mount.clone())),
+        did => did.refusal().map(|reason| Cause::FileRefused {
+            reason: reason.to_owned(),
+            hint: did.hint().map(str::to_owned),
+        }),
+    };
     if !outcome.orders.listed {
         // What cannot be looked at may have keys.
         let has_keys = managed.differences.iter().any(Difference::held_a_key);

@@ -19,7 +19,7 @@ MS_NOSUID_NODEV = 6
 
 device = os.open("/dev/fuse", os.O_RDWR)
 libc = ctypes.CDLL(None, use_errno=True)
-options = f"fd={device},rootmode=40000,user_id={uid},group_id={uid},allow_other"
+options = f"fd={device},rootmode={os.lstat(source).st_mode & 0o170000:o},user_id={uid},group_id={uid},allow_other"
 if libc.mount(b"mine", place.encode(), b"fuse.mine", MS_NOSUID_NODEV, options.encode()):
     sys.exit(f"cannot mount: {os.strerror(ctypes.get_errno())}")
 print("ready", flush=True)

@@ -8,23 +8,15 @@ use std::process::{Child, Command, Stdio};
 pub struct Fuse {
     server: Child,
     place: PathBuf,
+    inside: Option<u32>,
 }
 
 impl Fuse {
-    /// Shows `source` at `place`, as mounted by `uid`; who writes into a file there never gets an answer. With `pid`, where
-    /// that process has its mounts.
-    pub fn mount(place: &Path, uid: u32, source: &Path, pid: Option<u32>) -> Self {
+    /// Shows `source` at `place`, as mounted by `uid`; who writes into a file there never gets an answer. Where the process
+    /// `inside` has its mounts, if given.
+    pub fn mount(place: &Path, uid: u32, source: &Path, inside: Option<u32>) -> Self {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/fuse.py");
-        let mut command = match pid {
-            Some(pid) => {
-                let mut command = Command::new("nsenter");
-                command.arg(format!("--mount=/proc/{pid}/ns/mnt"));
-                command.arg("python3");
-                command
-            }
-            None => Command::new("python3"),
-        };
-        let mut server = command
+        let mut server = command("python3", inside)
             .args([&script, place])
             .arg(uid.to_string())
             .arg(source)
@@ -39,18 +31,35 @@ impl Fuse {
         Self {
             server,
             place: place.to_owned(),
+            inside,
         }
     }
+
+    /// The process that answers.
+    pub fn server(&self) -> u32 {
+        self.server.id()
+    }
+}
+
+fn command(program: &str, inside: Option<u32>) -> Command {
+    let Some(pid) = inside else {
+        return Command::new(program);
+    };
+    let mut command = Command::new("nsenter");
+    command
+        .arg(format!("--mount=/proc/{pid}/ns/mnt"))
+        .arg(program);
+    command
 }
 
 impl Drop for Fuse {
     fn drop(&mut self) {
         let _ = self.server.kill();
         let _ = self.server.wait();
-        // One that only another process has goes with that.
-        let _ = Command::new("umount")
+        let _ = command("umount", self.inside)
             .args(["--quiet", "--lazy"])
             .arg(&self.place)
+            .stderr(Stdio::null())
             .status();
     }
 }
