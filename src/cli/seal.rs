@@ -22,11 +22,12 @@ Exit status:
   1  a service runs; nothing is removed
   2  wrong usage or configuration";
 
+type Take = fn(&Path) -> Result<Lock, LockError>;
+
 /// Removes the list, what is in force, evidence and backups. The config, the break-glass keys and the authorized_keys
 /// files stay; those with keys are named, since their holders get into every instance of the image.
 pub(super) fn run(config: &Config) -> Outcome {
     let mut locks = Vec::new();
-    type Take = fn(&Path) -> Result<Lock, LockError>;
     let halves: [(&str, PathBuf, Take); 2] = [
         (
             "enforcer",

@@ -111,7 +111,7 @@ pub fn holder(path: &Path) -> Option<Holder> {
 /// True when the kernel names a holder of the lock, and it is dead.
 fn is_left_by_the_dead(path: &Path) -> bool {
     let holders = holders(path);
-    !holders.is_empty() && holders.iter().all(Holder::is_dead)
+    !holders.is_empty() && holders.into_iter().all(Holder::is_dead)
 }
 
 /// Who may have it: where several may, one of them has.
@@ -159,7 +159,7 @@ fn holders(path: &Path) -> Vec<Holder> {
 impl Holder {
     /// True for a process that was killed: the state of its main thread (`proc_pid_stat(5)`) is that of a zombie then, even
     /// while another thread of it hangs and keeps its files open.
-    fn is_dead(&self) -> bool {
+    fn is_dead(self) -> bool {
         let stat = self
             .pid
             .and_then(|pid| fs::read(format!("/proc/{pid}/stat")).ok());

@@ -52,26 +52,24 @@ impl Scene {
 
     fn wait_for_the_word_of(&self, pid: u32) {
         wait("the word of the enforcer", || {
-            let row = |name| {
-                let word = self.world.word();
-                let rows = word["accounts"].as_array().unwrap();
-                let row = rows.iter().find(|row| row["name"] == name);
-                row.map(|row| row["state"].clone()).unwrap_or_default()
-            };
             let word = self.world.word();
-            word["enforcer"]["pid"] == pid && row("bob") == "in-sync" && row("alice") == "refused"
+            let is = |name, state: &str| {
+                let mut rows = word["accounts"].as_array().unwrap().iter();
+                rows.any(|row| row["name"] == name && row["state"] == state)
+            };
+            word["enforcer"]["pid"] == pid && is("bob", "in-sync") && is("alice", "refused")
         });
     }
+}
 
-    /// Kills an enforcer that hangs in alice's home.
-    fn kill(&self, pid: u32) {
-        signal("KILL", pid);
-        wait("the enforcer to be dead and not gone", || {
-            state(pid) == Some('Z')
-        });
-        let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        assert!(threads.count() > 1, "no thread of it hangs");
-    }
+/// Kills an enforcer that hangs in alice's home.
+fn kill(pid: u32) {
+    signal("KILL", pid);
+    wait("the enforcer to be dead and not gone", || {
+        state(pid) == Some('Z')
+    });
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    assert!(threads.count() > 1, "no thread of it hangs");
 }
 
 /// `proc_pid_stat(5)`, of the main thread.
@@ -85,7 +83,7 @@ fn a_dead_enforcer_is_replaced() {
     let mut scene = Scene::new();
     let first = scene.start();
     scene.wait_for_the_word_of(first);
-    scene.kill(first);
+    kill(first);
     let status = scene.world.status();
     assert_eq!(status["health"], "stopped", "{status}");
     let check = scene.world.run(&["check"]);
@@ -112,7 +110,7 @@ fn of_many_that_would_replace_a_dead_enforcer_one_does() {
     let mut scene = Scene::new();
     let pid = scene.start();
     scene.wait_for_the_word_of(pid);
-    scene.kill(pid);
+    kill(pid);
     let (lock, kept) = (
         scene.world.path("run/enforce.lock"),
         scene.world.path("kept"),
@@ -145,7 +143,7 @@ fn sync_and_seal_do_what_a_dead_enforcer_would_not() {
     let mut scene = Scene::new();
     let first = scene.start();
     scene.wait_for_the_word_of(first);
-    scene.kill(first);
+    kill(first);
     // Or what does it would hang as well.
     scene.world.accounts = "manage = [\"bob\"]".to_owned();
     scene.world.put("bob", BOB, &key("rogue"));

@@ -136,7 +136,6 @@ fn foreign_crates_stay_on_their_floors() {
             &[
                 "tokio::",
                 "nix::",
-                "notify::",
                 "std::fs",
                 "std::env",
                 "std::process",
@@ -145,7 +144,7 @@ fn foreign_crates_stay_on_their_floors() {
             ],
         ),
         ("host", &["clap::", "anyhow::"]),
-        ("agent", &["clap::", "nix::", "notify::", "aws_"]),
+        ("agent", &["clap::", "nix::", "aws_"]),
     ];
     for (floor, foreign) in rows {
         for file in sources(&root().join(floor)) {

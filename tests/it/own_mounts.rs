@@ -11,7 +11,7 @@ use crate::support::world::{ALICE, BOB, World, halt, key, shown, wait};
 /// alice and bob, each with the approved file in place; and a copy of alice's home, for a file system to show.
 fn scene() -> (World, PathBuf) {
     let mut world = World::new();
-    world.tables = "[verify]\nevery = \"1h\"".to_owned();
+    "[verify]\nevery = \"1h\"".clone_into(&mut world.tables);
     for account in ["alice", "bob"] {
         world.approve(account, "laptop", &key(account));
     }
