@@ -176,7 +176,9 @@ impl HeldBack {
 /// New watches, or why inotify is not to be had.
 pub fn watch(pending: &Arc<Pending>) -> Result<Arc<AgentWatches>, String> {
     let told = Arc::clone(pending);
-    let started = Watches::start(move |change| told.add(change));
+    // To look at one account costs little; the list and the fetcher's report are not an account's to write.
+    let is_account = |subject: &Subject| matches!(subject, Subject::Account(_));
+    let started = Watches::start(move |change| told.add(change), is_account);
     started.map(Arc::new).map_err(|error| chain(&error))
 }
 

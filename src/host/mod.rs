@@ -21,6 +21,7 @@ pub mod watch;
 
 pub use bounded::Bounded;
 pub use file_stamp::Stamp;
+pub use keyfile::Identity;
 pub use program::{Bounds, Program, ProgramError, Said};
 
 /// An error with its causes, in one line.

@@ -70,7 +70,7 @@ pub fn lock(path: &Path) -> Result<Lock, LockError> {
 /// hangs in a file system then, maybe for ever, and the lock with it; the rest of it is dead and does nothing any more.
 pub fn lock_or_inherit(path: &Path) -> Result<Lock, LockError> {
     // One at a time: of two that see the dead holder, the second would take the first one's file away.
-    let _turn = lock(&path.with_extension("turn"))?;
+    let _turn = lock(&path.with_extension("turn.lock"))?;
     match lock(path) {
         Err(LockError::Held { pid: None }) if is_left_by_the_dead(path) => {
             fs::remove_file(path).map_err(|source| LockError::Io {

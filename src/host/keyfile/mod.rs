@@ -25,7 +25,7 @@ mod visit;
 mod way;
 mod witness;
 
-pub use identity::drop_supplementary_groups;
+pub use identity::{Identity, drop_supplementary_groups};
 pub use observe::Observed;
 pub use other::Other;
 pub use own_mount::own_mount;
