@@ -30,7 +30,7 @@ pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
     process::widen_umask();
     store::make_directory(&paths.runtime_dir, 0o755)
         .map_err(|error| StartError::Directory("enforcer", error))?;
-    let lock = process::lock_or_inherit(&paths::enforce_lock(paths))
+    let lock = process::lock(&paths::enforce_lock(paths))
         .map_err(|error| StartError::Lock("enforcer", error))?;
     keyfile::drop_supplementary_groups().map_err(|error| StartError::Groups(error.into()))?;
     process::raise_descriptor_limit();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 
@@ -10,7 +10,7 @@ use crate::agent::{paths, unmanaged};
 use crate::cli::print;
 use crate::cli::surroundings::Outcome;
 use crate::host::accounts;
-use crate::host::process::{self, Lock, LockError};
+use crate::host::process::{self, LockError};
 use crate::host::sshd::Circumstances;
 use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
@@ -22,27 +22,20 @@ Exit status:
   1  a service runs; nothing is removed
   2  wrong usage or configuration";
 
-type Take = fn(&Path) -> Result<Lock, LockError>;
-
 /// Removes the list, what is in force, evidence and backups. The config, the break-glass keys and the authorized_keys
 /// files stay; those with keys are named, since their holders get into every instance of the image.
 pub(super) fn run(config: &Config) -> Outcome {
     let mut locks = Vec::new();
-    let halves: [(&str, PathBuf, Take); 2] = [
-        (
-            "enforcer",
-            paths::enforce_lock(&config.paths),
-            process::lock_or_inherit,
-        ),
-        ("fetcher", paths::fetch_lock(&config.paths), process::lock),
-    ];
-    for (who, path, take) in halves {
+    for (who, path) in [
+        ("enforcer", paths::enforce_lock(&config.paths)),
+        ("fetcher", paths::fetch_lock(&config.paths)),
+    ] {
         // One that root made would keep out the fetcher, which is not root.
         if !path.exists() {
             continue;
         }
         // Held until all is gone: neither a service nor a `sync` may begin meanwhile.
-        match take(&path) {
+        match process::lock(&path) {
             Ok(lock) => locks.push(lock),
             Err(LockError::Held { .. }) => {
                 tracing::error!(

@@ -39,7 +39,32 @@ pub enum LockError {
 const LOCK_MODE: u32 = 0o600;
 
 /// Takes the lock `path`, or says who has it.
+///
+/// One that a process has which was killed and is not gone is taken from it: one of its threads hangs in a file system, maybe
+/// for ever, and its open files with it; the rest of it is dead and does nothing any more.
 pub fn lock(path: &Path) -> Result<Lock, LockError> {
+    let failed = |source| LockError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let directory = path.parent().map(fs::metadata).transpose();
+    if directory.map_err(failed)?.map(|meta| meta.uid()) != Some(user()) {
+        // In the fetcher's directory root leaves nothing and takes nothing away.
+        return take(path);
+    }
+    // One at a time: of two that see the dead holder, the second would take the first one's file away.
+    let _turn = take(&path.with_extension("turn.lock"))?;
+    match take(path) {
+        Err(LockError::Held { pid: None }) if is_left_by_the_dead(path) => {
+            fs::remove_file(path).map_err(failed)?;
+            take(path)
+        }
+        taken => taken,
+    }
+}
+
+/// The lock of this one file.
+fn take(path: &Path) -> Result<Lock, LockError> {
     let failed = |source| LockError::Io {
         path: path.to_owned(),
         source,
@@ -63,23 +88,6 @@ pub fn lock(path: &Path) -> Result<Lock, LockError> {
             pid: holder(path).and_then(|holder| holder.pid),
         }),
         Err((_, error)) => Err(failed(error.into())),
-    }
-}
-
-/// Takes the lock `path` in a directory of root's, also from a process that was killed and is not gone. One of its threads
-/// hangs in a file system then, maybe for ever, and the lock with it; the rest of it is dead and does nothing any more.
-pub fn lock_or_inherit(path: &Path) -> Result<Lock, LockError> {
-    // One at a time: of two that see the dead holder, the second would take the first one's file away.
-    let _turn = lock(&path.with_extension("turn.lock"))?;
-    match lock(path) {
-        Err(LockError::Held { pid: None }) if is_left_by_the_dead(path) => {
-            fs::remove_file(path).map_err(|source| LockError::Io {
-                path: path.to_owned(),
-                source,
-            })?;
-            lock(path)
-        }
-        locked => locked,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Stdio;
 use std::sync::Barrier;
 
-use authorized_keys_agent::host::process::lock_or_inherit;
+use authorized_keys_agent::host::process::lock;
 
 use crate::support::fuse::Fuse;
 use crate::support::world::{ALICE, BOB, Ends, World, key, shown, signal, wait};
@@ -37,10 +37,10 @@ impl Scene {
         }
     }
 
-    fn start(&mut self) -> u32 {
+    fn start(&mut self, half: &str) -> u32 {
         let started = self
             .world
-            .agent(&["enforce"])
+            .agent(&[half])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
@@ -81,7 +81,7 @@ fn state(pid: u32) -> Option<char> {
 #[test]
 fn a_dead_enforcer_is_replaced() {
     let mut scene = Scene::new();
-    let first = scene.start();
+    let first = scene.start("enforce");
     scene.wait_for_the_word_of(first);
     kill(first);
     let status = scene.world.status();
@@ -89,7 +89,7 @@ fn a_dead_enforcer_is_replaced() {
     let check = scene.world.run(&["check"]);
     assert!(shown(&check.stdout).contains("not running"), "{check:?}");
     scene.world.put("bob", BOB, &key("rogue"));
-    let second = scene.start();
+    let second = scene.start("enforce");
     scene.wait_for_the_word_of(second);
     assert!(scene.world.read("bob").contains("bob"));
     assert_eq!(scene.world.status()["health"], "degraded");
@@ -108,19 +108,19 @@ fn of_many_that_would_replace_a_dead_enforcer_one_does() {
     const ROUNDS: usize = 500;
     const STARTERS: usize = 8;
     let mut scene = Scene::new();
-    let pid = scene.start();
+    let pid = scene.start("enforce");
     scene.wait_for_the_word_of(pid);
     kill(pid);
-    let (lock, kept) = (
+    let (path, kept) = (
         scene.world.path("run/enforce.lock"),
         scene.world.path("kept"),
     );
-    fs::hard_link(&lock, &kept).unwrap();
+    fs::hard_link(&path, &kept).unwrap();
     for round in 0..ROUNDS {
         let begin = Barrier::new(STARTERS);
         let take = || {
             begin.wait();
-            lock_or_inherit(&lock)
+            self::lock(&path)
         };
         // Each keeps what it has until all have tried.
         let taken: Vec<_> = std::thread::scope(|scope| {
@@ -133,15 +133,26 @@ fn of_many_that_would_replace_a_dead_enforcer_one_does() {
         let owners = taken.iter().filter(|taken| taken.is_ok()).count();
         assert_eq!(owners, 1, "round {round}: {taken:?}");
         // The file that the dead one holds, again.
-        fs::remove_file(&lock).unwrap();
-        fs::hard_link(&kept, &lock).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::hard_link(&kept, &path).unwrap();
+    }
+}
+
+/// Then the dead one has the fetcher's lock as well.
+#[test]
+fn both_halves_in_one_process_are_replaced_together() {
+    let mut scene = Scene::new();
+    for _ in 0..2 {
+        let pid = scene.start("run");
+        scene.wait_for_the_word_of(pid);
+        kill(pid);
     }
 }
 
 #[test]
 fn sync_and_seal_do_what_a_dead_enforcer_would_not() {
     let mut scene = Scene::new();
-    let first = scene.start();
+    let first = scene.start("enforce");
     scene.wait_for_the_word_of(first);
     kill(first);
     // Or what does it would hang as well.
