@@ -213,7 +213,7 @@ pub fn widen_umask() {
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
-/// Allows as many open files as the hard limit does: a watch is put on through a descriptor of its own number.
+/// Allows as many open files as the hard limit does.
 pub fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard

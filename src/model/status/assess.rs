@@ -592,6 +592,7 @@ mod tests {
     use crate::model::file::orders::{self, Basis};
     use crate::model::file::other_files::{DEFAULT, InFile};
     use crate::model::key::grant::Grant;
+    use crate::model::mounts::OwnMount;
     use crate::model::past::outcome::FileOutcome;
     use crate::model::sshd::access::{Doubt, RefusedBy, Verdict};
     use crate::model::sshd::effective::Settings;
@@ -819,6 +820,16 @@ mod tests {
             Did::Hanging,
             &[],
             "refused: its file system has not answered within 2 s",
+        );
+        let mount = OwnMount {
+            device: (0, 39),
+            place: "/home/alice".to_owned(),
+            uid: 1001,
+        };
+        check(
+            Did::OnOwnMount(mount),
+            &[],
+            "refused: uid 1001 answers for the file system at `/home/alice` and can show sshd other keys than the agent",
         );
     }
 
