@@ -18,7 +18,7 @@ use crate::host::service::{Heartbeat, Service};
 use crate::host::watch::Change;
 use crate::model::config::tables::Config;
 use crate::model::file::orders::Whom;
-use crate::model::status::schema::Status;
+use crate::model::status::schema::{AccountState, Status};
 
 /// What the loop knows besides the enforcer itself.
 struct Daemon<Reread, Clock> {
@@ -46,6 +46,8 @@ struct Times {
     renew: Instant,
     /// When that was last done.
     renewed: Instant,
+    /// When events were first lost of those that go on being lost, and last.
+    storm: Option<(Instant, Instant)>,
 }
 
 /// A watch may die without an event (an unmount, the watcher's thread); until then the full check sees what
@@ -55,8 +57,13 @@ const WATCHES_LAST: Duration = Duration::from_hours(1);
 /// Least time before lost events cause that.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 
-/// Least time between two full passes that lost events cause.
+/// Least time between two full passes that lost events cause. It grows while events go on being lost: an account that can
+/// bring that about must not keep root looking at everybody.
 const STORM_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_STORM_PAUSE: Duration = Duration::from_secs(30);
+
+/// Once no event was lost for so long, the next loss is a new one.
+const CALM: Duration = Duration::from_mins(1);
 
 /// Time between two tries to get a thread.
 const THREADS_PAUSE: Duration = Duration::from_secs(5);
@@ -92,6 +99,7 @@ pub async fn run(
             last_full: start,
             renew: start,
             renewed: start,
+            storm: None,
         },
         said: String::new(),
         reread,
@@ -120,7 +128,8 @@ where
     /// One pass, and what goes with it; returns whether to go on.
     async fn pass(&mut self, enforcing: &mut Enforcing, wake: &Wake) -> bool {
         let full = wake.whom == Whom::Everybody;
-        self.held_back.release(&wake.whom);
+        self.held_back
+            .release(&wake.whom, Instant::now().into_std());
         let mut fresh = None;
         if full {
             let now = Instant::now();
@@ -157,10 +166,13 @@ where
             self.times.full_check = self.times.full_check.min(next);
         }
         self.watches = fresh.or(self.watches.take());
-        if passed.looked.newly_hanging {
-            // Whatever holds the thread may hold the watcher too: put the others' watches on another one.
-            self.times.renew = Instant::now();
-            self.full_check_soon();
+        if let Some(status) = enforcing.status() {
+            for name in passed.looked.differences.keys() {
+                let row = status.rows.get(name);
+                if row.is_some_and(|row| row.state == AccountState::InSync) {
+                    self.held_back.forgive(name);
+                }
+            }
         }
         if Threads::lack().is_some() {
             // Everything that wants a thread tries again: what asks, what watches, what writes.
@@ -174,11 +186,6 @@ where
             enforcing.reconciler.world.ask_sshd(people);
         }
         !stopping
-    }
-
-    fn full_check_soon(&mut self) {
-        let soon = self.times.last_full + STORM_PAUSE;
-        self.times.full_check = self.times.full_check.min(soon);
     }
 
     /// Waits until there is a reason for a pass; `None` when it is time to end.
@@ -239,7 +246,11 @@ where
     }
 
     /// Why, and for whom, a pass is made after a change, if at all.
-    fn after(&mut self, enforcing: &mut Enforcing, changed: Changed) -> Option<Wake> {
+    fn after(&mut self, enforcing: &mut Enforcing, mut changed: Changed) -> Option<Wake> {
+        if changed.mounts {
+            let whom = enforcing.reconciler.world.read_mounts();
+            changed.accounts.extend(whom);
+        }
         if changed.fetched || changed.lost {
             enforcing.relay_fetch();
         }
@@ -250,27 +261,26 @@ where
             // After that pass.
             self.pending.answered();
         }
-        if changed.lost {
-            // What is watched may have gone unseen, and another inode have its number: everything is watched anew.
-            self.times.renew = self.times.renew.min(self.times.renewed + RENEWAL_PAUSE);
-            self.times.full_check = self.times.full_check.min(self.times.renew);
-            // An account can bring that about on purpose, again and again: the rest of what is known is looked at now,
-            // everything a moment later.
-            if self.times.last_full.elapsed() < STORM_PAUSE {
-                self.full_check_soon();
-                let whom = Whom::These(changed.accounts);
-                let why = Trigger::Drift;
-                return Some(Wake { why, whom });
-            }
-            return Some(everybody(Trigger::Timer));
-        }
-        if has_list {
-            return Some(everybody(Trigger::ListChanged));
-        }
         let (now, instant) = ((self.now)(), Instant::now().into_std());
         let memory = &enforcing.reconciler.memory;
         let wait = |name: &_| memory.back_off(name, now);
         let mut accounts = self.held_back.sift(changed.accounts, wait, instant);
+        if changed.lost {
+            let times = &mut self.times;
+            let pause = times.storm_pause();
+            // What is watched may have gone unseen, and another inode have its number: everything is watched anew.
+            times.renew = times.renew.min(times.renewed + pause.max(RENEWAL_PAUSE));
+            times.full_check = times.full_check.min(times.renew);
+            // An account can bring that about on purpose, again and again: the rest of what is known is looked at now,
+            // everything a moment later.
+            if times.last_full.elapsed() >= pause {
+                return Some(everybody(Trigger::Timer));
+            }
+            times.full_check = times.full_check.min(times.last_full + pause);
+        }
+        if has_list {
+            return Some(everybody(Trigger::ListChanged));
+        }
         let mut why = Trigger::Drift;
         let heard = if changed.answered {
             enforcing.hear_sshd(now)
@@ -305,6 +315,19 @@ where
         } else if is_news {
             self.service.says(&self.said);
         }
+    }
+}
+
+impl Times {
+    /// Events were lost: how long after the last look at everybody the next one comes.
+    fn storm_pause(&mut self) -> Duration {
+        let now = Instant::now();
+        let began = match self.storm {
+            Some((began, last)) if now.duration_since(last) < CALM => began,
+            _ => now,
+        };
+        self.storm = Some((began, now));
+        (now.duration_since(began) / 4).clamp(STORM_PAUSE, LONGEST_STORM_PAUSE)
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::agent::marks::{Marks, stood, stood_beside};
 use crate::agent::wakeups::{AgentWatches, Subject};
 use crate::host::keyfile::{
-    Attempt, By, Leases, Mark, Observed, Other, Refusal, Terms, Visit, Witness, Writing, survey,
+    Attempt, By, Leases, Mark, Observed, Other, Refusal, Terms, Visit, Witness, Writing, own_mount,
+    survey,
 };
 use crate::host::{accounts, chain, store};
 use crate::model::account::{Account, AccountName};
@@ -20,6 +21,7 @@ use crate::model::file::plan::Plan;
 use crate::model::file::wanted::{Found, Kind, Lines, Target, Wanted};
 use crate::model::inode::Inode;
 use crate::model::location::Location;
+use crate::model::mounts::OwnMount;
 use crate::model::past::evidence::Stood;
 use crate::model::past::incident::Undone;
 use crate::model::past::outcome::{Did, FileOutcome, Outcome};
@@ -49,6 +51,8 @@ pub struct Tools {
     pub elsewhere: bool,
     /// Where leases are kept, by a process that hears when one is broken.
     pub leases: Option<Arc<Leases>>,
+    /// File systems that accounts answer for.
+    pub own_mounts: Arc<Vec<OwnMount>>,
 }
 
 /// Everything that the work on one account needs, on its thread.
@@ -118,6 +122,10 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
         undone_only: false,
         orders,
     };
+    if let Some(mount) = for_visit.own_mount(&tools.own_mounts) {
+        outcome.managed = FileOutcome::of(Did::OnOwnMount(mount));
+        return outcome;
+    }
     errand.managed(&mut outcome);
     errand.others(&mut outcome);
     outcome
@@ -528,6 +536,14 @@ impl Errand<'_> {
                 Ok(None) | Err(_) => {}
             }
         }
+    }
+}
+
+impl Orders {
+    /// The first of `mounts` that one of the files is on.
+    fn own_mount(&self, mounts: &[OwnMount]) -> Option<OwnMount> {
+        let mut all = [&self.managed].into_iter().chain(&self.others);
+        all.find_map(|order| own_mount(&order.target, mounts).cloned())
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! What may block is asked on a thread of its own. An answer that comes late counts when it comes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::agent::inquiry::{Bell, Inquiry, ask_within};
 use crate::agent::paths;
 use crate::host::sshd::Circumstances;
 use crate::host::store::{self, StoreError};
-use crate::host::{Stamp, accounts, chain, instance, process, sshd};
+use crate::host::{Stamp, accounts, chain, instance, mounts, process, sshd};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Paths};
 use crate::model::desired::decide::{BreakGlassFact, Decision, Facts, ListFact, Said, manages};
@@ -22,6 +23,7 @@ use crate::model::instance::Identity;
 use crate::model::key::release::Version;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::fetch_report::FetchReport;
+use crate::model::mounts::OwnMount;
 use crate::model::people::{Lookup, People};
 use crate::model::sshd::answer::Answer;
 
@@ -42,6 +44,8 @@ pub struct World {
     pub sshd: Sshd,
     /// Rung when an answer has come that no pass waits for.
     bell: Option<Bell>,
+    /// File systems for which processes of accounts answer.
+    pub own_mounts: Arc<Vec<OwnMount>>,
     /// What the running enforcer said of its list, for a command that only prints.
     pub said: Option<Said>,
 }
@@ -86,6 +90,7 @@ impl World {
             list: None,
             sshd: Sshd::default(),
             bell,
+            own_mounts: Arc::default(),
             said: None,
         }
     }
@@ -104,6 +109,7 @@ impl World {
         accepted: Option<String>,
         now: Timestamp,
     ) -> Facts {
+        self.read_mounts();
         let openssh = self.version().await;
         let changed = openssh.is_some() && openssh != before.in_force.openssh;
         if changed || accepted.is_some() {
@@ -136,6 +142,27 @@ impl World {
             accepted,
             said: self.said.clone(),
         }
+    }
+
+    /// Reads what accounts have mounted; returns those whose mounts have come or gone.
+    pub fn read_mounts(&mut self) -> BTreeSet<AccountName> {
+        let now = mounts::of_accounts();
+        let is_new = |mount: &&OwnMount| !self.own_mounts.contains(mount);
+        let is_gone = |mount: &&OwnMount| !now.contains(mount);
+        let come = now.iter().filter(is_new);
+        let changed: Vec<&OwnMount> = come.chain(self.own_mounts.iter().filter(is_gone)).collect();
+        let mut whom = BTreeSet::new();
+        if changed.is_empty() {
+            return whom;
+        }
+        for account in self.people.found() {
+            let concerns = |mount: &&OwnMount| mount.concerns(account.uid, &account.home);
+            if changed.iter().any(concerns) {
+                whom.insert(account.name.clone());
+            }
+        }
+        self.own_mounts = Arc::new(now);
+        whom
     }
 
     fn read_list(&mut self, path: &Path) -> ListFact {

@@ -110,8 +110,6 @@ pub struct Looked {
     pub rows_are_others: bool,
     /// A key has left a file or the list, and sessions that it opened may still live.
     pub keys_left: bool,
-    /// A thread did not come back; the watcher may hang with it.
-    pub newly_hanging: bool,
 }
 
 /// How many accounts are worked on before what came of them is taken in.
@@ -279,7 +277,6 @@ impl Reconciler {
             self.assess_the_rest(now, &mut looked);
         }
         looked.keys_left |= std::mem::take(&mut self.decision.keys_left);
-        looked.newly_hanging = self.workers.newly_hanging;
         looked
     }
 
@@ -307,6 +304,7 @@ impl Reconciler {
             look_again: Arc::clone(look.look_again),
             elsewhere: look.elsewhere,
             leases: look.leases.cloned(),
+            own_mounts: Arc::clone(&self.world.own_mounts),
         };
         let outcomes = self
             .workers

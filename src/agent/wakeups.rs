@@ -75,6 +75,8 @@ pub struct Changed {
     pub lost: bool,
     /// A question to the host is answered.
     pub answered: bool,
+    /// Something was mounted or unmounted.
+    pub mounts: bool,
 }
 
 impl Pending {
@@ -84,6 +86,7 @@ impl Pending {
             Change::At(Subject::List) => changed.list = true,
             Change::At(Subject::Fetched) => changed.fetched = true,
             Change::At(Subject::Account(name)) => drop(changed.accounts.insert(name)),
+            Change::Mounts => changed.mounts = true,
             Change::Everything => changed.lost = true,
         }
         self.bell.notify_one();
@@ -107,9 +110,19 @@ impl Pending {
     }
 }
 
-/// Accounts whose repair waits for a rival's sake, each from its first change on.
+/// Accounts that are not looked at yet, though something of theirs has changed, each from its first change on: for a
+/// rival's sake, or since they had their share of looks. The last change is always followed by a look.
 #[derive(Default)]
-pub struct HeldBack(BTreeMap<AccountName, Instant>);
+pub struct HeldBack {
+    waiting: BTreeMap<AccountName, Instant>,
+    /// When the looks at an account, at one in [`LOOK_EVERY`], would be over.
+    looked: BTreeMap<AccountName, Instant>,
+}
+
+/// Looks at one account that find nothing to undo: so many as it comes, and then at this pace. An account can make events
+/// without end, and each look costs root more than the event cost the account.
+const LOOKS_AT_ONCE: u32 = 20;
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 impl HeldBack {
     /// Those of `accounts` that are looked at now; the others wait.
@@ -119,27 +132,43 @@ impl HeldBack {
         wait: impl Fn(&AccountName) -> Option<Duration>,
         now: Instant,
     ) -> BTreeSet<AccountName> {
-        accounts.retain(|name| match wait(name) {
-            Some(wait) => {
-                self.0.entry(name.clone()).or_insert(now + wait);
-                false
-            }
-            None => true,
+        accounts.retain(|name| {
+            let over = self.looked.get(name).copied();
+            let share = now + LOOKS_AT_ONCE * LOOK_EVERY;
+            let too_many = over.and_then(|over| over.checked_duration_since(share));
+            let Some(wait) = wait(name).max(too_many) else {
+                return true;
+            };
+            self.waiting.entry(name.clone()).or_insert(now + wait);
+            false
         });
         accounts
     }
 
     /// These are looked at, whatever else.
-    pub fn release(&mut self, whom: &Whom) {
-        self.0.retain(|name, _| !whom.includes(name));
+    pub fn release(&mut self, whom: &Whom, now: Instant) {
+        self.waiting.retain(|name, _| !whom.includes(name));
+        self.looked.retain(|_, over| *over > now);
+        // A look at everybody is nobody's doing.
+        if let Whom::These(names) = whom {
+            for name in names {
+                let over = self.looked.entry(name.clone()).or_insert(now);
+                *over += LOOK_EVERY;
+            }
+        }
+    }
+
+    /// What an account changed was undone: the next change of the kind must not stand until its turn comes.
+    pub fn forgive(&mut self, name: &AccountName) {
+        self.looked.remove(name);
     }
 
     pub fn next(&self) -> Option<Instant> {
-        self.0.values().min().copied()
+        self.waiting.values().min().copied()
     }
 
     pub fn due(&self, now: Instant) -> BTreeSet<AccountName> {
-        let due = self.0.iter().filter(|(_, at)| **at <= now);
+        let due = self.waiting.iter().filter(|(_, at)| **at <= now);
         due.map(|(name, _)| name.clone()).collect()
     }
 }
@@ -147,7 +176,9 @@ impl HeldBack {
 /// New watches, or why inotify is not to be had.
 pub fn watch(pending: &Arc<Pending>) -> Result<Arc<AgentWatches>, String> {
     let told = Arc::clone(pending);
-    let started = Watches::start(move |change| told.add(change));
+    // To look at one account costs little; the list and the fetcher's report are not an account's to write.
+    let is_account = |subject: &Subject| matches!(subject, Subject::Account(_));
+    let started = Watches::start(move |change| told.add(change), is_account);
     started.map(Arc::new).map_err(|error| chain(&error))
 }
 
@@ -202,5 +233,53 @@ fn put(
     let inode = (meta.dev(), meta.ino());
     if let Err(error) = watches.put(directory.as_fd(), inode, Some(name), subject) {
         tracing::warn!(path = %path.display(), error = chain(&error), "not watched");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_has_its_share_of_looks_and_the_last_change_gets_one() {
+        let (eve, alice) = ("eve".try_into().unwrap(), "alice".try_into().unwrap());
+        let mut held = HeldBack::default();
+        let begin = Instant::now();
+        let (mut looks, mut last_change) = (Vec::new(), Duration::ZERO);
+        // A change every millisecond for five seconds, then none.
+        for milliseconds in 0..7000 {
+            let passed = Duration::from_millis(milliseconds);
+            let now = begin + passed;
+            let mut whom = held.due(now);
+            if milliseconds < 5000 {
+                last_change = passed;
+                let changed = BTreeSet::from([AccountName::clone(&eve)]);
+                whom.extend(held.sift(changed, |_| None, now));
+            }
+            if milliseconds == 4000 {
+                // Nobody else waits for it.
+                let other = BTreeSet::from([AccountName::clone(&alice)]);
+                assert_eq!(held.sift(other.clone(), |_| None, now), other);
+            }
+            if whom.contains(&eve) {
+                held.release(&Whom::These(whom), now);
+                looks.push(passed);
+            }
+        }
+        assert!((100..=125).contains(&looks.len()), "{}", looks.len());
+        assert!(looks.last() >= Some(&last_change), "{looks:?}");
+        // What a look undid does not count.
+        let now = begin + Duration::from_secs(7);
+        for _ in 0..1000 {
+            let changed = BTreeSet::from([AccountName::clone(&eve)]);
+            assert_eq!(held.sift(changed.clone(), |_| None, now), changed);
+            held.release(&Whom::These(changed), now);
+            held.forgive(&eve);
+        }
+        // A rival's wait counts all the same.
+        let changed = BTreeSet::from([AccountName::clone(&eve)]);
+        let wait = |_: &AccountName| Some(Duration::from_millis(7));
+        assert_eq!(held.sift(changed, wait, now), BTreeSet::new());
+        assert_eq!(held.next(), Some(now + Duration::from_millis(7)));
     }
 }

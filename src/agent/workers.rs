@@ -49,8 +49,6 @@ pub struct Workers {
     lost: Vec<(AccountName, Arc<Worker>)>,
     /// Bytes of evidence that are held in this pass.
     held: u64,
-    /// A thread did not come back in this pass; the watcher may hang with it.
-    pub newly_hanging: bool,
 }
 
 /// A thread that takes its time.
@@ -116,7 +114,6 @@ impl Workers {
     /// A new pass begins.
     pub fn begin(&mut self) {
         self.held = 0;
-        self.newly_hanging = false;
     }
 
     /// When something is to be done about a thread that is away.
@@ -266,7 +263,6 @@ impl Workers {
                 && !come.contains(name)
             {
                 away.said = true;
-                self.newly_hanging = true;
                 hanging.push(Outcome::hanging(orders));
             }
         }
@@ -346,7 +342,6 @@ impl Workers {
         if away.since.elapsed() < PATIENCE {
             return Earlier::Slow;
         }
-        self.newly_hanging |= !away.said;
         away.said = true;
         Earlier::Hangs
     }

@@ -9,6 +9,7 @@ pub mod imds;
 pub mod instance;
 pub mod journal;
 pub mod keyfile;
+pub mod mounts;
 pub mod process;
 mod program;
 pub mod service;
@@ -21,6 +22,7 @@ pub mod watch;
 
 pub use bounded::Bounded;
 pub use file_stamp::Stamp;
+pub use keyfile::Identity;
 pub use program::{Bounds, Program, ProgramError, Said};
 pub use threads::Threads;
 

@@ -39,7 +39,32 @@ pub enum LockError {
 const LOCK_MODE: u32 = 0o600;
 
 /// Takes the lock `path`, or says who has it.
+///
+/// One that a process has which was killed and is not gone is taken from it: one of its threads hangs in a file system, maybe
+/// for ever, and its open files with it; the rest of it is dead and does nothing any more.
 pub fn lock(path: &Path) -> Result<Lock, LockError> {
+    let failed = |source| LockError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let directory = path.parent().map(fs::metadata).transpose();
+    if directory.map_err(failed)?.map(|meta| meta.uid()) != Some(user()) {
+        // In the fetcher's directory root leaves nothing and takes nothing away.
+        return take(path);
+    }
+    // One at a time: of two that see the dead holder, the second would take the first one's file away.
+    let _turn = take(&path.with_extension("turn.lock"))?;
+    match take(path) {
+        Err(LockError::Held { pid: None }) if is_left_by_the_dead(path) => {
+            fs::remove_file(path).map_err(failed)?;
+            take(path)
+        }
+        taken => taken,
+    }
+}
+
+/// The lock of this one file.
+fn take(path: &Path) -> Result<Lock, LockError> {
     let failed = |source| LockError::Io {
         path: path.to_owned(),
         source,
@@ -56,11 +81,23 @@ pub fn lock(path: &Path) -> Result<Lock, LockError> {
     file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
         .map_err(failed)?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Lock(lock)),
+        Ok(lock) if is_at(&lock, path).map_err(failed)? => Ok(Lock(lock)),
+        // Another process has put a file of its own there since.
+        Ok(_) => Err(LockError::Held { pid: None }),
         Err((_, Errno::EWOULDBLOCK)) => Err(LockError::Held {
             pid: holder(path).and_then(|holder| holder.pid),
         }),
         Err((_, error)) => Err(failed(error.into())),
+    }
+}
+
+/// True while the path names the file that is held.
+fn is_at(held: &File, path: &Path) -> io::Result<bool> {
+    let held = held.metadata()?;
+    match fs::symlink_metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (held.dev(), held.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -73,9 +110,23 @@ pub struct Holder {
 
 /// Who has the lock `path`, as the kernel says (`proc_locks(5)`). Nothing in the file itself is believed: the
 /// fetcher's is written without root, and a pid read from it would be sent a signal by root.
+///
+/// A process that is dead, though not gone, has nothing.
 pub fn holder(path: &Path) -> Option<Holder> {
-    let meta = fs::metadata(path).ok()?;
-    let locks = fs::read_to_string("/proc/locks").ok()?;
+    holders(path).into_iter().find(|holder| !holder.is_dead())
+}
+
+/// True when the kernel names a holder of the lock, and it is dead.
+fn is_left_by_the_dead(path: &Path) -> bool {
+    let holders = holders(path);
+    !holders.is_empty() && holders.into_iter().all(Holder::is_dead)
+}
+
+/// Who may have it: where several may, one of them has.
+fn holders(path: &Path) -> Vec<Holder> {
+    let (Ok(meta), Ok(locks)) = (fs::metadata(path), fs::read_to_string("/proc/locks")) else {
+        return Vec::new();
+    };
     let device = format!(
         "{:02x}:{:02x}:{}",
         major(meta.dev()),
@@ -96,20 +147,37 @@ pub fn holder(path: &Path) -> Option<Holder> {
         };
         locks.lines().filter_map(holder).collect()
     };
+    let exact = holders(&|file| file == device);
+    if !exact.is_empty() {
+        return exact;
+    }
     let owns = |holder: &Holder| {
         let process = holder
             .pid
             .and_then(|pid| fs::metadata(format!("/proc/{pid}")).ok());
         process.is_some_and(|process| process.uid() == meta.uid())
     };
-    let exact = holders(&|file| file == device).into_iter().next();
     // btrfs and overlayfs show another device here than in stat(2). Any account can lock a file of its own that has
     // this number on another file system, so there the holder must be the file's owner.
-    exact.or_else(|| {
-        holders(&|file| file.ends_with(&inode))
-            .into_iter()
-            .find(owns)
-    })
+    let mut others = holders(&|file| file.ends_with(&inode));
+    others.retain(owns);
+    others
+}
+
+impl Holder {
+    /// True for a process that was killed: the state of its main thread (`proc_pid_stat(5)`) is that of a zombie then, even
+    /// while another thread of it hangs and keeps its files open.
+    fn is_dead(self) -> bool {
+        let stat = self
+            .pid
+            .and_then(|pid| fs::read(format!("/proc/{pid}/stat")).ok());
+        // The name of the program, in parentheses, may hold anything.
+        let state = stat.and_then(|stat| {
+            let end = stat.iter().rposition(|byte| *byte == b')')?;
+            stat.get(end + 2).copied()
+        });
+        matches!(state, Some(b'Z' | b'X'))
+    }
 }
 
 /// SIGHUP: do it now.
@@ -145,7 +213,7 @@ pub fn widen_umask() {
     umask(Mode::S_IWGRP | Mode::S_IWOTH);
 }
 
-/// Allows as many open files as the hard limit does: a watch is put on through a descriptor of its own number.
+/// Allows as many open files as the hard limit does.
 pub fn raise_descriptor_limit() {
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard

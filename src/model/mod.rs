@@ -22,5 +22,6 @@ pub mod escape;
 pub mod inode;
 pub mod instance;
 pub mod location;
+pub mod mounts;
 pub mod people;
 pub mod session;

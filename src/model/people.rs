@@ -33,6 +33,14 @@ impl People {
         }
     }
 
+    /// Every account that exists.
+    pub fn found(&self) -> impl Iterator<Item = &Account> {
+        self.accounts.values().filter_map(|lookup| match lookup {
+            Lookup::Found(account) => Some(account),
+            _ => None,
+        })
+    }
+
     pub fn lookup(&self, name: &AccountName) -> Option<&Lookup> {
         self.accounts.get(name)
     }

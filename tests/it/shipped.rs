@@ -98,6 +98,39 @@ fn the_readme_names_the_two_commands_and_no_file_that_is_missing() {
     assert!(readme.contains(repaired));
 }
 
+/// The value of a setting in a unit, if it is there.
+fn setting(unit: &str, name: &str) -> Option<String> {
+    let text = read(&format!("systemd/authorized-keys-{unit}.service"));
+    let mut lines = text.lines();
+    lines.find_map(|line| Some(line.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
+#[test]
+fn what_is_killed_leaves_no_memory_behind_and_is_replaced_soon() {
+    for unit in ["agent", "fetch"] {
+        assert_eq!(setting(unit, "LimitCORE").as_deref(), Some("0"), "{unit}");
+    }
+    // -1000 would keep it even from its own limit of memory.
+    let late: i32 = setting("agent", "OOMScoreAdjust").unwrap().parse().unwrap();
+    assert!((-999..0).contains(&late), "{late}");
+    let seconds = |name| -> u32 {
+        let value = setting("agent", name).unwrap();
+        value.strip_suffix('s').unwrap().parse().unwrap()
+    };
+    // systemd.service(5): the abort, SIGKILL, and SIGTERM and SIGKILL for what is left in the cgroup.
+    let longest =
+        seconds("TimeoutAbortSec") + 3 * seconds("TimeoutStopSec") + seconds("RestartSec");
+    assert!(longest <= 15, "{longest} s");
+    assert!(
+        seconds("TimeoutStopSec") > 2,
+        "a pass has two seconds to end"
+    );
+    assert!(seconds("WatchdogSec") <= 30);
+    // Who holds the lock is read there.
+    assert_eq!(setting("agent", "ProcSubset"), None);
+    assert_eq!(setting("fetch", "ProcSubset").as_deref(), Some("pid"));
+}
+
 #[test]
 fn systemd_has_nothing_to_say_about_the_units() {
     let directory = tempfile::tempdir().unwrap();

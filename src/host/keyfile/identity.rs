@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, getgroups, setfsgid, setfsuid, setgroups};
 use crate::host::keyfile::refusal::Refusal;
 
 /// Another identity for file access, until dropped; may be nested.
-pub(super) struct Identity {
+pub struct Identity {
     before: Option<(Uid, Gid)>,
     /// It is this thread's, and must be given back by this thread.
     _thread: PhantomData<*const ()>,
@@ -55,7 +55,7 @@ impl Identity {
     }
 
     /// The process's own, whatever this thread was before.
-    pub(super) fn own() -> Result<Self, Refusal> {
+    pub fn own() -> Result<Self, Refusal> {
         Self::of(OWN.0.as_raw(), OWN.1.as_raw())
     }
 

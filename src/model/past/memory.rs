@@ -321,7 +321,7 @@ impl Story<'_> {
                     self.name_rival();
                 }
             }
-            Did::Refused { .. } | Did::NotAllowed { .. } | Did::Hanging => {
+            Did::Refused { .. } | Did::NotAllowed { .. } | Did::OnOwnMount(_) | Did::Hanging => {
                 let (now, drift) = (self.when.now, self.is_drift(in_force));
                 let known = self.known();
                 known.unsettled |= matches!(did, Did::Refused { began: true, .. });

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::model::file::difference::Difference;
 use crate::model::file::orders::Orders;
 use crate::model::file::other_files::OtherFile;
+use crate::model::mounts::OwnMount;
 use crate::model::past::evidence::Stood;
 use crate::model::past::incident::Undone;
 use crate::model::sshd::access::Loose;
@@ -62,6 +63,8 @@ pub enum Did {
     },
     /// This user may not look at the file.
     NotAllowed { reason: String },
+    /// An account answers for the file system that it is on, so nothing that is seen or done there counts.
+    OnOwnMount(OwnMount),
     /// The file system has not answered yet.
     Hanging,
 }
@@ -85,6 +88,7 @@ impl Did {
     pub fn refusal(&self) -> Option<&str> {
         match self {
             Self::Refused { reason, .. } | Self::NotAllowed { reason } => Some(reason),
+            Self::OnOwnMount(_) => Some("an account answers for the file system that it is on"),
             Self::Hanging => Some("its file system has not answered within 2 s"),
             _ => None,
         }

@@ -204,10 +204,13 @@ fn blank(name: &AccountName, state: AccountState, why: Option<Cause>) -> Row {
 
 fn state(known: Known<'_>, outcome: &Outcome) -> (AccountState, Option<Cause>) {
     let managed = &outcome.managed;
-    let refused = managed.did.refusal().map(|reason| Cause::FileRefused {
-        reason: reason.to_owned(),
-        hint: managed.did.hint().map(str::to_owned),
-    });
+    let refused = match &managed.did {
+        Did::OnOwnMount(mount) => Some(Cause::OwnMount(mount.clone())),
+        did => did.refusal().map(|reason| Cause::FileRefused {
+            reason: reason.to_owned(),
+            hint: did.hint().map(str::to_owned),
+        }),
+    };
     if !outcome.orders.listed {
         // What cannot be looked at may have keys.
         let has_keys = managed.differences.iter().any(Difference::held_a_key);
@@ -589,6 +592,7 @@ mod tests {
     use crate::model::file::orders::{self, Basis};
     use crate::model::file::other_files::{DEFAULT, InFile};
     use crate::model::key::grant::Grant;
+    use crate::model::mounts::OwnMount;
     use crate::model::past::incident::Undone;
     use crate::model::past::outcome::FileOutcome;
     use crate::model::sshd::access::{Doubt, RefusedBy, Verdict};
@@ -822,6 +826,16 @@ mod tests {
             Did::Hanging,
             &[],
             "refused: its file system has not answered within 2 s",
+        );
+        let mount = OwnMount {
+            device: (0, 39),
+            place: "/home/alice".to_owned(),
+            uid: 1001,
+        };
+        check(
+            Did::OnOwnMount(mount),
+            &[],
+            "refused: uid 1001 answers for the file system at `/home/alice` and can show sshd other keys than the agent",
         );
     }
 

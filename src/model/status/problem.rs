@@ -9,6 +9,7 @@ use crate::model::account::AccountName;
 use crate::model::desired::decide::Trouble;
 use crate::model::desired::guard::Held;
 use crate::model::file::other_files::OtherFile;
+use crate::model::mounts::OwnMount;
 use crate::model::session::Session;
 use crate::model::sshd::access::{Doubt, RefusedBy};
 use crate::model::sshd::doors::Door;
@@ -78,6 +79,8 @@ pub enum Cause {
     FileDrifted {
         changes: String,
     },
+    /// An account answers for the file system that the file is on.
+    OwnMount(OwnMount),
     /// `manage` names an account that no list ever named, and its file has keys.
     NotListed,
     /// The list names an account for the first time and gives it no usable key.
@@ -238,6 +241,7 @@ codes! {
     Cause::NoThreads { .. } => "no-threads",
     Cause::FileRefused { .. } => "file-refused",
     Cause::FileDrifted { .. } => "file-drifted",
+    Cause::OwnMount(_) => "own-mount",
     Cause::Session(_) => "session-not-approved",
     Cause::SshdRefuses { .. } => "sshd-refuses",
     Cause::Rival { .. } => "rival",
@@ -309,6 +313,9 @@ impl Cause {
         match self {
             Self::FileRefused { reason, .. } | Self::SshdRefuses { reason, .. } => reason.clone(),
             Self::FileDrifted { changes } => changes.clone(),
+            Self::OwnMount(OwnMount { place, uid, .. }) => format!(
+                "uid {uid} answers for the file system at `{place}` and can show sshd other keys than the agent"
+            ),
             Self::NotListed => {
                 "the list says nothing about it and never did, so its keys stay".to_owned()
             }
@@ -397,6 +404,7 @@ impl Cause {
             }
             Self::FileRefused { reason, .. } => format!("{whom} {is} refused: {reason}"),
             Self::FileDrifted { changes } => format!("{whom} {is} drifted: {changes}"),
+            Self::OwnMount(_) => format!("{whom} {is} refused: {}", self.reason()),
             Self::NotListed => format!("{whom} {is} not listed: {}", self.reason()),
             Self::NothingUsable | Self::HeldBack => format!("{whom} {is} held: {}", self.reason()),
             Self::NotManaged { .. } => format!("{whom} {is} unmanaged: {}", self.reason()),
@@ -455,6 +463,11 @@ impl Cause {
             }
             Self::Decision(Trouble::BreakGlassOpen { path }) => {
                 return Some(format!("chown root:root {path}; chmod 0600 {path}"));
+            }
+            Self::OwnMount(OwnMount { place, .. }) => {
+                return Some(format!(
+                    "umount -l '{place}', and take `user_allow_other` out of /etc/fuse.conf"
+                ));
             }
             Self::NoEnforcer => "systemctl enable --now authorized-keys-agent",
             Self::NoFetcher => "systemctl enable --now authorized-keys-fetch",
