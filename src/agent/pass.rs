@@ -94,10 +94,6 @@ impl Auditor for NoAuditor {
 
 /// What a look at the files came to.
 #[derive(Default)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each has an effect of its own"
-)]
 pub struct Looked {
     pub events: Vec<Event>,
     /// What differs or differed, by account.
