@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::agent::errand::LookAgain;
+use crate::agent::fetched;
 use crate::agent::gather::{self, List};
 use crate::agent::incidents::Incidents;
 use crate::agent::pass::{Auditor, Look, Looked, Reconciler};
@@ -371,7 +372,7 @@ impl Enforcing {
         let paths = &self.reconciler.config.paths;
         self.effects
             .publisher
-            .relay_fetch(paths, gather::fetch_report(paths));
+            .relay_fetch(paths, fetched::report(paths).ok().flatten());
     }
 }
 

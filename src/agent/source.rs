@@ -14,6 +14,7 @@ use crate::model::config::source::{Wanted, account_below, merge};
 use crate::model::config::tables::Source;
 use crate::model::instance::Identity;
 use crate::model::list::approved::{ApprovedList, Entry};
+use crate::model::list::bounds::Excess;
 use crate::model::list::rejected::Rejected;
 use crate::model::list::template::{Facts, Need, Unfilled};
 
@@ -32,6 +33,9 @@ pub enum FetchError {
     /// A template of the config cannot be filled in.
     #[error(transparent)]
     Template(Unfilled),
+    /// More than anybody needs.
+    #[error(transparent)]
+    TooLarge(Excess),
     /// The source did not answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
@@ -47,6 +51,7 @@ impl FetchError {
             Self::Ssm(failure) => failure.hint(),
             Self::Metadata(failure) => failure.hint(),
             Self::Directory(failure) => failure.hint(),
+            Self::TooLarge(_) => Some(Excess::HINT.to_owned()),
             _ => None,
         }
     }
@@ -99,10 +104,12 @@ impl Clients {
             self.store = None;
         }
         let (entries, unusable) = outcome?;
-        Ok(ApprovedList {
+        let list = ApprovedList {
             instance,
             ..ApprovedList::new(wanted.describe(), now, merge(entries), unusable)
-        })
+        };
+        list.check_bounds().map_err(FetchError::TooLarge)?;
+        Ok(list)
     }
 
     /// The id of the instance that the list is for, where it can be known. Where the service does not

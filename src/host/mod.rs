@@ -9,6 +9,7 @@ pub mod imds;
 pub mod instance;
 pub mod journal;
 pub mod keyfile;
+mod plain_file;
 pub mod process;
 mod program;
 pub mod service;
@@ -20,6 +21,7 @@ pub mod watch;
 
 pub use bounded::Bounded;
 pub use file_stamp::Stamp;
+pub use plain_file::PlainFile;
 pub use program::{Bounds, Program, ProgramError, Said};
 
 /// An error with its causes, in one line.

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, major, minor, umask};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Uid;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::host::PlainFile;
 
 /// Held while this process lives; the kernel lets go of it whatever happens.
 #[derive(Debug)]
@@ -44,17 +46,18 @@ pub fn lock(path: &Path) -> Result<Lock, LockError> {
         path: path.to_owned(),
         source,
     };
-    let file = OpenOptions::new()
+    let mut options = OpenOptions::new();
+    options
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(LOCK_MODE)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path)
-        .map_err(failed)?;
-    // A file from elsewhere may be open to all, and each account that can open it can hold the lock.
-    file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
-        .map_err(failed)?;
+        .mode(LOCK_MODE);
+    let (file, meta) = PlainFile::open_to_change(path, &mut options).map_err(failed)?;
+    if meta.mode() & 0o7777 != LOCK_MODE {
+        // A file from elsewhere may be open to all, and each account that can open it can hold the lock.
+        file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
+            .map_err(failed)?;
+    }
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Lock(lock)),
         Err((_, Errno::EWOULDBLOCK)) => Err(LockError::Held {
@@ -69,12 +72,17 @@ pub fn lock(path: &Path) -> Result<Lock, LockError> {
 pub struct Holder {
     /// Its pid, unless it lives in a pid namespace that this process cannot see.
     pub pid: Option<u32>,
+    /// Whose file the lock is.
+    owner: u32,
 }
 
-/// Who has the lock `path`, as the kernel says (`proc_locks(5)`). Nothing in the file itself is believed: the
-/// fetcher's is written without root, and a pid read from it would be sent a signal by root.
+/// Who has the lock `path`, as the kernel says (`proc_locks(5)`). Nothing in the file itself is believed.
 pub fn holder(path: &Path) -> Option<Holder> {
-    let meta = fs::metadata(path).ok()?;
+    // Not followed: a link leads to a lock of another's, and so does a second name.
+    let meta = fs::symlink_metadata(path).ok()?;
+    if !meta.is_file() || meta.nlink() > 1 {
+        return None;
+    }
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let device = format!(
         "{:02x}:{:02x}:{}",
@@ -90,17 +98,12 @@ pub fn holder(path: &Path) -> Option<Holder> {
             match words[..] {
                 [_, "FLOCK", _, _, pid, file, ..] if place(file) => Some(Holder {
                     pid: pid.parse().ok().filter(|pid| *pid > 0),
+                    owner: meta.uid(),
                 }),
                 _ => None,
             }
         };
         locks.lines().filter_map(holder).collect()
-    };
-    let owns = |holder: &Holder| {
-        let process = holder
-            .pid
-            .and_then(|pid| fs::metadata(format!("/proc/{pid}")).ok());
-        process.is_some_and(|process| process.uid() == meta.uid())
     };
     let exact = holders(&|file| file == device).into_iter().next();
     // btrfs and overlayfs show another device here than in stat(2). Any account can lock a file of its own that has
@@ -108,14 +111,29 @@ pub fn holder(path: &Path) -> Option<Holder> {
     exact.or_else(|| {
         holders(&|file| file.ends_with(&inode))
             .into_iter()
-            .find(owns)
+            .find(|holder| holder.pid.is_some_and(|pid| holder.owns(pid)))
     })
 }
 
-/// SIGHUP: do it now.
-pub fn hang_up(pid: u32) -> io::Result<()> {
-    let pid = i32::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    Ok(kill(Pid::from_raw(pid), Signal::SIGHUP)?)
+impl Holder {
+    /// SIGHUP: do it now. `pid` is the one that the lock names.
+    ///
+    /// The fetcher's lock is in a directory that the fetcher writes to, and root asks: so root signals only a process of the
+    /// user whose file the lock is. A fetcher that was taken over could signal those itself. The descriptor is of one process
+    /// and stays so; a pid that is used again between the look and the signal would be another's.
+    pub fn hang_up(&self, pid: u32) -> io::Result<()> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let raw = raw.ok_or(io::ErrorKind::InvalidInput)?;
+        let process = pidfd_open(raw, PidfdFlags::empty())?;
+        if !self.owns(pid) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(pidfd_send_signal(process, Signal::HUP)?)
+    }
+
+    fn owns(&self, pid: u32) -> bool {
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == self.owner)
+    }
 }
 
 /// True when this process may work on other accounts' files.

@@ -6,13 +6,13 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::libc::{O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::{O_DIRECTORY, O_NONBLOCK};
 use nix::unistd::{AccessFlags, eaccess};
 use rustix::fs::Advice;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::host::Bounded;
+use crate::host::{Bounded, PlainFile};
 
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +35,14 @@ pub enum StoreError {
         /// Where and why.
         source: serde_json::Error,
     },
-    /// Something else than a regular file, or an absurd size.
-    #[error("`{}` is not a regular file of at most {LIMIT} bytes", .0.display())]
-    NotAFile(PathBuf),
+    /// Nothing that should be there is so large.
+    #[error("`{}` has more than {limit} bytes", .path.display())]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+        /// The most that is read of it.
+        limit: u64,
+    },
 }
 
 impl StoreError {
@@ -47,8 +52,8 @@ impl StoreError {
     }
 }
 
-/// A list of 10,000 accounts with 20 keys each takes 40 MB.
-const LIMIT: u64 = 256 << 20;
+/// For files that nobody but this process's user writes. What is in force for 10,000 accounts with 20 keys each takes 80 MB.
+const OWN: u64 = 256 << 20;
 
 /// Makes `directory` with `mode` if it is missing, and missing directories above it; their names are on disk then, or a
 /// power cut could take them with all that was synced in them (`fsync(2)`).
@@ -76,9 +81,17 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Reads a JSON file; `None` when there is none.
+/// Reads a JSON file of this program's own; `None` when there is none.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = read(path)? else {
+    read_json_within(path, OWN)
+}
+
+/// The same of a file that another user may have written: no more than `limit` bytes.
+pub fn read_json_within<T: DeserializeOwned>(
+    path: &Path,
+    limit: u64,
+) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = read_within(path, limit)? else {
         return Ok(None);
     };
     serde_json::from_slice(&bytes)
@@ -91,20 +104,27 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreErr
 
 /// Reads a small file without following a link at its name or waiting on a FIFO; `None` when there is none.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let file = match OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
-        .open(path)
-    {
+    read_within(path, OWN)
+}
+
+fn read_within(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let (file, meta) = match PlainFile::open(path, OpenOptions::new().read(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(failed("open", path))?,
     };
-    let meta = file.metadata().map_err(failed("look at", path))?;
-    if !meta.is_file() || meta.len() > LIMIT {
-        return Err(StoreError::NotAFile(path.to_owned()));
+    let too_large = || StoreError::TooLarge {
+        path: path.to_owned(),
+        limit,
+    };
+    if meta.len() > limit {
+        return Err(too_large());
     }
-    let read = Bounded::read(file, LIMIT, meta.len()).map_err(failed("read", path))?;
-    Ok(Some(read.bytes))
+    let read = Bounded::read(file, limit, meta.len()).map_err(failed("read", path))?;
+    if read.is_whole {
+        Ok(Some(read.bytes))
+    } else {
+        Err(too_large())
+    }
 }
 
 /// Replaces `path` by `value`. A reader sees the old or the new file, through any crash.
@@ -191,15 +211,9 @@ fn put(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<(), StoreEr
 
 /// Sets the time of a file to `now`, unless it is younger than `age`.
 pub fn refresh(path: &Path, now: SystemTime, age: Duration) -> Result<(), StoreError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .custom_flags(O_NOFOLLOW)
-        .open(path)
+    let (file, meta) = PlainFile::open_to_change(path, OpenOptions::new().write(true))
         .map_err(failed("open", path))?;
-    let changed = file
-        .metadata()
-        .and_then(|meta| meta.modified())
-        .map_err(failed("look at", path))?;
+    let changed = meta.modified().map_err(failed("look at", path))?;
     if now
         .duration_since(changed)
         .is_ok_and(|elapsed| elapsed < age)

@@ -39,6 +39,7 @@ mod ssm_client;
 mod ssm_to_file;
 mod status_schema;
 mod support;
+mod taken_over;
 mod tamper;
 mod tls;
 mod write_faults;

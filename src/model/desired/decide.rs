@@ -18,6 +18,7 @@ use crate::model::instance::Identity;
 use crate::model::key::grant::Grant;
 use crate::model::key::release::{UNTOLD, Version};
 use crate::model::list::approved::{ApprovedList, SCHEMA};
+use crate::model::list::bounds::Excess;
 use crate::model::list::fetch_report::FetchReport;
 use crate::model::list::rejected::Rejected;
 use crate::model::people::{Lookup, People};
@@ -62,6 +63,7 @@ pub enum ListFact {
     AsBefore,
     Read(Box<ApprovedList>),
     Missing(PathBuf),
+    TooLarge(Excess),
     Unreadable(String),
 }
 
@@ -134,6 +136,8 @@ pub enum Trouble {
     ListForeign {
         instance: String,
     },
+    /// The stored list is beyond a bound.
+    ListTooLarge(Excess),
     ListUnreadable {
         error: String,
     },
@@ -281,6 +285,9 @@ impl Decision {
                 } else {
                     Trouble::NoList { foreign: None }
                 });
+            }
+            ListFact::TooLarge(excess) => {
+                return self.troubles.push(Trouble::ListTooLarge(excess));
             }
             ListFact::Unreadable(error) => {
                 return self.troubles.push(Trouble::ListUnreadable { error });

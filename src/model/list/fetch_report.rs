@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The version of this format.
 pub const SCHEMA: u32 = 1;
 
+/// The most that is read of `fetch.json`: a hundred times what it says of a hundred named parameters.
+pub const MOST_BYTES: u64 = 1 << 20;
+
 /// What `fetch.json` holds: the outcome of the last attempt, and what came before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FetchReport {

@@ -1,0 +1,100 @@
+//! How large a list may be, wherever it comes from.
+//!
+//! Parameter Store holds whatever people put there, and what is stored of it was written without root. A list beyond one of
+//! these is no list: the fetcher stores none of it, the enforcer takes none of it. Real ones are far below; at the bounds
+//! the enforcer needs less than three quarters of its `MemoryMax=`.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What there is too much of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Excess {
+    Bytes,
+    Values,
+    Lines,
+    Name,
+}
+
+/// Bytes of all values, and of a parameter's name once for each of its lines, since each key is kept with where it stands.
+/// No more is read of the stored list either. 10,000 accounts with 20 keys each take 25 MB.
+pub const BYTES: usize = 32 << 20;
+
+/// Parameters, or files, each counted once for every account it serves. "Total number of parameters allowed (per AWS
+/// account and Region): Standard parameters: 10,000" (AWS General Reference, Systems Manager endpoints and quotas).
+pub const VALUES: usize = 10_000;
+
+/// Lines of all values.
+const LINES: usize = 250_000;
+
+/// Bytes of a name, or of what is said of one: `PATH_MAX` of Linux; in Parameter Store names are shorter.
+const NAME: usize = 4096;
+
+/// What has been counted so far.
+#[derive(Debug, Default)]
+pub struct Tally {
+    bytes: usize,
+    values: usize,
+    lines: usize,
+}
+
+impl Tally {
+    pub fn add(&mut self, name: &str, value: &str) -> Result<(), Excess> {
+        let lines = 1 + value.bytes().filter(|byte| *byte == b'\n').count();
+        self.values += 1;
+        self.lines += lines;
+        self.bytes += value.len() + lines * name.len();
+        if name.len() > NAME {
+            Err(Excess::Name)
+        } else if self.values > VALUES {
+            Err(Excess::Values)
+        } else if self.lines > LINES {
+            Err(Excess::Lines)
+        } else if self.bytes > BYTES {
+            Err(Excess::Bytes)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl Excess {
+    pub const HINT: &str = "split the hierarchy: a path should hold the keys of one kind of host";
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes => write!(f, "the list has more than {} MiB", BYTES >> 20),
+            Self::Values => write!(f, "the list has more than {VALUES} parameters or files"),
+            Self::Lines => write!(f, "the list has more than {LINES} lines"),
+            Self::Name => write!(f, "the list has a name of more than {NAME} bytes"),
+        }
+    }
+}
+
+impl std::error::Error for Excess {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bound_is_the_last_that_is_taken() {
+        let check = |count: usize, name: usize, value: &str, expected: Excess| {
+            let (mut tally, name) = (Tally::default(), "n".repeat(name));
+            for _ in 0..count {
+                assert_eq!(tally.add(&name, value), Ok(()), "{expected}");
+            }
+            assert_eq!(tally.add(&name, value), Err(expected));
+        };
+        check(VALUES, 10, "x", Excess::Values);
+        check(25, 10, &"\n".repeat(LINES / 25 - 1), Excess::Lines);
+        check(32, 0, &"x".repeat(BYTES / 32), Excess::Bytes);
+        check(0, NAME + 1, "", Excess::Name);
+        // A long name counts with each of its lines.
+        check(4, NAME, &"\n".repeat(BYTES / NAME / 4 - 2), Excess::Bytes);
+    }
+}

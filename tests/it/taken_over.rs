@@ -1,0 +1,202 @@
+//! A fetcher that was taken over: it has a uid of its own, and writes what it likes into its own directories, which root
+//! reads. It directs no process of root's, keeps none waiting, and lets nobody in or out that Parameter Store could not.
+
+use std::fs;
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::support::world::{Ends, World, key, shell_as, shown, wait};
+
+/// Its uid, as `DynamicUser=` gives it one.
+const FETCHER: u32 = 61_004;
+
+/// Its directories.
+const ITS_OWN: [&str; 2] = ["fetch-run", "fetch-state"];
+
+/// A host in sync, whose fetcher has its own uid.
+fn world() -> World {
+    let mut world = World::new();
+    world.source = "on-stale = \"revoke\"\nrevoke-after = \"24h\"".to_owned();
+    world.approve("alice", "laptop", &key("alice"));
+    assert_eq!(world.pass(), 0);
+    give(&world);
+    world
+}
+
+/// Gives the fetcher what is in its directories, as systemd does when it starts.
+fn give(world: &World) {
+    for directory in ITS_OWN {
+        let path = world.path(directory);
+        chown(&path, Some(FETCHER), Some(FETCHER)).unwrap();
+        for entry in fs::read_dir(&path).unwrap() {
+            chown(entry.unwrap().path(), Some(FETCHER), Some(FETCHER)).unwrap();
+        }
+    }
+}
+
+/// The agent, which must end by itself.
+fn ends(world: &World, arguments: &[&str]) -> Output {
+    let mut command = world.command("timeout");
+    let output = command
+        .args(["--signal=KILL", "20"])
+        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .arg("--config")
+        .arg(world.config())
+        .args(arguments)
+        .output()
+        .unwrap();
+    // timeout(1) dies of SIGKILL together with what it kills.
+    assert!(output.status.code().is_some(), "{arguments:?} hangs");
+    output
+}
+
+/// A daemon of root's that holds a lock, as many do; SIGHUP ends it.
+fn daemon_with(lock: &Path) -> Ends {
+    let daemon = Command::new("flock")
+        .args(["--no-fork"])
+        .arg(lock)
+        .args(["sleep", "600"])
+        .spawn()
+        .unwrap();
+    let daemon = Ends(daemon);
+    wait("the daemon's lock", || {
+        let mut tried = Command::new("flock");
+        !succeeds(tried.arg("-n").arg(lock).arg("true"))
+    });
+    daemon
+}
+
+fn succeeds(command: &mut Command) -> bool {
+    command.status().unwrap().success()
+}
+
+#[test]
+fn sync_signals_no_process_of_root() {
+    let link = |daemons: &Path, lock: &Path| symlink(daemons, lock).unwrap();
+    let hard_link = |daemons: &Path, lock: &Path| fs::hard_link(daemons, lock).unwrap();
+    let its_own = |_: &Path, lock: &Path| {
+        fs::write(lock, "").unwrap();
+        chown(lock, Some(FETCHER), Some(FETCHER)).unwrap();
+    };
+    let plants: [(&str, &dyn Fn(&Path, &Path)); 3] = [
+        ("a link", &link),
+        ("a hard link", &hard_link),
+        (
+            "its own file, which a process of root's has locked",
+            &its_own,
+        ),
+    ];
+    for (what, plant) in plants {
+        let world = world();
+        let (daemons, lock) = (
+            world.path("daemon.lock"),
+            world.path("fetch-run/fetch.lock"),
+        );
+        fs::write(&daemons, "").unwrap();
+        fs::remove_file(&lock).unwrap();
+        plant(&daemons, &lock);
+        let mut daemon = daemon_with(&lock);
+        let sync = ends(&world, &["sync", "--timeout", "1"]);
+        assert_eq!(daemon.0.try_wait().unwrap(), None, "{what}");
+        assert_ne!(sync.status.code(), Some(0), "{what}");
+        assert!(world.read("alice").contains("alice"), "{what}");
+    }
+}
+
+#[test]
+fn a_fetcher_of_another_uid_is_asked_by_sync() {
+    let world = world();
+    let agent = world.path("agent");
+    fs::copy(env!("CARGO_BIN_EXE_authorized-keys-agent"), &agent).unwrap();
+    let slow = world.path("slow.toml");
+    let text = fs::read_to_string(world.config()).unwrap();
+    fs::write(&slow, text.replace("\"200ms\"", "\"1h\"")).unwrap();
+    let attempts = || {
+        let report = fs::read(world.path("fetch-run/fetch.json")).unwrap_or_default();
+        let report: Option<serde_json::Value> = serde_json::from_slice(&report).ok();
+        report.and_then(|report| report["attempts"].as_u64())
+    };
+    let before = attempts();
+    let id = FETCHER.to_string();
+    let mut fetcher = world.command("setpriv");
+    fetcher.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+    let fetcher = fetcher.arg(&agent).arg("--config").arg(&slow).arg("fetch");
+    let _fetcher = Ends(fetcher.stderr(Stdio::null()).spawn().unwrap());
+    wait("the first fetch", || attempts() > before);
+    world.approve("bob", "laptop", &key("bob"));
+    let sync = ends(&world, &["sync"]);
+    assert_eq!(sync.status.code(), Some(0), "{}", shown(&sync.stderr));
+    assert!(world.read("bob").contains("bob"));
+    // Another user than root and the fetcher itself may not.
+    let script = format!("{} --config {} sync", agent.display(), slow.display());
+    let denied = shell_as(FETCHER + 1, &script);
+    assert!(
+        shown(&denied.stderr).contains("run `sync` as root"),
+        "{denied:?}"
+    );
+}
+
+#[test]
+fn nothing_in_its_directories_is_followed_or_waited_for() {
+    const SECRET: &str = "root alone may read this";
+    let fifo = |_: &World, path: &Path| {
+        assert!(succeeds(Command::new("mkfifo").arg(path)));
+    };
+    let link = |world: &World, path: &Path| symlink(world.path("secret"), path).unwrap();
+    let hard_link = |world: &World, path: &Path| fs::hard_link(world.path("secret"), path).unwrap();
+    let directory = |_: &World, path: &Path| fs::create_dir_all(path.join("a/b")).unwrap();
+    let socket = |_: &World, path: &Path| drop(UnixListener::bind(path).unwrap());
+    let nothing_ends = |_: &World, path: &Path| {
+        fs::write(path, "").unwrap();
+        fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(1 << 40)
+            .unwrap();
+    };
+    type Plant = dyn Fn(&World, &Path);
+    let plants: [(&str, &Plant); 6] = [
+        ("a FIFO", &fifo),
+        ("a link", &link),
+        ("a hard link", &hard_link),
+        ("a directory", &directory),
+        ("a socket", &socket),
+        ("a terabyte", &nothing_ends),
+    ];
+    for file in [
+        "fetch-run/fetch.lock",
+        "fetch-run/fetch.json",
+        "fetch-state/approved.json",
+    ] {
+        for (what, plant) in plants {
+            let world = world();
+            let path: PathBuf = world.path(file);
+            fs::write(world.path("secret"), SECRET).unwrap();
+            fs::remove_file(&path).unwrap();
+            plant(&world, &path);
+            let before = fs::metadata(world.path("secret")).unwrap();
+            for arguments in [
+                &["status"][..],
+                &["status", "--json"],
+                &["check"],
+                &["diff"],
+                &["enforce", "--once"],
+                &["sync", "--timeout", "1"],
+                &["seal"],
+            ] {
+                let output = ends(&world, arguments);
+                let said = shown(&output.stdout) + &shown(&output.stderr);
+                assert!(!said.contains(SECRET), "{file}, {what}: {said}");
+                assert!(!said.contains("panicked"), "{file}, {what}: {said}");
+            }
+            assert!(world.read("alice").contains("alice"), "{file}, {what}");
+            let after = fs::metadata(world.path("secret")).unwrap();
+            let facts =
+                |meta: &fs::Metadata| (meta.permissions(), meta.len(), meta.modified().unwrap());
+            assert_eq!(facts(&after), facts(&before), "{file}, {what}");
+        }
+    }
+}
