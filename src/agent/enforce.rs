@@ -419,7 +419,7 @@ impl Effects {
             let _ = std::fs::rename(paths::in_force(paths), paths::damaged(paths));
         }
         let saved = store::make_directory(&paths.state_dir, 0o700)
-            .and_then(|()| store::write_json(&paths::in_force(paths), in_force, 0o600));
+            .and_then(|()| store::write_large_json(&paths::in_force(paths), in_force, 0o600));
         match saved {
             Ok(()) => {
                 self.saved = fingerprint;

@@ -1,7 +1,7 @@
 //! Small JSON files of this program's own, replaced whole or not at all.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -12,7 +12,8 @@ use rustix::fs::Advice;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::host::{Bounded, PlainFile};
+use crate::host::Bounded;
+use crate::host::PlainFile;
 
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -137,9 +138,22 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(),
     write(path, &bytes, mode)
 }
 
+/// The same of what grows with the number of keys: written as it is made, so that it is not held whole once more.
+pub fn write_large_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(), StoreError> {
+    const PIECE: usize = 64 << 10;
+    let mut pieces = |file: &mut File| {
+        let mut pieces = BufWriter::with_capacity(PIECE, file);
+        serde_json::to_writer(&mut pieces, value)?;
+        pieces.write_all(b"\n")?;
+        pieces.flush()
+    };
+    put(path, &mut pieces, mode, true)?;
+    sync(path.parent().unwrap_or(Path::new("/")))
+}
+
 /// Replaces `path` by `bytes`, as [`write_json`] does.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    put(path, bytes, mode, true)?;
+    put(path, &mut |file| file.write_all(bytes), mode, true)?;
     sync(path.parent().unwrap_or(Path::new("/")))
 }
 
@@ -147,7 +161,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
 /// the file empty, or as it was. A [`sync`] of the directory a little later finds them written, with one commit of the
 /// file system's journal for all of them.
 pub fn write_soon(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    put(path, bytes, mode, false)
+    put(path, &mut |file| file.write_all(bytes), mode, false)
 }
 
 /// Waits until a file or a directory is on disk.
@@ -174,10 +188,15 @@ pub fn names(directory: &Path) -> Result<Vec<(String, u64)>, StoreError> {
     Ok(all)
 }
 
-fn put(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<(), StoreError> {
+fn put(
+    path: &Path,
+    content: &mut dyn FnMut(&mut File) -> io::Result<()>,
+    mode: u32,
+    synced: bool,
+) -> Result<(), StoreError> {
     // One writer a directory (`process::lock`), so one fixed name; a left-over is simply replaced.
     let temporary = path.with_extension("new");
-    let written = || -> Result<(), StoreError> {
+    let mut written = || -> Result<(), StoreError> {
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("replace", &temporary)(error));
@@ -193,7 +212,7 @@ fn put(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<(), StoreEr
         // The umask of a service is no word on who may read its status.
         file.set_permissions(Permissions::from_mode(mode))
             .map_err(failed("set the mode of", &temporary))?;
-        file.write_all(bytes).map_err(failed("write", &temporary))?;
+        content(&mut file).map_err(failed("write", &temporary))?;
         if synced {
             file.sync_all().map_err(failed("sync", &temporary))?;
         } else {

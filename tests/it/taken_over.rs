@@ -7,7 +7,9 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use crate::support::world::{Ends, World, key, shell_as, shown, wait};
+use serde_json::{Value, json};
+
+use crate::support::world::{Ends, World, comes_true, key, numbered, shell_as, shown, wait};
 
 /// Its uid, as `DynamicUser=` gives it one.
 const FETCHER: u32 = 61_004;
@@ -199,4 +201,180 @@ fn nothing_in_its_directories_is_followed_or_waited_for() {
             assert_eq!(facts(&after), facts(&before), "{file}, {what}");
         }
     }
+}
+
+/// What `approved.json` holds: for each value its account, parameter and text.
+fn list(values: impl IntoIterator<Item = (String, String, String)>) -> Value {
+    let entry = |(account, parameter, value)| json!({"account": account, "parameter": parameter, "value": value});
+    let entries: Vec<Value> = values.into_iter().map(entry).collect();
+    json!({"schema": 1, "source": "x", "fetched_at": "2026-01-01T00:00:00Z", "entries": entries})
+}
+
+/// Replaces a file of the fetcher's, as it would.
+fn put(world: &World, name: &str, content: &Value) {
+    let (new, path) = (world.path("new"), world.path(name));
+    fs::write(&new, serde_json::to_vec(content).unwrap()).unwrap();
+    chown(&new, Some(FETCHER), Some(FETCHER)).unwrap();
+    fs::rename(new, path).unwrap();
+}
+
+/// The most memory that a process ever had, in MiB.
+fn peak(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() >> 10
+}
+
+#[test]
+fn a_list_beyond_a_bound_is_no_list_and_said() {
+    let world = world();
+    let before = world.read("alice");
+    let agent = world.start_with(&["enforce"]);
+    let alice = |value: String| ("alice".to_owned(), "/k/alice".to_owned(), value);
+    let values = |count: usize| {
+        list((0..count).map(|at| (format!("nobody{at}"), "/k".to_owned(), "#".to_owned())))
+    };
+    let text = "x".repeat(1 << 20);
+    let mut talks = values(1);
+    talks["unusable"] =
+        json!([{"parameter": "/k", "parameter_version": 1, "line": 0, "reason": text}]);
+    for (list, expected) in [
+        (
+            list((0..200).map(|_| alice(text.clone()))),
+            "more than 32 MiB",
+        ),
+        // Nobody of them is here.
+        (values(100_000), "more than 10000 parameters"),
+        (
+            list((0..300).map(|at| (format!("n{at}"), "/k".to_owned(), "\n".repeat(1000)))),
+            "more than 200000 lines",
+        ),
+        (
+            list([alice("\n".repeat(40_001))]),
+            "more than 40000 lines for one account",
+        ),
+        (
+            list([("alice".to_owned(), "x".repeat(4097), String::new())]),
+            "a name of more than 4096 bytes",
+        ),
+        (talks, "a name of more than 4096 bytes"),
+    ] {
+        put(&world, "fetch-state/approved.json", &list);
+        let said = || {
+            let code = world.word()["problems"].to_string();
+            code.contains("list-too-large") && world.problems().contains(expected)
+        };
+        wait(expected, said);
+        assert!(
+            world.problems().contains("split the hierarchy"),
+            "{}",
+            world.problems()
+        );
+        assert_eq!(world.read("alice"), before, "{expected}");
+    }
+    let peak = peak(agent.pid());
+    assert!(peak < 256, "{peak} MiB");
+    // A good one is taken again.
+    put(
+        &world,
+        "fetch-state/approved.json",
+        &list([alice(format!("{}\n{before}", key("new")))]),
+    );
+    wait("the good list", || world.keys("alice") == 2);
+}
+
+#[test]
+fn a_list_as_large_as_may_be_fits_into_memory() {
+    let mut world = world();
+    world.tables = "[guard]\nconfirmations = 1".to_owned();
+    let agent = world.start_with(&["enforce"]);
+    // As many as there may be, most of accounts that are not here; and the same with other keys.
+    let all = |first: usize| {
+        let value = |at: usize| {
+            (0..20)
+                .map(|line| numbered(first + at * 20 + line, "x") + "\n")
+                .collect::<String>()
+        };
+        let account = |at: usize| {
+            if at < 1000 {
+                "alice".to_owned()
+            } else {
+                format!("nobody{at}")
+            }
+        };
+        list((0..10_000).map(|at| (account(at), format!("/k/{at}"), value(at))))
+    };
+    put(&world, "fetch-state/approved.json", &all(0));
+    let read = |first: usize| {
+        let limit = std::time::Duration::from_mins(2);
+        let line = numbered(first, "x");
+        assert!(
+            comes_true(limit, || world.read("alice").contains(&line)),
+            "{}",
+            world.problems()
+        );
+    };
+    read(0);
+    put(&world, "fetch-state/approved.json", &all(200_000));
+    read(200_000);
+    let peak = peak(agent.pid());
+    assert!(peak < 384, "{peak} MiB of 512");
+}
+
+#[test]
+fn a_report_beyond_its_bound_is_not_passed_on() {
+    let world = world();
+    let agent = world.start_with(&["enforce"]);
+    let copy = world.path("run/fetch-report.json");
+    wait("the copy", || copy.exists());
+    let before = fs::read(&copy).unwrap();
+    let report = fs::read(world.path("fetch-run/fetch.json")).unwrap();
+    let mut report: Value = serde_json::from_slice(&report).unwrap();
+    report["error"] = "x".repeat(100 << 20).into();
+    put(&world, "fetch-run/fetch.json", &report);
+    wait("the problem", || {
+        world.status()["problems"]
+            .to_string()
+            .contains("fetch-report-unreadable")
+    });
+    assert!(
+        world.problems().contains("has more than 1048576 bytes"),
+        "{}",
+        world.problems()
+    );
+    // Now the enforcer has looked, too.
+    report["error"] = "short".into();
+    put(&world, "fetch-run/fetch.json", &report);
+    wait("the next copy", || {
+        String::from_utf8_lossy(&fs::read(&copy).unwrap()).contains("short")
+    });
+    let peak = peak(agent.pid());
+    assert!(peak < 100, "{peak} MiB");
+    assert!(before.len() < 4096);
+}
+
+#[test]
+fn the_fetcher_stores_nothing_of_a_list_beyond_a_bound() {
+    let world = world();
+    let stored = || fs::read(world.path("fetch-state/approved.json")).unwrap();
+    let before = stored();
+    let directory = world.path("approved/many");
+    fs::create_dir(&directory).unwrap();
+    for at in 0..10_000 {
+        fs::write(directory.join(at.to_string()), "#\n").unwrap();
+    }
+    let fetch = world.run(&["fetch", "--once"]);
+    assert_eq!(fetch.status.code(), Some(1));
+    assert!(
+        world.problems().contains(
+            "the last fetch failed: the list has more than 10000 parameters or files; hint: split"
+        ),
+        "{}",
+        world.problems()
+    );
+    assert_eq!(stored(), before);
+    // One less is a list.
+    fs::remove_file(directory.join("0")).unwrap();
+    assert_eq!(world.run(&["fetch", "--once"]).status.code(), Some(0));
 }

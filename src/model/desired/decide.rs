@@ -308,7 +308,11 @@ impl Decision {
                 self.belong_to(id);
             }
         }
-        let desired = judge::judge(&list, self.rules(terms), &self.in_force.grants());
+        let in_force = &self.in_force;
+        let desired = judge::judge(&list, self.rules(terms), &in_force.grants(), |name| {
+            in_force.accounts.contains_key(name)
+                || manages(terms.config, &facts.people, in_force, name)
+        });
         self.rejected.clone_from(&desired.rejected);
         self.desired = Some(desired);
         self.list = Some(Listed {
@@ -366,7 +370,7 @@ impl Decision {
     }
 
     /// The guard, and with its leave the list into force.
-    fn weigh(&mut self, desired: Desired, facts: &Facts, config: &Config) {
+    fn weigh(&mut self, mut desired: Desired, facts: &Facts, config: &Config) {
         let Some(list) = &self.list else { return };
         let digest = list.digest.clone();
         let confirmations = match &facts.fetched {
@@ -412,7 +416,7 @@ impl Decision {
             }
             Verdict::Apply => {
                 self.held = None;
-                self.apply(&digest, &desired, accepted, facts, config);
+                self.apply(&digest, &mut desired, accepted, facts, config);
                 self.strangers = self.strangers_of(&desired);
             }
         }
@@ -421,7 +425,7 @@ impl Decision {
     fn apply(
         &mut self,
         digest: &str,
-        desired: &Desired,
+        desired: &mut Desired,
         accepted: bool,
         facts: &Facts,
         config: &Config,
@@ -437,9 +441,8 @@ impl Decision {
             account.grants.as_slice() != next && !account.grants.iter().all(stays)
         });
         self.note_former(|name, grants| grants != desired.keys_of(name));
-        let may_empty = |name: &AccountName| accepted || desired.tombstones.contains(name);
         self.in_force
-            .apply(digest, desired, |name| managed.contains(name), may_empty);
+            .apply(digest, desired, |name| managed.contains(name), accepted);
     }
 
     /// A comment that stood beside keys before says nothing about their absence now.

@@ -197,13 +197,14 @@ impl InForce {
 
     /// Puts a list into force. `manages` says which accounts are managed. A managed account that the list no
     /// longer names has no keys. An account that is new and for which the list has no usable key is taken on
-    /// only if `may_empty` says so: an error must not empty a file that was never ours.
+    /// only by a tombstone, or if a person has `accepted` it: an error must not empty a file that was never ours.
+    /// What is put into force leaves `desired`: thousands of keys are not held twice.
     pub fn apply(
         &mut self,
         digest: &str,
-        desired: &Desired,
+        desired: &mut Desired,
         manages: impl Fn(&AccountName) -> bool,
-        may_empty: impl Fn(&AccountName) -> bool,
+        accepted: bool,
     ) {
         self.schema = SCHEMA;
         self.list = Some(digest.to_owned());
@@ -213,19 +214,18 @@ impl InForce {
             // What came while the agent did not look was there first.
             account.alone &= account.managed;
             if account.managed {
-                replace(&mut account.grants, desired.grants.get(name));
-                replace(&mut account.comment_only, desired.comment_only.get(name));
+                account.grants = take(desired.grants.get_mut(name));
+                account.comment_only = take(desired.comment_only.get_mut(name));
             }
         }
-        for (name, grants) in &desired.grants {
+        for (name, grants) in &mut desired.grants {
             let known = self.accounts.contains_key(name);
-            if !known && manages(name) && (!grants.is_empty() || may_empty(name)) {
-                let comment_only = desired.comment_only.get(name).cloned().unwrap_or_default();
-                let grants = grants.clone();
+            let may_empty = accepted || desired.tombstones.contains(name);
+            if !known && manages(name) && (!grants.is_empty() || may_empty) {
                 let account = Account {
                     managed: true,
-                    grants,
-                    comment_only,
+                    grants: std::mem::take(grants),
+                    comment_only: take(desired.comment_only.get_mut(name)),
                     ..Account::default()
                 };
                 self.accounts.insert(name.clone(), account);
@@ -251,12 +251,8 @@ impl InForce {
     }
 }
 
-/// Takes over what differs; a list of thousands of accounts mostly does not.
-fn replace<T: Clone + PartialEq>(current: &mut Vec<T>, next: Option<&Vec<T>>) {
-    let next = next.map(Vec::as_slice).unwrap_or_default();
-    if current != next {
-        *current = next.to_vec();
-    }
+fn take<T>(from: Option<&mut Vec<T>>) -> Vec<T> {
+    from.map(std::mem::take).unwrap_or_default()
 }
 
 #[cfg(test)]

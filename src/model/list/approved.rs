@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::account::AccountName;
 use crate::model::key::secret;
-use crate::model::list::bounds::{Excess, Tally};
+use crate::model::list::bounds::{Excess, Tally, check_accounts};
 use crate::model::list::rejected::Rejected;
 
 /// What `approved.json` holds.
@@ -102,8 +102,11 @@ impl ApprovedList {
             tally.add(&rejected.reason, "")?;
         }
         let mut tally = Tally::default();
-        let mut entries = self.entries.iter();
-        entries.try_for_each(|entry| tally.add(&entry.parameter, &entry.value))
+        for entry in &self.entries {
+            tally.add(&entry.parameter, &entry.value)?;
+        }
+        let entries = self.entries.iter();
+        check_accounts(entries.map(|entry| (&entry.account, entry.value.as_str())))
     }
 
     /// True when `other` says the same, whenever it was fetched.

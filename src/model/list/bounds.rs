@@ -4,9 +4,12 @@
 //! these is no list: the fetcher stores none of it, the enforcer takes none of it. Real ones are far below; at the bounds
 //! the enforcer needs less than three quarters of its `MemoryMax=`.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::model::account::AccountName;
 
 /// What there is too much of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -15,6 +18,7 @@ pub enum Excess {
     Bytes,
     Values,
     Lines,
+    LinesOfOne,
     Name,
 }
 
@@ -27,7 +31,10 @@ pub const BYTES: usize = 32 << 20;
 pub const VALUES: usize = 10_000;
 
 /// Lines of all values.
-const LINES: usize = 250_000;
+const LINES: usize = 200_000;
+
+/// Lines of one account, whose file is made and compared as a whole.
+const LINES_OF_ONE: usize = 40_000;
 
 /// Bytes of a name, or of what is said of one: `PATH_MAX` of Linux; in Parameter Store names are shorter.
 const NAME: usize = 4096;
@@ -42,10 +49,10 @@ pub struct Tally {
 
 impl Tally {
     pub fn add(&mut self, name: &str, value: &str) -> Result<(), Excess> {
-        let lines = 1 + value.bytes().filter(|byte| *byte == b'\n').count();
+        let lines = lines_of(value);
         self.values += 1;
         self.lines += lines;
-        self.bytes += value.len() + lines * name.len();
+        self.bytes += value.len() + (lines + 1) * name.len();
         if name.len() > NAME {
             Err(Excess::Name)
         } else if self.values > VALUES {
@@ -60,6 +67,24 @@ impl Tally {
     }
 }
 
+/// Counts the lines of each account, once all have been counted together.
+pub fn check_accounts<'a>(
+    values: impl Iterator<Item = (&'a AccountName, &'a str)>,
+) -> Result<(), Excess> {
+    let mut lines: BTreeMap<&AccountName, usize> = BTreeMap::new();
+    for (account, value) in values {
+        *lines.entry(account).or_default() += lines_of(value);
+    }
+    if lines.values().any(|lines| *lines > LINES_OF_ONE) {
+        return Err(Excess::LinesOfOne);
+    }
+    Ok(())
+}
+
+fn lines_of(value: &str) -> usize {
+    value.lines().count()
+}
+
 impl Excess {
     pub const HINT: &str = "split the hierarchy: a path should hold the keys of one kind of host";
 }
@@ -70,6 +95,10 @@ impl fmt::Display for Excess {
             Self::Bytes => write!(f, "the list has more than {} MiB", BYTES >> 20),
             Self::Values => write!(f, "the list has more than {VALUES} parameters or files"),
             Self::Lines => write!(f, "the list has more than {LINES} lines"),
+            Self::LinesOfOne => write!(
+                f,
+                "the list has more than {LINES_OF_ONE} lines for one account"
+            ),
             Self::Name => write!(f, "the list has a name of more than {NAME} bytes"),
         }
     }
@@ -91,10 +120,17 @@ mod tests {
             assert_eq!(tally.add(&name, value), Err(expected));
         };
         check(VALUES, 10, "x", Excess::Values);
-        check(25, 10, &"\n".repeat(LINES / 25 - 1), Excess::Lines);
+        check(25, 10, &"\n".repeat(LINES / 25), Excess::Lines);
         check(32, 0, &"x".repeat(BYTES / 32), Excess::Bytes);
         check(0, NAME + 1, "", Excess::Name);
         // A long name counts with each of its lines.
         check(4, NAME, &"\n".repeat(BYTES / NAME / 4 - 2), Excess::Bytes);
+        let (alice, bob) = ("alice".try_into().unwrap(), "bob".try_into().unwrap());
+        let half = "\n".repeat(LINES_OF_ONE / 2);
+        let check = |accounts: [&AccountName; 3]| {
+            check_accounts(accounts.into_iter().map(|account| (account, half.as_str())))
+        };
+        assert_eq!(check([&alice, &bob, &alice]), Ok(()));
+        assert_eq!(check([&alice, &alice, &alice]), Err(Excess::LinesOfOne));
     }
 }
