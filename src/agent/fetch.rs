@@ -109,9 +109,7 @@ impl Fetcher {
                 if self.report.error.is_some() {
                     events::fetch_recovered(&source);
                 }
-                self.report =
-                    self.report
-                        .succeeded(&source, digest, self.config.source.every, now());
+                self.report = self.report.succeeded(&source, digest, now());
                 self.keep_alive(now());
             }
             Err(error) => {

@@ -51,6 +51,7 @@ impl FetchError {
             Self::Ssm(failure) => failure.hint(),
             Self::Metadata(failure) => failure.hint(),
             Self::Directory(failure) => failure.hint(),
+            Self::Template(unfilled) => unfilled.hint().map(str::to_owned),
             Self::TooLarge(_) => Some(Excess::HINT.to_owned()),
             _ => None,
         }

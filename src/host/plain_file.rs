@@ -18,18 +18,20 @@ impl PlainFile {
     pub fn open(path: &Path, options: &mut OpenOptions) -> io::Result<(File, Metadata)> {
         let file = options.custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path)?;
         let meta = file.metadata()?;
-        match meta.is_file() {
-            true => Ok((file, meta)),
-            false => Err(refused("not a regular file")),
+        if meta.is_file() {
+            Ok((file, meta))
+        } else {
+            Err(refused("not a regular file"))
         }
     }
 
     /// To be changed or locked, so not what has another name elsewhere: it may be a file of root's.
     pub fn open_to_change(path: &Path, options: &mut OpenOptions) -> io::Result<(File, Metadata)> {
         let (file, meta) = Self::open(path, options)?;
-        match meta.nlink() {
-            0 | 1 => Ok((file, meta)),
-            _ => Err(refused("it has another name elsewhere")),
+        if meta.nlink() <= 1 {
+            Ok((file, meta))
+        } else {
+            Err(refused("it has another name elsewhere"))
         }
     }
 }

@@ -6,7 +6,10 @@ use std::os::unix::fs::{chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
+use authorized_keys_agent::model::list::approved::ApprovedList;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::support::world::{Ends, World, comes_true, key, numbered, shell_as, shown, wait};
@@ -14,13 +17,19 @@ use crate::support::world::{Ends, World, comes_true, key, numbered, shell_as, sh
 /// Its uid, as `DynamicUser=` gives it one.
 const FETCHER: u32 = 61_004;
 
+/// Puts something in the place of its lock, given the lock of a daemon of root's.
+type PlantLock = dyn Fn(&Path, &Path);
+
+/// Puts something in the place of one of its files.
+type Plant = dyn Fn(&World, &Path);
+
 /// Its directories.
 const ITS_OWN: [&str; 2] = ["fetch-run", "fetch-state"];
 
 /// A host in sync, whose fetcher has its own uid.
 fn world() -> World {
     let mut world = World::new();
-    world.source = "on-stale = \"revoke\"\nrevoke-after = \"24h\"".to_owned();
+    "on-stale = \"revoke\"\nrevoke-after = \"24h\"".clone_into(&mut world.source);
     world.approve("alice", "laptop", &key("alice"));
     assert_eq!(world.pass(), 0);
     give(&world);
@@ -82,7 +91,7 @@ fn sync_signals_no_process_of_root() {
         fs::write(lock, "").unwrap();
         chown(lock, Some(FETCHER), Some(FETCHER)).unwrap();
     };
-    let plants: [(&str, &dyn Fn(&Path, &Path)); 3] = [
+    let plants: [(&str, &PlantLock); 3] = [
         ("a link", &link),
         ("a hard link", &hard_link),
         (
@@ -159,7 +168,6 @@ fn nothing_in_its_directories_is_followed_or_waited_for() {
             .set_len(1 << 40)
             .unwrap();
     };
-    type Plant = dyn Fn(&World, &Path);
     let plants: [(&str, &Plant); 6] = [
         ("a FIFO", &fifo),
         ("a link", &link),
@@ -289,37 +297,22 @@ fn a_list_as_large_as_may_be_fits_into_memory() {
     let mut world = world();
     world.tables = "[guard]\nconfirmations = 1".to_owned();
     let agent = world.start_with(&["enforce"]);
-    // As many as there may be, most of accounts that are not here; and the same with other keys.
-    let all = |first: usize| {
-        let value = |at: usize| {
-            (0..20)
-                .map(|line| numbered(first + at * 20 + line, "x") + "\n")
-                .collect::<String>()
-        };
-        let account = |at: usize| {
-            if at < 1000 {
-                "alice".to_owned()
-            } else {
-                format!("nobody{at}")
-            }
-        };
-        list((0..10_000).map(|at| (account(at), format!("/k/{at}"), value(at))))
+    // As many as there may be, most of accounts that are not here.
+    let value = |at: usize| -> String {
+        let keys = (0..20).map(|line| numbered(at * 20 + line, "x") + "\n");
+        keys.collect()
     };
-    put(&world, "fetch-state/approved.json", &all(0));
-    let read = |first: usize| {
-        let limit = std::time::Duration::from_mins(2);
-        let line = numbered(first, "x");
-        assert!(
-            comes_true(limit, || world.read("alice").contains(&line)),
-            "{}",
-            world.problems()
-        );
+    let account = |at: usize| match at {
+        ..1000 => "alice".to_owned(),
+        _ => format!("nobody{at}"),
     };
-    read(0);
-    put(&world, "fetch-state/approved.json", &all(200_000));
-    read(200_000);
+    let all = (0..10_000).map(|at| (account(at), format!("/k/{at}"), value(at)));
+    put(&world, "fetch-state/approved.json", &list(all));
+    let limit = Duration::from_mins(2);
+    let done = comes_true(limit, || world.keys("alice") == 20_000);
+    assert!(done, "{}", world.problems());
     let peak = peak(agent.pid());
-    assert!(peak < 384, "{peak} MiB of 512");
+    assert!(peak < 256, "{peak} MiB of 512");
 }
 
 #[test]
@@ -377,4 +370,92 @@ fn the_fetcher_stores_nothing_of_a_list_beyond_a_bound() {
     // One less is a list.
     fs::remove_file(directory.join("0")).unwrap();
     assert_eq!(world.run(&["fetch", "--once"]).status.code(), Some(0));
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what it says must be believable to a real process"
+)]
+fn now() -> String {
+    Timestamp::now().to_string()
+}
+
+/// A fetch that ended well a moment ago and found `list`, as often in a row as it likes to say.
+fn found(world: &World, list: &Value, confirmations: u32) {
+    put(world, "fetch-state/approved.json", list);
+    let approved: ApprovedList = serde_json::from_value(list.clone()).unwrap();
+    let now = now();
+    let report = json!({
+        "schema": 1, "source": "x", "attempts": 1000, "began": now, "last_attempt": now, "last_success": now,
+        "digest": approved.digest(), "confirmations": confirmations, "counted_at": "2000-01-01T00:00:00Z"
+    });
+    put(world, "fetch-run/fetch.json", &report);
+}
+
+#[test]
+fn it_cannot_hurry_a_list_that_is_held() {
+    let mut world = world();
+    world.every = "1h".to_owned();
+    let before = world.read("alice");
+    let value = |account: &str, value: &str| {
+        (
+            account.to_owned(),
+            format!("/k/{account}"),
+            value.to_owned(),
+        )
+    };
+    let another = |list: Value, instance: &str| {
+        let mut list = list;
+        list["instance"] = instance.into();
+        list
+    };
+    for (what, lists) in [
+        ("other keys", vec![list([value("alice", &key("rogue"))]); 4]),
+        // Each is another list that leaves the same here.
+        (
+            "the same in other words",
+            (0..4)
+                .map(|at| {
+                    list([
+                        value("alice", "# gone"),
+                        value(&format!("n{at}"), &numbered(1, "x")),
+                    ])
+                })
+                .collect(),
+        ),
+        (
+            "tombstones alone",
+            vec![list([value("alice", "# gone")]); 4],
+        ),
+        ("nothing", vec![list([]); 4]),
+        // The firmware here does not say which instance it is.
+        (
+            "another instance's",
+            ["i-00000001", "i-00000002", "i-00000003", "i-00000004"]
+                .map(|id| another(list([]), id))
+                .into(),
+        ),
+    ] {
+        for (list, confirmations) in lists.iter().zip([1, 1000, 2000, 3000]) {
+            found(&world, list, confirmations);
+            for _ in 0..2 {
+                assert_eq!(
+                    ends(&world, &["enforce", "--once"]).status.code(),
+                    Some(1),
+                    "{what}"
+                );
+                assert_eq!(
+                    world.keys("alice"),
+                    before.lines().filter(|line| !line.starts_with('#')).count(),
+                    "{what}"
+                );
+            }
+        }
+        assert!(
+            world.problems().contains("would remove 1 of 1 keys"),
+            "{what}: {}",
+            world.problems()
+        );
+    }
+    assert_eq!(world.read("alice"), before);
 }
