@@ -293,7 +293,7 @@ fn a_list_beyond_a_bound_is_no_list_and_said() {
 }
 
 #[test]
-fn a_list_as_large_as_may_be_fits_into_memory() {
+fn a_list_takes_memory_for_what_is_managed_here() {
     let mut world = world();
     world.tables = "[guard]\nconfirmations = 1".to_owned();
     let agent = world.start_with(&["enforce"]);
@@ -312,7 +312,8 @@ fn a_list_as_large_as_may_be_fits_into_memory() {
     let done = comes_true(limit, || world.keys("alice") == 20_000);
     assert!(done, "{}", world.problems());
     let peak = peak(agent.pid());
-    assert!(peak < 256, "{peak} MiB of 512");
+    // With every key of every account that is not here it would be 197.
+    assert!(peak < 160, "{peak} MiB of 512");
 }
 
 #[test]

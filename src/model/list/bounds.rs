@@ -2,7 +2,7 @@
 //!
 //! Parameter Store holds whatever people put there, and what is stored of it was written without root. A list beyond one of
 //! these is no list: the fetcher stores none of it, the enforcer takes none of it. Real ones are far below; at the bounds
-//! the enforcer needs less than three quarters of its `MemoryMax=`.
+//! the enforcer, run by its unit, stays within its `MemoryMax=` even when every key of the list is another one.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -441,7 +441,9 @@ impl Cause {
             }
             Self::NoEnforcer => "systemctl enable --now authorized-keys-agent",
             Self::NoFetcher => "systemctl enable --now authorized-keys-fetch",
-            Self::FetcherLate => "systemctl restart authorized-keys-fetch",
+            Self::FetcherLate | Self::FetchReportUnreadable { .. } => {
+                "systemctl restart authorized-keys-fetch"
+            }
             Self::ConfigUnusable { .. } => {
                 "correct the config, then `systemctl reload authorized-keys-agent`"
             }
