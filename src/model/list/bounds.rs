@@ -26,8 +26,8 @@ pub enum Excess {
 /// No more is read of the stored list either. 10,000 accounts with 20 keys each take 25 MB.
 pub const BYTES: usize = 32 << 20;
 
-/// Parameters, or files, each counted once for every account it serves. "Total number of parameters allowed (per AWS
-/// account and Region): Standard parameters: 10,000" (AWS General Reference, Systems Manager endpoints and quotas).
+/// Parameters, or files, each counted once for every account it serves. An AWS account and region holds 10,000 standard
+/// parameters.
 pub const VALUES: usize = 10_000;
 
 /// Lines of all values.
