@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::agent::errand::LookAgain;
 use crate::agent::events::Teller;
+use crate::agent::fetched;
 use crate::agent::gather::{self, List};
 use crate::agent::incidents::Incidents;
 use crate::agent::pass::{Auditor, Look, Looked, Reconciler};
@@ -399,7 +400,7 @@ impl Enforcing {
         let paths = &self.reconciler.config.paths;
         self.effects
             .publisher
-            .relay_fetch(paths, gather::fetch_report(paths));
+            .relay_fetch(paths, fetched::report(paths).ok().flatten());
     }
 }
 
@@ -453,7 +454,7 @@ impl Effects {
             let _ = std::fs::rename(paths::in_force(paths), paths::damaged(paths));
         }
         let saved = store::make_directory(&paths.state_dir, 0o700)
-            .and_then(|()| store::write_json(&paths::in_force(paths), in_force, 0o600));
+            .and_then(|()| store::write_large_json(&paths::in_force(paths), in_force, 0o600));
         match saved {
             Ok(()) => {
                 self.saved = fingerprint;

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::agent::events;
+use crate::agent::fetched;
 use crate::agent::paths;
 use crate::agent::signals::{Asked, Signals, StartError};
 use crate::agent::source::{Clients, FetchError, LIMIT};
@@ -68,13 +69,9 @@ impl Fetcher {
     ///
     /// `may_ask`: whether the metadata service may be asked which instance this is.
     pub fn new(config: Config, may_ask: bool) -> Self {
-        let report = store::read_json(&paths::fetch_report(&config.paths))
-            .ok()
-            .flatten()
-            .unwrap_or_default();
-        let stored = store::read_json(&paths::approved(&config.paths))
-            .ok()
-            .flatten();
+        let report = fetched::report(&config.paths).ok().flatten();
+        let report = report.unwrap_or_default();
+        let stored = fetched::list(&config.paths).ok().flatten();
         let clients = Clients::new(&config.source, may_ask);
         Self {
             config,
@@ -112,9 +109,7 @@ impl Fetcher {
                 if self.report.error.is_some() {
                     events::fetch_recovered(&source);
                 }
-                self.report =
-                    self.report
-                        .succeeded(&source, digest, self.config.source.every, now());
+                self.report = self.report.succeeded(&source, digest, now());
                 self.keep_alive(now());
             }
             Err(error) => {
@@ -139,7 +134,7 @@ impl Fetcher {
             .stored
             .as_ref()
             .is_some_and(|stored| stored.same_content(&list))
-            && path.exists()
+            && path.symlink_metadata().is_ok_and(|meta| meta.is_file())
         {
             return Ok(digest);
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::agent::fetched::{self, ListError};
 use crate::agent::inquiry::{Bell, Inquiry, ask_within};
 use crate::agent::paths;
 use crate::host::sshd::Circumstances;
@@ -22,7 +23,6 @@ use crate::model::desired::in_force::InForce;
 use crate::model::instance::Identity;
 use crate::model::key::release::Version;
 use crate::model::list::approved::ApprovedList;
-use crate::model::list::fetch_report::FetchReport;
 use crate::model::mounts::OwnMount;
 use crate::model::people::{Lookup, People};
 use crate::model::sshd::answer::Answer;
@@ -115,9 +115,8 @@ impl World {
         if changed || accepted.is_some() {
             self.forget_list();
         }
-        let path = paths::approved(&config.paths);
         let (mut list, given) = match list {
-            List::Stored => (self.read_list(&path), false),
+            List::Stored => (self.read_list(&config.paths), false),
             List::Given(list) => (ListFact::Read(Box::new(list.clone())), true),
         };
         let names = names(config, before, &list, &self.people);
@@ -126,7 +125,7 @@ impl World {
         if self.people != known && !given && matches!(list, ListFact::AsBefore) {
             // Whom the list means is decided anew.
             self.forget_list();
-            list = self.read_list(&path);
+            list = self.read_list(&config.paths);
         }
         Facts {
             now,
@@ -137,8 +136,9 @@ impl World {
             people_are_incomplete: names.iter().any(|name| self.people.lookup(name).is_none()),
             people: Arc::clone(&self.people),
             openssh: if changed { openssh } else { None },
-            fetched: fetch_report(&config.paths),
-            stored_at: written_at(&path),
+            // Damaged or missing, it confirms nothing.
+            fetched: fetched::report(&config.paths).ok().flatten(),
+            stored_at: written_at(&paths::approved(&config.paths)),
             accepted,
             said: self.said.clone(),
         }
@@ -165,19 +165,21 @@ impl World {
         whom
     }
 
-    fn read_list(&mut self, path: &Path) -> ListFact {
-        let stamp = Stamp::of(path);
+    fn read_list(&mut self, paths: &Paths) -> ListFact {
+        let path = paths::approved(paths);
+        let stamp = Stamp::unfollowed(&path);
         if stamp.is_some() && stamp == self.list {
             return ListFact::AsBefore;
         }
         self.list = None;
-        match store::read_json::<ApprovedList>(path) {
+        match fetched::list(paths) {
             Ok(Some(list)) => {
                 self.list = stamp;
                 ListFact::Read(Box::new(list))
             }
-            Ok(None) => ListFact::Missing(path.to_owned()),
-            Err(error) => ListFact::Unreadable(chain(&error)),
+            Ok(None) => ListFact::Missing(path),
+            Err(ListError::TooLarge(excess)) => ListFact::TooLarge(excess),
+            Err(ListError::Store(error)) => ListFact::Unreadable(chain(&error)),
         }
     }
 
@@ -343,7 +345,7 @@ pub fn managed_people(config: &Config, decision: &Decision, people: &People) -> 
 }
 
 fn written_at(path: &Path) -> Option<Timestamp> {
-    let meta = std::fs::metadata(path).ok()?;
+    let meta = std::fs::symlink_metadata(path).ok()?;
     Timestamp::try_from(meta.modified().ok()?).ok()
 }
 
@@ -363,11 +365,6 @@ fn read_break_glass(path: &Path) -> BreakGlassFact {
 /// Others than root, or the user of this process, own a file or may write to it.
 fn is_open_to_others((uid, mode): (u32, u32)) -> bool {
     !(uid == 0 || uid == process::user()) || mode & 0o022 != 0
-}
-
-/// How the last fetch went. Damaged or missing, it confirms nothing.
-pub fn fetch_report(paths: &Paths) -> Option<FetchReport> {
-    store::read_json(&paths::fetch_report(paths)).ok().flatten()
 }
 
 /// What `sync --accept-removals` leaves for the enforcer.

@@ -5,6 +5,7 @@ pub mod enforce;
 pub mod errand;
 pub mod events;
 pub mod fetch;
+pub mod fetched;
 pub mod gather;
 pub mod incidents;
 pub mod inquiry;

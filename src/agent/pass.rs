@@ -111,6 +111,9 @@ pub struct Looked {
 /// How many accounts are worked on before what came of them is taken in.
 const AT_ONCE: usize = 512;
 
+/// How many keys these have together, unless one alone has more: what is in work holds each key several times.
+const KEYS_AT_ONCE: usize = 16_384;
+
 impl Reconciler {
     /// Goes on from what an earlier process left in force and said last. What sshd made of the files then, it is asked anew.
     pub fn new(
@@ -257,8 +260,23 @@ impl Reconciler {
             .into_iter()
             .map(|(name, listed)| (name.clone(), listed))
             .collect();
-        for chunk in names.chunks(AT_ONCE) {
+        let keys_of = |(name, _): &(AccountName, bool)| self.decision.grants_of(name).len();
+        let (mut accounts, mut keys) = (1, names.first().map_or(0, keys_of));
+        let together = |_: &(AccountName, bool), next: &(AccountName, bool)| {
+            (accounts, keys) = (accounts + 1, keys + keys_of(next));
+            let fits = accounts <= AT_ONCE && keys <= KEYS_AT_ONCE;
+            if !fits {
+                (accounts, keys) = (1, keys_of(next));
+            }
+            fits
+        };
+        let chunks: Vec<&[(AccountName, bool)]> = names.chunk_by(together).collect();
+        for chunk in chunks {
             self.look_at(chunk, look, &mut looked).await;
+            if look.watches.is_some() {
+                // Only a command prints them.
+                looked.differences.clear();
+            }
         }
         let is_gone = |name: &AccountName| {
             wake.whom.includes(name) && names.iter().all(|(known, _)| known != name)

@@ -167,7 +167,7 @@ impl Publisher {
         let written = store::make_directory(&paths.runtime_dir, 0o755).and_then(|()| {
             if !self.keys_written {
                 let keys = Keys { decision, now };
-                store::write_json(&paths::keys(paths), &keys, 0o644)?;
+                store::write_large_json(&paths::keys(paths), &keys, 0o644)?;
                 self.keys_written = true;
             }
             let may_write_all = news.is_whole

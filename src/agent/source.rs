@@ -16,6 +16,7 @@ use crate::model::config::source::{Wanted, account_below, merge};
 use crate::model::config::tables::Source;
 use crate::model::instance::Identity;
 use crate::model::list::approved::{ApprovedList, Entry};
+use crate::model::list::bounds::{Excess, Tally};
 use crate::model::list::rejected::Rejected;
 use crate::model::list::template::{Facts, Need, Unfilled};
 
@@ -36,6 +37,9 @@ pub enum FetchError {
     Template(Unfilled),
     #[error("no thread is to be had")]
     NoThread(#[source] io::Error),
+    /// More than anybody needs.
+    #[error(transparent)]
+    TooLarge(Excess),
     /// The source did not answer in time.
     #[error("no answer within {} s", .0.as_secs())]
     TimedOut(Duration),
@@ -51,6 +55,8 @@ impl FetchError {
             Self::Ssm(failure) => failure.hint(),
             Self::Metadata(failure) => failure.hint(),
             Self::Directory(failure) => failure.hint(),
+            Self::Template(unfilled) => unfilled.hint().map(str::to_owned),
+            Self::TooLarge(_) => Some(Excess::HINT.to_owned()),
             _ => None,
         }
     }
@@ -105,10 +111,12 @@ impl Clients {
             self.store = None;
         }
         let (entries, unusable) = outcome?;
-        Ok(ApprovedList {
+        let list = ApprovedList {
             instance,
             ..ApprovedList::new(wanted.describe(), now, merge(entries), unusable)
-        })
+        };
+        list.check_bounds().map_err(FetchError::TooLarge)?;
+        Ok(list)
     }
 
     /// The id of the instance that the list is for, where it can be known. Where the service does not
@@ -176,10 +184,14 @@ impl Clients {
             return Ok((entries, unusable));
         }
         let store = self.store().await?;
+        // Each path is read within the bounds, and there may be many of them.
+        let mut tally = Tally::default();
         for path in &wanted.paths {
             for parameter in store.by_path(path).await.map_err(FetchError::Ssm)? {
+                let added = tally.add(&parameter.name, &parameter.value);
+                added.map_err(FetchError::TooLarge)?;
                 match account_below(path, &parameter.name) {
-                    Ok(account) => entries.push(entry(&account, &parameter)),
+                    Ok(account) => entries.push(entry(account, parameter)),
                     // One name that is no account's must not keep the rest of the list from arriving.
                     Err(misplaced) => unusable.push(Rejected {
                         parameter: parameter.name.clone(),
@@ -196,18 +208,18 @@ impl Clients {
         }
         for parameter in store.by_names(&names).await.map_err(FetchError::Ssm)? {
             let accounts = wanted.names.get(&parameter.name).into_iter().flatten();
-            entries.extend(accounts.map(|account| entry(account, &parameter)));
+            entries.extend(accounts.map(|account| entry(account.clone(), parameter.clone())));
         }
         Ok((entries, unusable))
     }
 }
 
-fn entry(account: &AccountName, parameter: &Parameter) -> Entry {
+fn entry(account: AccountName, parameter: Parameter) -> Entry {
     Entry {
-        account: account.clone(),
-        parameter: parameter.name.clone(),
+        account,
+        parameter: parameter.name,
         version: Some(parameter.version),
         last_modified: parameter.last_modified,
-        value: parameter.value.clone(),
+        value: parameter.value,
     }
 }

@@ -2,15 +2,15 @@
 
 use anyhow::Context;
 
+use crate::agent::fetched::{self, ListError};
 use crate::agent::gather::List;
 use crate::agent::pass::{Looked, Reconciler};
-use crate::agent::paths;
 use crate::agent::publish;
 use crate::agent::source::Clients;
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
 use crate::host::chain;
-use crate::host::store::{self, StoreError};
+use crate::host::store::StoreError;
 use crate::model::config::tables::Config;
 use crate::model::list::approved::ApprovedList;
 use crate::model::status::problem::Cause;
@@ -65,9 +65,11 @@ pub(super) async fn run(config: Config) -> Outcome {
 }
 
 fn stored(config: &Config, error: &str) -> anyhow::Result<ApprovedList> {
-    let stored: Option<ApprovedList> = store::read_json(&paths::approved(&config.paths))
-        .map_err(hinted)
-        .with_context(|| format!("no list: {error}"))?;
+    let stored = match fetched::list(&config.paths) {
+        Err(ListError::Store(error)) => Err(hinted(error)),
+        read => read.map_err(anyhow::Error::from),
+    };
+    let stored = stored.with_context(|| format!("no list: {error}"))?;
     let list = stored.with_context(|| format!("no list: {error}"))?;
     tracing::warn!(error, fetched_at = %list.fetched_at, "not fetched, the stored list is compared");
     Ok(list)

@@ -31,7 +31,7 @@ pub(super) fn run(config: &Config) -> Outcome {
         ("fetcher", paths::fetch_lock(&config.paths)),
     ] {
         // One that root made would keep out the fetcher, which is not root.
-        if !path.exists() {
+        if path.symlink_metadata().is_err() {
             continue;
         }
         // Held until all is gone: neither a service nor a `sync` may begin meanwhile.

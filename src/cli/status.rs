@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use jiff::Timestamp;
 
+use crate::agent::fetched;
 use crate::agent::gather::List;
 use crate::agent::pass::Reconciler;
 use crate::agent::{paths, publish, sessions, unmanaged};
@@ -15,7 +16,6 @@ use crate::host::{accounts, chain, process};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
-use crate::model::list::fetch_report::FetchReport;
 use crate::model::sshd::access::Verdict;
 use crate::model::status::assess::{self, OfEnforcer, OfFetcher};
 use crate::model::status::preflight::count;
@@ -212,7 +212,7 @@ fn fetcher(config: &Config) -> (OfFetcher, Option<String>) {
         runs: None,
         unreadable: None,
     };
-    match store::read_json::<FetchReport>(&paths::fetch_report(&config.paths)) {
+    match fetched::report(&config.paths) {
         Ok(report) => {
             let runs = process::holder(&paths::fetch_lock(&config.paths)).is_some();
             let of = OfFetcher {

@@ -1,19 +1,20 @@
 //! `sync`: fetch now, enforce now, wait, print what changed. Exit 0 in sync, 1 not all, 2 usage or config.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Args;
 
 use crate::agent::fetch::{self, Fetcher};
+use crate::agent::fetched;
 use crate::agent::gather::Accepted;
 use crate::agent::{enforce, paths, publish};
 use crate::cli::daemons;
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
-use crate::host::{process, store};
+use crate::host::process::{self, Holder};
+use crate::host::store;
 use crate::model::config::tables::{Config, Mode};
 use crate::model::escape::escaped;
 use crate::model::key::id::KeyId;
@@ -46,7 +47,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     // Before anything is asked for: a new list is enforced as soon as it is stored.
     let before = said(&config);
     let fetched = match process::holder(&paths::fetch_lock(&config.paths)) {
-        Some(holder) => ask_fetcher(holder.pid, &config, limit).await?,
+        Some(holder) => ask_fetcher(holder, &config, limit).await?,
         None => fetch_here(&config).await?,
     };
     let accepted = arguments
@@ -54,7 +55,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
         .then(|| fetched.digest.clone())
         .flatten();
     let in_sync = match process::holder(&paths::enforce_lock(&config.paths)) {
-        Some(holder) => ask_enforcer(holder.pid, &config, before.as_ref(), accepted, limit).await?,
+        Some(holder) => ask_enforcer(holder, &config, before.as_ref(), accepted, limit).await?,
         None => enforce_here(config, accepted).await?,
     };
     if let Some(error) = fetched.error {
@@ -78,17 +79,17 @@ async fn fetch_here(config: &Config) -> anyhow::Result<FetchReport> {
 }
 
 async fn ask_fetcher(
-    pid: Option<u32>,
+    fetcher: Holder,
     config: &Config,
     limit: Duration,
 ) -> anyhow::Result<FetchReport> {
-    let path = paths::fetch_report(&config.paths);
     let asked = surroundings::now();
-    hang_up(pid, "fetcher")?;
+    hang_up(fetcher, "fetcher")?;
     // One that began before may have read the old list.
     let answered = || {
-        read::<FetchReport>(&path)
-            .filter(|r| r.began.is_some_and(|at| at >= asked) && r.last_attempt > r.began)
+        // Whatever is wrong with it, it is no answer yet.
+        let report = fetched::report(&config.paths).ok().flatten();
+        report.filter(|r| r.began.is_some_and(|at| at >= asked) && r.last_attempt > r.began)
     };
     wait(answered, limit)
         .await
@@ -110,7 +111,7 @@ async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Resul
 }
 
 async fn ask_enforcer(
-    pid: Option<u32>,
+    enforcer: Holder,
     config: &Config,
     before: Option<&Status>,
     accepted: Option<String>,
@@ -122,7 +123,7 @@ async fn ask_enforcer(
         store::write_json(&paths::accepted(&config.paths), &accepted, 0o600)
             .context("cannot tell the enforcer that the removals are accepted")?;
     }
-    hang_up(pid, "enforcer")?;
+    hang_up(enforcer, "enforcer")?;
     let answered = || said(config).filter(|status| status.enforcer.asked_at >= Some(asked));
     let after = wait(answered, limit).await;
     // Not taken, it must not be there for a later list.
@@ -211,17 +212,13 @@ fn changes_of(before: Option<&Row>, after: &Row) -> Vec<String> {
     lines
 }
 
-fn hang_up(pid: Option<u32>, who: &str) -> anyhow::Result<()> {
-    let Some(pid) = pid else {
+fn hang_up(holder: Holder, who: &str) -> anyhow::Result<()> {
+    let Some(pid) = holder.pid else {
         bail!("the {who} runs in another pid namespace; run `sync` there")
     };
-    process::hang_up(pid)
+    holder
+        .hang_up(pid)
         .with_context(|| format!("cannot signal the {who} (pid {pid}); run `sync` as root"))
-}
-
-/// A file of another process: whatever is wrong with it, it is no answer yet.
-fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
-    store::read_json(path).ok().flatten()
 }
 
 async fn wait<T>(answer: impl Fn() -> Option<T>, limit: Duration) -> Option<T> {

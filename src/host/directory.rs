@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::host::Bounded;
 use crate::model::account::{AccountName, BadAccountName};
 use crate::model::list::approved::Entry;
+use crate::model::list::bounds::{Excess, Tally};
 
 /// Why the directory gave no list. All files or nothing: half a list would remove keys.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,9 @@ pub enum DirectoryError {
     /// Far more than keys take.
     #[error("`{}` is larger than {MAX_VALUE} bytes", .0.display())]
     TooLarge(PathBuf),
+    /// Half of it is no list either, so no more is read.
+    #[error(transparent)]
+    TooMuch(Excess),
     /// A loop of links, or a mistake.
     #[error("`{}` is more than {MAX_DEPTH} directories deep", .0.display())]
     TooDeep(PathBuf),
@@ -60,6 +64,7 @@ impl DirectoryError {
             Self::Name { .. } | Self::NotAFile(_) => {
                 "move it out of the directory, or let its name begin with a dot"
             }
+            Self::TooMuch(_) => Excess::HINT,
             Self::Changed(_) => "it is read again at the next fetch",
             _ => return None,
         };
@@ -74,13 +79,17 @@ const MAX_DEPTH: usize = 8;
 ///
 /// Names that start with `.` or end in `~` are an editor's and are left out.
 pub fn read(directory: &Path) -> Result<Vec<Entry>, DirectoryError> {
-    let mut entries = Vec::new();
+    let (mut entries, mut tally) = (Vec::new(), Tally::default());
     for (name, path) in names(directory)? {
         let account = AccountName::try_from(name).map_err(|source| DirectoryError::Name {
             path: path.clone(),
             source,
         })?;
-        read_below(&account, &path, 1, &mut entries)?;
+        read_below(&account, &path, 1, &mut |entry: Entry| {
+            tally.add(&entry.parameter, &entry.value)?;
+            entries.push(entry);
+            Ok(())
+        })?;
     }
     Ok(entries)
 }
@@ -121,7 +130,7 @@ fn read_below(
     account: &AccountName,
     path: &Path,
     depth: usize,
-    entries: &mut Vec<Entry>,
+    found: &mut impl FnMut(Entry) -> Result<(), Excess>,
 ) -> Result<(), DirectoryError> {
     if depth > MAX_DEPTH {
         return Err(DirectoryError::TooDeep(path.to_owned()));
@@ -131,12 +140,11 @@ fn read_below(
         .is_dir()
     {
         for (_, path) in names(path)? {
-            read_below(account, &path, depth + 1, entries)?;
+            read_below(account, &path, depth + 1, found)?;
         }
         return Ok(());
     }
-    entries.push(read_value(account, path)?);
-    Ok(())
+    found(read_value(account, path)?).map_err(DirectoryError::TooMuch)
 }
 
 fn read_value(account: &AccountName, path: &Path) -> Result<Entry, DirectoryError> {

@@ -1,5 +1,6 @@
 //! The state of a file, without reading it.
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -15,12 +16,21 @@ pub struct Stamp {
 impl Stamp {
     /// Of what `path` leads to; `None` when there is nothing.
     pub fn of(path: &Path) -> Option<Self> {
-        let meta = std::fs::metadata(path).ok()?;
-        Some(Self {
+        std::fs::metadata(path).ok().map(|meta| Self::new(&meta))
+    }
+
+    /// Of what is at `path` itself: a link there may lead to a file system that does not answer.
+    pub fn unfollowed(path: &Path) -> Option<Self> {
+        let meta = path.symlink_metadata().ok()?;
+        Some(Self::new(&meta))
+    }
+
+    fn new(meta: &Metadata) -> Self {
+        Self {
             inode: (meta.dev(), meta.ino()),
             length: meta.len(),
             modified: (meta.mtime(), meta.mtime_nsec()),
             changed: (meta.ctime(), meta.ctime_nsec()),
-        })
+        }
     }
 }

@@ -10,6 +10,7 @@ pub mod instance;
 pub mod journal;
 pub mod keyfile;
 pub mod mounts;
+mod plain_file;
 pub mod process;
 mod program;
 pub mod service;
@@ -23,6 +24,7 @@ pub mod watch;
 pub use bounded::Bounded;
 pub use file_stamp::Stamp;
 pub use keyfile::Identity;
+pub use plain_file::PlainFile;
 pub use program::{Bounds, Program, ProgramError, Said};
 pub use threads::Threads;
 

@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
 use nix::sys::stat::{Mode, major, minor, umask};
-use nix::unistd::{Pid, Uid};
+use nix::unistd::Uid;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::host::PlainFile;
 
 /// Held while this process lives; the kernel lets go of it whatever happens.
 #[derive(Debug)]
@@ -69,17 +71,18 @@ fn take(path: &Path) -> Result<Lock, LockError> {
         path: path.to_owned(),
         source,
     };
-    let file = OpenOptions::new()
+    let mut options = OpenOptions::new();
+    options
         .write(true)
         .create(true)
         .truncate(false)
-        .mode(LOCK_MODE)
-        .custom_flags(nix::libc::O_NOFOLLOW)
-        .open(path)
-        .map_err(failed)?;
-    // A file from elsewhere may be open to all, and each account that can open it can hold the lock.
-    file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
-        .map_err(failed)?;
+        .mode(LOCK_MODE);
+    let (file, meta) = PlainFile::open_to_change(path, &mut options).map_err(failed)?;
+    if meta.mode() & 0o7777 != LOCK_MODE {
+        // A file from elsewhere may be open to all, and each account that can open it can hold the lock.
+        file.set_permissions(fs::Permissions::from_mode(LOCK_MODE))
+            .map_err(failed)?;
+    }
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) if is_at(&lock, path).map_err(failed)? => Ok(Lock(lock)),
         // Another process has put a file of its own there since.
@@ -106,10 +109,11 @@ fn is_at(held: &File, path: &Path) -> io::Result<bool> {
 pub struct Holder {
     /// Its pid, unless it lives in a pid namespace that this process cannot see.
     pub pid: Option<u32>,
+    /// Whose file the lock is.
+    owner: u32,
 }
 
-/// Who has the lock `path`, as the kernel says (`proc_locks(5)`). Nothing in the file itself is believed: the
-/// fetcher's is written without root, and a pid read from it would be sent a signal by root.
+/// Who has the lock `path`, as the kernel says (`proc_locks(5)`). Nothing in the file itself is believed.
 ///
 /// A process that is dead, though not gone, has nothing.
 pub fn holder(path: &Path) -> Option<Holder> {
@@ -124,7 +128,12 @@ fn is_left_by_the_dead(path: &Path) -> bool {
 
 /// Who may have it: where several may, one of them has.
 fn holders(path: &Path) -> Vec<Holder> {
-    let (Ok(meta), Ok(locks)) = (fs::metadata(path), fs::read_to_string("/proc/locks")) else {
+    // Not followed: a link leads to a lock of another's, and so does a second name.
+    let meta = fs::symlink_metadata(path);
+    let Some(meta) = meta.ok().filter(|meta| meta.is_file() && meta.nlink() == 1) else {
+        return Vec::new();
+    };
+    let Ok(locks) = fs::read_to_string("/proc/locks") else {
         return Vec::new();
     };
     let device = format!(
@@ -141,6 +150,7 @@ fn holders(path: &Path) -> Vec<Holder> {
             match words[..] {
                 [_, "FLOCK", _, _, pid, file, ..] if place(file) => Some(Holder {
                     pid: pid.parse().ok().filter(|pid| *pid > 0),
+                    owner: meta.uid(),
                 }),
                 _ => None,
             }
@@ -151,16 +161,10 @@ fn holders(path: &Path) -> Vec<Holder> {
     if !exact.is_empty() {
         return exact;
     }
-    let owns = |holder: &Holder| {
-        let process = holder
-            .pid
-            .and_then(|pid| fs::metadata(format!("/proc/{pid}")).ok());
-        process.is_some_and(|process| process.uid() == meta.uid())
-    };
     // btrfs and overlayfs show another device here than in stat(2). Any account can lock a file of its own that has
     // this number on another file system, so there the holder must be the file's owner.
     let mut others = holders(&|file| file.ends_with(&inode));
-    others.retain(owns);
+    others.retain(|holder| holder.pid.is_some_and(|pid| holder.owns(pid)));
     others
 }
 
@@ -178,12 +182,25 @@ impl Holder {
         });
         matches!(state, Some(b'Z' | b'X'))
     }
-}
 
-/// SIGHUP: do it now.
-pub fn hang_up(pid: u32) -> io::Result<()> {
-    let pid = i32::try_from(pid).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    Ok(kill(Pid::from_raw(pid), Signal::SIGHUP)?)
+    /// SIGHUP: do it now. `pid` is the one that the lock names.
+    ///
+    /// The fetcher's lock is in a directory that the fetcher writes to, and root asks: so root signals only a process of the
+    /// user whose file the lock is. A fetcher that was taken over could signal those itself. The descriptor is of one process
+    /// and stays so; a pid that is used again between the look and the signal would be another's.
+    pub fn hang_up(&self, pid: u32) -> io::Result<()> {
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let raw = raw.ok_or(io::ErrorKind::InvalidInput)?;
+        let process = pidfd_open(raw, PidfdFlags::empty())?;
+        if !self.owns(pid) {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        Ok(pidfd_send_signal(process, Signal::HUP)?)
+    }
+
+    fn owns(&self, pid: u32) -> bool {
+        fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == self.owner)
+    }
 }
 
 /// True when this process may work on other accounts' files.

@@ -1,18 +1,19 @@
 //! Small JSON files of this program's own, replaced whole or not at all.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use nix::libc::{O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK};
+use nix::libc::{O_DIRECTORY, O_NONBLOCK};
 use nix::unistd::{AccessFlags, eaccess};
 use rustix::fs::Advice;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::host::Bounded;
+use crate::host::PlainFile;
 
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -35,9 +36,14 @@ pub enum StoreError {
         /// Where and why.
         source: serde_json::Error,
     },
-    /// Something else than a regular file, or an absurd size.
-    #[error("`{}` is not a regular file of at most {LIMIT} bytes", .0.display())]
-    NotAFile(PathBuf),
+    /// Nothing that should be there is so large.
+    #[error("`{}` has more than {limit} bytes", .path.display())]
+    TooLarge {
+        /// Which.
+        path: PathBuf,
+        /// The most that is read of it.
+        limit: u64,
+    },
 }
 
 impl StoreError {
@@ -47,8 +53,8 @@ impl StoreError {
     }
 }
 
-/// A list of 10,000 accounts with 20 keys each takes 40 MB.
-const LIMIT: u64 = 256 << 20;
+/// For files that nobody but this process's user writes. What is in force for 10,000 accounts with 20 keys each takes 80 MB.
+const OWN: u64 = 256 << 20;
 
 /// Makes `directory` with `mode` if it is missing, and missing directories above it; their names are on disk then, or a
 /// power cut could take them with all that was synced in them (`fsync(2)`).
@@ -76,9 +82,17 @@ pub fn open_directory(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Reads a JSON file; `None` when there is none.
+/// Reads a JSON file of this program's own; `None` when there is none.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreError> {
-    let Some(bytes) = read(path)? else {
+    read_json_within(path, OWN)
+}
+
+/// The same of a file that another user may have written: no more than `limit` bytes.
+pub fn read_json_within<T: DeserializeOwned>(
+    path: &Path,
+    limit: u64,
+) -> Result<Option<T>, StoreError> {
+    let Some(bytes) = read_within(path, limit)? else {
         return Ok(None);
     };
     serde_json::from_slice(&bytes)
@@ -91,20 +105,27 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, StoreErr
 
 /// Reads a small file without following a link at its name or waiting on a FIFO; `None` when there is none.
 pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
-    let file = match OpenOptions::new()
-        .read(true)
-        .custom_flags(O_NOFOLLOW | O_NONBLOCK)
-        .open(path)
-    {
+    read_within(path, OWN)
+}
+
+fn read_within(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let (file, meta) = match PlainFile::open(path, OpenOptions::new().read(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(failed("open", path))?,
     };
-    let meta = file.metadata().map_err(failed("look at", path))?;
-    if !meta.is_file() || meta.len() > LIMIT {
-        return Err(StoreError::NotAFile(path.to_owned()));
+    let too_large = || StoreError::TooLarge {
+        path: path.to_owned(),
+        limit,
+    };
+    if meta.len() > limit {
+        return Err(too_large());
     }
-    let read = Bounded::read(file, LIMIT, meta.len()).map_err(failed("read", path))?;
-    Ok(Some(read.bytes))
+    let read = Bounded::read(file, limit, meta.len()).map_err(failed("read", path))?;
+    if read.is_whole {
+        Ok(Some(read.bytes))
+    } else {
+        Err(too_large())
+    }
 }
 
 /// Replaces `path` by `value`. A reader sees the old or the new file, through any crash.
@@ -117,9 +138,22 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(),
     write(path, &bytes, mode)
 }
 
+/// The same of what grows with the number of keys: written as it is made, so that it is not held whole once more.
+pub fn write_large_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Result<(), StoreError> {
+    const PIECE: usize = 64 << 10;
+    let mut pieces = |file: &mut File| {
+        let mut pieces = BufWriter::with_capacity(PIECE, file);
+        serde_json::to_writer(&mut pieces, value)?;
+        pieces.write_all(b"\n")?;
+        pieces.flush()
+    };
+    put(path, &mut pieces, mode, true)?;
+    sync(path.parent().unwrap_or(Path::new("/")))
+}
+
 /// Replaces `path` by `bytes`, as [`write_json`] does.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    put(path, bytes, mode, true)?;
+    put(path, &mut |file| file.write_all(bytes), mode, true)?;
     sync(path.parent().unwrap_or(Path::new("/")))
 }
 
@@ -127,7 +161,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
 /// the file empty, or as it was. A [`sync`] of the directory a little later finds them written, with one commit of the
 /// file system's journal for all of them.
 pub fn write_soon(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    put(path, bytes, mode, false)
+    put(path, &mut |file| file.write_all(bytes), mode, false)
 }
 
 /// Waits until a file or a directory is on disk.
@@ -154,10 +188,15 @@ pub fn names(directory: &Path) -> Result<Vec<(String, u64)>, StoreError> {
     Ok(all)
 }
 
-fn put(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<(), StoreError> {
+fn put(
+    path: &Path,
+    content: &mut dyn FnMut(&mut File) -> io::Result<()>,
+    mode: u32,
+    synced: bool,
+) -> Result<(), StoreError> {
     // One writer a directory (`process::lock`), so one fixed name; a left-over is simply replaced.
     let temporary = path.with_extension("new");
-    let written = || -> Result<(), StoreError> {
+    let mut written = || -> Result<(), StoreError> {
         match fs::remove_file(&temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(failed("replace", &temporary)(error));
@@ -173,7 +212,7 @@ fn put(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<(), StoreEr
         // The umask of a service is no word on who may read its status.
         file.set_permissions(Permissions::from_mode(mode))
             .map_err(failed("set the mode of", &temporary))?;
-        file.write_all(bytes).map_err(failed("write", &temporary))?;
+        content(&mut file).map_err(failed("write", &temporary))?;
         if synced {
             file.sync_all().map_err(failed("sync", &temporary))?;
         } else {
@@ -191,15 +230,9 @@ fn put(path: &Path, bytes: &[u8], mode: u32, synced: bool) -> Result<(), StoreEr
 
 /// Sets the time of a file to `now`, unless it is younger than `age`.
 pub fn refresh(path: &Path, now: SystemTime, age: Duration) -> Result<(), StoreError> {
-    let file = OpenOptions::new()
-        .write(true)
-        .custom_flags(O_NOFOLLOW)
-        .open(path)
+    let (file, meta) = PlainFile::open_to_change(path, OpenOptions::new().write(true))
         .map_err(failed("open", path))?;
-    let changed = file
-        .metadata()
-        .and_then(|meta| meta.modified())
-        .map_err(failed("look at", path))?;
+    let changed = meta.modified().map_err(failed("look at", path))?;
     if now
         .duration_since(changed)
         .is_ok_and(|elapsed| elapsed < age)

@@ -43,6 +43,7 @@ mod ssm_client;
 mod ssm_to_file;
 mod status_schema;
 mod support;
+mod taken_over;
 mod tamper;
 mod threads;
 mod tls;

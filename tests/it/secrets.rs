@@ -24,10 +24,15 @@ fn files(directory: &Path, found: &mut Vec<(String, String)>) {
 fn nothing_secret_is_written_anywhere() {
     let (directory, public) = pair("mistaken");
     let private = fs::read_to_string(directory.path().join("id")).unwrap();
+    let body: Vec<&str> = private
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
     let server = SsmServer::start([
         ("/k/alice/good", key("alice@laptop")),
         ("/k/alice/private", format!("# my key\n{private}")),
         ("/k/bob/one-line", private.replace('\n', " ")),
+        ("/k/bob/body", body.join("\n")),
     ]);
     let mut world = World::new();
     world.use_store(&server.endpoint(), "paths = [\"/k\"]");
@@ -40,7 +45,7 @@ fn nothing_secret_is_written_anywhere() {
     let mut said = Vec::new();
     let agent = world.start_with(&["--log", "trace", "run"]);
     wait("the private keys to be said", || {
-        world.status()["rejected"].as_array().unwrap().len() == 2
+        world.status()["rejected"].as_array().unwrap().len() == 3
     });
     assert!(
         world.status()["rejected"]
@@ -104,10 +109,6 @@ fn nothing_secret_is_written_anywhere() {
             "{expected}"
         );
     }
-    let body: Vec<&str> = private
-        .lines()
-        .filter(|line| !line.starts_with("-----"))
-        .collect();
     for (place, text) in &said {
         for secret in [SECRET, SESSION, "AKIAIOSFODNN7EXAMPLE", "AWS4-HMAC"]
             .iter()

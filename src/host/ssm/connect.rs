@@ -22,6 +22,7 @@ use aws_sdk_ssm::config::StalledStreamProtectionConfig;
 use super::caller::RegionSource;
 use super::failure::Failure;
 use super::transport::{self, SharedContact};
+use crate::model::list::bounds;
 
 /// What is given; what is not comes from the SDK's chain.
 #[derive(Clone, Debug, Default)]
@@ -64,7 +65,7 @@ pub struct Limits {
     pub reply_bytes: usize,
     /// Bytes of all names and values of one fetch.
     pub total_bytes: usize,
-    /// Parameters of one fetch. An account and region holds 10,000 standard ones.
+    /// Parameters of one fetch.
     pub parameters: usize,
     /// Pages of one path. Pages may be short or empty, so more than `parameters` / 10.
     pub pages: usize,
@@ -78,8 +79,8 @@ impl Default for Limits {
             operation: Duration::from_secs(20),
             fetch: Duration::from_mins(2),
             reply_bytes: 1 << 20,
-            total_bytes: 32 << 20,
-            parameters: 10_000,
+            total_bytes: bounds::BYTES,
+            parameters: bounds::VALUES,
             pages: 3_000,
         }
     }

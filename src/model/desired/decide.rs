@@ -18,6 +18,7 @@ use crate::model::instance::Identity;
 use crate::model::key::grant::Grant;
 use crate::model::key::release::{UNTOLD, Version};
 use crate::model::list::approved::{ApprovedList, SCHEMA};
+use crate::model::list::bounds::Excess;
 use crate::model::list::fetch_report::FetchReport;
 use crate::model::list::rejected::Rejected;
 use crate::model::people::{Lookup, People};
@@ -62,6 +63,7 @@ pub enum ListFact {
     AsBefore,
     Read(Box<ApprovedList>),
     Missing(PathBuf),
+    TooLarge(Excess),
     Unreadable(String),
 }
 
@@ -136,6 +138,8 @@ pub enum Trouble {
     ListForeign {
         instance: String,
     },
+    /// The stored list is beyond a bound.
+    ListTooLarge(Excess),
     ListUnreadable {
         error: String,
     },
@@ -284,6 +288,9 @@ impl Decision {
                     Trouble::NoList { foreign: None }
                 });
             }
+            ListFact::TooLarge(excess) => {
+                return self.troubles.push(Trouble::ListTooLarge(excess));
+            }
             ListFact::Unreadable(error) => {
                 return self.troubles.push(Trouble::ListUnreadable { error });
             }
@@ -298,12 +305,18 @@ impl Decision {
                     },
                 });
             }
-            // A machine that says itself that it is none of EC2's is no clone of one: the fetcher's word is not enough.
-            if facts.identity != Identity::Other {
-                self.belong_to(id);
+            // The fetcher alone says it where the firmware does not, and its word is not enough to put aside what is in
+            // force: the guard weighs its list as any other.
+            if facts.identity == Identity::Unknown && self.in_force.instance.as_ref() != Some(id) {
+                self.in_force.instance = Some(id.clone());
+                self.changed = true;
             }
         }
-        let mut desired = judge::judge(&list, self.rules(terms), &self.in_force.grants());
+        let in_force = &self.in_force;
+        let mut desired = judge::judge(&list, self.rules(terms), &in_force.grants(), |name| {
+            in_force.accounts.contains_key(name)
+                || manages(terms.config, &facts.people, in_force, name)
+        });
         self.meant = std::mem::take(&mut desired.meant);
         self.rejected.clone_from(&desired.rejected);
         self.desired = Some(desired);
@@ -362,18 +375,16 @@ impl Decision {
     }
 
     /// The guard, and with its leave the list into force.
-    fn weigh(&mut self, desired: Desired, facts: &Facts, config: &Config) {
+    fn weigh(&mut self, mut desired: Desired, facts: &Facts, config: &Config) {
         let Some(list) = &self.list else { return };
         let digest = list.digest.clone();
-        let confirmations = match &facts.fetched {
-            Some(report) if report.digest.as_ref() == Some(&digest) => report.confirmations,
-            _ => 1,
-        };
+        let fetched = facts.fetched.as_ref();
         let mut holding = Holding::again(
             self.in_force.holding.as_ref(),
             self.outcome(&desired, facts, config),
-            &digest,
-            confirmations,
+            fetched.and_then(|report| report.found(&digest)),
+            config.source.every,
+            facts.now,
         );
         let accepted = facts.accepted.as_ref() == Some(&digest);
         let said = match &facts.said {
@@ -408,7 +419,7 @@ impl Decision {
             }
             Verdict::Apply => {
                 self.held = None;
-                self.apply(&digest, &desired, accepted, facts, config);
+                self.apply(&digest, &mut desired, accepted, facts, config);
                 self.strangers = self.strangers_of(&desired);
             }
         }
@@ -417,7 +428,7 @@ impl Decision {
     fn apply(
         &mut self,
         digest: &str,
-        desired: &Desired,
+        desired: &mut Desired,
         accepted: bool,
         facts: &Facts,
         config: &Config,
@@ -433,9 +444,8 @@ impl Decision {
             account.grants.as_slice() != next && !account.grants.iter().all(stays)
         });
         self.note_former(|name, grants| grants != desired.keys_of(name));
-        let may_empty = |name: &AccountName| accepted || desired.tombstones.contains(name);
         self.in_force
-            .apply(digest, desired, |name| managed.contains(name), may_empty);
+            .apply(digest, desired, |name| managed.contains(name), accepted);
     }
 
     /// A comment that stood beside keys before says nothing about their absence now.
@@ -686,12 +696,12 @@ mod tests {
             Arc::make_mut(&mut self.facts.people)
         }
 
-        /// The fetcher has found the list so, this often in a row.
-        fn confirmed(&mut self, list: &str, confirmations: u32, last_success: Timestamp) {
+        /// The fetcher has found the list so, just then.
+        fn confirmed(&mut self, list: &str, fetched: Timestamp) {
             self.facts.fetched = Some(FetchReport {
                 digest: Some(list_of(list).digest()),
-                confirmations,
-                last_success: Some(last_success),
+                began: Some(fetched),
+                last_success: Some(fetched),
                 ..FetchReport::default()
             });
         }
@@ -801,9 +811,11 @@ mod tests {
             "alice=1,2 bob=5",
             None,
         );
-        // A comment empties on purpose, however many keys go.
+        // A comment empties on purpose, even the whole host, once that has come often enough.
         check(&[FIRST, "alice=1,2 bob=#"], "alice=1,2 bob=", None);
-        check(&[FIRST, "alice=# bob=#"], "alice= bob=", None);
+        check(&[FIRST, "alice=1 bob=#"], FIRST, Some((3, Some(3))));
+        check(&[FIRST, "alice=# bob=#"], FIRST, Some((4, Some(3))));
+        check(&[FIRST, "alice=#"], FIRST, Some((4, None)));
         check(&["carol=# alice=1"], "alice=1 carol=", None);
         // A value that cannot be read says nothing.
         check(&[FIRST, "alice=? bob=3,4"], FIRST, None);
@@ -992,31 +1004,34 @@ mod tests {
     #[test]
     fn a_held_list_waits_for_its_confirmations() {
         let mut host = Host::with(FIRST);
-        let seen = |host: &mut Host, list: &str, confirmations| {
-            host.confirmed(list, confirmations, at(0));
+        // `now` in minutes, which is how often polls come.
+        let seen = |host: &mut Host, list: &str, fetched: i64, now: i64| {
+            host.facts.now = at(60 * now);
+            host.confirmed(list, at(60 * fetched));
             host.decide().held.as_ref().map(|held| held.seen)
         };
         host.read("alice=1");
-        assert_eq!(seen(&mut host, "alice=1", 1), Some(1));
+        assert_eq!(seen(&mut host, "alice=1", 0, 0), Some(1));
         assert_eq!(
-            seen(&mut host, "alice=1", 1),
+            seen(&mut host, "alice=1", 0, 1),
             Some(1),
             "come once, looked at twice"
         );
-        assert_eq!(seen(&mut host, "alice=1", 2), Some(2));
+        assert_eq!(seen(&mut host, "alice=1", 2, 2), Some(2));
         assert_eq!(shown(&host.decision), FIRST);
         assert!(
             host.decision.is_held_back(&name("alice")) && host.decision.is_held_back(&name("bob"))
         );
-        // Another list that leaves the same keys here confirms them; one that leaves others does not.
+        // Another list that leaves the same keys here confirms them, in its time; one that leaves others does not.
         host.read("bob=3");
-        assert_eq!(seen(&mut host, "bob=3", 9), Some(1));
+        assert_eq!(seen(&mut host, "bob=3", 3, 3), Some(1));
         host.read("bob=3 svc=9");
-        assert_eq!(seen(&mut host, "bob=3 svc=9", 1), Some(2));
+        assert_eq!(seen(&mut host, "bob=3 svc=9", 3, 3), Some(1));
+        assert_eq!(seen(&mut host, "bob=3 svc=9", 4, 4), Some(2));
         // What cannot be read is no list, so none has come between.
         host.facts.list = ListFact::Unreadable(String::new());
-        assert_eq!(seen(&mut host, "bob=3 svc=9", 1), Some(2));
-        assert_eq!(seen(&mut host, "bob=3 svc=9", 2), None);
+        assert_eq!(seen(&mut host, "bob=3 svc=9", 4, 5), Some(2));
+        assert_eq!(seen(&mut host, "bob=3 svc=9", 6, 6), None);
         assert_eq!(shown(&host.decision), "alice= bob=3");
         assert!(host.decision.keys_left && !host.decision.is_held_back(&name("alice")));
     }
@@ -1130,7 +1145,7 @@ mod tests {
             |seconds: i64, confirmed: Option<(&str, i64)>, revoked: bool, changed: bool| {
                 host.facts.now = at(seconds);
                 if let Some((list, success)) = confirmed {
-                    host.confirmed(list, 1, at(success));
+                    host.confirmed(list, at(success));
                 }
                 let decision = host.decide();
                 assert_eq!(decision.revoked, revoked, "{seconds}");
@@ -1241,14 +1256,22 @@ mod tests {
         host.read("alice=5");
         assert_eq!(shown(host.decide()), "alice=5 bob=");
 
+        // Where the firmware does not say it, the fetcher's word puts nothing aside.
         for identity in [Identity::Unknown, Identity::Other] {
-            let mut host = resumed(identity.clone());
-            assert_eq!(host.decision.cloned, None, "nothing says whose state it is");
-            let mut list = list_of(FIRST);
-            list.instance = Some("i-here".to_owned());
-            host.facts.list = ListFact::Read(Box::new(list));
-            let is_clone = identity == Identity::Unknown;
-            assert_eq!(host.decide().cloned.is_some(), is_clone, "{identity:?}");
+            for (list, in_force) in [
+                ("", FIRST),
+                ("alice=5", FIRST),
+                ("alice=1,2 bob=5", "alice=1,2 bob=5"),
+            ] {
+                let mut host = resumed(identity.clone());
+                let mut list = list_of(list);
+                list.instance = Some("i-here".to_owned());
+                host.facts.list = ListFact::Read(Box::new(list));
+                let decision = host.decide();
+                assert_eq!(shown(decision), in_force, "{identity:?}");
+                assert_eq!(decision.held.is_some(), in_force == FIRST);
+                assert_eq!(decision.cloned, None);
+            }
         }
         let mut host = Host::new();
         host.decision =

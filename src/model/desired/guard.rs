@@ -50,7 +50,8 @@ pub struct Circumstances<'a> {
 }
 
 /// Compares the keys in force with what the list asks for. A key counts once for each account of this host
-/// that has it. Keys that a tombstone takes away are taken away on purpose and do not count.
+/// that has it. A tombstone says that its account is left without keys on purpose, so with tombstones for all that go even a
+/// list without any key applies; but whoever writes the list can write them, so they wait as every removal does.
 pub fn judge(
     in_force: &GrantsOf<'_>,
     desired: &Desired,
@@ -64,7 +65,7 @@ pub fn judge(
         buried,
         now,
     } = circumstances;
-    let (mut of, mut removed) = (0, 0);
+    let (mut of, mut removed, mut unexplained) = (0, 0, 0);
     for (account, grants) in in_force.iter().filter(|(account, _)| exists(account)) {
         let account: &AccountName = account;
         let next: BTreeSet<&str> = desired
@@ -78,8 +79,9 @@ pub fn judge(
         let (kept, gone): (Vec<_>, Vec<_>) =
             current.partition(|grant| next.contains(grant.fingerprint.as_str()));
         of += kept.len() + gone.len();
+        removed += gone.len();
         if !buried(account) {
-            removed += gone.len();
+            unexplained += gone.len();
         }
     }
     if removed == 0 || accepted {
@@ -92,7 +94,8 @@ pub fn judge(
             .filter(|(account, _)| !on_host || exists(account))
             .any(|(_, grants)| grants.iter().any(|grant| grant.is_good_at(now)))
     };
-    let needed = has_keys(false).then_some(guard.confirmations);
+    let can_be_meant = has_keys(false) || unexplained == 0;
+    let needed = can_be_meant.then_some(guard.confirmations);
     #[expect(
         clippy::cast_precision_loss,
         reason = "a share of keys; nobody has 2^52 of them"
@@ -227,10 +230,16 @@ mod tests {
         check(&[], &[], 99, false, Some((4, None)));
         check(&[("a", &[]), ("b", &[])], &[], 99, false, Some((4, None)));
         check(&[], &[], 1, true, None);
-        // On purpose.
-        check(&[("a", &[]), ("b", &[])], &["a", "b"], 1, false, None);
-        check(&[("a", &[]), ("b", &["3"])], &["a"], 1, false, None);
-        check(&[("a", &[]), ("b", &[])], &["a"], 1, false, Some((2, None)));
+        // On purpose, and no sooner than any other list that takes as much.
+        let both: &[(&str, &[&str])] = &[("a", &[]), ("b", &[])];
+        check(both, &["a", "b"], 1, false, Some((4, Some(3))));
+        check(both, &["a", "b"], 3, false, None);
+        check(both, &["a", "b"], 1, true, None);
+        check(both, &["a"], 99, false, Some((4, None)));
+        let one: &[(&str, &[&str])] = &[("a", &[]), ("b", &["3"])];
+        check(one, &["a"], 1, false, Some((3, Some(3))));
+        check(one, &["a"], 3, false, None);
+        check(&[("a", &[]), ("b", &["3", "4"])], &["a"], 1, false, None);
     }
 
     #[test]

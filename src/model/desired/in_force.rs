@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -76,30 +77,46 @@ pub struct Synced {
 pub struct Holding {
     /// The keys it would leave on this host.
     pub outcome: String,
-    /// The list's digest.
-    pub list: String,
-    /// Confirmations of that list which are counted already.
-    pub counted: u32,
     /// How often this outcome has come in a row.
     pub seen: u32,
+    /// When it was counted last.
+    #[serde(default)]
+    pub counted_at: Timestamp,
 }
 
 impl Holding {
-    /// This outcome comes again, of a list that was confirmed `confirmations` times in a row.
+    /// This outcome is there `now`, of a list that was last fetched at `fetched`; polls come `every` so often.
+    ///
+    /// The fetcher says only when it fetched. It is counted here, and a fetch counts when it began a good part of `every`
+    /// after the last that did: a source that answers wrongly for a moment does so however often it is asked, and a fetcher
+    /// that was taken over cannot hurry.
     #[must_use]
-    pub fn again(before: Option<&Self>, outcome: String, list: &str, confirmations: u32) -> Self {
-        let seen = match before {
-            Some(before) if before.outcome == outcome && before.list == list => before
-                .seen
-                .saturating_add(confirmations.saturating_sub(before.counted)),
-            Some(before) if before.outcome == outcome => before.seen.saturating_add(1),
-            _ => 1,
+    pub fn again(
+        before: Option<&Self>,
+        outcome: String,
+        fetched: Option<Timestamp>,
+        every: Duration,
+        now: Timestamp,
+    ) -> Self {
+        let Some(before) = before.filter(|before| before.outcome == outcome) else {
+            return Self {
+                outcome,
+                seen: 1,
+                counted_at: now,
+            };
         };
+        // A clock that was set back is no reason to wait for as long.
+        let since = before.counted_at.min(now);
+        // Polls are up to a tenth early.
+        let later = |began: &Timestamp| {
+            let waited = Duration::try_from(began.duration_since(since));
+            *began <= now && waited.is_ok_and(|waited| waited >= every / 2)
+        };
+        let counts = fetched.as_ref().is_some_and(later);
         Self {
             outcome,
-            list: list.to_owned(),
-            counted: confirmations,
-            seen,
+            seen: before.seen.saturating_add(u32::from(counts)),
+            counted_at: if counts { now } else { since },
         }
     }
 }
@@ -197,13 +214,14 @@ impl InForce {
 
     /// Puts a list into force. `manages` says which accounts are managed. A managed account that the list no
     /// longer names has no keys. An account that is new and for which the list has no usable key is taken on
-    /// only if `may_empty` says so: an error must not empty a file that was never ours.
+    /// only by a tombstone, or if a person has `accepted` it: an error must not empty a file that was never ours.
+    /// What is put into force leaves `desired`: thousands of keys are not held twice.
     pub fn apply(
         &mut self,
         digest: &str,
-        desired: &Desired,
+        desired: &mut Desired,
         manages: impl Fn(&AccountName) -> bool,
-        may_empty: impl Fn(&AccountName) -> bool,
+        accepted: bool,
     ) {
         self.schema = SCHEMA;
         self.list = Some(digest.to_owned());
@@ -213,19 +231,18 @@ impl InForce {
             // What came while the agent did not look was there first.
             account.alone &= account.managed;
             if account.managed {
-                replace(&mut account.grants, desired.grants.get(name));
-                replace(&mut account.comment_only, desired.comment_only.get(name));
+                account.grants = take(desired.grants.get_mut(name));
+                account.comment_only = take(desired.comment_only.get_mut(name));
             }
         }
-        for (name, grants) in &desired.grants {
+        for (name, grants) in &mut desired.grants {
             let known = self.accounts.contains_key(name);
-            if !known && manages(name) && (!grants.is_empty() || may_empty(name)) {
-                let comment_only = desired.comment_only.get(name).cloned().unwrap_or_default();
-                let grants = grants.clone();
+            let may_empty = accepted || desired.tombstones.contains(name);
+            if !known && manages(name) && (!grants.is_empty() || may_empty) {
                 let account = Account {
                     managed: true,
-                    grants,
-                    comment_only,
+                    grants: std::mem::take(grants),
+                    comment_only: take(desired.comment_only.get_mut(name)),
                     ..Account::default()
                 };
                 self.accounts.insert(name.clone(), account);
@@ -251,12 +268,8 @@ impl InForce {
     }
 }
 
-/// Takes over what differs; a list of thousands of accounts mostly does not.
-fn replace<T: Clone + PartialEq>(current: &mut Vec<T>, next: Option<&Vec<T>>) {
-    let next = next.map(Vec::as_slice).unwrap_or_default();
-    if current != next {
-        *current = next.to_vec();
-    }
+fn take<T>(from: Option<&mut Vec<T>>) -> Vec<T> {
+    from.map(std::mem::take).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -264,28 +277,35 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_same_outcome_counts_as_a_confirmation() {
-        let again = |before: &Holding, outcome: &str, list: &str, confirmations| {
-            Holding::again(Some(before), outcome.to_owned(), list, confirmations)
+    fn only_a_later_fetch_of_the_same_outcome_counts() {
+        const EVERY: Duration = Duration::from_mins(1);
+        let at = |second: i64| Timestamp::from_second(1000 + second).unwrap();
+        let again = |before: &Holding, outcome: &str, fetched: Option<i64>, now: i64| {
+            let outcome = outcome.to_owned();
+            Holding::again(Some(before), outcome, fetched.map(at), EVERY, at(now))
         };
-        let first = Holding::again(None, "o".to_owned(), "l1", 1000);
+        let first = Holding::again(None, "o".to_owned(), Some(at(0)), EVERY, at(1));
         assert_eq!(
             first.seen, 1,
-            "what the list was confirmed for before is no confirmation of this"
+            "the fetch that brought it is none of the next"
         );
-        assert_eq!(
-            again(&first, "o", "l1", 1000).seen,
-            1,
-            "looked at twice, come once"
-        );
-        let second = again(&first, "o", "l1", 1001);
-        assert_eq!(second.seen, 2);
-        let third = again(&second, "o", "l2", 1);
-        assert_eq!(
-            (third.seen, again(&third, "o", "l2", 2).seen),
-            (3, 4),
-            "other lines of the list changed"
-        );
-        assert_eq!(again(&second, "other", "l1", 1002).seen, 1);
+        for (fetched, now, seen, what) in [
+            (None, 100, 1, "nothing is known of it"),
+            (Some(0), 100, 1, "looked at twice, come once"),
+            (Some(30), 100, 1, "asked for early, looked at late"),
+            (Some(31), 31, 2, "half of the time"),
+            (Some(55), 60, 2, "a poll that is a little early"),
+            (Some(5000), 60, 1, "a fetch that is still to come"),
+            (Some(-500), -400, 1, "the clock was set back"),
+        ] {
+            let next = again(&first, "o", fetched, now);
+            assert_eq!(next.seen, seen, "{what}");
+            // What was counted is counted once, whatever else comes.
+            let twice = again(&next, "o", fetched, now + 1);
+            assert_eq!(twice.seen, seen, "{what}, again");
+        }
+        let back = again(&first, "o", Some(-500), -400);
+        assert_eq!(again(&back, "o", Some(-360), -350).seen, 2);
+        assert_eq!(again(&first, "other", Some(60), 60).seen, 1);
     }
 }

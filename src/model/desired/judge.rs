@@ -51,91 +51,90 @@ pub struct Rules<'a> {
 }
 
 /// Judges a list. `previous` are the keys in force: a value of which no line can be read says nothing, so
-/// the keys that it gave before stay.
-pub fn judge(list: &ApprovedList, rules: Rules<'_>, previous: &GrantsOf<'_>) -> Desired {
+/// the keys that it gave before stay. Of an account whose keys nobody `keeps`, because it is not this host's business,
+/// one is enough to tell that the list has some: what a list takes in memory goes by what is managed here.
+pub fn judge(
+    list: &ApprovedList,
+    rules: Rules<'_>,
+    previous: &GrantsOf<'_>,
+    keeps: impl Fn(&AccountName) -> bool,
+) -> Desired {
     let mut desired = Desired {
         rejected: list.unusable.clone(),
         ..Desired::default()
     };
-    let mut candidates: BTreeMap<&AccountName, Vec<Grant>> = BTreeMap::new();
-    let mut values: BTreeMap<&AccountName, usize> = BTreeMap::new();
-    let mut given: HashMap<(&AccountName, &str), Vec<&Grant>> = HashMap::new();
-    for (account, grants) in previous {
-        for grant in *grants {
-            given
-                .entry((account, &grant.parameter))
-                .or_default()
-                .push(grant);
-        }
-    }
+    let mut by_account: BTreeMap<&AccountName, Vec<&Entry>> = BTreeMap::new();
     for entry in &list.entries {
-        let of_account = candidates.entry(&entry.account).or_default();
-        *values.entry(&entry.account).or_default() += 1;
-        let value = read_value(entry, rules);
-        desired.rejected.extend(value.rejected);
-        if !value.meant.is_empty() {
-            let meant = desired.meant.entry(entry.account.clone()).or_default();
-            meant.extend(value.meant);
-        }
-        match value.says {
-            Says::Keys(keys) => of_account.extend(keys),
-            Says::NoKeys => {
-                let comment_only = desired
-                    .comment_only
-                    .entry(entry.account.clone())
-                    .or_default();
-                comment_only.push(entry.parameter.clone());
-            }
-            Says::Nothing => {
-                let kept = given.get(&(&entry.account, entry.parameter.as_str()));
-                of_account.extend(kept.into_iter().flatten().copied().cloned());
-            }
-        }
+        by_account.entry(&entry.account).or_default().push(entry);
     }
-    for (account, candidates) in candidates {
-        let comments = desired.comment_only.get(account).map_or(0, Vec::len);
-        if values.get(account) == Some(&comments) {
+    let mut untold = 0;
+    for (account, entries) in by_account {
+        let mut given: HashMap<&str, Vec<&Grant>> = HashMap::new();
+        for grant in previous.get(account).copied().unwrap_or_default() {
+            given.entry(&grant.parameter).or_default().push(grant);
+        }
+        let (mut candidates, mut comment_only) = (Vec::new(), Vec::new());
+        for entry in &entries {
+            let value = read_value(entry, rules);
+            desired.rejected.extend(value.rejected);
+            if !value.meant.is_empty() {
+                let meant = desired.meant.entry(account.clone()).or_default();
+                meant.extend(value.meant);
+            }
+            match value.says {
+                Says::Keys(keys) => candidates.extend(keys),
+                Says::NoKeys => comment_only.push(entry.parameter.clone()),
+                Says::Nothing => {
+                    let kept = given.get(entry.parameter.as_str());
+                    candidates.extend(kept.into_iter().flatten().copied().cloned());
+                }
+            }
+        }
+        if comment_only.len() == entries.len() {
             desired.tombstones.push(account.clone());
         }
         let named: Vec<String> = candidates
             .iter()
             .map(|one| one.fingerprint.clone())
             .collect();
-        let grants = settle(candidates, &mut desired.rejected);
+        let mut grants = settle(candidates, &mut desired.rejected);
         let is_refused = |key: &String| grants.iter().all(|grant| grant.fingerprint != *key);
         for key in named.into_iter().filter(is_refused) {
             let meant = desired.meant.entry(account.clone()).or_default();
             meant.push(Some(key));
         }
+        if !keeps(account) {
+            grants = grants.into_iter().take(1).collect();
+        }
         desired.grants.insert(account.clone(), grants);
+        if !comment_only.is_empty() {
+            comment_only.sort();
+            desired.comment_only.insert(account.clone(), comment_only);
+        }
+        untold += shorten(&mut desired.rejected);
     }
-    desired
-        .comment_only
-        .values_mut()
-        .for_each(|parameters| parameters.sort());
     desired
         .rejected
         .sort_by(|a, b| (&a.parameter, a.line).cmp(&(&b.parameter, b.line)));
-    shorten(&mut desired.rejected);
+    if untold > 0 {
+        let last = desired.rejected.last().cloned();
+        desired.rejected.extend(last.map(|last| Rejected {
+            line: 0,
+            reason: format!("and {untold} more lines or values, here and in other parameters"),
+            ..last
+        }));
+    }
     desired
 }
 
 /// Rejects that are told one by one: more than a person reads, less than fills a journal.
 const TOLD: usize = 1000;
 
-/// Leaves the first rejects, and one that counts the others.
-fn shorten(rejected: &mut Vec<Rejected>) {
+/// Leaves the first rejects, and returns how many others there were.
+fn shorten(rejected: &mut Vec<Rejected>) -> usize {
     let more = rejected.len().saturating_sub(TOLD);
-    if more > 0 {
-        rejected.truncate(TOLD);
-        rejected.extend(rejected.last().cloned().map(|last| Rejected {
-            line: 0,
-            reason: format!(
-                "and {more} more lines or values, here and in parameters after this one"
-            ),
-            ..last
-        }));
-    }
+    rejected.truncate(TOLD);
+    more
 }
 
 /// Judges the break-glass file, whose lines every managed account keeps. No keys for a file that is empty or only
@@ -415,7 +414,7 @@ mod tests {
             .iter()
             .map(|(name, grants)| (name, grants.as_slice()))
             .collect();
-        judge(&list, rules(&Policy::default()), &previous)
+        judge(&list, rules(&Policy::default()), &previous, |_| true)
     }
 
     #[test]

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::model::account::AccountName;
 use crate::model::key::secret;
+use crate::model::list::bounds::{Excess, Tally, check_accounts};
 use crate::model::list::rejected::Rejected;
 
 /// What `approved.json` holds.
@@ -90,6 +91,22 @@ impl ApprovedList {
             }
         }
         format!("sha256:{:x}", hash.finalize())
+    }
+
+    /// Whether it is as small as every real list; what the fetcher leaves was written without root.
+    pub fn check_bounds(&self) -> Result<(), Excess> {
+        let mut tally = Tally::default();
+        tally.add(&self.source, "")?;
+        for rejected in &self.unusable {
+            tally.add(&rejected.parameter, "")?;
+            tally.add(&rejected.reason, "")?;
+        }
+        let mut tally = Tally::default();
+        for entry in &self.entries {
+            tally.add(&entry.parameter, &entry.value)?;
+        }
+        let entries = self.entries.iter();
+        check_accounts(entries.map(|entry| (&entry.account, entry.value.as_str())))
     }
 
     /// True when `other` says the same, whenever it was fetched.

@@ -1,12 +1,13 @@
 //! How the last fetches went: what the fetcher tells everybody else.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// The version of this format.
 pub const SCHEMA: u32 = 1;
+
+/// The most that is read of `fetch.json`: a hundred times what it says of a hundred named parameters.
+pub const MOST_BYTES: u64 = 1 << 20;
 
 /// What `fetch.json` holds: the outcome of the last attempt, and what came before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,11 +31,6 @@ pub struct FetchReport {
     pub hint: Option<String>,
     /// Digest of the last good list.
     pub digest: Option<String>,
-    /// How many good attempts in a row gave that list, those that came early not counted.
-    pub confirmations: u32,
-    /// When the last of them was counted.
-    #[serde(default)]
-    pub counted_at: Option<Timestamp>,
     /// When the next attempt is due.
     pub next_attempt: Option<Timestamp>,
 }
@@ -49,31 +45,23 @@ impl FetchReport {
         }
     }
 
-    /// This report after an attempt that gave a list with `digest`. An attempt that was asked for comes before `every`
-    /// is over and confirms nothing: a source that answers wrongly for a moment does so however often it is asked.
+    /// This report after an attempt that gave a list with `digest`.
     #[must_use]
-    pub fn succeeded(&self, source: &str, digest: String, every: Duration, at: Timestamp) -> Self {
-        let same = self.digest.as_ref() == Some(&digest);
-        // Polls are up to a tenth early; a clock that was set back is no reason to wait.
-        let since = self
-            .counted_at
-            .and_then(|counted| Duration::try_from(at.duration_since(counted)).ok());
-        let early = since.is_some_and(|since| since < every / 2);
-        let (confirmations, counted_at) = match (same, early) {
-            (true, true) => (self.confirmations, self.counted_at),
-            (true, false) => (self.confirmations.saturating_add(1), Some(at)),
-            (false, _) => (1, Some(at)),
-        };
+    pub fn succeeded(&self, source: &str, digest: String, at: Timestamp) -> Self {
         Self {
-            confirmations,
-            counted_at,
             digest: Some(digest),
             last_success: Some(at),
             ..self.attempted(source, at)
         }
     }
 
-    /// This report after an attempt that gave nothing. The count of confirmations stays: a failure is no list.
+    /// When the fetch began that found `digest`, if that was the last one.
+    pub fn found(&self, digest: &str) -> Option<Timestamp> {
+        let found = self.error.is_none() && self.digest.as_deref() == Some(digest);
+        self.began.filter(|_| found)
+    }
+
+    /// This report after an attempt that gave nothing.
     #[must_use]
     pub fn failed(&self, source: &str, error: String, hint: Option<String>, at: Timestamp) -> Self {
         Self {
@@ -102,29 +90,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn confirmations_count_equal_lists_in_a_row() {
+    fn a_list_is_found_by_the_last_attempt_alone() {
         let at = |minute: i64| Timestamp::from_second(60 * minute).unwrap();
-        let ok = |report: &FetchReport, digest: &str, minute| {
-            report.succeeded("s", digest.into(), Duration::from_mins(1), at(minute))
-        };
-        let report = ok(&ok(&FetchReport::default(), "d1", 0), "d1", 1);
-        let report = report.failed("s", "down".into(), None, at(2));
-        assert_eq!((report.confirmations, report.error.is_some()), (2, true));
-        let report = ok(&report, "d1", 3);
+        let good = FetchReport::default().begun(at(0));
+        let good = good.succeeded("s", "d1".into(), at(1));
+        assert_eq!((good.found("d1"), good.found("d2")), (Some(at(0)), None));
+        let failed = good.begun(at(2)).failed("s", "down".into(), None, at(3));
         assert_eq!(
-            (report.confirmations, report.error.clone(), report.attempts),
-            (3, None, 4)
+            (failed.found("d1"), failed.digest.as_deref()),
+            (None, Some("d1"))
         );
-        assert_eq!(ok(&ok(&report, "d2", 4), "d1", 5).confirmations, 1);
+        let again = failed.begun(at(4)).succeeded("s", "d1".into(), at(5));
         assert_eq!(
-            ok(&ok(&report, "d1", 3), "d1", 3).confirmations,
-            3,
-            "asked again at once"
-        );
-        assert_eq!(
-            ok(&report, "d1", 1).confirmations,
-            4,
-            "the clock was set back"
+            (again.found("d1"), again.error, again.attempts),
+            (Some(at(4)), None, 3)
         );
     }
 }

@@ -1,6 +1,7 @@
 //! The approved list as it is fetched, and how fetching goes.
 
 pub mod approved;
+pub mod bounds;
 pub mod cadence;
 pub mod fetch_report;
 pub mod rejected;

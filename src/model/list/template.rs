@@ -71,7 +71,7 @@ pub enum Unfilled {
         template: String,
     },
     /// A fact that cannot be one part of a name. A tag must not choose another hierarchy.
-    #[error("the value of {need} cannot be one part of a parameter name (letters, digits and . - _): `{}`", .value.escape_debug())]
+    #[error("the value of {need} cannot be one part of a parameter name (letters, digits and . - _, and not dots alone): `{}`", .value.escape_debug())]
     BadValue {
         /// The fact.
         need: Need,
@@ -81,6 +81,19 @@ pub enum Unfilled {
     /// Longer or deeper than Parameter Store allows.
     #[error("longer than {MAX_NAME} characters or deeper than {MAX_LEVELS} levels: `{0}`")]
     TooLong(String),
+}
+
+impl Unfilled {
+    /// What a person can do about it.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unknown { .. } => None,
+            Self::BadValue { .. } => {
+                Some("change the tag, or write what it stands for into the config")
+            }
+            Self::TooLong(_) => Some("use a shorter path, or a tag with a shorter value"),
+        }
+    }
 }
 
 /// "The maximum length constraint for the parameter name" (API reference, `PutParameter`), ARN included.
@@ -250,7 +263,9 @@ fn expand(parts: &[Part], facts: &Facts) -> Result<String, Unfilled> {
                     template: show(parts),
                 };
                 let value = facts.get(need).ok_or_else(unknown)?;
-                if value.is_empty() || !value.chars().all(is_name_character) {
+                // `..` and `.` are places, not names, for whoever takes the name for a path.
+                let dots = value.bytes().all(|byte| byte == b'.');
+                if dots || !value.chars().all(is_name_character) {
                     return Err(Unfilled::BadValue {
                         need: need.clone(),
                         value: value.clone(),
@@ -328,6 +343,8 @@ mod tests {
             (tag("aws:cloudformation"), "stack".to_owned()),
             (tag("Empty"), String::new()),
             (tag("Deep"), "a/b".to_owned()),
+            (tag("Dot"), ".".to_owned()),
+            (tag("Up"), "..".to_owned()),
         ])
     }
 
@@ -413,8 +430,16 @@ mod tests {
         check("/k/{tag:Empty}", "the value of {tag:Empty}");
         check(
             "/k/{tag:Deep}",
-            "cannot be one part of a parameter name (letters, digits and . - _): `a/b`",
+            "cannot be one part of a parameter name (letters, digits and . - _, and not dots alone): `a/b`",
         );
+        for up in [
+            "/k/{tag:Up}",
+            "/k/{tag:Up}/web",
+            "/k/{tag:Dot}{tag:Dot}",
+            "/k/.{tag:Dot}",
+        ] {
+            check(up, "not dots alone): `.");
+        }
         check(&"/x".repeat(16), "deeper than 15 levels");
         check(&"x".repeat(1011), "longer than 1011");
     }

@@ -9,6 +9,7 @@ use crate::model::account::AccountName;
 use crate::model::desired::decide::Trouble;
 use crate::model::desired::guard::Held;
 use crate::model::file::other_files::OtherFile;
+use crate::model::list::bounds::Excess;
 use crate::model::mounts::OwnMount;
 use crate::model::session::Session;
 use crate::model::sshd::access::{Doubt, RefusedBy};
@@ -254,6 +255,7 @@ codes! {
     Cause::Decision(Trouble::Revoked { .. }) => "revoked",
     Cause::Decision(Trouble::NoList { .. }) => "no-list",
     Cause::Decision(Trouble::ListForeign { .. }) => "list-of-another-instance",
+    Cause::Decision(Trouble::ListTooLarge(_)) => "list-too-large",
     Cause::Decision(Trouble::ListUnreadable { .. }) => "list-unreadable",
     Cause::Decision(Trouble::ListGone { .. }) => "list-gone",
     Cause::Decision(Trouble::ListSchema { .. }) => "list-schema",
@@ -471,7 +473,9 @@ impl Cause {
             }
             Self::NoEnforcer => "systemctl enable --now authorized-keys-agent",
             Self::NoFetcher => "systemctl enable --now authorized-keys-fetch",
-            Self::FetcherLate => "systemctl restart authorized-keys-fetch",
+            Self::FetcherLate | Self::FetchReportUnreadable { .. } => {
+                "systemctl restart authorized-keys-fetch"
+            }
             Self::ConfigUnusable { .. } => {
                 "correct the config, then `systemctl reload authorized-keys-agent`"
             }
@@ -481,6 +485,7 @@ impl Cause {
             Self::Decision(Trouble::NoList { .. } | Trouble::ListEmpty) => {
                 "`agent check` looks at the source: is it the right path, region and AWS account?"
             }
+            Self::Decision(Trouble::ListTooLarge(_)) => Excess::HINT,
             Self::Decision(Trouble::PeopleSilent) => {
                 "look at nsswitch.conf(5) and what it names, such as sssd"
             }
@@ -538,6 +543,7 @@ fn trouble_text(trouble: &Trouble) -> String {
         Trouble::ListForeign { instance } => {
             format!("the stored list was fetched for `{instance}`; {STAYS}")
         }
+        Trouble::ListTooLarge(excess) => format!("{excess}; {STAYS}"),
         Trouble::ListUnreadable { error } => format!("{error}; {STAYS}"),
         Trouble::ListGone { path } => format!("`{path}` is gone; {STAYS}"),
         Trouble::ListSchema { schema } => {

@@ -268,6 +268,7 @@ fn judged(entries: Vec<Entry>, previous: &Grants) -> Desired {
             openssh: None,
         },
         &previous,
+        |_| true,
     )
 }
 
