@@ -116,6 +116,7 @@ pub async fn run(
         wake = next;
     }
     service.stopping();
+    daemon.open_all(&mut enforcing).await;
     enforcing.publish_the_rest((daemon.now)());
     Ok(())
 }
@@ -167,7 +168,7 @@ where
         }
         self.watches = fresh.or(self.watches.take());
         if let Some(status) = enforcing.status() {
-            for name in passed.looked.differences.keys() {
+            for name in &passed.looked.undone {
                 let row = status.rows.get(name);
                 if row.is_some_and(|row| row.state == AccountState::InSync) {
                     self.held_back.forgive(name);
@@ -186,6 +187,20 @@ where
             enforcing.reconciler.world.ask_sshd(people);
         }
         !stopping
+    }
+
+    /// Opens what is locked, for as long as a stop may take.
+    async fn open_all(&mut self, enforcing: &mut Enforcing) {
+        let service = self.service;
+        let means = Means {
+            watches: self.watches.as_ref(),
+            leases: Some(&self.lease_breaks.leases),
+            look_again: &self.look_again,
+            alive: &|| service.alive(),
+            now: (self.now)(),
+        };
+        // What hangs stays locked until the next start.
+        let _ = tokio::time::timeout(LAST_WORK, enforcing.open_all(means)).await;
     }
 
     /// Waits until there is a reason for a pass; `None` when it is time to end.
@@ -215,9 +230,12 @@ where
                     }
                 }
                 broken = self.lease_breaks.next() => {
-                    let wake = self.after(enforcing, Changed { accounts: broken, ..Changed::default() });
-                    if wake.is_some() {
-                        return wake;
+                    // Who waits there lets nobody in meanwhile.
+                    let (now, memory) = ((self.now)(), &enforcing.reconciler.memory);
+                    let wait = |name: &_| memory.pace(name, now);
+                    let whom = self.held_back.sift(broken, wait, Instant::now().into_std());
+                    if !whom.is_empty() {
+                        return Some(Wake { why: Trigger::Drift, whom: Whom::These(whom) });
                     }
                 }
                 () = until(held_back), if held_back.is_some() => {

@@ -24,7 +24,7 @@ use crate::model::config::tables::{Config, Mode, Paths};
 use crate::model::desired::guard::Held;
 use crate::model::file::orders::Whom;
 use crate::model::list::rejected::Rejected;
-use crate::model::status::assess::{OfEnforcer, rivals};
+use crate::model::status::assess::{OfEnforcer, fights, rivals};
 use crate::model::status::problem::{Cause, Problem};
 use crate::model::status::schema::{Enforcer, Host, Status};
 
@@ -388,6 +388,18 @@ impl Enforcing {
         self.publish(&Looked::default(), false, now);
     }
 
+    /// At the end: nothing stays locked that nobody would open again.
+    pub async fn open_all(&mut self, means: Means<'_>) {
+        let locked = self.reconciler.open_all();
+        if !locked.is_empty() {
+            let wake = Wake {
+                why: Trigger::Reload,
+                whom: Whom::These(locked),
+            };
+            self.look(&wake, means).await;
+        }
+    }
+
     /// At the end: what had to wait for its time.
     pub fn publish_the_rest(&mut self, now: Timestamp) {
         self.tell_the_rest(Instant::now().into_std() + CALM);
@@ -432,6 +444,7 @@ impl Effects {
         if let Some(error) = sessions.unknown.clone() {
             add(Cause::SessionsUnknown { error });
         }
+        all.extend(fights(&reconciler.memory));
         all.extend(rivals(&reconciler.memory, |account| {
             self.incidents.program(account)
         }));

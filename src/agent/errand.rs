@@ -15,7 +15,7 @@ use crate::host::{accounts, chain, store};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::Mode;
 use crate::model::file::difference::{self, Difference};
-use crate::model::file::orders::{Order, Orders};
+use crate::model::file::orders::{Locking, Order, Orders};
 use crate::model::file::other_files::{InFile, OtherFile};
 use crate::model::file::plan::Plan;
 use crate::model::file::wanted::{Found, Kind, Lines, Target, Wanted};
@@ -102,6 +102,7 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
     if order.mode == Mode::Enforce {
         visit = visit.enforcing(terms, tools.leases.as_deref());
     }
+    visit.accept_locked(order.lock != Locking::Open);
     let mut errand = Errand {
         tools,
         visit,
@@ -118,7 +119,8 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
         left: Vec::new(),
         guards: false,
         loose: None,
-        attempt: None,
+        attempts: Vec::new(),
+        lock: None,
         undone_only: false,
         orders,
     };
@@ -128,6 +130,7 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
     }
     errand.managed(&mut outcome);
     errand.others(&mut outcome);
+    errand.lock(&mut outcome);
     outcome
 }
 
@@ -153,7 +156,8 @@ pub fn rescue(
         clear_obstacles: true,
     };
     let mut visit = Visit::new(&order.target).enforcing(terms, tools.leases.as_deref());
-    let mut aside = match visit.renew(wanted, terms) {
+    visit.accept_locked(order.lock != Locking::Open);
+    let mut aside = match visit.renew(wanted, terms, By::Owner) {
         Ok(aside) => aside,
         Err(refusal) => {
             let (account, reason) = (&orders.account.name, refusal.explained());
@@ -202,6 +206,10 @@ impl Errand<'_> {
         let Wanted::Lines(wanted) = &order.wanted else {
             return;
         };
+        if order.lock == Locking::Opens && order.mode == Mode::Enforce {
+            // Where that fails the file is looked at all the same.
+            outcome.lock = self.visit.unlock().is_ok().then_some(Ok(false));
+        }
         if (order.sweep || order.unsettled) && order.mode == Mode::Enforce {
             // What cannot be swept shows up again in what follows.
             let _ = self.visit.sweep_up();
@@ -240,7 +248,39 @@ impl Errand<'_> {
         if outcome.managed.is_in_line() && order.mode == Mode::Enforce {
             self.visit.hold();
         }
-        outcome.attempt = self.attempt(wanted);
+        outcome.attempts = self.attempts(wanted);
+    }
+
+    /// Sees to it that the account can change nothing there for now.
+    fn lock(&mut self, outcome: &mut Outcome) {
+        let orders = Arc::clone(&outcome.orders);
+        let order = &orders.managed;
+        let Wanted::Lines(wanted) = &order.wanted else {
+            return;
+        };
+        let enforces = order.mode == Mode::Enforce && order.lock == Locking::Locked;
+        if !enforces || !outcome.managed.is_in_line() {
+            return;
+        }
+        let names = order_names(&orders);
+        let locked = match self.visit.lock(wanted, self.terms, &names) {
+            // Already, with nothing to do.
+            Ok(false) => return,
+            Ok(true) => self.is_in_line(order, wanted, outcome),
+            Err(refusal) => Err(refusal),
+        };
+        outcome.lock = match locked {
+            Ok(true) => {
+                self.visit.hold();
+                Some(Ok(true))
+            }
+            // Changed in between: the next event leads to another try.
+            Ok(false) => None,
+            Err(refusal) => {
+                let _ = self.visit.unlock();
+                Some(Err(refusal.explained()))
+            }
+        };
     }
 
     /// Replaces the file, and where that does not do, climbs: root's rights, a new directory, and the file cut to nothing.
@@ -304,8 +344,11 @@ impl Errand<'_> {
     ) -> Result<(), Refusal> {
         for _ in 0..ATTEMPTS {
             let unlocked = self.visit.replace(wanted, self.terms, by, keeps)?;
-            let unlocked = unlocked.into_iter().map(Difference::Locked);
-            file.differences.extend(unlocked);
+            if order.lock == Locking::Open {
+                // Otherwise the flags are the agent's own.
+                let unlocked = unlocked.into_iter().map(Difference::Locked);
+                file.differences.extend(unlocked);
+            }
             keeps = false;
             if self.is_in_line(order, wanted, outcome)? {
                 return Ok(());
@@ -322,7 +365,7 @@ impl Errand<'_> {
         wanted: &Lines,
         outcome: &mut Outcome,
     ) -> Result<(), Refusal> {
-        let aside = self.visit.renew(wanted, self.terms)?;
+        let aside = self.visit.renew(wanted, self.terms, By::Owner)?;
         let names = order_names(&outcome.orders);
         aside.move_over(&names);
         if self.is_in_line(order, wanted, outcome)? {
@@ -349,22 +392,26 @@ impl Errand<'_> {
         Ok(is_in_line)
     }
 
-    /// What somebody wrote into the file that was ours before, after all.
-    fn attempt(&mut self, wanted: &Lines) -> Option<FileOutcome> {
-        let (differences, content) = match self.visit.attempt().ok()?? {
-            Attempt::Closed(content) => (difference::written(wanted, &content), Some(content)),
-            Attempt::Open => (vec![Difference::OpenForWriting], None),
-        };
-        if differences.is_empty() {
-            return None;
-        }
-        let mut stood = Stood::default();
-        stood.take_down(content);
-        Some(FileOutcome {
-            differences,
-            did: Did::Nothing,
-            stood: Some(stood),
-        })
+    /// What somebody wrote into files that were ours before, after all.
+    fn attempts(&mut self, wanted: &Lines) -> Vec<FileOutcome> {
+        let attempts = self.visit.attempts().unwrap_or_default().into_iter();
+        let outcomes = attempts.map(|attempt| {
+            let (differences, content) = match attempt {
+                Attempt::Closed(content) => (difference::written(wanted, &content), Some(content)),
+                Attempt::Open => (vec![Difference::OpenForWriting], None),
+            };
+            let mut stood = Stood::default();
+            stood.take_down(content);
+            FileOutcome {
+                differences,
+                did: Did::Nothing,
+                stood: Some(stood),
+            }
+        });
+        // Opened and closed again, as an editor does.
+        outcomes
+            .filter(|file| !file.differences.is_empty())
+            .collect()
     }
 
     /// Observes. Something that is no directory in a directory's place is a difference once the file was ours.

@@ -19,6 +19,7 @@ use crate::agent::paths;
 use crate::agent::wakeups::{AgentWatches, Trigger, Wake};
 use crate::agent::workers::Workers;
 use crate::host::keyfile::Leases;
+use crate::host::process;
 use crate::host::store::StoreError;
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Mode};
@@ -51,6 +52,8 @@ pub struct Reconciler {
     pub saved: Option<u64>,
     /// Files may be written, if the config says so too.
     writes: bool,
+    /// This process is about to end, and leaves nothing locked.
+    ends: bool,
 }
 
 /// How a look at the files goes.
@@ -98,6 +101,8 @@ pub struct Looked {
     pub events: Vec<Event>,
     /// What differs or differed, by account.
     pub differences: BTreeMap<AccountName, Vec<Difference>>,
+    /// Accounts in whose files something stood that must not.
+    pub undone: BTreeSet<AccountName>,
     /// What is in force says more of the files than before.
     pub in_force_changed: bool,
     /// Accounts whose row is another one.
@@ -192,6 +197,7 @@ impl Reconciler {
             damaged,
             saved,
             writes,
+            ends: false,
         }
     }
 
@@ -311,7 +317,16 @@ impl Reconciler {
             names.iter().map(|(name, listed)| (name, *listed)).collect();
         let sweep = wake.why == Trigger::Startup;
         let unsettled = |name: &AccountName| self.memory.is_unsettled(name);
-        let (orders, unworkable) = orders::orders(self.basis(now), &names, unsettled, sweep);
+        let is_locked = |name: &AccountName| {
+            !self.ends
+                && self
+                    .config
+                    .accounts
+                    .locks(self.memory.fights.is_locked(name, now))
+        };
+        let (orders, unworkable) =
+            orders::orders(self.basis(now), &names, unsettled, is_locked, sweep);
+        looked.in_force_changed |= self.lock_soon(&names, look);
         let tools = Tools {
             watches: look.watches.cloned(),
             backups: paths::backups(&self.config.paths),
@@ -357,6 +372,50 @@ impl Reconciler {
         }
     }
 
+    /// Notes whose file is to be locked, before that is done: a crash between the two must not forget it. They are looked at
+    /// again once that is saved.
+    fn lock_soon(&mut self, names: &[(&AccountName, bool)], look: Look<'_>) -> bool {
+        let Look { now, instant, .. } = look;
+        let mut changed = false;
+        if !self.writes || self.config.mode == Mode::Observe || self.ends {
+            return false;
+        }
+        for (name, _) in names.iter().filter(|(_, listed)| *listed) {
+            let Some(account) = self.world.people.account(name) else {
+                continue;
+            };
+            if self.memory.fights.is_suspect(name, now) {
+                let is_the_account = process::is_running_as(account.uid);
+                if !is_the_account {
+                    self.memory.fights.dismiss(name, now);
+                } else if self.config.accounts.locks(true) {
+                    self.memory.fights.lock(name, now, instant);
+                }
+            }
+            let fights = self.memory.fights.is_locked(name, now);
+            if !self.config.accounts.locks(fights) || self.memory.fights.cannot_be_locked(name) {
+                continue;
+            }
+            if let Some(known) = self.decision.in_force.accounts.get_mut(*name)
+                && known.synced.is_some()
+                && !known.locked
+            {
+                known.locked = true;
+                changed = true;
+                (look.look_again)((*name).clone());
+            }
+        }
+        changed
+    }
+
+    /// Accounts whose directories are locked; from now on none is any more.
+    pub fn open_all(&mut self) -> BTreeSet<AccountName> {
+        self.ends = true;
+        let locked = self.decision.in_force.managed();
+        let locked = locked.filter(|(_, account)| account.locked);
+        locked.map(|(name, _)| name.clone()).collect()
+    }
+
     fn assess(&mut self, outcome: &Outcome, now: Timestamp, looked: &mut Looked) {
         let name = outcome.orders.account.name.clone();
         let known = known(&self.config, &self.decision, &self.world, now);
@@ -367,6 +426,13 @@ impl Reconciler {
         let differences = outcome.differences();
         if !differences.is_empty() && outcome.orders.listed {
             looked.keys_left |= differences.iter().any(Difference::held_a_key);
+            // Opened for writing, it has changed nothing.
+            if differences
+                .iter()
+                .any(|one| *one != Difference::OpenForWriting)
+            {
+                looked.undone.insert(name.clone());
+            }
             looked.differences.insert(name, differences);
         }
     }

@@ -139,7 +139,8 @@ impl HeldBack {
             let Some(wait) = wait(name).max(too_many) else {
                 return true;
             };
-            self.waiting.entry(name.clone()).or_insert(now + wait);
+            let at = self.waiting.entry(name.clone()).or_insert(now + wait);
+            *at = (*at).min(now + wait);
             false
         });
         accounts

@@ -349,7 +349,8 @@ impl Workers {
     /// Thousands of accounts can be changed at once; no more of what stood there is held than is kept.
     fn bound_evidence(&mut self, outcome: &mut Outcome) {
         let others = outcome.others.iter_mut().map(|(_, outcome)| outcome);
-        for file in [&mut outcome.managed].into_iter().chain(others) {
+        let files = others.chain(&mut outcome.attempts);
+        for file in files.chain([&mut outcome.managed]) {
             let Some(stood) = &mut file.stood else {
                 continue;
             };

@@ -122,8 +122,14 @@ pub fn holder(path: &Path) -> Option<Holder> {
 
 /// True when the kernel names a holder of the lock, and it is dead.
 fn is_left_by_the_dead(path: &Path) -> bool {
-    let holders = holders(path);
-    !holders.is_empty() && holders.into_iter().all(Holder::is_dead)
+    // The kernel tells in several pieces, and one that changes meanwhile may lack this lock.
+    for _ in 0..5 {
+        let holders = holders(path);
+        if !holders.is_empty() {
+            return holders.into_iter().all(Holder::is_dead);
+        }
+    }
+    false
 }
 
 /// Who may have it: where several may, one of them has.
@@ -206,6 +212,25 @@ impl Holder {
 /// True when this process may work on other accounts' files.
 pub fn is_root() -> bool {
     Uid::effective().is_root()
+}
+
+/// True while any process of this user lives. Looking through all of them takes milliseconds where there are thousands.
+pub fn is_running_as(uid: u32) -> bool {
+    let Ok(all) = fs::read_dir("/proc") else {
+        return false;
+    };
+    let uid = uid.to_string();
+    let is_its_own = |entry: fs::DirEntry| {
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().iter().all(u8::is_ascii_digit) {
+            return false;
+        }
+        // The owner of the directory says less: of a process that cannot be dumped it is root.
+        let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+        let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"));
+        uids.is_some_and(|uids| uids.split_whitespace().any(|one| one == uid))
+    };
+    all.flatten().any(is_its_own)
 }
 
 /// The uid that this process acts as.

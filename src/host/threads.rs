@@ -20,7 +20,19 @@ static LACK: AtomicI32 = AtomicI32::new(0);
 impl Threads {
     /// Does `work` on a thread of its own.
     pub fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-        let started = Builder::new().spawn(work);
+        Self::start(Builder::new(), work)
+    }
+
+    /// The same, and the thread has a name.
+    pub fn spawn_as(
+        name: &str,
+        work: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        Self::start(Builder::new().name(name.to_owned()), work)
+    }
+
+    fn start(builder: Builder, work: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+        let started = builder.spawn(work);
         let lack = match &started {
             Ok(_) => 0,
             Err(error) => error.raw_os_error().unwrap_or(Errno::EAGAIN as i32),

@@ -1,7 +1,9 @@
 //! An enforcer that is killed while a thread of it hangs stays as a dead process that keeps its lock. It is no enforcer.
 
 use std::fs;
-use std::process::Stdio;
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::Barrier;
 
 use authorized_keys_agent::host::process::lock;
@@ -103,24 +105,43 @@ fn a_dead_enforcer_is_replaced() {
     );
 }
 
+/// Locks the files that it is told of, and then hangs in a write that is never answered; its main thread can be killed.
+const HOLDER: &str = "import fcntl, os, sys, threading, time
+held = [open(name, 'w') for name in sys.argv[2:]]
+for file in held: fcntl.flock(file, fcntl.LOCK_EX)
+hangs = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+threading.Thread(target=lambda: os.write(hangs, b'x')).start()
+print('ready', flush=True)
+time.sleep(1000)";
+
 #[test]
 fn of_many_that_would_replace_a_dead_enforcer_one_does() {
-    const ROUNDS: usize = 500;
+    const ROUNDS: usize = 300;
     const STARTERS: usize = 8;
     let mut scene = Scene::new();
-    let pid = scene.start("enforce");
-    scene.wait_for_the_word_of(pid);
+    fs::create_dir(scene.world.path("run")).unwrap();
+    let path = |round: usize| scene.world.path(&format!("run/{round}.lock"));
+    let mut holder = Command::new("python3")
+        .args(["-c", HOLDER])
+        .arg(scene.world.home("alice").join("hangs"))
+        .args((0..ROUNDS).map(path))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut ready = String::new();
+    BufReader::new(holder.stdout.take().unwrap())
+        .read_line(&mut ready)
+        .unwrap();
+    assert_eq!(ready, "ready\n");
+    let pid = holder.id();
+    let paths: Vec<PathBuf> = (0..ROUNDS).map(path).collect();
+    scene.enforcers.push(Ends(holder));
     kill(pid);
-    let (path, kept) = (
-        scene.world.path("run/enforce.lock"),
-        scene.world.path("kept"),
-    );
-    fs::hard_link(&path, &kept).unwrap();
-    for round in 0..ROUNDS {
+    for (round, path) in paths.iter().enumerate() {
         let begin = Barrier::new(STARTERS);
         let take = || {
             begin.wait();
-            self::lock(&path)
+            self::lock(path)
         };
         // Each keeps what it has until all have tried.
         let taken: Vec<_> = std::thread::scope(|scope| {
@@ -132,9 +153,6 @@ fn of_many_that_would_replace_a_dead_enforcer_one_does() {
         });
         let owners = taken.iter().filter(|taken| taken.is_ok()).count();
         assert_eq!(owners, 1, "round {round}: {taken:?}");
-        // The file that the dead one holds, again.
-        fs::remove_file(&path).unwrap();
-        fs::hard_link(&kept, &path).unwrap();
     }
 }
 

@@ -10,10 +10,17 @@ use crate::support::world::{ALICE, BOB, Ends, World, key, shell_as, wait};
 /// for writing and closed.
 const FLOOD: &str = r#"
 my ($home) = @ARGV;
+my $parent = $$;
+if (fork() == 0) {
+    # Each time it waits for a fresh file.
+    while (getppid() == $parent) {
+        open(my $file, '>>', "$home/.ssh/authorized_keys") and close $file;
+    }
+    exit;
+}
 while (1) {
     open(my $file, '>', "$home/\xff$$") and close $file and unlink "$home/\xff$$";
     open($file, '>', "$home/.ssh/x$$") and close $file and unlink "$home/.ssh/x$$";
-    open($file, '>>', "$home/.ssh/authorized_keys") and close $file;
     chmod 0700, $home;
     chmod 0755, $home;
 }

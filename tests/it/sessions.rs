@@ -9,8 +9,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::support::world::{
-    ALICE, Ends, MALLORY, Running, World, fingerprint, key, numbered, shell_as, shown, wait,
-    warnings,
+    ALICE, Ends, MALLORY, Running, World, fingerprint, key, numbered, shown, wait, warnings,
 };
 
 /// 2026-11-25T22:11:33Z, in the words of logind and in the number of the journal.
@@ -191,10 +190,7 @@ fn a_key_that_opened_a_session_while_it_stood_is_named() {
     let rogue = key("rogue");
     log_in(&world, "7", "alice", 107, &rogue);
     assert_eq!(ids(&word(&world)), Vec::<String>::new());
-    shell_as(
-        ALICE,
-        &format!("echo '{rogue}' >> {}", world.file("alice").display()),
-    );
+    world.put("alice", ALICE, &rogue);
     wait("its session", || ids(&word(&world)) == ["7"]);
 }
 
@@ -505,18 +501,12 @@ fn planting_in_a_loop_does_not_keep_root_asking() {
     let (before, began, right) = (rounds(), Instant::now(), world.read("alice"));
     for number in 0..100 {
         let rogue = numbered(number, "rogue");
-        shell_as(
-            ALICE,
-            &format!("echo '{rogue}' >> {}", world.file("alice").display()),
-        );
+        world.put("alice", ALICE, &rogue);
         wait("the repair", || world.read("alice") == right);
     }
     // The last one lets somebody in.
     let rogue = key("rogue");
-    shell_as(
-        ALICE,
-        &format!("echo '{rogue}' >> {}", world.file("alice").display()),
-    );
+    world.put("alice", ALICE, &rogue);
     log_in(&world, "7", "alice", 107, &rogue);
     wait("its session", || ids(&word(&world)) == ["7"]);
     let (rounds, seconds) = (rounds() - before, began.elapsed().as_secs());

@@ -32,6 +32,7 @@ fn the_shipped_config_writes_out_every_default() {
         "break-glass",
         "accepted-doors",
         "end-sessions",
+        "lock",
         "other-files",
         "algorithms",
         "min-rsa-bits",

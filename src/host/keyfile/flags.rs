@@ -27,6 +27,9 @@ const LOCKS: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
 /// The name under which Linux keeps the list of a file itself.
 const ACCESS_LIST: &str = "system.posix_acl_access";
 
+/// The same for what is made in a directory.
+const DEFAULT_LIST: &str = "system.posix_acl_default";
+
 /// True when a flag locks what is held; false too where the file system has no flags.
 pub(super) fn is_locked(file: impl AsFd) -> bool {
     ioctl_getflags(file).is_ok_and(|flags| flags.intersects(LOCKS))
@@ -80,6 +83,15 @@ pub(super) fn unlock_file(
 /// True when the file has a list of its own.
 pub(super) fn has_access_list(file: impl AsFd) -> bool {
     fgetxattr(file, ACCESS_LIST, &mut [0_u8; 0]).is_ok()
+}
+
+/// Takes both lists off that a new directory was handed down.
+pub(super) fn drop_directory_lists(directory: impl AsFd) -> nix::Result<()> {
+    drop_access_list(&directory)?;
+    match fremovexattr(directory, DEFAULT_LIST).map_err(errno) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+        dropped => dropped,
+    }
 }
 
 /// Takes the list off that a new file was handed down; without one, or where there are none, all is well.

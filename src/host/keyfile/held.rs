@@ -9,6 +9,7 @@ use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, re
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 use crate::host::keyfile::identity::is_root;
+use crate::host::keyfile::immutable::is_immutable;
 use crate::host::keyfile::refusal::Refusal;
 use crate::model::account::Account;
 use crate::model::file::wanted::Kind;
@@ -37,7 +38,7 @@ const PLACE: OFlag = OFlag::O_PATH
     .union(OFlag::O_CLOEXEC);
 
 impl Held {
-    fn new(descriptor: OwnedFd, stat: FileStat, path: PathBuf, trusted: bool) -> Self {
+    pub(super) fn new(descriptor: OwnedFd, stat: FileStat, path: PathBuf, trusted: bool) -> Self {
         Self {
             descriptor,
             stat,
@@ -213,6 +214,8 @@ fn check_trusted(path: &Path, stat: &FileStat, own: u32) -> Result<(), Refusal> 
 /// What the next name in a directory is.
 pub(super) enum Entered {
     Directory(Held),
+    /// A directory of root's, immutable, in one of the account's.
+    Locked(Held),
     Missing,
     Obstacle(Kind),
 }
@@ -255,6 +258,9 @@ pub(super) fn enter(
         check_trusted(&path, &stat, trusted_owner(account.uid))?;
     }
     let trusted = here.trusted && stat.st_uid == 0;
+    if stat.st_uid == 0 && !trusted && is_immutable(&descriptor, "") {
+        return Ok(Entered::Locked(Held::new(descriptor, stat, path, false)));
+    }
     if stat.st_uid != account.uid && !trusted {
         return Ok(Entered::Obstacle(Kind::DirectoryOf(stat.st_uid)));
     }

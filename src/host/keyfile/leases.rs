@@ -1,6 +1,6 @@
 //! The leases on all managed files, and the files whose lease was broken: what somebody wrote there, after all.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::Seek;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,8 @@ pub struct Leases(Mutex<HashMap<AccountName, Of>>);
 #[derive(Debug, Default)]
 struct Of {
     lease: Option<Lease>,
-    attempt: Option<Released>,
+    /// The oldest first.
+    attempts: VecDeque<Released>,
 }
 
 /// What became of a write that had no effect.
@@ -38,6 +39,9 @@ struct Released {
     since: Instant,
 }
 
+/// Files of one account that are kept until their writers are done.
+const MOST_ATTEMPTS: usize = 8;
+
 /// A writer that has not closed the file by then is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -51,7 +55,10 @@ impl Leases {
         if let Some(before) = before
             && !before.holds()
         {
-            of.attempt = Some(Released {
+            if of.attempts.len() == MOST_ATTEMPTS {
+                of.attempts.pop_front();
+            }
+            of.attempts.push_back(Released {
                 file: before.release(),
                 since: Instant::now(),
             });
@@ -73,24 +80,27 @@ impl Leases {
         self.locked().len()
     }
 
-    /// What was written to the file whose lease was broken last, once that is known. Only as its owner.
-    pub(super) fn attempt(&self, account: &AccountName, limit: u64) -> Option<Attempt> {
-        let mut all = self.locked();
-        let of = all.get_mut(account)?;
-        let Released { file, since } = of.attempt.take()?;
-        let file = match Lease::take(file) {
-            Ok(lease) => lease.release(),
-            Err((NoLease::Busy, file)) if since.elapsed() < PATIENCE => {
-                of.attempt = Some(Released { file, since });
-                return None;
-            }
-            Err(_) => return Some(Attempt::Open),
+    /// What was written to the files whose lease was broken, as far as that is known. Only as their owner.
+    pub(super) fn attempts(&self, account: &AccountName, limit: u64) -> Vec<Attempt> {
+        let released = match self.locked().get_mut(account) {
+            Some(of) => std::mem::take(&mut of.attempts),
+            None => return Vec::new(),
         };
-        drop(all);
-        // From the start: the file was read before.
-        (&file).rewind().ok()?;
-        let bytes = Bounded::read(&file, limit, 0).ok()?.bytes;
-        Some(Attempt::Closed(bytes))
+        let (mut attempts, mut waits) = (Vec::new(), VecDeque::new());
+        for Released { file, since } in released {
+            match Lease::take(file) {
+                Ok(lease) => attempts.extend(read(&lease.release(), limit)),
+                Err((NoLease::Busy, file)) if since.elapsed() < PATIENCE => {
+                    waits.push_back(Released { file, since });
+                }
+                Err(_) => attempts.push(Attempt::Open),
+            }
+        }
+        if let Some(of) = self.locked().get_mut(account) {
+            waits.append(&mut of.attempts);
+            of.attempts = waits;
+        }
+        attempts
     }
 
     /// Lets go of the accounts that are not to be kept.
@@ -101,4 +111,11 @@ impl Leases {
     fn locked(&self) -> MutexGuard<'_, HashMap<AccountName, Of>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// From the start: the file was read before.
+fn read(mut file: &File, limit: u64) -> Option<Attempt> {
+    file.rewind().ok()?;
+    let read = Bounded::read(file, limit, 0).ok()?;
+    Some(Attempt::Closed(read.bytes))
 }

@@ -172,7 +172,8 @@ impl Visit<'_> {
             return other(&stat);
         }
         let mut opened = openat2(&here.descriptor, name, beneath(READING));
-        if matches!(opened, Err(Errno::EACCES)) && stat.st_uid == uid && self.terms.is_some() {
+        let is_ours = self.terms.is_some_and(|terms| terms.clear_obstacles);
+        if matches!(opened, Err(Errno::EACCES)) && stat.st_uid == uid && is_ours {
             // Its owner took its own right away; what it holds is to be known all the same.
             let _own = Identity::own()?;
             opened = openat2(&here.descriptor, name, beneath(READING));

@@ -68,6 +68,9 @@ pub enum Refusal {
     /// Each new file was opened by somebody else before it had its name.
     #[error("cannot replace `{}`: the account opens each new file at once", shown(.0))]
     Crowded(PathBuf),
+    /// Only a directory of its own in a home of the account's can be locked.
+    #[error("cannot lock `{}`: it is not in a directory of its own, in a home of its account", shown(.0))]
+    NoLock(PathBuf),
     /// The pass that asked for this gave up waiting.
     #[error("given up: the file system did not answer in time")]
     Abandoned,
@@ -116,6 +119,7 @@ impl Refusal {
             Self::Contended(_) | Self::Crowded(_) => {
                 "find out who writes it: `ausearch -k authorized_keys`, where audit is on"
             }
+            Self::NoLock(_) => "set `[accounts] file` to a file in a directory of its own",
             Self::Abandoned => "look at the file system of the home; a network mount may be down",
             Self::Io { .. } => "look at the file system: is it mounted, writable and sound",
         }

@@ -9,11 +9,12 @@ use std::os::fd::AsFd;
 use nix::dir::{Dir, Type};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, RenameFlags, openat2, renameat, renameat2};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fchmod, fstat, mkdirat};
 use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use crate::host::Bounded;
 use crate::host::keyfile::directories::{let_owner_in, make_directory};
+use crate::host::keyfile::flags;
 use crate::host::keyfile::held::{Entered, Held, READ_LIMIT, READING, beneath, enter};
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::label::Label;
@@ -44,7 +45,8 @@ impl Visit<'_> {
     /// Makes a new directory with the file that is `wanted`, whole and on disk, and only then gives it the name of the old
     /// one. Asked last of all whether that is still wanted: a disk that is only slow has answered by then. On an error the
     /// old directory is still there.
-    pub fn renew(&mut self, wanted: &Lines, terms: Terms<'_>) -> Result<Aside, Refusal> {
+    /// By root, the directory is root's, and its owner may only go through it.
+    pub fn renew(&mut self, wanted: &Lines, terms: Terms<'_>, by: By) -> Result<Aside, Refusal> {
         let target = self.target;
         let leases = self.leases();
         let _label = Label::for_new_files(target.location.in_home);
@@ -68,11 +70,11 @@ impl Visit<'_> {
         let_owner_in(&mut parent, terms, target.account.uid, 0o700)?;
         terms.ask()?;
         let aside = names::aside(last)?;
-        let made = fill(&mut parent, &aside, target, wanted, (terms, leases));
-        let (new, lease) = match made {
-            Ok(made) => made,
+        let mut new = make(&mut parent, &aside, target, by)?;
+        let lease = match fill(&mut new, target, wanted, by, (terms, leases)) {
+            Ok(lease) => lease,
             Err(refusal) => {
-                discard(&parent, &aside, target);
+                discard(&parent, &aside, &new, target);
                 return Err(refusal);
             }
         };
@@ -81,7 +83,7 @@ impl Visit<'_> {
             swap(&parent, &aside, last, target)
         });
         if let Err(refusal) = swapped {
-            discard(&parent, &aside, target);
+            discard(&parent, &aside, &new, target);
             return Err(refusal);
         }
         let path = parent.path.clone();
@@ -90,7 +92,7 @@ impl Visit<'_> {
         let old = match enter(&parent, &aside, &target.account, &target.location)? {
             Entered::Directory(old) => old,
             // Whatever it was, it is no longer in the way.
-            Entered::Missing | Entered::Obstacle(_) => {
+            Entered::Missing | Entered::Locked(_) | Entered::Obstacle(_) => {
                 return Err(Refusal::Contended(target.location.path.clone()));
             }
         };
@@ -112,20 +114,28 @@ fn root_in(parent: &Held, target: &Target) -> Result<Option<Identity>, Refusal> 
     }
 }
 
+/// A new directory.
+fn make(parent: &mut Held, name: &str, target: &Target, by: By) -> Result<Held, Refusal> {
+    if by == By::Root {
+        return roots_directory(parent, name);
+    }
+    make_directory(parent, name, &target.account, true)?;
+    match enter(parent, name, &target.account, &target.location)? {
+        Entered::Directory(new) => Ok(new),
+        _ => Err(Refusal::Contended(target.location.path.clone())),
+    }
+}
+
+/// Puts the file into it.
 fn fill(
-    parent: &mut Held,
-    name: &str,
+    new: &mut Held,
     target: &Target,
     wanted: &Lines,
+    by: By,
     (terms, leases): (Terms<'_>, bool),
-) -> Result<(Held, Option<Lease>), Refusal> {
+) -> Result<Option<Lease>, Refusal> {
     let path = &target.location.path;
-    make_directory(parent, name, &target.account, true)?;
-    let Entered::Directory(mut new) = enter(parent, name, &target.account, &target.location)?
-    else {
-        return Err(Refusal::Contended(path.clone()));
-    };
-    let identity = writer(&new, target, By::Owner)?;
+    let _identity = writer(new, target, by)?;
     let directory = new.readable()?;
     let (temporary, lease) = write_new(directory, target, wanted, terms, leases)?;
     let file = target.location.file.as_str();
@@ -134,8 +144,25 @@ fn fill(
         return Err(Refusal::io("name the new", path)(source));
     }
     fsync(directory).map_err(Refusal::io("sync the directory of", path))?;
-    drop(identity);
-    Ok((new, lease))
+    Ok(lease)
+}
+
+/// A directory of root's, from its first moment on, that others can only go through.
+fn roots_directory(parent: &Held, name: &str) -> Result<Held, Refusal> {
+    let path = parent.path.join(name);
+    let failed = |what| Refusal::io(what, &path);
+    let _root = Identity::own()?;
+    mkdirat(&parent.descriptor, name, Mode::S_IRWXU).map_err(failed("make"))?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let made = openat2(&parent.descriptor, name, beneath(flags)).map_err(failed("open"))?;
+    let stat = fstat(&made).map_err(failed("look at"))?;
+    if stat.st_uid != 0 {
+        return Err(Refusal::Contended(path));
+    }
+    flags::drop_directory_lists(&made).map_err(failed("take the access lists off"))?;
+    let through = Mode::S_IRWXU | Mode::S_IXGRP | Mode::S_IXOTH;
+    fchmod(&made, through).map_err(failed("set the mode of"))?;
+    Ok(Held::new(made, stat, path, false))
 }
 
 /// Exchanges the names, so that there is one at every moment.
@@ -151,13 +178,11 @@ fn swap(parent: &Held, aside: &str, name: &str, target: &Target) -> Result<(), R
     ))
 }
 
-/// Takes away what was made for nothing.
-fn discard(parent: &Held, name: &str, target: &Target) {
-    let Ok(Entered::Directory(made)) = enter(parent, name, &target.account, &target.location)
-    else {
-        return;
-    };
-    drop_temporary(&made.descriptor, &target.location.file);
+/// Takes away what was made for nothing; by what is held, as another directory may have the name by now.
+fn discard(parent: &Held, name: &str, made: &Held, target: &Target) {
+    if let Ok(_identity) = writer(made, target, By::Owner) {
+        drop_temporary(&made.descriptor, &target.location.file);
+    }
     let _ = unlinkat(&parent.descriptor, name, UnlinkatFlags::RemoveDir);
 }
 
@@ -172,7 +197,14 @@ impl Aside {
 
     /// Moves over what the account has there besides, but for the names that sshd reads keys from. Waits, for ever perhaps,
     /// where the account holds the lock of the old directory: by then everything else is done.
-    pub fn move_over(mut self, except: &[impl AsRef<str>]) {
+    pub fn move_over(self, except: &[impl AsRef<str>]) {
+        self.moved(except);
+    }
+
+    /// Does so, and returns the new directory.
+    pub(super) fn moved(mut self, except: &[impl AsRef<str>]) -> Held {
+        // The account cannot write to one of root's. What is moved are names in a directory of the account's.
+        let _root = (self.new.stat.st_uid == 0).then(Identity::own);
         let names = self.names();
         for name in OF_SSH.into_iter().chain(names.iter().map(String::as_str)) {
             if except.iter().all(|except| except.as_ref() != name) {
@@ -192,6 +224,7 @@ impl Aside {
             self.name.as_str(),
             UnlinkatFlags::RemoveDir,
         );
+        self.new
     }
 
     fn names(&mut self) -> Vec<String> {

@@ -76,6 +76,11 @@ impl<'a> Visit<'a> {
         }
     }
 
+    /// A directory of root's that is locked may be the agent's own.
+    pub fn accept_locked(&mut self, accepts: bool) {
+        self.way.accepts_locked = accepts;
+    }
+
     pub(super) fn leases(&self) -> bool {
         self.leases.is_some()
     }
@@ -88,13 +93,14 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// What somebody wrote into a file of ours after all, once it had lost its name.
-    pub fn attempt(&mut self) -> Result<Option<Attempt>, Refusal> {
+    /// What somebody wrote into files of ours after all, once they had lost their name.
+    pub fn attempts(&mut self) -> Result<Vec<Attempt>, Refusal> {
         self.act()?;
         let account = &self.target.account.name;
-        Ok(self
+        let attempts = self
             .leases
-            .and_then(|leases| leases.attempt(account, READ_LIMIT)))
+            .map(|leases| leases.attempts(account, READ_LIMIT));
+        Ok(attempts.unwrap_or_default())
     }
 
     /// Does something as this process. What has nothing to do with the account's files would fail as the account.

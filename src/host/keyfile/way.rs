@@ -18,6 +18,8 @@ pub(super) struct Way<'a> {
     pub(super) held: Vec<Held>,
     /// The names led to what is held a moment ago, and this program has changed nothing since.
     pub(super) is_fresh: bool,
+    /// A directory of root's that is locked may be the agent's own.
+    pub(super) accepts_locked: bool,
 }
 
 /// What the next name in a directory is.
@@ -35,6 +37,7 @@ impl<'a> Way<'a> {
             location,
             held: Vec::new(),
             is_fresh: false,
+            accepts_locked: false,
         }
     }
 
@@ -79,6 +82,11 @@ impl<'a> Way<'a> {
                 Ok(Step::Directory)
             }
             Entered::Missing => Ok(Step::Missing),
+            Entered::Locked(held) if self.accepts_locked => {
+                self.held.push(held);
+                Ok(Step::Directory)
+            }
+            Entered::Locked(held) => Ok(Step::Obstacle(Kind::DirectoryOf(held.stat.st_uid))),
             Entered::Obstacle(kind) => Ok(Step::Obstacle(kind)),
         }
     }

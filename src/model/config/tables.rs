@@ -97,6 +97,19 @@ pub struct Accounts {
     pub end_sessions: bool,
     /// What happens to another file in the home that sshd reads.
     pub other_files: OtherFiles,
+    /// When nothing can be changed in the directory of the file at all.
+    pub lock: WhenLocked,
+}
+
+/// When the directory of a managed file in a home is root's and immutable, so that its account can change nothing there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenLocked {
+    /// For a growing while, when the account plants a key again and again.
+    #[default]
+    InAFight,
+    Always,
+    Never,
 }
 
 /// What happens to a file in an account's home that sshd reads besides the managed one, such as `authorized_keys2`.
@@ -228,6 +241,7 @@ impl Default for Accounts {
             accepted_doors: Vec::new(),
             end_sessions: false,
             other_files: OtherFiles::Remove,
+            lock: WhenLocked::InAFight,
         }
     }
 }
@@ -269,6 +283,15 @@ impl Accounts {
             Pattern::Name(named) => named == name,
             Pattern::Glob(glob) => ordinary && glob.matches(name.as_str()),
         })
+    }
+
+    /// Whether the directory of an account that `fights` is locked, or of one that does not.
+    pub fn locks(&self, fights: bool) -> bool {
+        match self.lock {
+            WhenLocked::Always => true,
+            WhenLocked::InAFight => fights,
+            WhenLocked::Never => false,
+        }
     }
 
     /// True when other files in a home are taken away: a door that is meant to be open stays so.

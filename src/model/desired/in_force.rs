@@ -60,6 +60,9 @@ pub struct Account {
     /// No other file was left that sshd would read for it: the account made one that is there now.
     #[serde(default)]
     pub alone: bool,
+    /// The directory of its file is the agent's, and locked, or may be: noted before that is done.
+    #[serde(default)]
+    pub locked: bool,
 }
 
 /// A file in sync.

@@ -35,6 +35,19 @@ pub struct Order {
     pub unsettled: bool,
     /// Look for what a killed replacement left.
     pub sweep: bool,
+    pub lock: Locking,
+}
+
+/// Whether the account can change anything in the directory of its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locking {
+    /// As ever.
+    #[default]
+    Open,
+    /// It is locked, or will be.
+    Locked,
+    /// It was, and is opened again.
+    Opens,
 }
 
 /// All files of one account: the managed one first.
@@ -125,6 +138,7 @@ pub fn orders(
     basis: Basis<'_>,
     names: &[(&AccountName, bool)],
     unsettled: impl Fn(&AccountName) -> bool,
+    is_locked: impl Fn(&AccountName) -> bool,
     sweep: bool,
 ) -> (Vec<Orders>, Vec<(AccountName, Unworkable)>) {
     let (mut all, mut unworkable) = (Vec::new(), Vec::new());
@@ -138,6 +152,13 @@ pub fn orders(
             Ok(mut orders) => {
                 orders.managed.unsettled = unsettled(name);
                 orders.managed.sweep = sweep;
+                let known = basis.decision.in_force.accounts.get(name);
+                let may_be_locked = known.is_some_and(|known| known.locked);
+                orders.managed.lock = match (may_be_locked, is_locked(name)) {
+                    (false, _) => Locking::Open,
+                    (true, true) => Locking::Locked,
+                    (true, false) => Locking::Opens,
+                };
                 all.push(orders);
             }
             Err(why) if listed => unworkable.push((name.clone(), why)),
@@ -222,6 +243,7 @@ fn of_account(basis: Basis<'_>, account: &Account, listed: bool) -> Result<Order
         ours: known.is_some_and(|known| known.alone),
         unsettled: false,
         sweep: false,
+        lock: Locking::Open,
     };
     Ok(Orders {
         account: account.clone(),
@@ -241,6 +263,7 @@ fn of_account(basis: Basis<'_>, account: &Account, listed: bool) -> Result<Order
             ours: synced.is_some_and(|synced| synced.file == target.location.path),
             unsettled: false,
             sweep: false,
+            lock: Locking::Open,
             target,
         },
     })
@@ -376,7 +399,7 @@ mod tests {
         ) -> (Vec<Orders>, Vec<(AccountName, Unworkable)>) {
             let shared = shared_files(&self.config, &self.decision, &self.people);
             let names = [(&name(account), listed)];
-            orders(self.basis(&shared), &names, |_| false, false)
+            orders(self.basis(&shared), &names, |_| false, |_| false, false)
         }
 
         fn orders(&self, account: &str, listed: bool) -> Orders {
@@ -693,7 +716,7 @@ mod tests {
         let shared = BTreeSet::new();
         let names = [(&name("alice"), true), (&name("bob"), true)];
         let unsettled = |one: &AccountName| one.as_str() == "bob";
-        let (orders, _) = orders(host.basis(&shared), &names, unsettled, true);
+        let (orders, _) = orders(host.basis(&shared), &names, unsettled, |_| false, true);
         let told: Vec<_> = orders
             .iter()
             .map(|o| (o.managed.unsettled, o.managed.sweep))

@@ -19,6 +19,7 @@ use crate::model::key::id::KeyId;
 use crate::model::past::audit::Sought;
 use crate::model::past::event::{Change, Event};
 use crate::model::past::evidence::{Stood, digest};
+use crate::model::past::fights::Fights;
 use crate::model::past::incident::{Incident, More, SCHEMA, Since, Undone};
 use crate::model::past::outcome::{Did, FileOutcome, Outcome};
 use crate::model::past::rivals::{News, Rival, Rivals};
@@ -29,6 +30,7 @@ pub struct Memory {
     /// Only accounts of which there is something to remember.
     accounts: BTreeMap<AccountName, Remembered>,
     rivals: Rivals,
+    pub fights: Fights,
     pub drift: Drift,
 }
 
@@ -128,14 +130,17 @@ impl Memory {
     /// When the agent looks at some accounts again. Each keeps its time, whatever other accounts do meanwhile.
     pub fn next_retry(&self) -> Option<Instant> {
         let retries = self.accounts.values().filter_map(|known| known.retry);
-        retries.map(|(_, due)| due).min()
+        let ends = self.fights.next_end();
+        retries.map(|(_, due)| due).chain(ends).min()
     }
 
     /// Those that are due by now.
-    pub fn due_retries(&self, now: Instant) -> BTreeSet<AccountName> {
+    pub fn due_retries(&mut self, now: Instant) -> BTreeSet<AccountName> {
+        let mut all = self.fights.ended(now);
         let is_due = |known: &Remembered| known.retry.is_some_and(|(_, due)| due <= now);
         let due = self.accounts.iter().filter(|(_, known)| is_due(known));
-        due.map(|(name, _)| name.clone()).collect()
+        all.extend(due.map(|(name, _)| name.clone()));
+        all
     }
 
     /// Accounts that were to be looked at and are no longer there are not looked at for ever.
@@ -149,8 +154,18 @@ impl Memory {
             .retain(|_, known| *known != Remembered::default());
     }
 
-    /// How long the next repair of an account waits for a rival's sake.
+    /// How long the next repair of an account waits for a rival's sake. Not where the account may be the rival: what it planted
+    /// would stand for so long.
     pub fn back_off(&self, account: &AccountName, now: Timestamp) -> Option<Duration> {
+        if self.fights.is_rival(account, now) {
+            self.pace(account, now)
+        } else {
+            None
+        }
+    }
+
+    /// The same where whoever wants to write waits in the kernel meanwhile.
+    pub fn pace(&self, account: &AccountName, now: Timestamp) -> Option<Duration> {
         let wait = self.rivals.recent_rival(account, now)?.wait;
         (!wait.is_zero()).then_some(wait)
     }
@@ -172,6 +187,7 @@ impl Memory {
     /// Forgets what has been quiet for a minute.
     pub fn forget(&mut self, now: Timestamp) {
         self.rivals.forget(now);
+        self.fights.forget(now);
     }
 
     /// Takes in what came of one account, and returns what of it is worth telling. What was in sync is noted in
@@ -197,7 +213,7 @@ impl Memory {
         };
         story.plan_retry(outcome, in_force);
         story.managed(outcome, in_force);
-        story.attempt(outcome);
+        story.attempts(outcome);
         if outcome.managed.did != Did::Hanging {
             story.others(outcome);
         }
@@ -316,6 +332,12 @@ impl Story<'_> {
                     && is_changed
                     && let Some(foreign) = self.foreign(in_force, &stood, differences)
                 {
+                    let (name, now) = (self.name.clone(), self.when.now);
+                    if *how == Undone::Renewed {
+                        self.memory.fights.came_to_stay(&name, now);
+                    } else {
+                        self.memory.fights.came(&name, 1, now);
+                    }
                     let told = self.incident(&file, &foreign, stood, *how, 0);
                     self.repaired(file, foreign, told);
                     self.name_rival();
@@ -339,21 +361,20 @@ impl Story<'_> {
     }
 
     /// What was written into the file once it had lost its name.
-    fn attempt(&mut self, outcome: &mut Outcome) {
-        let Some(FileOutcome {
-            differences, stood, ..
-        }) = outcome.attempt.take()
-        else {
+    fn attempts(&mut self, outcome: &mut Outcome) {
+        if outcome.attempts.is_empty() {
             return;
-        };
+        }
         let file = outcome.orders.managed.target.location.path.clone();
         // What of the file itself could not be undone yet is another matter.
         let standing = self.known().standing.take();
         // After those of all files.
-        let number = i64::try_from(outcome.others.len()).unwrap_or(0) + 1;
-        let stood = stood.unwrap_or_default();
-        let told = self.incident(&file, &differences, stood, Undone::Prevented, number);
-        self.repaired(file, differences, told);
+        let first = i64::try_from(outcome.others.len()).unwrap_or(0) + 1;
+        for (number, attempt) in (first..).zip(outcome.attempts.drain(..)) {
+            let (stood, differences) = (attempt.stood.unwrap_or_default(), attempt.differences);
+            let told = self.incident(&file, &differences, stood, Undone::Prevented, number);
+            self.repaired(file.clone(), differences, told);
+        }
         self.name_rival();
         self.known().standing = standing;
     }
@@ -393,6 +414,10 @@ impl Story<'_> {
         }
         self.known().standing = standing;
         if guards && drift {
+            if !differences.is_empty() {
+                let (name, now) = (self.name.clone(), self.when.now);
+                self.memory.fights.came(&name, 1, now);
+            }
             self.name_rival();
         }
     }
@@ -648,7 +673,7 @@ impl Story<'_> {
     }
 
     /// Notes in what is in force that the file is in sync, and that no other one is left.
-    fn note_in_force(&self, outcome: &Outcome, in_force: &mut InForce) -> bool {
+    fn note_in_force(&mut self, outcome: &Outcome, in_force: &mut InForce) -> bool {
         let Some(account) = in_force.accounts.get_mut(&self.name) else {
             return false;
         };
@@ -660,6 +685,14 @@ impl Story<'_> {
             });
             changed |= account.synced != synced;
             account.synced = synced;
+        }
+        if let Some(lock) = &outcome.lock {
+            if let Err(why) = lock {
+                self.memory.fights.cannot_lock(&self.name, why.clone());
+            }
+            let locked = *lock == Ok(true);
+            changed |= account.locked != locked;
+            account.locked = locked;
         }
         if self.when.mode == Mode::Enforce && outcome.managed.did != Did::Hanging {
             // Once none was left, one that cannot be taken away now was still put there by the account.
@@ -687,6 +720,7 @@ mod tests {
     use crate::model::account::Account;
     use crate::model::config::tables::Owner;
     use crate::model::desired::in_force::Account as InForceOf;
+    use crate::model::file::orders::Locking;
     use crate::model::file::orders::Orders;
     use crate::model::file::other_files::InFile;
     use crate::model::file::wanted::Target;
@@ -731,6 +765,7 @@ mod tests {
                 ours: false,
                 unsettled: false,
                 sweep: false,
+                lock: Locking::Open,
             };
             let wanted = Lines {
                 content: b"1 2".to_vec(),
@@ -804,7 +839,8 @@ mod tests {
                 left: Vec::new(),
                 guards: self.orders.removes_others && self.mode == Mode::Enforce,
                 loose: None,
-                attempt: None,
+                attempts: Vec::new(),
+                lock: None,
                 undone_only: false,
             }
         }

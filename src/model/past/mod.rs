@@ -4,6 +4,7 @@ pub mod audit;
 pub mod budget;
 pub mod event;
 pub mod evidence;
+pub mod fights;
 pub mod incident;
 pub mod memory;
 pub mod outcome;

@@ -24,8 +24,10 @@ pub struct Outcome {
     pub guards: bool,
     /// The first directory on the way to the managed file that sshd's `StrictModes` refuses.
     pub loose: Option<Loose>,
-    /// What somebody wrote into a file of ours once it had lost its name.
-    pub attempt: Option<FileOutcome>,
+    /// What somebody wrote into files of ours once they had lost their name.
+    pub attempts: Vec<FileOutcome>,
+    /// The directory of the file is locked, or is so no more; or why it cannot be.
+    pub lock: Option<Result<bool, String>>,
     /// A write into the file is undone, not prevented: its file system has no leases.
     pub undone_only: bool,
 }
@@ -132,7 +134,8 @@ impl Outcome {
             left: Vec::new(),
             guards: false,
             loose: None,
-            attempt: None,
+            attempts: Vec::new(),
+            lock: None,
             undone_only: false,
         }
     }

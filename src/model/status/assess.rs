@@ -526,6 +526,19 @@ pub fn rivals(memory: &Memory, program: impl Fn(&AccountName) -> Option<String>)
     all.collect()
 }
 
+/// Which accounts fight, for the enforcer's own problems.
+pub fn fights(memory: &Memory) -> Vec<Problem> {
+    let all = memory.fights.all().map(|(account, fight)| {
+        let cause = Cause::Fight {
+            times: fight.times,
+            until: fight.until,
+            cannot: fight.cannot.clone(),
+        };
+        Problem::of(account, cause)
+    });
+    all.collect()
+}
+
 /// Adds what is known of the fetcher, as it is at the moment somebody asks.
 pub fn add_fetcher(status: &mut Status, of: OfFetcher, config: &Config, now: Timestamp) {
     let mut add = |cause| status.problems.push(Problem::new(cause));
@@ -678,7 +691,7 @@ mod tests {
             };
             let name = name(account);
             let names = [(&name, account == "alice")];
-            let (mut orders, _) = orders::orders(basis, &names, |_| false, false);
+            let (mut orders, _) = orders::orders(basis, &names, |_| false, |_| false, false);
             let guards = self.config.mode == Mode::Enforce && orders[0].removes_others;
             Outcome {
                 orders: Arc::new(orders.remove(0)),
@@ -691,7 +704,8 @@ mod tests {
                 left: Vec::new(),
                 guards,
                 loose: None,
-                attempt: None,
+                attempts: Vec::new(),
+                lock: None,
                 undone_only: false,
             }
         }

@@ -101,6 +101,12 @@ pub enum Cause {
         times: u64,
         since: Timestamp,
     },
+    /// The account plants a key again and again; until when nothing can be changed there, or why it can.
+    Fight {
+        times: u64,
+        until: Option<Timestamp>,
+        cannot: Option<String>,
+    },
     Session(Session),
     /// Which key opened a session cannot be told.
     SessionsUnknown {
@@ -245,6 +251,7 @@ codes! {
     Cause::OwnMount(_) => "own-mount",
     Cause::Session(_) => "session-not-approved",
     Cause::SshdRefuses { .. } => "sshd-refuses",
+    Cause::Fight { .. } => "fight",
     Cause::Rival { .. } => "rival",
     Cause::NotListed => "not-listed",
     Cause::NothingUsable => "nothing-usable",
@@ -351,6 +358,7 @@ impl Cause {
                 | Self::NoThreads { .. }
                 | Self::NothingWatched { .. }
                 | Self::Unwatched { .. }
+                | Self::Fight { .. }
                 | Self::Rival { .. }
                 | Self::SessionsUnknown { .. }
         )
@@ -424,6 +432,20 @@ impl Cause {
                     "{whom}: the same change comes again and again ({times} times since {since:.0}): {who}"
                 )
             }
+            Self::Fight {
+                times,
+                until,
+                cannot,
+            } => {
+                let now = match (cannot, until) {
+                    (Some(why), _) => format!("each change is undone, and {why}"),
+                    (None, Some(until)) => {
+                        format!("nothing can be changed in its directory until {until:.0}")
+                    }
+                    (None, None) => "each change is undone".to_owned(),
+                };
+                format!("{whom} changes the file again and again ({times} times): {now}")
+            }
             Self::Session(session) => {
                 let Session {
                     id, fingerprint, ..
@@ -493,6 +515,9 @@ impl Cause {
                 "publish keys for it, or a comment-only value to leave it without"
             }
             Self::LinesRejected { .. } => "`agent lint` says of each line what is wrong",
+            Self::Fight { .. } => {
+                "`ps -u` shows its processes, and `agent incidents` what they planted; revoke its keys, end its sessions"
+            }
             Self::Rival { .. } => {
                 "take the file away from that program, or the account out of `[accounts] manage`"
             }

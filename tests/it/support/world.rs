@@ -192,9 +192,15 @@ impl World {
     pub fn config(&self) -> PathBuf {
         let path = self.path("config.toml");
         let root = self.directory.path().display();
+        // Other tests run processes of the same accounts at the same time, so that each change made here may be theirs.
+        let lock = if self.accounts.contains("lock = ") {
+            ""
+        } else {
+            "lock = \"never\"\n"
+        };
         let text = format!(
             "{}\n[source]\n{}\nevery = \"{}\"\n{}\n\
-             [accounts]\n{}\nbreak-glass = \"{root}/break-glass\"\n\
+             [accounts]\n{lock}{}\nbreak-glass = \"{root}/break-glass\"\n\
              [paths]\nstate-dir = \"{root}/state\"\nruntime-dir = \"{root}/run\"\n\
              fetch-state-dir = \"{root}/fetch-state\"\nfetch-runtime-dir = \"{root}/fetch-run\"\n{}\n",
             self.top, self.origin, self.every, self.source, self.accounts, self.tables

@@ -1,0 +1,133 @@
+//! An account that plants a key again and again, by processes of its own.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::{Command, Stdio};
+
+use crate::support::world::{ALICE, Ends, World, comes_true, key, plant, shell_as, wait};
+
+/// alice plants in a loop, as fast as can be; ends with the test.
+fn planting(world: &World) -> Ends {
+    let script = format!(
+        "cd {}; while :; do cp /dev/stdin x <<'END'\n{}\nEND\nmv -f x authorized_keys; done",
+        world.ssh("alice").display(),
+        key("rogue")
+    );
+    // By its path each time: the directory may be another one.
+    let script = script.replacen(
+        "while :; do",
+        &format!("while :; do cd {} &&", world.ssh("alice").display()),
+        1,
+    );
+    let id = ALICE.to_string();
+    let child = Command::new("setpriv")
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+        .args(["sh", "-c", &script])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    Ends(child)
+}
+
+fn is_locked(world: &World) -> bool {
+    let flags = Command::new("lsattr")
+        .arg("-d")
+        .arg(world.ssh("alice"))
+        .output()
+        .unwrap();
+    let flags = String::from_utf8_lossy(&flags.stdout).into_owned();
+    flags
+        .split_whitespace()
+        .next()
+        .is_some_and(|flags| flags.contains('i'))
+}
+
+fn problem(world: &World) -> Option<String> {
+    let status = world.status();
+    let mut all = status["problems"].as_array().unwrap().iter();
+    let fight = all.find(|problem| problem["code"] == "fight")?;
+    Some(fight["text"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn who_fights_changes_nothing_any_more_and_gets_its_directory_back() {
+    let mut world = World::new();
+    world.accounts.push_str("\nlock = \"in-a-fight\"");
+    world.approve("alice", "laptop", &key("alice"));
+    let agent = world.start();
+    let content = world.read("alice");
+    plant(&world.ssh("alice").join("known_hosts"), ALICE, "a host\n");
+    let fight = planting(&world);
+    wait("the lock", || is_locked(&world));
+    wait("the word", || problem(&world).is_some());
+    let text = problem(&world).unwrap();
+    assert!(
+        text.contains("alice changes the file again and again") && text.contains("until"),
+        "{text}"
+    );
+    // However often it is read, and whatever the account tries.
+    for _ in 0..2000 {
+        assert_eq!(world.read("alice"), content);
+    }
+    let (h, s) = (world.home("alice"), world.ssh("alice"));
+    for script in [
+        format!("mv {s} {h}/gone", s = s.display(), h = h.display()),
+        format!("rm -rf {}", s.display()),
+        format!("echo x > {}/authorized_keys2", s.display()),
+        format!("chmod 700 {}", s.display()),
+        format!("ls {}", s.display()),
+    ] {
+        assert!(!shell_as(ALICE, &script).status.success(), "{script}");
+    }
+    // What ssh has there it can still use.
+    let hosts = shell_as(ALICE, &format!("cat {}/known_hosts", s.display()));
+    assert_eq!(hosts.stdout, b"a host\n");
+    // A list that changes meanwhile arrives all the same.
+    world.approve("alice", "phone", &key("alice@phone"));
+    wait("the new key", || {
+        world.read("alice").contains("alice@phone")
+    });
+    wait("the lock after it", || is_locked(&world));
+    drop(fight);
+    let content = world.read("alice");
+    assert!(
+        comes_true(std::time::Duration::from_mins(1), || !is_locked(&world)
+            && fs::metadata(world.ssh("alice"))
+                .is_ok_and(|meta| meta.uid() == ALICE)),
+        "given back"
+    );
+    let meta = fs::metadata(world.ssh("alice")).unwrap();
+    assert_eq!(meta.permissions().mode() & 0o7777, 0o700);
+    wait("a status without it", || {
+        world.account("alice")["state"] == "in-sync"
+    });
+    assert_eq!(world.read("alice"), content);
+    plant(&world.file("alice"), ALICE, &key("once more"));
+    wait("the repair as ever", || world.read("alice") == content);
+    assert!(agent.stop().0.success());
+}
+
+#[test]
+fn an_agent_that_ends_leaves_nothing_locked_and_one_that_was_killed_opens_it_at_the_next_start() {
+    let mut world = World::new();
+    world.accounts.push_str("\nlock = \"always\"");
+    world.approve("alice", "laptop", &key("alice"));
+    let agent = world.start();
+    let content = world.read("alice");
+    wait("the lock", || is_locked(&world));
+    assert!(agent.stop().0.success());
+    assert!(!is_locked(&world));
+    assert_eq!(fs::metadata(world.ssh("alice")).unwrap().uid(), ALICE);
+    let agent = world.start();
+    wait("the lock again", || is_locked(&world));
+    crate::support::world::signal("KILL", agent.pid());
+    drop(agent);
+    assert!(is_locked(&world));
+    world.accounts = world.accounts.replace("always", "in-a-fight");
+    let agent = world.start();
+    wait("the directory to be given back", || {
+        !is_locked(&world) && fs::metadata(world.ssh("alice")).unwrap().uid() == ALICE
+    });
+    assert_eq!(world.read("alice"), content);
+    assert!(agent.stop().0.success());
+}
