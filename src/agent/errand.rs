@@ -99,6 +99,12 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
         clear_obstacles: order.ours,
     };
     let mut visit = Visit::new(&order.target);
+    if order.mode == Mode::Observe
+        && let Some(leases) = &tools.leases
+    {
+        // What is not repaired is not kept from being written either.
+        leases.hold(&orders.account.name, None);
+    }
     if order.mode == Mode::Enforce {
         visit = visit.enforcing(terms, tools.leases.as_deref());
     }

@@ -4,8 +4,9 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 
-use crate::support::world::{ALICE, BOB, Ends, World, key, signal, wait};
+use crate::support::world::{ALICE, BOB, Ends, World, key, shell_as, signal, wait};
 
 /// One half, or both (`run`), below strace with these arguments.
 fn start_traced(world: &World, arguments: &[&str], paths: &[PathBuf], half: &str) -> Ends {
@@ -89,6 +90,35 @@ fn a_replacement_that_takes_longer_than_anybody_waits_is_finished() {
             .any(|incident| incident.to_string().contains("\"rogue\""))
     });
     assert_eq!(world.status()["drift"]["repaired"], 1);
+    end(&world, slow);
+}
+
+/// The kernel tells of a lease by a signal to whoever took it, and that thread may have ended: here it took bob's, and then was
+/// slow with alice.
+#[test]
+fn a_write_is_prevented_whichever_thread_took_the_lease() {
+    let world = World::new();
+    for account in ["alice", "bob"] {
+        world.approve(account, "laptop", &key(account));
+    }
+    world.run(&["fetch", "--once"]);
+    let slow = start_slow(&world, "renameat", 1, &[world.ssh("alice")], "enforce");
+    let in_sync = |account: &str| world.account(account)["state"] == "in-sync";
+    wait("both files", || in_sync("alice") && in_sync("bob"));
+    let (alice, bob) = (world.read("alice"), world.read("bob"));
+    world.put("alice", ALICE, &key("rogue"));
+    wait("alice's repair", || world.read("alice") == alice);
+    let repaired = || world.status()["drift"]["repaired"].as_u64().unwrap();
+    wait("its word", || repaired() == 1);
+    let write = format!("echo rogue >> {}", world.file("bob").display());
+    let began = Instant::now();
+    assert!(shell_as(BOB, &write).status.success());
+    assert!(began.elapsed() < Duration::from_secs(30));
+    wait("the incident", || {
+        let all = world.incidents();
+        all.iter().any(|incident| incident["undone"] == "prevented")
+    });
+    assert_eq!(world.read("bob"), bob);
     end(&world, slow);
 }
 

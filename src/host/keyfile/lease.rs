@@ -5,13 +5,13 @@
 //! name any more. An account that never closes its file, or has it mapped, is told from one that does not: then no lease is
 //! to be had. Where this process does nothing, the kernel lets the writer go on after `/proc/sys/fs/lease-break-time`.
 //!
-//! `nix` and `rustix` do not have these two calls.
+//! `nix` and `rustix` do not have these calls.
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
 
 use nix::errno::Errno;
-use nix::libc::{F_GETLEASE, F_RDLCK, F_SETLEASE, F_UNLCK};
+use nix::libc::{F_GETLEASE, F_RDLCK, F_SETLEASE, F_SETOWN, F_UNLCK};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, fstatfs};
 
 /// A file that nobody has open for writing, or writes to before the lease is given back.
@@ -33,7 +33,10 @@ impl Lease {
         if is_shared(&file) {
             return Err((NoLease::Unsupported, file));
         }
-        match fcntl(file.as_raw_fd(), F_SETLEASE, F_RDLCK) {
+        // Or only the thread that took the lease would hear of it, and it may have ended by then.
+        let process = i32::try_from(std::process::id()).unwrap_or_default();
+        let owned = fcntl(file.as_raw_fd(), F_SETOWN, process);
+        match owned.and_then(|_| fcntl(file.as_raw_fd(), F_SETLEASE, F_RDLCK)) {
             Ok(_) => Ok(Self(file)),
             Err(Errno::EAGAIN) => Err((NoLease::Busy, file)),
             Err(_) => Err((NoLease::Unsupported, file)),
@@ -65,10 +68,10 @@ fn is_shared(file: &File) -> bool {
 
 #[expect(
     unsafe_code,
-    reason = "two fcntl(2) calls with integer arguments, on a descriptor that is held"
+    reason = "fcntl(2) calls with integer arguments, on a descriptor that is held"
 )]
 fn fcntl(descriptor: RawFd, call: i32, argument: i32) -> nix::Result<i32> {
-    // SAFETY: neither call reads or writes memory of this process.
+    // SAFETY: none of these calls reads or writes memory of this process.
     Errno::result(unsafe { nix::libc::fcntl(descriptor, call, argument) })
 }
 
