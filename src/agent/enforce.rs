@@ -16,6 +16,7 @@ use crate::agent::publish::{News, Publisher};
 use crate::agent::sessions::{Answer, Sessions};
 use crate::agent::signals::StartError;
 use crate::agent::wakeups::{AgentWatches, Pending, Trigger, Wake, watch};
+use crate::agent::workers::LONG_PATIENCE;
 use crate::agent::{events, paths};
 use crate::host::keyfile::Leases;
 use crate::host::process::{self, Lock};
@@ -220,7 +221,8 @@ impl Enforcing {
             leases: means.leases,
             look_again: means.look_again,
             elsewhere: false,
-            patient: matches!(wake.why, Trigger::Startup | Trigger::Reload),
+            patience: matches!(wake.why, Trigger::Startup | Trigger::Reload)
+                .then_some(LONG_PATIENCE),
             auditor: &effects.incidents,
             alive: means.alive,
             now: means.now,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -17,7 +17,7 @@ use crate::agent::gather::{self, List, World};
 use crate::agent::inquiry::Bell;
 use crate::agent::paths;
 use crate::agent::wakeups::{AgentWatches, Trigger, Wake};
-use crate::agent::workers::Workers;
+use crate::agent::workers::{PATIENCE, Workers};
 use crate::host::keyfile::Leases;
 use crate::host::process;
 use crate::host::store::StoreError;
@@ -65,8 +65,8 @@ pub struct Look<'a> {
     pub look_again: &'a LookAgain,
     /// Also look at files outside of homes.
     pub elsewhere: bool,
-    /// Somebody waits for this look: so does it, for the slow.
-    pub patient: bool,
+    /// How long this look waits for the slow, if somebody waits for it.
+    pub patience: Option<Duration>,
     /// What the audit log has said of who changes files.
     pub auditor: &'a dyn Auditor,
     /// Called again and again meanwhile.
@@ -248,7 +248,7 @@ impl Reconciler {
             leases: None,
             look_again: &nobody,
             elsewhere,
-            patient: true,
+            patience: Some(PATIENCE),
             auditor: &NoAuditor,
             alive: &|| (),
             now,
@@ -337,7 +337,7 @@ impl Reconciler {
         };
         let outcomes = self
             .workers
-            .work(orders, &tools, look.patient, look.alive)
+            .work(orders, &tools, look.patience, look.alive)
             .await;
         let when = Circumstances {
             now,

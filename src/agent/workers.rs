@@ -25,8 +25,11 @@ const LEAST_SLOW: Duration = Duration::from_millis(5);
 /// What has not moved for so long may be held by the account, for ever: another thread tries one level up.
 const STUCK: Duration = Duration::from_millis(250);
 
-/// How long a pass waits for the slow, if somebody waits for the pass; and what takes longer is said to hang.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What takes longer is said to hang.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a pass waits for the slow where all that there is to write is written at once, as at a start.
+pub const LONG_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Threads that may hang; below the unit's `TasksMax=`.
 const MOST_HANGING: usize = 128;
@@ -139,12 +142,12 @@ impl Workers {
     }
 
     /// Does all orders, and returns what came of each account. One that takes its time is left out, and looked at again when
-    /// it is done; if the pass is `patient`, it is waited for first. `alive` is called again and again meanwhile.
+    /// it is done; with `patience` it is waited for first, for so long. `alive` is called again and again meanwhile.
     pub async fn work(
         &mut self,
         orders: Vec<Orders>,
         tools: &Tools,
-        patient: bool,
+        patience: Option<Duration>,
         alive: &dyn Fn(),
     ) -> Vec<Outcome> {
         let (sender, mut results) = mpsc::unbounded_channel();
@@ -202,6 +205,10 @@ impl Workers {
                     slow = (slow / 2).max(LEAST_SLOW);
                 }
             }
+            if hand.is_some() && total - outcomes.len() > sent_away {
+                // It has not begun yet, or its result is on the way.
+                continue;
+            }
             if !locked(&queue).is_empty() {
                 if self.at_work() < MOST_HANGING {
                     hand = self.start(shift());
@@ -212,12 +219,8 @@ impl Workers {
                 }
                 continue;
             }
-            if total - outcomes.len() > sent_away {
-                // Its result is on the way.
-                continue;
-            }
-            let until = *waits_until.get_or_insert(now + PATIENCE);
-            if !patient || now >= until {
+            let until = *waits_until.get_or_insert(now + patience.unwrap_or_default());
+            if now >= until {
                 break;
             }
             slow = SLOW;
@@ -228,7 +231,7 @@ impl Workers {
             batch.push(outcome);
         }
         self.take(&mut batch, &mut outcomes);
-        if patient {
+        if patience.is_some() {
             outcomes.extend(self.say_hanging(&outcomes));
         }
         // A thread that was released ends by itself.

@@ -291,7 +291,7 @@ impl Host {
             watches: None,
             leases: None,
             look_again: &look_again,
-            patient: true,
+            patience: Some(std::time::Duration::from_mins(1)),
             elsewhere: false,
             auditor: &NoAuditor,
             alive: &|| (),
