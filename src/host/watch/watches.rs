@@ -12,9 +12,10 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
+use crate::host::Identity;
+use crate::host::Threads;
 use crate::host::watch::slots::{Shared, locked};
 use crate::host::watch::watcher::{Change, Watcher};
-use crate::host::{Identity, Threads};
 use crate::model::inode::Inode;
 
 /// Why a watch could not be put on.
