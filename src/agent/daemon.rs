@@ -167,7 +167,7 @@ where
         }
         self.watches = fresh.or(self.watches.take());
         if let Some(status) = enforcing.status() {
-            for name in passed.looked.differences.keys() {
+            for name in &passed.looked.astray {
                 let row = status.rows.get(name);
                 if row.is_some_and(|row| row.state == AccountState::InSync) {
                     self.held_back.forgive(name);

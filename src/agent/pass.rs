@@ -96,8 +96,10 @@ impl Auditor for NoAuditor {
 #[derive(Default)]
 pub struct Looked {
     pub events: Vec<Event>,
-    /// What differs or differed, by account.
+    /// What differs or differed, by account; only for a command, which prints it.
     pub differences: BTreeMap<AccountName, Vec<Difference>>,
+    /// Accounts of which something was in force that should not be.
+    pub astray: BTreeSet<AccountName>,
     /// What is in force says more of the files than before.
     pub in_force_changed: bool,
     /// Accounts whose row is another one.
@@ -367,6 +369,10 @@ impl Reconciler {
         let differences = outcome.differences();
         if !differences.is_empty() && outcome.orders.listed {
             looked.keys_left |= differences.iter().any(Difference::held_a_key);
+            // Who waits for the file loses nothing by waiting, and nothing of it is in force meanwhile.
+            if differences.iter().any(|d| *d != Difference::OpenForWriting) {
+                looked.astray.insert(name.clone());
+            }
             looked.differences.insert(name, differences);
         }
     }
