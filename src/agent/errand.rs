@@ -168,9 +168,9 @@ pub fn rescue(
         marks: Marks::default(),
     };
     // A look for the lease and the watches; what it finds is the next errand's.
-    if visit.look(wanted.content.len(), &mut witness).is_ok() {
-        visit.hold();
-    }
+    let looked = visit.look(wanted.content.len(), &mut witness);
+    // Another look follows.
+    let _ = visit.hold(looked.is_ok());
     let mut file = FileOutcome::of(Did::Replaced {
         how: Undone::Renewed,
         backup: None,
@@ -237,8 +237,8 @@ impl Errand<'_> {
                 file
             }
         };
-        if outcome.managed.is_in_line() && order.mode == Mode::Enforce {
-            self.visit.hold();
+        if order.mode == Mode::Enforce && self.visit.hold(outcome.managed.is_in_line()) {
+            (self.tools.look_again)(order.target.account.name.clone());
         }
         outcome.attempt = self.attempt(wanted);
     }

@@ -29,6 +29,7 @@ mod incidents;
 mod journal;
 mod key_pairs;
 mod law;
+mod leases;
 mod lint;
 mod lists;
 mod other_files;
