@@ -20,6 +20,7 @@ mod dead_enforcer;
 mod flood;
 mod floors;
 mod grammar;
+mod harmless;
 mod held;
 mod hostile;
 mod iam;
