@@ -1,10 +1,15 @@
 //! A write into a managed file never takes effect, whatever way it takes: whoever reads the file sees the right content,
 //! always.
 
+use std::fs;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::support::disk::Disk;
-use crate::support::world::{ALICE, BOB, World, comes_true, litter, numbered, shell_as, wait};
+use crate::support::trace::steps_in;
+use crate::support::world::{
+    ALICE, BOB, Ends, Running, World, comes_true, litter, numbered, shell_as, signal, wait,
+};
 use crate::support::writes::{KINDS, Reader, Writer};
 
 /// Accounts with a dozen keys each.
@@ -139,5 +144,107 @@ fn an_agent_that_is_killed_at_any_moment_takes_the_file_back_when_it_starts() {
     let agent = world.start_with(&["enforce"]);
     wait("the file", || world.account("alice")["state"] == "in-sync");
     assert_eq!(world.read("alice"), right);
+    assert!(agent.stop().0.success());
+}
+
+/// strace on a running agent, on all its threads.
+fn strace(world: &World, agent: &Running, inject: Option<&str>) -> Ends {
+    let said = world.path("strace-said");
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-o"])
+        .arg(world.path("trace"))
+        .args(["-e", "trace=fcntl,renameat", "-p", &agent.pid().to_string()])
+        .args(inject.map(|inject| format!("--inject={inject}")));
+    let strace = command.stderr(fs::File::create(&said).unwrap());
+    let strace = Ends(strace.spawn().expect("strace"));
+    wait("strace", || {
+        fs::read_to_string(&said).unwrap().contains(" attached")
+    });
+    strace
+}
+
+/// Lets the agent go on without it.
+fn detach(mut strace: Ends) {
+    signal("INT", strace.0.id());
+    strace.0.wait().unwrap();
+}
+
+/// The agent at work, its thread that works included, and nothing left to do.
+fn at_rest(world: &World) -> Running {
+    let agent = world.start_with(&["enforce"]);
+    wait("the first pass, and sshd's answer", || {
+        let word = world.word();
+        word["enforcer"]["pid"] == agent.pid() && word["sshd"].is_object()
+    });
+    agent
+}
+
+#[test]
+fn a_write_in_place_is_answered_whatever_fails_at_the_lease_or_the_rename() {
+    let world = scene();
+    let mut agent = at_rest(&world);
+    let (file, right) = (world.file("alice"), world.read("alice"));
+    let writer = Writer::built(&world.path(""));
+    let append = || writer.start(ALICE, &file, "append", 1, 60);
+    let trace = || fs::read_to_string(world.path("trace")).unwrap_or_default();
+
+    let traced = strace(&world, &agent, None);
+    assert_eq!(append().end(), Ok(1));
+    wait("the lease to be given back", || trace().contains("F_UNLCK"));
+    detach(traced);
+    let is_one = |line: &str| line.contains("F_SETLEASE, F_RDLCK") || line.contains("renameat(");
+    let found = steps_in(&trace(), is_one, is_one);
+    let renames = found.iter().filter(|step| step.call == "renameat").count();
+    assert!(renames == 1 && found.len() >= 4, "{found:#?}");
+
+    for step in &found {
+        let errors = match step.call.as_str() {
+            "fcntl" => [
+                "error=EAGAIN",
+                "error=EINVAL",
+                "error=ENOLCK",
+                "signal=KILL",
+            ],
+            _ => ["error=EIO", "error=ENOSPC", "error=EINTR", "signal=KILL"],
+        };
+        for fault in errors {
+            let what = format!("{fault} at {}", step.shown);
+            let kills = fault == "signal=KILL";
+            let reader = Reader::start(vec![(file.clone(), right.clone())]);
+            let inject = format!("{}:{fault}:when={}", step.call, step.nth);
+            let traced = strace(&world, &agent, Some(&inject));
+            assert_eq!(append().end(), Ok(1), "{what}");
+            let trace = trace();
+            assert!(
+                trace.contains("INJECTED") || trace.contains("killed by SIGKILL"),
+                "{what}"
+            );
+            if kills {
+                // It does not end by itself: the dead process is this test's to wait for.
+                drop(traced);
+            } else {
+                detach(traced);
+            }
+            let seen = reader.end();
+            if kills {
+                // With the agent its leases are gone.
+                let whole = world.read("alice").starts_with(&right);
+                assert!(whole, "{what}: {}", world.read("alice"));
+                agent = at_rest(&world);
+            } else {
+                assert_eq!(seen, None, "{what}");
+            }
+            wait(&what, || world.read("alice") == right);
+            wait(&what, || world.account("alice")["state"] == "in-sync");
+            wait(&what, || {
+                litter(&world.ssh("alice"), &["authorized_keys"]).is_empty()
+            });
+            // And the next write is prevented as before.
+            let reader = Reader::start(vec![(file.clone(), right.clone())]);
+            assert_eq!(append().end(), Ok(1), "{what}");
+            assert_eq!(reader.end(), None, "after {what}");
+        }
+    }
     assert!(agent.stop().0.success());
 }

@@ -55,11 +55,11 @@ impl Lease {
         fcntl(self.0.as_raw_fd(), F_GETLEASE, 0) == Ok(F_RDLCK)
     }
 
-    /// Gives it back, and returns the file, which may have lost its name.
-    pub(super) fn release(self) -> File {
-        // Closing it gives it back too; it fails only where there is none any more.
-        let _ = fcntl(self.0.as_raw_fd(), F_SETLEASE, F_UNLCK);
-        self.0
+    /// Gives it back, and returns the file, which may have lost its name; `None` where that failed: to close it gives it back
+    /// too.
+    pub(super) fn release(self) -> Option<File> {
+        fcntl(self.0.as_raw_fd(), F_SETLEASE, F_UNLCK).ok()?;
+        Some(self.0)
     }
 }
 
@@ -98,7 +98,7 @@ mod tests {
         assert!(lease.holds());
         drop(take().unwrap());
         // Released, the file can be opened for writing at once.
-        drop(lease.release());
+        drop(lease.release().unwrap());
         OpenOptions::new().append(true).open(&path).unwrap();
     }
 }

@@ -55,20 +55,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const STILL_READ: Duration = Duration::from_millis(250);
 
 impl Leases {
-    /// Takes the lease on the file that has the name now, `None` where there is none; the one that was held before is given
-    /// back in a moment. Returns whether a writer waits for the new one already: of that no signal may come any more.
-    pub fn hold(&self, account: &AccountName, lease: Option<Lease>) -> bool {
+    /// Takes the lease on the file that has the name now; the one that was held before is given back in a moment. Returns
+    /// whether a writer waits for the new one already: of that no signal may come any more.
+    pub fn hold(&self, account: &AccountName, lease: Lease) -> bool {
         let mut held = self.locked();
         let Held { accounts, spent } = &mut *held;
         let of = accounts.entry(account.clone()).or_default();
-        let before = std::mem::replace(&mut of.lease, lease);
-        if let Some(before) = before
-            && of.lease.as_ref().map(Lease::inode) != Some(before.inode())
+        let inode = lease.inode();
+        if let Some(before) = of.lease.replace(lease)
+            && before.inode() != inode
         {
             let due = Instant::now() + STILL_READ;
             spent.push_back((due, account.clone(), before));
         }
         of.is_awaited()
+    }
+
+    /// A writer waits for the lease of this account.
+    pub(super) fn is_awaited(&self, account: &AccountName) -> bool {
+        let held = self.locked();
+        held.accounts.get(account).is_some_and(Of::is_awaited)
     }
 
     /// Accounts whose lease a writer waits for.
@@ -88,14 +94,13 @@ impl Leases {
         let mut held = self.locked();
         let Held { accounts, spent } = &mut *held;
         while let Some((_, account, lease)) = spent.pop_front_if(|(due, ..)| *due <= now) {
+            let inode = lease.inode();
             if let Some(of) = accounts.get_mut(&account)
                 && !lease.holds()
+                && let Some(file) = lease.release()
             {
-                of.attempt = Some(Released {
-                    inode: lease.inode(),
-                    file: lease.release(),
-                    since: now,
-                });
+                let since = now;
+                of.attempt = Some(Released { file, inode, since });
             }
         }
     }
@@ -106,7 +111,7 @@ impl Leases {
         let of = held.accounts.get_mut(account)?;
         let Released { file, inode, since } = of.attempt.take()?;
         let file = match Lease::take(file, inode) {
-            Ok(lease) => lease.release(),
+            Ok(lease) => lease.release()?,
             Err((NoLease::Busy, file)) if since.elapsed() < PATIENCE => {
                 of.attempt = Some(Released { file, inode, since });
                 return None;
@@ -165,11 +170,11 @@ mod tests {
             how.open(place.path().join(number.to_string())).is_ok()
         };
         let leases = Leases::default();
-        leases.hold(&account, Some(file(1)));
+        leases.hold(&account, file(1));
         // Another look at the same file.
-        leases.hold(&account, Some(file(1)));
+        leases.hold(&account, file(1));
         assert_eq!(leases.next_release(), None);
-        leases.hold(&account, Some(file(2)));
+        leases.hold(&account, file(2));
         let due = leases.next_release().unwrap();
         leases.release(due.checked_sub(Duration::from_millis(1)).unwrap());
         assert!(!is_writable(1));
@@ -184,6 +189,6 @@ mod tests {
         // Of this one no signal comes any more.
         let awaited = file(3);
         assert!(!is_writable(3));
-        assert!(leases.hold(&account, Some(awaited)));
+        assert!(leases.hold(&account, awaited));
     }
 }

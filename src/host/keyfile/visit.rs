@@ -71,7 +71,7 @@ impl<'a> Visit<'a> {
     pub(super) fn has_name(&mut self, lease: Option<Lease>) {
         let before = std::mem::replace(&mut self.lease, lease);
         if let (Some(leases), Some(before)) = (self.leases, before) {
-            let _ = leases.hold(&self.target.account.name, Some(before));
+            let _ = leases.hold(&self.target.account.name, before);
         }
     }
 
@@ -96,8 +96,12 @@ impl<'a> Visit<'a> {
             Some(seen) if is_right => Some(seen),
             _ => self.lease.take(),
         };
-        // That the file is wrong is no reason to let a writer go on.
-        (is_right || lease.is_some()) && leases.hold(&self.target.account.name, lease)
+        let account = &self.target.account.name;
+        match lease {
+            Some(lease) => leases.hold(account, lease),
+            // That there is none is no reason to let a writer go on.
+            None => is_right && leases.is_awaited(account),
+        }
     }
 
     /// What somebody wrote into a file of ours after all, once it had lost its name.
