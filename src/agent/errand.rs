@@ -103,7 +103,7 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
         && let Some(leases) = &tools.leases
     {
         // What is not repaired is not kept from being written either.
-        leases.hold(&orders.account.name, None);
+        leases.forget(&orders.account.name);
     }
     if order.mode == Mode::Enforce {
         visit = visit.enforcing(terms, tools.leases.as_deref());
@@ -178,9 +178,9 @@ pub fn rescue(
         marks: Marks::default(),
     };
     // A look for the lease and the watches; what it finds is the next errand's.
-    if visit.look(wanted.content.len(), &mut witness).is_ok() {
-        visit.hold();
-    }
+    let looked = visit.look(wanted.content.len(), &mut witness);
+    // Another look follows.
+    let _ = visit.hold(looked.is_ok());
     let mut file = FileOutcome::of(Did::Replaced {
         how: Undone::Renewed,
         backup: None,
@@ -251,8 +251,8 @@ impl Errand<'_> {
                 file
             }
         };
-        if outcome.managed.is_in_line() && order.mode == Mode::Enforce {
-            self.visit.hold();
+        if order.mode == Mode::Enforce && self.visit.hold(outcome.managed.is_in_line()) {
+            (self.tools.look_again)(order.target.account.name.clone());
         }
         outcome.attempts = self.attempts(wanted);
     }
@@ -277,7 +277,9 @@ impl Errand<'_> {
         };
         outcome.lock = match locked {
             Ok(true) => {
-                self.visit.hold();
+                if self.visit.hold(true) {
+                    (self.tools.look_again)(order.target.account.name.clone());
+                }
                 Some(Ok(true))
             }
             // Changed in between: the next event leads to another try.

@@ -33,16 +33,16 @@ impl LeaseBreaks {
         })
     }
 
-    /// The next accounts to whose files somebody wants to write. Cancel-safe: a signal that comes meanwhile is kept.
+    /// The next accounts to whose files somebody wants to write. Gives leases back meanwhile that are spent. Cancel-safe: a
+    /// signal that comes meanwhile is kept.
     pub(super) async fn next(&mut self) -> BTreeSet<AccountName> {
         loop {
-            match self.due {
-                None => {
-                    self.heard.recv().await;
-                    self.due = Some(self.rests_until);
-                }
-                Some(due) => {
-                    sleep_until(due).await;
+            let release = self.leases.next_release().map(Instant::from_std);
+            let (due, now) = (self.due, Instant::now());
+            // Both signals and sleeping are cancel-safe.
+            tokio::select! {
+                _ = self.heard.recv(), if due.is_none() => self.due = Some(self.rests_until),
+                () = sleep_until(due.unwrap_or(now)), if due.is_some() => {
                     self.due = None;
                     let begun = Instant::now();
                     let broken = self.leases.broken();
@@ -50,6 +50,9 @@ impl LeaseBreaks {
                     if !broken.is_empty() {
                         return broken;
                     }
+                }
+                () = sleep_until(release.unwrap_or(now)), if release.is_some() => {
+                    self.leases.release(Instant::now().into_std());
                 }
             }
         }

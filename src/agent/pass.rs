@@ -99,7 +99,7 @@ impl Auditor for NoAuditor {
 #[derive(Default)]
 pub struct Looked {
     pub events: Vec<Event>,
-    /// What differs or differed, by account.
+    /// What differs or differed, by account; only for a command, which prints it.
     pub differences: BTreeMap<AccountName, Vec<Difference>>,
     /// Accounts in whose files something stood that must not.
     pub undone: BTreeSet<AccountName>,

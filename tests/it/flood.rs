@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use crate::support::world::{ALICE, BOB, Ends, World, key, shell_as, wait};
 
-/// What an account can do in its home as fast as it can: names that come and go in both directories, modes, files opened
-/// for writing and closed.
+/// What an account can do in its home as fast as it can: names that come and go in both directories, modes; and, by a process
+/// of its own since that waits, files opened for writing and closed.
 const FLOOD: &str = r#"
 my ($home) = @ARGV;
 my $parent = $$;
-if (fork() == 0) {
-    # Each time it waits for a fresh file.
-    while (getppid() == $parent) {
+if (!fork) {
+    while (getppid == $parent) {
         open(my $file, '>>', "$home/.ssh/authorized_keys") and close $file;
     }
     exit;

@@ -14,9 +14,11 @@ use nix::errno::Errno;
 use nix::libc::{F_GETLEASE, F_RDLCK, F_SETLEASE, F_SETOWN, F_UNLCK};
 use nix::sys::statfs::{FUSE_SUPER_MAGIC, NFS_SUPER_MAGIC, SMB_SUPER_MAGIC, fstatfs};
 
+use crate::model::inode::Inode;
+
 /// A file that nobody has open for writing, or writes to before the lease is given back.
 #[derive(Debug)]
-pub struct Lease(File);
+pub struct Lease(File, Inode);
 
 /// Why there is no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,8 +30,8 @@ pub enum NoLease {
 }
 
 impl Lease {
-    /// Takes a lease on a file that is open for reading; only as its owner.
-    pub(super) fn take(file: File) -> Result<Self, (NoLease, File)> {
+    /// Takes a lease on a file that is open for reading, and is this one; only as its owner.
+    pub(super) fn take(file: File, inode: Inode) -> Result<Self, (NoLease, File)> {
         if is_shared(&file) {
             return Err((NoLease::Unsupported, file));
         }
@@ -37,7 +39,7 @@ impl Lease {
         let process = i32::try_from(std::process::id()).unwrap_or_default();
         let owned = fcntl(file.as_raw_fd(), F_SETOWN, process);
         match owned.and_then(|_| fcntl(file.as_raw_fd(), F_SETLEASE, F_RDLCK)) {
-            Ok(_) => Ok(Self(file)),
+            Ok(_) => Ok(Self(file, inode)),
             Err(Errno::EAGAIN) => Err((NoLease::Busy, file)),
             Err(_) => Err((NoLease::Unsupported, file)),
         }
@@ -47,16 +49,20 @@ impl Lease {
         &self.0
     }
 
+    pub(super) fn inode(&self) -> Inode {
+        self.1
+    }
+
     /// True while no writer waits for it.
     pub fn holds(&self) -> bool {
         fcntl(self.0.as_raw_fd(), F_GETLEASE, 0) == Ok(F_RDLCK)
     }
 
-    /// Gives it back, and returns the file, which may have lost its name.
-    pub(super) fn release(self) -> File {
-        // Closing it gives it back too; it fails only where there is none any more.
-        let _ = fcntl(self.0.as_raw_fd(), F_SETLEASE, F_UNLCK);
-        self.0
+    /// Gives it back, and returns the file, which may have lost its name; `None` where that failed: to close it gives it back
+    /// too.
+    pub(super) fn release(self) -> Option<File> {
+        fcntl(self.0.as_raw_fd(), F_SETLEASE, F_UNLCK).ok()?;
+        Some(self.0)
     }
 }
 
@@ -86,14 +92,16 @@ mod tests {
         let place = tempfile::NamedTempFile::new_in("/var/tmp").unwrap();
         let read = || File::open(place.path()).unwrap();
         // `place` itself is open for writing.
-        let busy = Lease::take(read()).unwrap_err();
+        let take = || Lease::take(read(), (0, 0));
+        let busy = take().unwrap_err();
         assert_eq!(busy.0, NoLease::Busy);
         let path = place.into_temp_path();
-        let lease = Lease::take(File::open(&path).unwrap()).unwrap();
+        let take = || Lease::take(File::open(&path).unwrap(), (0, 0));
+        let lease = take().unwrap();
         assert!(lease.holds());
-        drop(Lease::take(File::open(&path).unwrap()).unwrap());
+        drop(take().unwrap());
         // Released, the file can be opened for writing at once.
-        drop(lease.release());
+        drop(lease.release().unwrap());
         OpenOptions::new().append(true).open(&path).unwrap();
     }
 }

@@ -228,11 +228,15 @@ impl Visit<'_> {
         if !self.leases() || stat.st_uid != uid {
             return Ok((read(&file)?, Writing::Unknown));
         }
-        match Lease::take(file) {
+        match Lease::take(file, inode(&stat)) {
             Ok(lease) => {
                 let found = read(lease.file())?;
                 self.seen = Some(lease);
                 Ok((found, Writing::Prevented))
+            }
+            // Leased before it had the name, so that nobody writes to it: a writer waits, and is the next visit's.
+            Err((NoLease::Busy, file)) if self.has_leased(inode(&stat)) => {
+                Ok((read(&file)?, Writing::Prevented))
             }
             // The writer may hold the file's lock for ever.
             Err((NoLease::Busy, file)) => {

@@ -87,8 +87,9 @@ impl Visit<'_> {
             return Err(refusal);
         }
         let path = parent.path.clone();
-        fsync(parent.readable()?).map_err(Refusal::io("sync", &path))?;
+        // Synced or not, sshd reads it from now on.
         self.has_name(lease);
+        fsync(parent.readable()?).map_err(Refusal::io("sync", &path))?;
         let old = match enter(&parent, &aside, &target.account, &target.location)? {
             Entered::Directory(old) => old,
             // Whatever it was, it is no longer in the way.

@@ -74,20 +74,18 @@ impl Visit<'_> {
             unlocked.push(Lock::Directory);
         }
         let (mut name, lease) = write_new(directory, target, wanted, terms, leases)?;
-        if keeps && swap(directory, &mut name, target, terms)? {
-            fsync(directory)
-                .map_err(Refusal::io("sync the directory of", &target.location.path))?;
-            self.has_name(lease);
-            return Ok(unlocked);
+        if !(keeps && swap(directory, &mut name, target, terms)?) {
+            let put = put_in_place(directory, &name, target, terms, &mut unlocked);
+            if put.is_err() {
+                // The error to report is the first one; what cannot be removed now is swept up later.
+                let _ = unlinkat(directory, name.as_str(), UnlinkatFlags::NoRemoveDir);
+            }
+            put?;
         }
-        let put = put_in_place(directory, &name, target, terms, &mut unlocked);
-        if put.is_err() {
-            // The error to report is the first one; what cannot be removed now is swept up later.
-            let _ = unlinkat(directory, name.as_str(), UnlinkatFlags::NoRemoveDir);
-        }
-        put?;
-        fsync(directory).map_err(Refusal::io("sync the directory of", &target.location.path))?;
+        let synced = fsync(directory);
+        // Synced or not, sshd reads it from now on.
         self.has_name(lease);
+        synced.map_err(Refusal::io("sync the directory of", &target.location.path))?;
         Ok(unlocked)
     }
 
@@ -195,7 +193,7 @@ fn write_temporary(
     if inode(&now) != inode(&stat) {
         return crowded();
     }
-    let (lease, opened) = match Lease::take(opened) {
+    let (lease, opened) = match Lease::take(opened, inode(&now)) {
         Ok(lease) => (Some(lease), None),
         Err((NoLease::Busy, _)) => return crowded(),
         Err((NoLease::Unsupported, opened)) => (None, Some(opened)),

@@ -9,6 +9,7 @@ use crate::host::keyfile::terms::Terms;
 use crate::host::keyfile::way::Way;
 use crate::model::config::tables::Owner;
 use crate::model::file::wanted::Target;
+use crate::model::inode::Inode;
 
 /// A visit holds a descriptor of each directory on the way, and this thread acts as the account from the first look until
 /// the visit is dropped.
@@ -66,31 +67,46 @@ impl<'a> Visit<'a> {
         }
     }
 
-    /// A new file has the name. Whoever waits to write to the one before it goes on, and what it writes is kept.
+    /// A new file has the name.
     pub(super) fn has_name(&mut self, lease: Option<Lease>) {
         let before = std::mem::replace(&mut self.lease, lease);
-        if let (Some(leases), Some(before)) = (self.leases, before)
-            && !before.holds()
-        {
-            leases.hold(&self.target.account.name, Some(before));
+        if let (Some(leases), Some(before)) = (self.leases, before) {
+            let _ = leases.hold(&self.target.account.name, before);
         }
     }
 
-    /// A directory of root's that is locked may be the agent's own.
-    pub fn accept_locked(&mut self, accepts: bool) {
-        self.way.accepts_locked = accepts;
+    /// The file with this inode is the one that this visit gave the name, with a lease.
+    pub(super) fn has_leased(&self, inode: Inode) -> bool {
+        let own = self.lease.as_ref();
+        own.is_some_and(|own| own.inode() == inode)
     }
 
     pub(super) fn leases(&self) -> bool {
         self.leases.is_some()
     }
 
-    /// What the last look found is as it should be: from now on its lease is held instead of that of the file before it, and
-    /// whoever waits to write to that one goes on.
-    pub fn hold(&mut self) {
-        if let Some(leases) = self.leases {
-            leases.hold(&self.target.account.name, self.seen.take());
+    /// From now on the lease of the file that the last look found is held, if that `is_right`, and if not, that of the file
+    /// which this visit gave the name. Returns whether a writer waits for it already.
+    #[must_use]
+    pub fn hold(&mut self, is_right: bool) -> bool {
+        let Some(leases) = self.leases else {
+            return false;
+        };
+        let lease = match self.seen.take() {
+            Some(seen) if is_right => Some(seen),
+            _ => self.lease.take(),
+        };
+        let account = &self.target.account.name;
+        match lease {
+            Some(lease) => leases.hold(account, lease),
+            // That there is none is no reason to let a writer go on.
+            None => is_right && leases.is_awaited(account),
         }
+    }
+
+    /// A directory of root's that is locked may be the agent's own.
+    pub fn accept_locked(&mut self, accepts: bool) {
+        self.way.accepts_locked = accepts;
     }
 
     /// What somebody wrote into files of ours after all, once they had lost their name.

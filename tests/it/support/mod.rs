@@ -1,6 +1,7 @@
 //! What the tests stand on: the world of a test, the servers it talks to, and sshd as the oracle. No test.
 
 pub mod deployed;
+pub mod disk;
 pub mod fuse;
 pub mod grip;
 pub mod http_server;
@@ -13,6 +14,7 @@ pub mod ssm_server;
 pub mod tls_front;
 pub mod trace;
 pub mod world;
+pub mod writes;
 
 /// Runs a future to its end, on a runtime of its own.
 pub fn run<T>(work: impl Future<Output = T>) -> T {
