@@ -307,8 +307,14 @@ impl Errand<'_> {
             let unlocked = unlocked.into_iter().map(Difference::Locked);
             file.differences.extend(unlocked);
             keeps = false;
-            if self.is_in_line(order, wanted, outcome)? {
-                return Ok(());
+            let left = self.differences_left(order, wanted, outcome)?;
+            let path = &order.target.location.path;
+            match left.as_slice() {
+                [] => return Ok(()),
+                [Difference::Owner(0, 0), Difference::Mode(_)] if by == By::Root => {
+                    return Err(Refusal::NoQuota(path.clone()));
+                }
+                _ => {}
             }
         }
         let path = order.target.location.path.clone();
@@ -325,7 +331,7 @@ impl Errand<'_> {
         let aside = self.visit.renew(wanted, self.terms)?;
         let names = order_names(&outcome.orders);
         aside.move_over(&names);
-        if self.is_in_line(order, wanted, outcome)? {
+        if self.differences_left(order, wanted, outcome)?.is_empty() {
             return Ok(());
         }
         let path = order.target.location.path.clone();
@@ -333,20 +339,20 @@ impl Errand<'_> {
     }
 
     /// Resolved again from the home: what is there now is what sshd will read.
-    fn is_in_line(
+    fn differences_left(
         &mut self,
         order: &Order,
         wanted: &Lines,
         outcome: &mut Outcome,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Vec<Difference>, Refusal> {
         self.witness.marks = Marks::default();
         let now = self.look(order, wanted)?;
-        let is_in_line = differences(wanted, &now).is_empty();
-        if is_in_line {
+        let left = differences(wanted, &now);
+        if left.is_empty() {
             outcome.undone_only = now.writing == Writing::Undone;
             outcome.loose = now.loose;
         }
-        Ok(is_in_line)
+        Ok(left)
     }
 
     /// What somebody wrote into the file that was ours before, after all.

@@ -177,7 +177,7 @@ fn describe(told: &Told) -> String {
         Undone::Replaced => "undone: file replaced",
         Undone::Removed => "undone: file taken away",
         Undone::Prevented => "prevented: the file had been replaced before it was written to",
-        Undone::Cut => "undone: file cut to nothing, then written anew",
+        Undone::Cut => "undone: file put aside, then written over",
         Undone::Renewed => "undone: directory put aside, and made anew",
         Undone::SeenOnly => "seen, not written (mode = \"observe\")",
     };

@@ -28,6 +28,7 @@ mod imds;
 mod incidents;
 mod journal;
 mod key_pairs;
+mod ladder;
 mod law;
 mod lint;
 mod lists;

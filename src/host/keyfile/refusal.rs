@@ -68,6 +68,9 @@ pub enum Refusal {
     /// Each new file was opened by somebody else before it had its name.
     #[error("cannot replace `{}`: the account opens each new file at once", shown(.0))]
     Crowded(PathBuf),
+    /// It has the content it should have, and another owner.
+    #[error("`{}` stays root's: the quota of the account is used up", shown(.0))]
+    NoQuota(PathBuf),
     /// The pass that asked for this gave up waiting.
     #[error("given up: the file system did not answer in time")]
     Abandoned,
@@ -116,6 +119,7 @@ impl Refusal {
             Self::Contended(_) | Self::Crowded(_) => {
                 "find out who writes it: `ausearch -k authorized_keys`, where audit is on"
             }
+            Self::NoQuota(_) => "make room in the quota of the account",
             Self::Abandoned => "look at the file system of the home; a network mount may be down",
             Self::Io { .. } => "look at the file system: is it mounted, writable and sound",
         }

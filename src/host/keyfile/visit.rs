@@ -1,5 +1,7 @@
 //! One visit to the files of one account: one way there, and one change of identity for all that is done.
 
+use std::fs::File;
+
 use crate::host::keyfile::held::READ_LIMIT;
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::lease::Lease;
@@ -37,6 +39,8 @@ pub struct Visit<'a> {
     lease: Option<Lease>,
     /// The lease on the file that the last look found there.
     pub(super) seen: Option<Lease>,
+    /// What had the file's name, and another one now, to be written over where there is no room for another file.
+    pub(super) spare: Option<(String, File)>,
     identity: Option<Identity>,
 }
 
@@ -50,6 +54,7 @@ impl<'a> Visit<'a> {
             leases: None,
             lease: None,
             seen: None,
+            spare: None,
             identity: None,
         }
     }
@@ -85,6 +90,14 @@ impl<'a> Visit<'a> {
     pub fn hold(&mut self) {
         if let Some(leases) = self.leases {
             leases.hold(&self.target.account.name, self.seen.take());
+        }
+    }
+
+    /// What is held is in the way of this process itself.
+    pub(super) fn let_go(&mut self) {
+        self.seen = None;
+        if let Some(leases) = self.leases {
+            leases.hold(&self.target.account.name, None);
         }
     }
 

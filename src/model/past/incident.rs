@@ -148,7 +148,7 @@ pub enum Undone {
     Removed,
     /// It never took effect: the file had lost its name before it was written to.
     Prevented,
-    /// There was no room for the right file beside it: it was cut to nothing first.
+    /// There was no room for the right file beside it: it was written over, or cut to nothing first, under another name.
     Cut,
     /// Its directory as a whole was put aside, and a new one made.
     Renewed,

@@ -1,6 +1,7 @@
 //! What the tests stand on: the world of a test, the servers it talks to, and sshd as the oracle. No test.
 
 pub mod deployed;
+pub mod disk;
 pub mod fuse;
 pub mod grip;
 pub mod http_server;
