@@ -18,7 +18,7 @@ use crate::model::file::difference::{self, Difference};
 use crate::model::file::orders::{Order, Orders};
 use crate::model::file::other_files::{InFile, OtherFile};
 use crate::model::file::plan::Plan;
-use crate::model::file::wanted::{Found, Kind, Lines, Target, Wanted};
+use crate::model::file::wanted::{Content, Found, Kind, Lines, Target, Wanted};
 use crate::model::inode::Inode;
 use crate::model::location::Location;
 use crate::model::mounts::OwnMount;
@@ -153,7 +153,7 @@ pub fn rescue(
         clear_obstacles: true,
     };
     let mut visit = Visit::new(&order.target).enforcing(terms, tools.leases.as_deref());
-    let mut aside = match visit.renew(wanted, terms) {
+    let aside = match visit.renew(wanted, terms) {
         Ok(aside) => aside,
         Err(refusal) => {
             let (account, reason) = (&orders.account.name, refusal.explained());
@@ -178,10 +178,10 @@ pub fn rescue(
     file.differences.push(Difference::NoAnswer);
     if let Some(content) = &content {
         file.differences
-            .extend(difference::written(wanted, content));
+            .extend(difference::written(wanted, &content.bytes));
     }
     let mut stood = Stood::default();
-    stood.take_down(content);
+    stood.take_down(content.map(Content::from));
     file.stood = Some(stood);
     let names: Vec<String> = order_names(&orders)
         .into_iter()
@@ -357,15 +357,15 @@ impl Errand<'_> {
 
     /// What somebody wrote into the file that was ours before, after all.
     fn attempt(&mut self, wanted: &Lines) -> Option<FileOutcome> {
-        let (differences, content) = match self.visit.attempt().ok()?? {
-            Attempt::Closed(content) => (difference::written(wanted, &content), Some(content)),
+        let (differences, read) = match self.visit.attempt().ok()?? {
+            Attempt::Closed(read) => (difference::written(wanted, &read.bytes), Some(read)),
             Attempt::Open => (vec![Difference::OpenForWriting], None),
         };
         if differences.is_empty() {
             return None;
         }
         let mut stood = Stood::default();
-        stood.take_down(content);
+        stood.take_down(read.map(Content::from));
         Some(FileOutcome {
             differences,
             did: Did::Nothing,
@@ -378,7 +378,10 @@ impl Errand<'_> {
         let (account, size) = (&order.target.account, wanted.content.len());
         match observe(&mut self.visit, account, size, &mut self.witness) {
             Err(Refusal::Obstacle { kind, .. }) if order.ours => Ok(Observed {
-                found: Found::Other(kind),
+                found: Found::Other {
+                    kind,
+                    content: self.visit.behind().map(Content::from),
+                },
                 directories: Vec::new(),
                 loose: None,
                 writing: Writing::Unknown,
@@ -498,9 +501,9 @@ impl Errand<'_> {
             return Ok(None);
         };
         match &file.content {
-            Some(content) if !order.ours && !content.is_empty() => {
+            Some(Content { bytes, is_whole }) if !order.ours && *is_whole && !bytes.is_empty() => {
                 let name = format!("{}.authorized_keys", order.target.account.name);
-                self.keep_copy(&name, content)
+                self.keep_copy(&name, bytes)
             }
             _ => Ok(None),
         }
@@ -647,12 +650,15 @@ fn keep_copy(backups: &Path, name: &str, content: &[u8]) -> Result<Option<PathBu
     Ok(None)
 }
 
-/// Nobody could look into the file, or into its directory, so that no copy of it can be made.
+/// Nobody could look into the file, or into its directory, or not into all of it, so that no copy of it can be made.
 fn is_unknown(found: &Found) -> bool {
     match found {
         Found::Nothing => true,
-        Found::File(file) => file.content.is_none(),
-        Found::Other(_) => false,
+        Found::File(file) => {
+            let content = file.content.as_ref();
+            content.is_none_or(|content| !content.is_whole)
+        }
+        Found::Other { .. } => false,
     }
 }
 

@@ -217,6 +217,7 @@ fn describe(told: &Told) -> String {
         let kept = match (evidence.kept, &told.content_file) {
             (Kept::Whole, Some(path)) => path.display().to_string(),
             (Kept::Cut, Some(path)) => format!("{}, the beginning of it", path.display()),
+            (Kept::Lines, Some(path)) => format!("{}, without comments", path.display()),
             _ => "not kept".to_owned(),
         };
         let _ = writeln!(

@@ -17,6 +17,7 @@ mod check;
 mod clone;
 mod cloudformation;
 mod dead_enforcer;
+mod evidence;
 mod flood;
 mod floors;
 mod grammar;

@@ -24,8 +24,8 @@ struct Of {
 /// What became of a write that had no effect.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// The first bytes of the file once it was closed.
-    Closed(Vec<u8>),
+    /// What was in the file once it was closed.
+    Closed(Bounded),
     /// It still is open, or mapped: to read it may wait for ever.
     Open,
 }
@@ -89,8 +89,8 @@ impl Leases {
         drop(all);
         // From the start: the file was read before.
         (&file).rewind().ok()?;
-        let bytes = Bounded::read(&file, limit, 0).ok()?.bytes;
-        Some(Attempt::Closed(bytes))
+        let read = Bounded::read_keys(&file, limit, 0).ok()?;
+        Some(Attempt::Closed(read))
     }
 
     /// Lets go of the accounts that are not to be kept.
