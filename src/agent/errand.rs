@@ -400,7 +400,7 @@ impl Errand<'_> {
         let in_line = outcome.managed.is_in_line() || orders.managed.ours;
         outcome.guards = orders.removes_others && in_line && enforces;
         for order in &orders.others {
-            let (found, marks) = self.look_beside(&order.target.location);
+            let (found, marks) = self.look_beside(&order.target.location, outcome.guards);
             let found = match found {
                 Ok(None) => continue,
                 Ok(Some(found)) => found,
@@ -426,6 +426,7 @@ impl Errand<'_> {
                 self.clear(order, (found, marks), outcome);
             }
         }
+        self.visit.hold_others();
         if self.tools.elsewhere {
             Self::look_elsewhere(&orders, outcome);
         }
@@ -465,7 +466,7 @@ impl Errand<'_> {
                 }
             };
             let other = named(order, &found);
-            let (now, after) = self.look_beside(&order.target.location);
+            let (now, after) = self.look_beside(&order.target.location, outcome.guards);
             if outcome.others.iter().all(|(known, _)| *known != other) {
                 let mut file = FileOutcome::of(Did::Removed { copy });
                 file.differences.push(Difference::OtherFile(other.clone()));
@@ -489,9 +490,13 @@ impl Errand<'_> {
     }
 
     /// Looks at another file, and returns the marks too.
-    fn look_beside(&mut self, other: &Location) -> (Result<Option<Other>, Refusal>, Marks) {
+    fn look_beside(
+        &mut self,
+        other: &Location,
+        guards: bool,
+    ) -> (Result<Option<Other>, Refusal>, Marks) {
         self.witness.marks = Marks::default();
-        let found = self.visit.look_at_other(other, &mut self.witness);
+        let found = self.visit.look_at_other(other, guards, &mut self.witness);
         (found, std::mem::take(&mut self.witness.marks))
     }
 

@@ -10,7 +10,7 @@ use crate::host::Bounded;
 use crate::host::keyfile::lease::{Lease, NoLease};
 use crate::model::account::AccountName;
 
-/// Every lease that the enforcer holds, one an account.
+/// Every lease that the enforcer holds, by account.
 #[derive(Debug, Default)]
 pub struct Leases(Mutex<HashMap<AccountName, Of>>);
 
@@ -18,6 +18,8 @@ pub struct Leases(Mutex<HashMap<AccountName, Of>>);
 #[derive(Debug, Default)]
 struct Of {
     lease: Option<Lease>,
+    /// Those on other files in the home that may stay while nobody writes to them.
+    beside: Vec<Lease>,
     attempt: Option<Released>,
 }
 
@@ -58,19 +60,25 @@ impl Leases {
         }
     }
 
+    /// The same for the other files of the account that stay, all of them.
+    pub(super) fn hold_beside(&self, account: &AccountName, leases: Vec<Lease>) {
+        let mut all = self.locked();
+        all.entry(account.clone()).or_default().beside = leases;
+    }
+
     /// Accounts whose lease somebody waits for.
     pub fn broken(&self) -> BTreeSet<AccountName> {
         let all = self.locked();
-        let broken = |of: &Of| of.lease.as_ref().is_some_and(|lease| !lease.holds());
+        let broken = |of: &Of| {
+            of.lease
+                .iter()
+                .chain(&of.beside)
+                .any(|lease| !lease.holds())
+        };
         all.iter()
             .filter(|(_, of)| broken(of))
             .map(|(name, _)| name.clone())
             .collect()
-    }
-
-    /// How many are held.
-    pub fn count(&self) -> usize {
-        self.locked().len()
     }
 
     /// What was written to the file whose lease was broken last, once that is known. Only as its owner.

@@ -22,7 +22,7 @@ use crate::model::file::wanted::Target;
 /// visit.as_self(|| back_up(&observed))?;          // whatever is not in the home: as this process
 /// let unlocked = visit.replace(&wanted, terms, keeps)?;  // goes on from what is held
 /// let after = visit.look(size, witness)?;         // compares every name with what is held; walks anew where it differs
-/// if let Some(other) = visit.look_at_other(&location, witness)? {
+/// if let Some(other) = visit.look_at_other(&location, guards, witness)? {
 ///     visit.remove_other(&location, terms, false)?;
 /// }
 /// ```
@@ -41,6 +41,8 @@ pub struct Visit<'a> {
     pub(super) seen: Option<Lease>,
     /// What had the file's name, and another one now, to be written over where there is no room for another file.
     pub(super) spare: Option<(String, File)>,
+    /// The leases on other files that stay.
+    pub(super) beside: Vec<Lease>,
     identity: Option<Identity>,
 }
 
@@ -55,6 +57,7 @@ impl<'a> Visit<'a> {
             lease: None,
             seen: None,
             spare: None,
+            beside: Vec::new(),
             identity: None,
         }
     }
@@ -62,8 +65,6 @@ impl<'a> Visit<'a> {
     /// Not only looks: what a look needs it brings about, and what it finds it keeps from being written to.
     #[must_use]
     pub fn enforcing(self, terms: Terms<'a>, leases: Option<&'a Leases>) -> Self {
-        // A file of root's is not the account's to write to.
-        let leases = leases.filter(|_| self.target.owner == Owner::Account);
         Self {
             terms: Some(terms),
             leases,
@@ -81,7 +82,13 @@ impl<'a> Visit<'a> {
         }
     }
 
+    /// A managed file of root's is not the account's to write to.
     pub(super) fn leases(&self) -> bool {
+        self.leases_others() && self.target.owner == Owner::Account
+    }
+
+    /// Others are the account's own in any case.
+    pub(super) fn leases_others(&self) -> bool {
         self.leases.is_some()
     }
 
@@ -98,6 +105,14 @@ impl<'a> Visit<'a> {
         self.seen = None;
         if let Some(leases) = self.leases {
             leases.hold(&self.target.account.name, None);
+        }
+    }
+
+    /// The other files are gone, or they stay and nobody writes to them.
+    pub fn hold_others(&mut self) {
+        if let Some(leases) = self.leases {
+            let beside = std::mem::take(&mut self.beside);
+            leases.hold_beside(&self.target.account.name, beside);
         }
     }
 
