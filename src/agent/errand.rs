@@ -18,7 +18,7 @@ use crate::model::file::difference::{self, Difference};
 use crate::model::file::orders::{Locking, Order, Orders};
 use crate::model::file::other_files::{InFile, OtherFile};
 use crate::model::file::plan::Plan;
-use crate::model::file::wanted::{Found, Kind, Lines, Target, Wanted};
+use crate::model::file::wanted::{Content, Found, Kind, Lines, Target, Wanted};
 use crate::model::inode::Inode;
 use crate::model::location::Location;
 use crate::model::mounts::OwnMount;
@@ -163,7 +163,7 @@ pub fn rescue(
     };
     let mut visit = Visit::new(&order.target).enforcing(terms, tools.leases.as_deref());
     visit.accept_locked(order.lock != Locking::Open);
-    let mut aside = match visit.renew(wanted, terms, By::Owner) {
+    let aside = match visit.renew(wanted, terms, By::Owner) {
         Ok(aside) => aside,
         Err(refusal) => {
             let (account, reason) = (&orders.account.name, refusal.explained());
@@ -188,10 +188,10 @@ pub fn rescue(
     file.differences.push(Difference::NoAnswer);
     if let Some(content) = &content {
         file.differences
-            .extend(difference::written(wanted, content));
+            .extend(difference::written(wanted, &content.bytes));
     }
     let mut stood = Stood::default();
-    stood.take_down(content);
+    stood.take_down(content.map(Content::from));
     file.stood = Some(stood);
     let names: Vec<String> = order_names(&orders)
         .into_iter()
@@ -272,7 +272,9 @@ impl Errand<'_> {
         let locked = match self.visit.lock(wanted, self.terms, &names) {
             // Already, with nothing to do.
             Ok(false) => return,
-            Ok(true) => self.is_in_line(order, wanted, outcome),
+            Ok(true) => self
+                .differences_left(order, wanted, outcome)
+                .map(|left| left.is_empty()),
             Err(refusal) => Err(refusal),
         };
         outcome.lock = match locked {
@@ -358,8 +360,14 @@ impl Errand<'_> {
                 file.differences.extend(unlocked);
             }
             keeps = false;
-            if self.is_in_line(order, wanted, outcome)? {
-                return Ok(());
+            let left = self.differences_left(order, wanted, outcome)?;
+            let path = &order.target.location.path;
+            match left.as_slice() {
+                [] => return Ok(()),
+                [Difference::Owner(0, 0), Difference::Mode(_)] if by == By::Root => {
+                    return Err(Refusal::NoQuota(path.clone()));
+                }
+                _ => {}
             }
         }
         let path = order.target.location.path.clone();
@@ -376,7 +384,7 @@ impl Errand<'_> {
         let aside = self.visit.renew(wanted, self.terms, By::Owner)?;
         let names = order_names(&outcome.orders);
         aside.move_over(&names);
-        if self.is_in_line(order, wanted, outcome)? {
+        if self.differences_left(order, wanted, outcome)?.is_empty() {
             return Ok(());
         }
         let path = order.target.location.path.clone();
@@ -384,32 +392,32 @@ impl Errand<'_> {
     }
 
     /// Resolved again from the home: what is there now is what sshd will read.
-    fn is_in_line(
+    fn differences_left(
         &mut self,
         order: &Order,
         wanted: &Lines,
         outcome: &mut Outcome,
-    ) -> Result<bool, Refusal> {
+    ) -> Result<Vec<Difference>, Refusal> {
         self.witness.marks = Marks::default();
         let now = self.look(order, wanted)?;
-        let is_in_line = differences(wanted, &now).is_empty();
-        if is_in_line {
+        let left = differences(wanted, &now);
+        if left.is_empty() {
             outcome.undone_only = now.writing == Writing::Undone;
             outcome.loose = now.loose;
         }
-        Ok(is_in_line)
+        Ok(left)
     }
 
     /// What somebody wrote into files that were ours before, after all.
     fn attempts(&mut self, wanted: &Lines) -> Vec<FileOutcome> {
         let attempts = self.visit.attempts().unwrap_or_default().into_iter();
         let outcomes = attempts.map(|attempt| {
-            let (differences, content) = match attempt {
-                Attempt::Closed(content) => (difference::written(wanted, &content), Some(content)),
+            let (differences, read) = match attempt {
+                Attempt::Closed(read) => (difference::written(wanted, &read.bytes), Some(read)),
                 Attempt::Open => (vec![Difference::OpenForWriting], None),
             };
             let mut stood = Stood::default();
-            stood.take_down(content);
+            stood.take_down(read.map(Content::from));
             FileOutcome {
                 differences,
                 did: Did::Nothing,
@@ -427,7 +435,10 @@ impl Errand<'_> {
         let (account, size) = (&order.target.account, wanted.content.len());
         match observe(&mut self.visit, account, size, &mut self.witness) {
             Err(Refusal::Obstacle { kind, .. }) if order.ours => Ok(Observed {
-                found: Found::Other(kind),
+                found: Found::Other {
+                    kind,
+                    content: self.visit.behind().map(Content::from),
+                },
                 directories: Vec::new(),
                 loose: None,
                 writing: Writing::Unknown,
@@ -446,7 +457,7 @@ impl Errand<'_> {
         let in_line = outcome.managed.is_in_line() || orders.managed.ours;
         outcome.guards = orders.removes_others && in_line && enforces;
         for order in &orders.others {
-            let (found, marks) = self.look_beside(&order.target.location);
+            let (found, marks) = self.look_beside(&order.target.location, outcome.guards);
             let found = match found {
                 Ok(None) => continue,
                 Ok(Some(found)) => found,
@@ -472,6 +483,7 @@ impl Errand<'_> {
                 self.clear(order, (found, marks), outcome);
             }
         }
+        self.visit.hold_others();
         if self.tools.elsewhere {
             Self::look_elsewhere(&orders, outcome);
         }
@@ -511,7 +523,7 @@ impl Errand<'_> {
                 }
             };
             let other = named(order, &found);
-            let (now, after) = self.look_beside(&order.target.location);
+            let (now, after) = self.look_beside(&order.target.location, outcome.guards);
             if outcome.others.iter().all(|(known, _)| *known != other) {
                 let mut file = FileOutcome::of(Did::Removed { copy });
                 file.differences.push(Difference::OtherFile(other.clone()));
@@ -535,9 +547,13 @@ impl Errand<'_> {
     }
 
     /// Looks at another file, and returns the marks too.
-    fn look_beside(&mut self, other: &Location) -> (Result<Option<Other>, Refusal>, Marks) {
+    fn look_beside(
+        &mut self,
+        other: &Location,
+        guards: bool,
+    ) -> (Result<Option<Other>, Refusal>, Marks) {
         self.witness.marks = Marks::default();
-        let found = self.visit.look_at_other(other, &mut self.witness);
+        let found = self.visit.look_at_other(other, guards, &mut self.witness);
         (found, std::mem::take(&mut self.witness.marks))
     }
 
@@ -547,9 +563,9 @@ impl Errand<'_> {
             return Ok(None);
         };
         match &file.content {
-            Some(content) if !order.ours && !content.is_empty() => {
+            Some(Content { bytes, is_whole }) if !order.ours && *is_whole && !bytes.is_empty() => {
                 let name = format!("{}.authorized_keys", order.target.account.name);
-                self.keep_copy(&name, content)
+                self.keep_copy(&name, bytes)
             }
             _ => Ok(None),
         }
@@ -696,12 +712,15 @@ fn keep_copy(backups: &Path, name: &str, content: &[u8]) -> Result<Option<PathBu
     Ok(None)
 }
 
-/// Nobody could look into the file, or into its directory, so that no copy of it can be made.
+/// Nobody could look into the file, or into its directory, or not into all of it, so that no copy of it can be made.
 fn is_unknown(found: &Found) -> bool {
     match found {
         Found::Nothing => true,
-        Found::File(file) => file.content.is_none(),
-        Found::Other(_) => false,
+        Found::File(file) => {
+            let content = file.content.as_ref();
+            content.is_none_or(|content| !content.is_whole)
+        }
+        Found::Other { .. } => false,
     }
 }
 

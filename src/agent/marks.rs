@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 
 use crate::host::keyfile::{Mark, Marked, Other};
-use crate::model::file::wanted::Found;
+use crate::model::file::wanted::{Content, Found, FoundFile};
 use crate::model::past::evidence::Stood;
 use crate::model::past::incident::Since;
 
@@ -50,8 +50,11 @@ pub fn stood(found: Found, before: &Marks, after: Option<&Marks>) -> Stood {
         undone_at: after.and_then(|after| after.file).and_then(at),
         ..Stood::default()
     };
-    if let Found::File(file) = found {
-        stood.take_down(file.content);
+    match found {
+        Found::File(FoundFile { content, .. }) | Found::Other { content, .. } => {
+            stood.take_down(content);
+        }
+        Found::Nothing => {}
     }
     stood
 }
@@ -65,7 +68,10 @@ pub fn stood_beside(found: Other, before: &Marks, after: Option<&Marks>) -> Stoo
         undone_at: after.and_then(|after| after.directory).and_then(at),
         ..Stood::default()
     };
-    stood.take_down(found.content);
+    stood.take_down(found.content.map(|bytes| Content {
+        bytes,
+        is_whole: found.whole,
+    }));
     stood
 }
 

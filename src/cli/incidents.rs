@@ -177,7 +177,7 @@ fn describe(told: &Told) -> String {
         Undone::Replaced => "undone: file replaced",
         Undone::Removed => "undone: file taken away",
         Undone::Prevented => "prevented: the file had been replaced before it was written to",
-        Undone::Cut => "undone: file cut to nothing, then written anew",
+        Undone::Cut => "undone: file put aside, then written over",
         Undone::Renewed => "undone: directory put aside, and made anew",
         Undone::SeenOnly => "seen, not written (mode = \"observe\")",
     };
@@ -217,6 +217,7 @@ fn describe(told: &Told) -> String {
         let kept = match (evidence.kept, &told.content_file) {
             (Kept::Whole, Some(path)) => path.display().to_string(),
             (Kept::Cut, Some(path)) => format!("{}, the beginning of it", path.display()),
+            (Kept::Lines, Some(path)) => format!("{}, without comments", path.display()),
             _ => "not kept".to_owned(),
         };
         let _ = writeln!(

@@ -2,8 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSliceMut, Read};
+use std::os::unix::fs::FileExt;
 
 use rustix::io::{ReadWriteFlags, preadv2};
+
+use crate::model::file::boiled::Boiled;
+use crate::model::file::wanted::Content;
 
 /// What was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +16,20 @@ pub struct Bounded {
     pub bytes: Vec<u8>,
     /// There were no more than these.
     pub is_whole: bool,
+    /// Only the lines that may be keys were taken of them.
+    pub is_boiled: bool,
+}
+
+/// Bytes of a file that are read in order to find keys in it.
+const MOST_BOILED: u64 = 16 << 20;
+
+impl From<Bounded> for Content {
+    fn from(read: Bounded) -> Self {
+        Self {
+            is_whole: read.is_whole && !read.is_boiled,
+            bytes: read.bytes,
+        }
+    }
 }
 
 impl Bounded {
@@ -35,17 +53,59 @@ impl Bounded {
         }
         let is_whole = bytes.len() <= most;
         bytes.truncate(most);
-        Ok(Self { bytes, is_whole })
+        Ok(Self {
+            bytes,
+            is_whole,
+            is_boiled: false,
+        })
     }
 
-    /// The first bytes of a file, as many as are to be had without waiting for its disk or for whoever writes to it.
-    pub fn read_at_once(from: &File, limit: u64) -> io::Result<Vec<u8>> {
-        let size = from.metadata()?.len().min(limit);
+    /// Reads a file of keys: of one that is longer than `limit` the lines that may be keys.
+    pub fn read_keys(from: &File, limit: u64, expected: u64) -> io::Result<Self> {
+        let read = Self::read(from, limit, expected)?;
+        if read.is_whole {
+            return Ok(read);
+        }
+        Self::boil(&|chunk, at| from.read_at(chunk, at))
+    }
+
+    /// The same, as far as it is to be had without waiting for its disk or for whoever writes to it.
+    pub fn read_keys_at_once(from: &File, limit: u64) -> io::Result<Self> {
+        let read_at = |bytes: &mut [u8], at| {
+            let mut buffers = [IoSliceMut::new(bytes)];
+            Ok(preadv2(from, &mut buffers, at, ReadWriteFlags::NOWAIT)?)
+        };
+        let size = from.metadata()?.len();
+        if size > limit {
+            return Self::boil(&read_at);
+        }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-        let mut buffers = [IoSliceMut::new(&mut bytes)];
-        let length = preadv2(from, &mut buffers, 0, ReadWriteFlags::NOWAIT)?;
+        let length = read_at(&mut bytes, 0)?;
+        let is_whole = length == bytes.len();
         bytes.truncate(length);
-        Ok(bytes)
+        Ok(Self {
+            bytes,
+            is_whole,
+            is_boiled: false,
+        })
+    }
+
+    fn boil(read_at: &dyn Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<Self> {
+        let (mut boiled, mut chunk) = (Boiled::default(), vec![0; 64 << 10]);
+        let mut at = 0;
+        let is_whole = loop {
+            let length = read_at(&mut chunk, at)?;
+            at += u64::try_from(length).unwrap_or(u64::MAX);
+            boiled.add(&chunk[..length]);
+            if length == 0 || at >= MOST_BOILED {
+                break length == 0;
+            }
+        };
+        Ok(Self {
+            bytes: boiled.finish(),
+            is_whole,
+            is_boiled: true,
+        })
     }
 }
 
@@ -72,6 +132,7 @@ mod tests {
             let wanted = Bounded {
                 bytes: bytes.into(),
                 is_whole,
+                is_boiled: false,
             };
             assert_eq!(read, wanted, "{content} {limit} {expected}");
         }

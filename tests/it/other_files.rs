@@ -12,9 +12,10 @@
 //! - put it back again and again, so that nobody else's file is seen to.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use authorized_keys_agent::host::keyfile::{NoWitness, Other, Refusal, Terms, Visit};
@@ -807,7 +808,11 @@ fn a_file_of_comments_stays_until_it_is_written_to_by_whatever_name() {
     let (file, other) = (second(&world, "alice"), world.home("alice").join("x"));
     let (f, o, rogue) = (file.display(), other.display(), key("rogue"));
     let harmless = || {
-        shell_as(ALICE, &format!("rm -f {o}; printf '# none\\n\\n' > {f}"));
+        // Whole at once: one that is open for writing does not stay.
+        shell_as(
+            ALICE,
+            &format!("rm -f {o}; printf '# none\\n\\n' > {o} && mv {o} {f}"),
+        );
         let ino = fs::metadata(&file).unwrap().ino();
         // What is asked for after it is done after it.
         shell_as(
@@ -829,6 +834,77 @@ fn a_file_of_comments_stays_until_it_is_written_to_by_whatever_name() {
     std::io::Write::write_all(&mut &writer, rogue.as_bytes()).unwrap();
     wait("a descriptor", || is_gone(&file));
     assert_eq!(world.account("alice")["state"], "in-sync");
+}
+
+/// A store through a mapping is an event to nobody: what is mapped so goes before anything can stand in it.
+#[test]
+fn a_file_of_comments_that_is_mapped_holds_no_key_for_longer_than_a_moment() {
+    for first in [true, false] {
+        let world = world(TWO);
+        let (rogue, planted) = pair("rogue");
+        let file = second(&world, "alice");
+        let comments = format!("#{}\n", "#".repeat(planted.len()));
+        // Read: the word to store the key; said: what was done.
+        let script = "import mmap,os,sys\nos.setgroups([])\nos.setgid(int(sys.argv[3]))\nos.setuid(int(sys.argv[3]))\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nf.close()\nprint('mapped',flush=True)\n\
+            input()\nt=sys.argv[2].encode()+b'\\n'\nm[0:len(t)]=t\nprint('stored',flush=True)\ninput()";
+        let map = || {
+            let mut python = Ends(
+                Command::new("python3")
+                    .args(["-c", script])
+                    .arg(&file)
+                    .arg(&planted)
+                    .arg(ALICE.to_string())
+                    .stdin(Stdio::piped())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .unwrap(),
+            );
+            let mut said = BufReader::new(python.0.stdout.take().unwrap());
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            assert_eq!(line, "mapped\n");
+            (python, said)
+        };
+        let store = |(python, said): &mut (Ends, BufReader<ChildStdout>)| {
+            let word = python.0.stdin.as_mut().unwrap();
+            std::io::Write::write_all(word, b"\n").unwrap();
+            let mut line = String::new();
+            said.read_line(&mut line).unwrap();
+            assert_eq!(line, "stored\n");
+        };
+        let plant = || plant(&file, ALICE, &comments);
+        let (mut mapping, agent);
+        if first {
+            plant();
+            mapping = map();
+            agent = guarded(&world);
+        } else {
+            agent = guarded(&world);
+            plant();
+            // Looked at and left.
+            shell_as(
+                ALICE,
+                &format!("chmod 644 {}", world.file("alice").display()),
+            );
+            wait("a later repair", || mode(&world.file("alice")) == 0o600);
+            assert_eq!(fs::read_to_string(&file).unwrap(), comments);
+            mapping = map();
+        }
+        wait("the mapped file to go", || is_gone(&file));
+        store(&mut mapping);
+        assert_out(by_key(&world, "alice", &rogue));
+        assert!(is_gone(&file));
+        // One that nobody maps stays.
+        plant();
+        shell_as(
+            ALICE,
+            &format!("chmod 644 {}", world.file("alice").display()),
+        );
+        wait("a later repair", || mode(&world.file("alice")) == 0o600);
+        assert_eq!(fs::read_to_string(&file).unwrap(), comments);
+        assert_eq!(world.account("alice")["state"], "in-sync");
+        drop(agent);
+    }
 }
 
 #[test]
@@ -1000,7 +1076,7 @@ fn remove(
 }
 
 fn look(other: &Target, managed: &Target) -> Result<Option<Other>, Refusal> {
-    Visit::new(managed).look_at_other(&other.location, &mut NoWitness)
+    Visit::new(managed).look_at_other(&other.location, false, &mut NoWitness)
 }
 
 const TERMS: Terms<'_> = Terms {
@@ -1116,7 +1192,7 @@ fn exchanging_the_file_or_its_directory_a_thousand_times_gains_nothing() {
                 "{script}: the race was not run: {seen} seen, {taken} taken"
             );
             let mut visit = Visit::new(&managed);
-            let found = visit.look_at_other(&other.location, &mut NoWitness);
+            let found = visit.look_at_other(&other.location, false, &mut NoWitness);
             if found.is_ok_and(|found| found.is_some()) {
                 seen += 1;
                 let aside = rounds % 2 == 0;

@@ -11,7 +11,7 @@ use crate::host::keyfile::lease::{Lease, NoLease};
 use crate::model::account::AccountName;
 use crate::model::inode::Inode;
 
-/// Every lease that the enforcer holds, one an account.
+/// Every lease that the enforcer holds, by account.
 #[derive(Debug, Default)]
 pub struct Leases(Mutex<Held>);
 
@@ -26,6 +26,8 @@ struct Held {
 #[derive(Debug, Default)]
 struct Of {
     lease: Option<Lease>,
+    /// Those on other files in the home that may stay while nobody writes to them.
+    beside: Vec<Lease>,
     /// The oldest first.
     attempts: VecDeque<Released>,
 }
@@ -33,8 +35,8 @@ struct Of {
 /// What became of a write that had no effect.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Attempt {
-    /// The first bytes of the file once it was closed.
-    Closed(Vec<u8>),
+    /// What was in the file once it was closed.
+    Closed(Bounded),
     /// It still is open, or mapped: to read it may wait for ever.
     Open,
 }
@@ -112,6 +114,12 @@ impl Leases {
         }
     }
 
+    /// The same for the other files of the account that stay, all of them.
+    pub(super) fn hold_beside(&self, account: &AccountName, leases: Vec<Lease>) {
+        let mut held = self.locked();
+        held.accounts.entry(account.clone()).or_default().beside = leases;
+    }
+
     /// What was written to the files whose lease was broken, as far as that is known. Only as their owner.
     pub(super) fn attempts(&self, account: &AccountName, limit: u64) -> Vec<Attempt> {
         let released = match self.locked().accounts.get_mut(account) {
@@ -156,14 +164,15 @@ impl Leases {
 /// From the start: the file was read before.
 fn read(mut file: &File, limit: u64) -> Option<Attempt> {
     file.rewind().ok()?;
-    let read = Bounded::read(file, limit, 0).ok()?;
-    Some(Attempt::Closed(read.bytes))
+    let read = Bounded::read_keys(file, limit, 0).ok()?;
+    Some(Attempt::Closed(read))
 }
 
 impl Of {
     /// A writer waits until the lease is given back.
     fn is_awaited(&self) -> bool {
-        self.lease.as_ref().is_some_and(|lease| !lease.holds())
+        let mut all = self.lease.iter().chain(&self.beside);
+        all.any(|lease| !lease.holds())
     }
 }
 
@@ -207,7 +216,11 @@ mod tests {
         assert!(is_writable(1) && leases.next_release().is_none());
         assert_eq!(
             leases.attempts(&account, 9),
-            [Attempt::Closed(b"right".to_vec())]
+            [Attempt::Closed(Bounded {
+                bytes: b"right".to_vec(),
+                is_whole: true,
+                is_boiled: false,
+            })]
         );
         assert!(leases.broken().is_empty() && !is_writable(2));
         assert_eq!(leases.broken(), BTreeSet::from([account.clone()]));

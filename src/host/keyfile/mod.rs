@@ -7,6 +7,7 @@
 //!
 //! All of it blocks, and a hostile file system may block it for ever: call it on a thread of its own.
 
+mod behind;
 mod directories;
 mod flags;
 mod held;

@@ -19,7 +19,7 @@ use crate::host::keyfile::visit::Visit;
 use crate::host::keyfile::way::Step;
 use crate::host::keyfile::witness::{Marked, Witness, inode, mark};
 use crate::model::file::difference::Difference;
-use crate::model::file::wanted::{Found, FoundFile, Kind};
+use crate::model::file::wanted::{Content, Found, FoundFile, Kind};
 use crate::model::sshd::access::Loose;
 
 /// What a look has shown.
@@ -149,7 +149,11 @@ impl Visit<'_> {
         witness: &mut dyn Witness,
     ) -> Result<(Found, Writing), Refusal> {
         let nothing = Ok((Found::Nothing, Writing::Unknown));
-        let other = |stat: &FileStat| Ok((Found::Other(kind(stat)), Writing::Unknown));
+        let other = |stat: &FileStat| {
+            let kind = kind(stat);
+            let content = self.behind().map(Content::from);
+            Ok((Found::Other { kind, content }, Writing::Unknown))
+        };
         let (location, uid) = (&self.target.location, self.target.account.uid);
         let here = &self.way.held[self.way.steps().len()];
         let (name, path) = (location.file.as_str(), &location.path);
@@ -210,20 +214,17 @@ impl Visit<'_> {
         }
         let access_list = flags::has_access_list(&file);
         let limit = READ_LIMIT.max(expected);
-        let found = |content| {
+        let found = |content: Option<Bounded>| {
             Found::File(FoundFile {
-                content,
+                content: content.map(Content::from),
                 access_list,
                 ..found_file(&stat)
             })
         };
         let read = |file: &File| {
-            let read = Bounded::read(file, limit, size).map_err(|error| look_at(errno(&error)))?;
-            Ok(found(if read.is_whole {
-                Some(read.bytes)
-            } else {
-                None
-            }))
+            let read =
+                Bounded::read_keys(file, limit, size).map_err(|error| look_at(errno(&error)))?;
+            Ok(found(Some(read)))
         };
         if !self.leases() || stat.st_uid != uid {
             return Ok((read(&file)?, Writing::Unknown));
@@ -240,8 +241,8 @@ impl Visit<'_> {
             }
             // The writer may hold the file's lock for ever.
             Err((NoLease::Busy, file)) => {
-                let content = Bounded::read_at_once(&file, limit).ok();
-                Ok((found(content), Writing::Busy))
+                let read = Bounded::read_keys_at_once(&file, limit).ok();
+                Ok((found(read), Writing::Busy))
             }
             Err((NoLease::Unsupported, file)) => Ok((read(&file)?, Writing::Undone)),
         }

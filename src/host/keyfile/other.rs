@@ -12,6 +12,7 @@ use nix::sys::stat::{fstat, fstatat};
 
 use crate::host::Bounded;
 use crate::host::keyfile::held::{Held, READ_LIMIT, READING, beneath, kind, permissions};
+use crate::host::keyfile::lease::{Lease, NoLease};
 use crate::host::keyfile::refusal::Refusal;
 use crate::host::keyfile::survey::survey;
 use crate::host::keyfile::visit::Visit;
@@ -37,18 +38,22 @@ pub struct Other {
 
 impl Visit<'_> {
     /// Looks at another file as its account sees it. `None` where there is nothing that sshd would read: no file, one of
-    /// comments, a directory, a FIFO.
+    /// comments, a directory, a FIFO. What `guards` keeps away may not be written to unseen either: through a mapping a key
+    /// stands there without an event.
     pub fn look_at_other(
         &mut self,
         other: &Location,
+        guards: bool,
         witness: &mut dyn Witness,
     ) -> Result<Option<Other>, Refusal> {
         self.act()?;
         let account = &self.target.account;
-        if self.shares_way(other) {
-            look(&mut self.way, other, witness)
+        let (shares, leases) = (self.shares_way(other), guards && self.leases_others());
+        let leases = leases.then_some(&mut self.beside);
+        if shares {
+            look(&mut self.way, other, leases, witness)
         } else {
-            look(&mut Way::new(account, other), other, witness)
+            look(&mut Way::new(account, other), other, leases, witness)
         }
     }
 
@@ -62,6 +67,7 @@ impl Visit<'_> {
 fn look(
     way: &mut Way<'_>,
     other: &Location,
+    leases: Option<&mut Vec<Lease>>,
     witness: &mut dyn Witness,
 ) -> Result<Option<Other>, Refusal> {
     let account = way.account;
@@ -96,7 +102,7 @@ fn look(
     };
     witness.directory(here.descriptor.as_fd(), inode(&here.stat), &other.file);
     witness.changed(mark(Marked::Directory, &here.stat));
-    look_at_file(here, account, other, witness)
+    look_at_file(here, account, other, leases, witness)
 }
 
 /// sshd has all groups of the account, and this program only the first one.
@@ -109,6 +115,7 @@ fn look_at_file(
     here: &Held,
     account: &Account,
     other: &Location,
+    leases: Option<&mut Vec<Lease>>,
     witness: &mut dyn Witness,
 ) -> Result<Option<Other>, Refusal> {
     let (name, path) = (other.file.as_str(), &other.path);
@@ -161,16 +168,42 @@ fn look_at_file(
         witness.file(file.as_fd(), inode(&stat));
     }
     let size = u64::try_from(stat.st_size).unwrap_or(0);
-    let Ok(read) = Bounded::read(file, READ_LIMIT, size) else {
+    // Before it is read, or it could be written to after that.
+    let taken = match &leases {
+        Some(_) => Lease::take(file, inode(&stat)),
+        None => Err((NoLease::Unsupported, file)),
+    };
+    let (read, lease) = match taken {
+        Ok(lease) => (
+            Bounded::read_keys(lease.file(), READ_LIMIT, size),
+            Some(lease),
+        ),
+        Err((NoLease::Unsupported, file)) => (Bounded::read_keys(&file, READ_LIMIT, size), None),
+        // The writer may hold the file's lock for ever.
+        Err((NoLease::Busy, file)) => {
+            let Ok(read) = Bounded::read_keys_at_once(&file, READ_LIMIT) else {
+                return Ok(Some(unreadable));
+            };
+            return Ok(Some(Other {
+                content: Some(read.bytes),
+                whole: read.is_whole && !read.is_boiled,
+                ..unreadable
+            }));
+        }
+    };
+    let Ok(read) = read else {
         return Ok(Some(unreadable));
     };
     // Through another name it would be written to without an event.
     if read.is_whole && stat.st_nlink == 1 && holds_nothing(&read.bytes) {
+        if let (Some(leases), Some(lease)) = (leases, lease) {
+            leases.push(lease);
+        }
         return Ok(None);
     }
     Ok(Some(Other {
         content: Some(read.bytes),
-        whole: read.is_whole,
+        whole: read.is_whole && !read.is_boiled,
         ..unreadable
     }))
 }

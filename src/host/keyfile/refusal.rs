@@ -71,6 +71,9 @@ pub enum Refusal {
     /// Only a directory of its own in a home of the account's can be locked.
     #[error("cannot lock `{}`: it is not in a directory of its own, in a home of its account", shown(.0))]
     NoLock(PathBuf),
+    /// It has the content it should have, and another owner.
+    #[error("`{}` stays root's: the quota of the account is used up", shown(.0))]
+    NoQuota(PathBuf),
     /// The pass that asked for this gave up waiting.
     #[error("given up: the file system did not answer in time")]
     Abandoned,
@@ -120,6 +123,7 @@ impl Refusal {
                 "find out who writes it: `ausearch -k authorized_keys`, where audit is on"
             }
             Self::NoLock(_) => "set `[accounts] file` to a file in a directory of its own",
+            Self::NoQuota(_) => "make room in the quota of the account",
             Self::Abandoned => "look at the file system of the home; a network mount may be down",
             Self::Io { .. } => "look at the file system: is it mounted, writable and sound",
         }

@@ -3,12 +3,13 @@
 //! What is removed is a name in a directory of the account's own, with the account's rights, on a descriptor that is held:
 //! whatever the account put there meanwhile, it loses a name that it could have removed itself.
 
+use std::fs::File;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat2, renameat2};
+use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat2, renameat, renameat2};
 use nix::sys::stat::{FileStat, fstat, fstatat};
-use nix::unistd::{UnlinkatFlags, fsync, ftruncate, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 
 use crate::host::keyfile::directories::{clear, let_owner_in, tidy};
 use crate::host::keyfile::flags::{self, unlock, unlock_file};
@@ -61,11 +62,12 @@ impl Visit<'_> {
 }
 
 impl Visit<'_> {
-    /// Takes the managed file away and cuts it to nothing, so that there is room for a new one; nobody gets in until then.
+    /// Takes the managed file away, to be written over under a name that sshd does not read: a full disk has no room for
+    /// another one. Nobody gets in until then.
     pub fn cut(&mut self, terms: Terms<'_>) -> Result<(), Refusal> {
         self.act()?;
-        // Or it would be its own writer that waits.
-        self.seen = None;
+        // Or this process would wait for itself, and the blocks of the file before would not be free.
+        self.let_go();
         let (location, account) = (&self.target.location, &self.target.account);
         let (name, path) = (location.file.as_str(), &location.path);
         self.way.is_fresh = false;
@@ -76,24 +78,28 @@ impl Visit<'_> {
             return Err(Refusal::Contended(path.clone()));
         };
         terms.ask()?;
-        // The account may have it open, so that its blocks stay without this. As root: it may have taken its own right away.
+        // As root: the account may have taken its own right away.
         let root = Identity::own()?;
         let writing = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         let file = openat2(&here.descriptor, name, beneath(writing)).ok();
         drop(root);
-        match unlinkat(&here.descriptor, name, UnlinkatFlags::NoRemoveDir) {
-            Ok(()) | Err(Errno::ENOENT) => {}
-            Err(source) => return Err(Refusal::io("take away", path)(source)),
+        let spare = names::temporary(name)?;
+        let mut taken = renameat(&here.descriptor, name, &here.descriptor, spare.as_str());
+        if taken.is_err() {
+            taken = unlinkat(&here.descriptor, name, UnlinkatFlags::NoRemoveDir);
+        } else {
+            // What has other names is not written over.
+            let named = entry(here, &spare).filter(|named| named.st_nlink == 1);
+            let is_named = |stat: FileStat| named.is_some_and(|it| inode(&it) == inode(&stat));
+            match file.map(File::from) {
+                Some(file) if fstat(&file).is_ok_and(is_named) => self.spare = Some((spare, file)),
+                _ => taken = unlinkat(&here.descriptor, spare.as_str(), UnlinkatFlags::NoRemoveDir),
+            }
         }
-        let is_its_own = |stat: FileStat| {
-            kind(&stat) == Kind::File && stat.st_uid == account.uid && stat.st_nlink == 0
-        };
-        if let Some(file) = file
-            && fstat(&file).is_ok_and(is_its_own)
-        {
-            ftruncate(&file, 0).map_err(Refusal::io("cut", path))?;
+        match taken {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(source) => Err(Refusal::io("take away", path)(source)),
         }
-        Ok(())
     }
 }
 

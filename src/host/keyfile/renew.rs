@@ -189,11 +189,11 @@ fn discard(parent: &Held, name: &str, made: &Held, target: &Target) {
 
 impl Aside {
     /// What stood in the file `name` of the old directory, as far as it is to be had at once.
-    pub fn peek(&mut self, name: &str) -> Option<Vec<u8>> {
+    pub fn peek(&self, name: &str) -> Option<Bounded> {
         let opened = openat2(&self.old.descriptor, name, beneath(READING)).ok()?;
         let file = File::from(opened);
         let is_regular = file.metadata().ok()?.is_file();
-        is_regular.then(|| Bounded::read_at_once(&file, READ_LIMIT).ok())?
+        is_regular.then(|| Bounded::read_keys_at_once(&file, READ_LIMIT).ok())?
     }
 
     /// Moves over what the account has there besides, but for the names that sshd reads keys from. Waits, for ever perhaps,

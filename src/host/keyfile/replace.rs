@@ -7,7 +7,7 @@
 //! pass).
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
@@ -42,6 +42,13 @@ pub enum By {
     Root,
 }
 
+/// To write a file that nobody else has.
+const NEW: OFlag = OFlag::O_WRONLY
+    .union(OFlag::O_CREAT)
+    .union(OFlag::O_EXCL)
+    .union(OFlag::O_NOFOLLOW)
+    .union(OFlag::O_CLOEXEC);
+
 /// New files that are tried while each is opened by somebody else before it has its name.
 const NAMES: u32 = 4;
 
@@ -73,7 +80,12 @@ impl Visit<'_> {
             unlock(directory, &path, terms)?;
             unlocked.push(Lock::Directory);
         }
-        let (mut name, lease) = write_new(directory, target, wanted, terms, leases)?;
+        let spare = self.spare.take();
+        let spare = spare.and_then(|spare| write_spare(directory, spare, target, wanted, leases));
+        let (mut name, lease) = match spare {
+            Some(made) => made,
+            None => write_new(directory, target, wanted, terms, leases)?,
+        };
         if !(keeps && swap(directory, &mut name, target, terms)?) {
             let put = put_in_place(directory, &name, target, terms, &mut unlocked);
             if put.is_err() {
@@ -130,7 +142,7 @@ pub(super) fn write_new(
     for _ in 0..NAMES {
         terms.ask()?;
         let name = names::temporary(&target.location.file)?;
-        match write_temporary(directory, &name, wanted, path, leases) {
+        match write_temporary(directory, &name, None, wanted, path, leases) {
             Ok(lease) => return Ok((name, lease)),
             Err(error) => {
                 drop_temporary(directory, &name);
@@ -143,24 +155,59 @@ pub(super) fn write_new(
     Err(Refusal::Crowded(path.clone()))
 }
 
+/// A file that is there already, made what is wanted; `None` where it does not serve, and then it is gone, with all its blocks.
+fn write_spare(
+    directory: &OwnedFd,
+    (name, file): (String, File),
+    target: &Target,
+    wanted: &Lines,
+    leases: bool,
+) -> Option<(String, Option<Lease>)> {
+    let path = &target.location.path;
+    if let Ok(lease) = write_temporary(directory, &name, Some(file), wanted, path, leases) {
+        return Some((name, lease));
+    }
+    // The account may have it open.
+    let cut = OFlag::O_WRONLY | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let _ = openat(
+        directory,
+        name.as_str(),
+        cut | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    );
+    drop_temporary(directory, &name);
+    None
+}
+
 pub(super) fn drop_temporary(directory: &OwnedFd, name: &str) {
     let _ = unlinkat(directory, name, UnlinkatFlags::NoRemoveDir);
 }
 
-/// Refused as crowded where somebody else has opened the file already; `None` where there is no lease to be had.
+/// Refused as crowded where somebody else has opened the file already; `None` where there is no lease to be had. A `spare`
+/// has the name already.
 fn write_temporary(
     directory: &OwnedFd,
     name: &str,
+    spare: Option<File>,
     wanted: &Lines,
     path: &Path,
     leases: bool,
 ) -> Result<Option<Lease>, Refusal> {
-    let flags =
-        OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let made = openat(directory, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)
-        .map_err(Refusal::io("write beside", path))?;
-    let mut file = File::from(made);
+    let crowded = || Err(Refusal::Crowded(path.to_owned()));
+    let is_spare = spare.is_some();
+    let mut file = match spare {
+        Some(file) => file,
+        None => File::from(
+            openat(directory, name, NEW, Mode::S_IRUSR | Mode::S_IWUSR)
+                .map_err(Refusal::io("write beside", path))?,
+        ),
+    };
     let stat = fstat(&file).map_err(Refusal::io("look at the new", path))?;
+    // It was the account's to choose what a spare is.
+    let is_good = kind(&stat) == Kind::File && stat.st_nlink == 1 && stat.st_uid == wanted.uid;
+    if is_spare && !is_good {
+        return crowded();
+    }
     // A default list of the directory would let others in, or its owner not. To take off what is not there would be an
     // event of its own.
     let has_list = flags::has_access_list(&file);
@@ -173,8 +220,18 @@ fn write_temporary(
     if !is_late {
         give(&file, &stat, has_list, wanted, path)?;
     }
-    file.write_all(&wanted.content)
-        .map_err(|error| Refusal::io("write the new", path)(errno(&error)))?;
+    let mut written = file.write_all(&wanted.content);
+    if is_spare {
+        // Over its blocks, which takes no new ones; only where it has none at its beginning, what follows has to make room.
+        written = written
+            .or_else(|_| {
+                file.set_len(0)?;
+                file.rewind()?;
+                file.write_all(&wanted.content)
+            })
+            .and_then(|()| file.set_len(wanted.content.len() as u64));
+    }
+    written.map_err(|error| Refusal::io("write the new", path)(errno(&error)))?;
     if !is_late {
         fsync(&file).map_err(Refusal::io("sync the new", path))?;
     }
@@ -183,7 +240,6 @@ fn write_temporary(
     if !leases {
         return Ok(None);
     }
-    let crowded = || Err(Refusal::Crowded(path.to_owned()));
     let opened = match openat2(directory, name, beneath(READING)) {
         Ok(opened) => File::from(opened),
         Err(Errno::ENOENT | Errno::ELOOP | Errno::EACCES) => return crowded(),

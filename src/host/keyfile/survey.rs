@@ -5,7 +5,7 @@
 //! (`initgroups(3)`), which belong to a whole process and so are not taken on: what these would open is said to be unread.
 
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -17,11 +17,11 @@ use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::refusal::{Refusal, errno};
 use crate::model::account::Account;
 
-/// The most that is read of it: hundreds of keys.
+/// The most that is taken of it as it is: hundreds of keys.
 const LIMIT: u64 = 256 << 10;
 
-/// The first bytes of the file at `path` as `account` sees it; `None` where there is no regular file. What cannot be read
-/// is an error. Blocks for as long as the file system does.
+/// The file at `path` as `account` sees it, of a large one the lines that may be keys; `None` where there is no regular
+/// file. What cannot be read is an error. Blocks for as long as the file system does.
 pub fn survey(account: &Account, path: &Path) -> Result<Option<Vec<u8>>, Refusal> {
     let _identity = Identity::of(account.uid, account.gid)?;
     read(path).or_else(|error| match errno(&error) {
@@ -47,5 +47,9 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if !meta.is_file() {
         return Ok(None);
     }
-    Ok(Some(Bounded::read(file, LIMIT, meta.len())?.bytes))
+    let read = Bounded::read_keys(&file, LIMIT, meta.len())?;
+    if !read.is_whole {
+        return Err(ErrorKind::FileTooLarge.into());
+    }
+    Ok(Some(read.bytes))
 }

@@ -1,5 +1,7 @@
 //! One visit to the files of one account: one way there, and one change of identity for all that is done.
 
+use std::fs::File;
+
 use crate::host::keyfile::held::READ_LIMIT;
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::lease::Lease;
@@ -21,7 +23,7 @@ use crate::model::inode::Inode;
 /// visit.as_self(|| back_up(&observed))?;          // whatever is not in the home: as this process
 /// let unlocked = visit.replace(&wanted, terms, keeps)?;  // goes on from what is held
 /// let after = visit.look(size, witness)?;         // compares every name with what is held; walks anew where it differs
-/// if let Some(other) = visit.look_at_other(&location, witness)? {
+/// if let Some(other) = visit.look_at_other(&location, guards, witness)? {
 ///     visit.remove_other(&location, terms, false)?;
 /// }
 /// ```
@@ -38,6 +40,10 @@ pub struct Visit<'a> {
     lease: Option<Lease>,
     /// The lease on the file that the last look found there.
     pub(super) seen: Option<Lease>,
+    /// What had the file's name, and another one now, to be written over where there is no room for another file.
+    pub(super) spare: Option<(String, File)>,
+    /// The leases on other files that stay.
+    pub(super) beside: Vec<Lease>,
     identity: Option<Identity>,
 }
 
@@ -51,6 +57,8 @@ impl<'a> Visit<'a> {
             leases: None,
             lease: None,
             seen: None,
+            spare: None,
+            beside: Vec::new(),
             identity: None,
         }
     }
@@ -58,8 +66,6 @@ impl<'a> Visit<'a> {
     /// Not only looks: what a look needs it brings about, and what it finds it keeps from being written to.
     #[must_use]
     pub fn enforcing(self, terms: Terms<'a>, leases: Option<&'a Leases>) -> Self {
-        // A file of root's is not the account's to write to.
-        let leases = leases.filter(|_| self.target.owner == Owner::Account);
         Self {
             terms: Some(terms),
             leases,
@@ -81,7 +87,13 @@ impl<'a> Visit<'a> {
         own.is_some_and(|own| own.inode() == inode)
     }
 
+    /// A managed file of root's is not the account's to write to.
     pub(super) fn leases(&self) -> bool {
+        self.leases_others() && self.target.owner == Owner::Account
+    }
+
+    /// Others are the account's own in any case.
+    pub(super) fn leases_others(&self) -> bool {
         self.leases.is_some()
     }
 
@@ -107,6 +119,22 @@ impl<'a> Visit<'a> {
     /// A directory of root's that is locked may be the agent's own.
     pub fn accept_locked(&mut self, accepts: bool) {
         self.way.accepts_locked = accepts;
+    }
+
+    /// What is held is in the way of this process itself.
+    pub(super) fn let_go(&mut self) {
+        self.seen = None;
+        if let Some(leases) = self.leases {
+            leases.forget(&self.target.account.name);
+        }
+    }
+
+    /// The other files are gone, or they stay and nobody writes to them.
+    pub fn hold_others(&mut self) {
+        if let Some(leases) = self.leases {
+            let beside = std::mem::take(&mut self.beside);
+            leases.hold_beside(&self.target.account.name, beside);
+        }
     }
 
     /// What somebody wrote into files of ours after all, once they had lost their name.

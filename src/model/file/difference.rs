@@ -56,11 +56,11 @@ pub enum Lock {
     Directory,
 }
 
-/// There is no file, so every key is missing from it.
-fn lacking(why: Difference, wanted: &Lines) -> Vec<Difference> {
+/// There is no file, and sshd reads these bytes instead.
+fn lacking(why: Difference, wanted: &Lines, instead: &[u8]) -> Vec<Difference> {
     let mut all = vec![why];
     all.extend(
-        compare_keys(&wanted.content, b"")
+        compare_keys(&wanted.content, instead)
             .into_iter()
             .filter(|d| *d != Difference::Bytes),
     );
@@ -70,13 +70,16 @@ fn lacking(why: Difference, wanted: &Lines) -> Vec<Difference> {
 /// Everything in which `found` is not what is `wanted`; empty when in sync.
 pub fn differences(wanted: &Lines, found: &Found) -> Vec<Difference> {
     let file = match found {
-        Found::Nothing => return lacking(Difference::Missing, wanted),
-        Found::Other(kind) => return lacking(Difference::Kind(*kind), wanted),
+        Found::Nothing => return lacking(Difference::Missing, wanted, b""),
+        Found::Other { kind, content } => {
+            let instead = content.as_ref().map_or(&[][..], |content| &content.bytes);
+            return lacking(Difference::Kind(*kind), wanted, instead);
+        }
         Found::File(file) => file,
     };
     let mut all = match &file.content {
         None => vec![Difference::Unreadable],
-        Some(content) => written(wanted, content),
+        Some(content) => written(wanted, &content.bytes),
     };
     if (file.uid, file.gid) != (wanted.uid, wanted.gid) {
         all.push(Difference::Owner(file.uid, file.gid));

@@ -1,5 +1,6 @@
 //! What a file is to hold, and in what it differs.
 
+pub mod boiled;
 pub mod difference;
 pub mod orders;
 pub mod other_files;

@@ -44,14 +44,27 @@ pub enum Found {
     /// A regular file.
     File(FoundFile),
     /// Something else.
-    Other(Kind),
+    Other {
+        kind: Kind,
+        /// What sshd would read by it, as far as that is known.
+        content: Option<Content>,
+    },
+}
+
+/// What was read of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Of a very large file the lines that may be keys.
+    pub bytes: Vec<u8>,
+    /// These are all its bytes.
+    pub is_whole: bool,
 }
 
 /// A regular file, as `fstat` and a bounded read show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundFile {
-    /// Its bytes; `None` when it cannot be read or is too large to be ours.
-    pub content: Option<Vec<u8>>,
+    /// `None` when it cannot be read.
+    pub content: Option<Content>,
     /// Owner.
     pub uid: u32,
     /// Group.

@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest, Sha256};
 
+use crate::model::file::wanted::Content;
 use crate::model::inode::Inode;
 use crate::model::past::incident::{Evidence, Kept, MOST_CONTENT, Since};
 
@@ -24,16 +25,25 @@ pub struct Stood {
 }
 
 impl Stood {
-    /// Takes down the bytes that stood there.
-    pub fn take_down(&mut self, bytes: Option<Vec<u8>>) {
-        let Some(mut bytes) = bytes else { return };
+    /// Takes down what stood there. Where that is not all of it, nothing is known of the rest.
+    pub fn take_down(&mut self, content: Option<Content>) {
+        let Some(Content {
+            mut bytes,
+            is_whole,
+        }) = content
+        else {
+            return;
+        };
+        if !is_whole {
+            bytes.truncate(MOST_CONTENT);
+        }
         self.evidence = Some(Evidence {
             sha256: digest(&bytes),
             bytes: u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            kept: if bytes.len() > MOST_CONTENT {
-                Kept::Cut
-            } else {
-                Kept::Whole
+            kept: match is_whole {
+                false => Kept::Lines,
+                true if bytes.len() > MOST_CONTENT => Kept::Cut,
+                true => Kept::Whole,
             },
         });
         bytes.truncate(MOST_CONTENT);
@@ -67,7 +77,7 @@ impl Evidence {
     /// True when `content` is what was kept.
     pub fn is_of(&self, content: &[u8]) -> bool {
         match self.kept {
-            Kept::Whole => digest(content) == self.sha256,
+            Kept::Whole | Kept::Lines => digest(content) == self.sha256,
             Kept::Cut => content.len() == MOST_CONTENT,
             Kept::No => false,
         }

@@ -148,7 +148,7 @@ pub enum Undone {
     Removed,
     /// It never took effect: the file had lost its name before it was written to.
     Prevented,
-    /// There was no room for the right file beside it: it was cut to nothing first.
+    /// There was no room for the right file beside it: it was written over, or cut to nothing first, under another name.
     Cut,
     /// Its directory as a whole was put aside, and a new one made.
     Renewed,
@@ -159,7 +159,7 @@ pub enum Undone {
 /// What stood in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// `sha256:…` of all of it.
+    /// `sha256:…` of all of it, but see [`Kept::Lines`].
     pub sha256: String,
     /// Its length.
     pub bytes: u64,
@@ -175,6 +175,8 @@ pub enum Kept {
     Whole,
     /// Its beginning.
     Cut,
+    /// The lines of a very large one that are no comments, keys first; the digest and the length are theirs.
+    Lines,
     /// Nothing: too much came at once, or there was no room.
     No,
 }

@@ -723,7 +723,7 @@ mod tests {
     use crate::model::file::orders::Locking;
     use crate::model::file::orders::Orders;
     use crate::model::file::other_files::InFile;
-    use crate::model::file::wanted::Target;
+    use crate::model::file::wanted::{Content, Target};
     use crate::model::key::grant::Grant;
     use crate::model::location::Location;
 
@@ -932,7 +932,10 @@ mod tests {
 
     fn stood(content: &str) -> Stood {
         let mut stood = Stood::default();
-        stood.take_down(Some(content.as_bytes().to_vec()));
+        stood.take_down(Some(Content {
+            bytes: content.into(),
+            is_whole: true,
+        }));
         stood
     }
 

@@ -19,6 +19,12 @@ pub struct Step {
 
 /// Runs one half once under strace; gives the trace.
 pub fn traced(world: &World, half: &str, inject: Option<&str>) -> String {
+    let faults: Vec<String> = inject.map(str::to_owned).into_iter().collect();
+    trace_with(world, half, &faults)
+}
+
+/// The same with any number of faults.
+pub fn trace_with(world: &World, half: &str, faults: &[String]) -> String {
     let trace = world.path("trace");
     let _ = fs::remove_file(&trace);
     let mut command = world.command("strace");
@@ -26,7 +32,7 @@ pub fn traced(world: &World, half: &str, inject: Option<&str>) -> String {
         .args(["-f", "-qq", "-y", "-s", "64", "-o"])
         .arg(&trace)
         .args(["-e", &format!("trace={CALLS}")]);
-    if let Some(inject) = inject {
+    for inject in faults {
         command.args(["-e", &format!("inject={inject}")]);
     }
     command.arg(env!("CARGO_BIN_EXE_authorized-keys-agent"));
