@@ -66,7 +66,7 @@ impl Bounded {
         if read.is_whole {
             return Ok(read);
         }
-        Self::boil(&|chunk, at| from.read_at(chunk, at))
+        Ok(Self::boil(&|chunk, at| from.read_at(chunk, at)))
     }
 
     /// The same, as far as it is to be had without waiting for its disk or for whoever writes to it.
@@ -77,7 +77,7 @@ impl Bounded {
         };
         let size = from.metadata()?.len();
         if size > limit {
-            return Self::boil(&read_at);
+            return Ok(Self::boil(&read_at));
         }
         let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
         let length = read_at(&mut bytes, 0)?;
@@ -90,22 +90,25 @@ impl Bounded {
         })
     }
 
-    fn boil(read_at: &dyn Fn(&mut [u8], u64) -> io::Result<usize>) -> io::Result<Self> {
+    /// What is to be had before an error counts: the key may stand there.
+    fn boil(read_at: &dyn Fn(&mut [u8], u64) -> io::Result<usize>) -> Self {
         let (mut boiled, mut chunk) = (Boiled::default(), vec![0; 64 << 10]);
         let mut at = 0;
         let is_whole = loop {
-            let length = read_at(&mut chunk, at)?;
+            let Ok(length) = read_at(&mut chunk, at) else {
+                break false;
+            };
             at += u64::try_from(length).unwrap_or(u64::MAX);
             boiled.add(&chunk[..length]);
             if length == 0 || at >= MOST_BOILED {
                 break length == 0;
             }
         };
-        Ok(Self {
+        Self {
             bytes: boiled.finish(),
             is_whole,
             is_boiled: true,
-        })
+        }
     }
 }
 

@@ -64,7 +64,9 @@ fn a_key_in_a_directory_that_is_closed_is_named_and_kept() {
 #[test]
 fn a_key_beside_megabytes_is_named_and_kept_without_them() {
     let comments = |megabytes: usize| "# nothing to see here\n".repeat(megabytes * 48_000);
-    let garbage = |megabytes: usize| "\u{1}\u{2}what\n".repeat(megabytes * 160_000);
+    let garbage = |megabytes: usize| {
+        "\u{1}what this is nobody knows, and it is no comment\n".repeat(megabytes * 24_000)
+    };
     let line = |megabytes: usize| "x".repeat(megabytes << 20) + "\n";
     for (what, before) in [
         ("1 MiB of comments", comments(1)),

@@ -52,11 +52,11 @@ impl Scene {
     fn is_in_line(&self) -> bool {
         let file = self.world.file("alice");
         let is_right = |text: String| text.contains("approved") && !text.contains("rogue");
-        let is_file = fs::symlink_metadata(&file).is_ok_and(|meta| meta.is_file());
+        let is_file = fs::symlink_metadata(&file)
+            .is_ok_and(|meta| meta.is_file() && meta.mode() & 0o7777 == 0o600);
         let directory = fs::symlink_metadata(self.world.ssh("alice"));
         is_file
             && directory.is_ok_and(|meta| meta.is_dir())
-            && mode(&file) == 0o600
             && fs::read_to_string(&file).is_ok_and(is_right)
     }
 

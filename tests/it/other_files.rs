@@ -737,7 +737,7 @@ fn whatever_takes_the_name_goes_and_nothing_else_does() {
         (
             "a very large file",
             format!(
-                "head -c 3000000 /dev/zero | tr '\\0' '#' > {s}/x; echo; echo '{rogue}' >> {s}/x; mv {s}/x {f}"
+                "{{ head -c 3000000 /dev/zero | tr '\\0' '#'; echo; echo '{rogue}'; }} > {s}/x; mv {s}/x {f}"
             ),
         ),
         (
