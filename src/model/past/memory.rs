@@ -805,7 +805,7 @@ mod tests {
                 guards: self.orders.removes_others && self.mode == Mode::Enforce,
                 loose: None,
                 attempt: None,
-                undone_only: false,
+                writes_prevented: None,
             }
         }
 

@@ -26,8 +26,8 @@ pub struct Outcome {
     pub loose: Option<Loose>,
     /// What somebody wrote into a file of ours once it had lost its name.
     pub attempt: Option<FileOutcome>,
-    /// A write into the file is undone, not prevented: its file system has no leases.
-    pub undone_only: bool,
+    /// A write into the file is prevented; or only undone, where its file system has no leases. `None` where that is not known.
+    pub writes_prevented: Option<bool>,
 }
 
 /// What came of the work on one file.
@@ -133,7 +133,7 @@ impl Outcome {
             guards: false,
             loose: None,
             attempt: None,
-            undone_only: false,
+            writes_prevented: None,
         }
     }
 
