@@ -127,7 +127,7 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
         loose: None,
         attempts: Vec::new(),
         lock: None,
-        undone_only: false,
+        writes_prevented: None,
         orders,
     };
     if let Some(mount) = for_visit.own_mount(&tools.own_mounts) {
@@ -228,7 +228,7 @@ impl Errand<'_> {
             }
         };
         outcome.loose.clone_from(&observed.loose);
-        outcome.undone_only = observed.writing == Writing::Undone;
+        outcome.writes_prevented = observed.writing.is_prevented();
         let differences = differences(wanted, &observed);
         let before = std::mem::take(&mut self.witness.marks);
         outcome.managed = match Plan::of(order.mode, &differences, order.unsettled) {
@@ -402,7 +402,7 @@ impl Errand<'_> {
         let now = self.look(order, wanted)?;
         let left = differences(wanted, &now);
         if left.is_empty() {
-            outcome.undone_only = now.writing == Writing::Undone;
+            outcome.writes_prevented = now.writing.is_prevented();
             outcome.loose = now.loose;
         }
         Ok(left)

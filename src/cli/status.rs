@@ -367,6 +367,12 @@ fn describe_account(t: &mut String, row: &Row, now: Timestamp) {
     if let Some(why) = &row.why {
         let _ = writeln!(t, "  {}", escaped(&why.reason()));
     }
+    if row.writes_prevented == Some(false) {
+        let _ = writeln!(
+            t,
+            "  changes are undone, not prevented: its file system has no leases"
+        );
+    }
     if let Some(reason) = access.and_then(|access| access.reason.as_ref()) {
         let _ = writeln!(t, "  sshd: {}", escaped(reason));
     }

@@ -114,6 +114,30 @@ fn a_mount_of_roots_is_as_good_as_a_disk() {
 }
 
 #[test]
+fn where_there_are_no_leases_the_status_says_that_changes_are_undone_and_not_prevented() {
+    let (world, copy) = scene();
+    let mount = Fuse::mount(&world.home("alice"), 0, &copy, None);
+    let agent = world.start_with(&["enforce"]);
+    let prevented = |name: &str| world.account(name)["writes_prevented"].clone();
+    // What only the enforcer knows, `status` takes from it.
+    wait("its word", || {
+        (prevented("alice"), prevented("bob")) == (false.into(), true.into())
+    });
+    let status = world.status();
+    assert_eq!(state(&status, "alice"), "in-sync");
+    let problems = status["problems"].to_string();
+    assert!(!problems.contains("prevented"), "{problems}");
+    let text = shown(&world.run(&["status"]).stdout);
+    let told = "  changes are undone, not prevented: its file system has no leases";
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|line| *line == told).unwrap();
+    assert!(lines[at - 1].starts_with("alice  in-sync"), "{text}");
+    assert_eq!(text.matches(told).count(), 1, "{text}");
+    assert!(agent.stop().0.success());
+    drop(mount);
+}
+
+#[test]
 fn a_mount_of_the_accounts_own_that_never_answers_holds_no_thread() {
     let (world, copy) = scene();
     let mount = Fuse::mount(&world.home("alice"), ALICE, &copy, None);

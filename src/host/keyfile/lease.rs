@@ -32,7 +32,7 @@ pub enum NoLease {
 impl Lease {
     /// Takes a lease on a file that is open for reading, and is this one; only as its owner.
     pub(super) fn take(file: File, inode: Inode) -> Result<Self, (NoLease, File)> {
-        if is_shared(&file) {
+        if !is_local(&file) {
             return Err((NoLease::Unsupported, file));
         }
         // Or only the thread that took the lease would hear of it, and it may have ended by then.
@@ -66,10 +66,11 @@ impl Lease {
     }
 }
 
-/// Other hosts, or a program of the account's, write to such files without this kernel.
-fn is_shared(file: &File) -> bool {
-    let remote = [NFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, SMB_SUPER_MAGIC];
-    fstatfs(file).is_ok_and(|of| remote.contains(&of.filesystem_type()))
+/// Nobody writes to it but through this kernel: no other host, and no program that answers for its file system. Of one that
+/// does not say what it is that is not known.
+fn is_local(file: &File) -> bool {
+    let others = [NFS_SUPER_MAGIC, FUSE_SUPER_MAGIC, SMB_SUPER_MAGIC];
+    fstatfs(file).is_ok_and(|of| !others.contains(&of.filesystem_type()))
 }
 
 #[expect(

@@ -48,6 +48,17 @@ pub enum Writing {
     Undone,
 }
 
+impl Writing {
+    /// `None` where that is not known.
+    pub fn is_prevented(self) -> Option<bool> {
+        match self {
+            Self::Prevented => Some(true),
+            Self::Undone => Some(false),
+            Self::Unknown | Self::Busy => None,
+        }
+    }
+}
+
 impl Visit<'_> {
     /// Looks at the file. `expected` is the size of the file that would be ours.
     ///

@@ -841,7 +841,7 @@ mod tests {
                 loose: None,
                 attempts: Vec::new(),
                 lock: None,
-                undone_only: false,
+                writes_prevented: None,
             }
         }
 

@@ -28,8 +28,8 @@ pub struct Outcome {
     pub attempts: Vec<FileOutcome>,
     /// The directory of the file is locked, or is so no more; or why it cannot be.
     pub lock: Option<Result<bool, String>>,
-    /// A write into the file is undone, not prevented: its file system has no leases.
-    pub undone_only: bool,
+    /// A write into the file is prevented; or only undone, where its file system has no leases. `None` where that is not known.
+    pub writes_prevented: Option<bool>,
 }
 
 /// What came of the work on one file.
@@ -136,7 +136,7 @@ impl Outcome {
             loose: None,
             attempts: Vec::new(),
             lock: None,
-            undone_only: false,
+            writes_prevented: None,
         }
     }
 

@@ -140,6 +140,11 @@ pub fn row(
     } else if let Some(before) = before {
         (row.changed_at, row.removed_keys) = (before.changed_at, before.removed_keys.clone());
     }
+    if known.config.mode == Mode::Enforce {
+        // Who only looks takes no lease, and so does not find out.
+        let before = before.and_then(|before| before.writes_prevented);
+        row.writes_prevented = outcome.writes_prevented.or(before);
+    }
     row.access = match (known.sshd, before) {
         // Nobody asked; what was said last stays.
         (None, Some(before)) => before.access.clone(),
@@ -196,6 +201,7 @@ fn blank(name: &AccountName, state: AccountState, why: Option<Cause>) -> Row {
         content_digest: None,
         access: None,
         other_files: Vec::new(),
+        writes_prevented: None,
         keys: None,
         verified: true,
         loose: None,
@@ -706,7 +712,7 @@ mod tests {
                 loose: None,
                 attempts: Vec::new(),
                 lock: None,
-                undone_only: false,
+                writes_prevented: None,
             }
         }
 
@@ -812,6 +818,30 @@ mod tests {
             Some(why) => format!("{}: {}", row.state.as_str(), why.reason()),
             None => row.state.as_str().to_owned(),
         }
+    }
+
+    #[test]
+    fn whether_writes_are_prevented_is_said_as_the_enforcer_last_knew_and_is_no_problem() {
+        let check = |mode, said: Option<bool>, now: Option<bool>, expected: Option<bool>| {
+            let mut host = Scene::new();
+            host.config.mode = mode;
+            let mut outcome = host.outcome("alice", Did::Nothing, &[]);
+            outcome.writes_prevented = said;
+            let before = host.row(&outcome, None).unwrap();
+            outcome.writes_prevented = now;
+            let row = host.row(&outcome, Some(&before)).unwrap();
+            assert_eq!(row.writes_prevented, expected, "{said:?}, then {now:?}");
+            assert_eq!(
+                (shown(&row), row.problems().len()),
+                ("in-sync".to_owned(), 0)
+            );
+        };
+        check(Mode::Enforce, None, None, None);
+        check(Mode::Enforce, None, Some(true), Some(true));
+        check(Mode::Enforce, Some(true), Some(false), Some(false));
+        check(Mode::Enforce, Some(false), Some(true), Some(true));
+        check(Mode::Enforce, Some(false), None, Some(false));
+        check(Mode::Observe, Some(true), Some(true), None);
     }
 
     #[test]

@@ -77,6 +77,7 @@ struct AccountRow<'a> {
     keys: &'a [KeyStatus],
     access: Option<&'a Access>,
     other_files: &'a [OtherFile],
+    writes_prevented: Option<bool>,
 }
 
 impl Status {
@@ -145,6 +146,7 @@ impl<'a> From<&'a Row> for AccountRow<'a> {
             keys: row.keys.as_deref().unwrap_or_default(),
             access: row.access.as_deref(),
             other_files: &row.other_files,
+            writes_prevented: row.writes_prevented,
         }
     }
 }

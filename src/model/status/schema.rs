@@ -99,6 +99,9 @@ pub struct Row {
     /// Other files that sshd reads for the account and that stay.
     #[serde(default)]
     pub other_files: Vec<OtherFile>,
+    /// Whether a write into the file is prevented, as far as the enforcer knows; if not, it is undone.
+    #[serde(default)]
+    pub writes_prevented: Option<bool>,
     /// The keys in the file, where these are not the keys in force: in observe mode. Those in force are kept elsewhere.
     #[serde(default)]
     pub keys: Option<Vec<KeyStatus>>,
