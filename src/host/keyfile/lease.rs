@@ -9,6 +9,7 @@
 
 use std::fs::File;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::LazyLock;
 
 use nix::errno::Errno;
 use nix::libc::{F_GETLEASE, F_RDLCK, F_SETLEASE, F_SETOWN, F_UNLCK};
@@ -19,6 +20,10 @@ use crate::model::inode::Inode;
 /// A file that nobody has open for writing, or writes to before the lease is given back.
 #[derive(Debug)]
 pub struct Lease(File, Inode);
+
+/// This process, which never changes.
+static PROCESS: LazyLock<i32> =
+    LazyLock::new(|| i32::try_from(std::process::id()).unwrap_or_default());
 
 /// Why there is no lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +41,7 @@ impl Lease {
             return Err((NoLease::Unsupported, file));
         }
         // Or only the thread that took the lease would hear of it, and it may have ended by then.
-        let process = i32::try_from(std::process::id()).unwrap_or_default();
-        let owned = fcntl(file.as_raw_fd(), F_SETOWN, process);
+        let owned = fcntl(file.as_raw_fd(), F_SETOWN, *PROCESS);
         match owned.and_then(|_| fcntl(file.as_raw_fd(), F_SETLEASE, F_RDLCK)) {
             Ok(_) => Ok(Self(file, inode)),
             Err(Errno::EAGAIN) => Err((NoLease::Busy, file)),
