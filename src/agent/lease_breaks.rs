@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::host::keyfile::Leases;
 use crate::model::account::AccountName;
@@ -13,6 +13,9 @@ use crate::model::account::AccountName;
 /// The signal does not say which lease it is about, so all are asked. Whoever waits loses nothing by waiting a little
 /// longer, so that takes no more than this part of the time.
 const SHARE: u32 = 50;
+
+/// What a writer did that went on is looked at after this.
+const WRITTEN: Duration = Duration::from_millis(50);
 
 /// The leases, and an ear for the signal that one of them is to be given back.
 pub(super) struct LeaseBreaks {
@@ -53,6 +56,8 @@ impl LeaseBreaks {
                 }
                 () = sleep_until(release.unwrap_or(now)), if release.is_some() => {
                     self.leases.release(Instant::now().into_std());
+                    // Most writers have closed the file by then.
+                    self.due.get_or_insert(now + WRITTEN);
                 }
             }
         }

@@ -73,7 +73,11 @@ impl Bounded {
     pub fn read_keys_at_once(from: &File, limit: u64) -> io::Result<Self> {
         let read_at = |bytes: &mut [u8], at| {
             let mut buffers = [IoSliceMut::new(bytes)];
-            Ok(preadv2(from, &mut buffers, at, ReadWriteFlags::NOWAIT)?)
+            match preadv2(from, &mut buffers, at, ReadWriteFlags::NOWAIT) {
+                // overlayfs knows no other way than to wait; what waits for ever is mended one level up.
+                Err(rustix::io::Errno::OPNOTSUPP) => from.read_at(buffers[0].as_mut(), at),
+                read => Ok(read?),
+            }
         };
         let size = from.metadata()?.len();
         if size > limit {

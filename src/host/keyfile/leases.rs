@@ -86,7 +86,9 @@ impl Leases {
     /// Accounts whose lease a writer waits for.
     pub fn broken(&self) -> BTreeSet<AccountName> {
         let held = self.locked();
-        let awaited = held.accounts.iter().filter(|(_, of)| of.is_awaited());
+        // Nor does every file system tell that a file without a name was closed.
+        let is_due = |of: &Of| of.is_awaited() || !of.attempts.is_empty();
+        let awaited = held.accounts.iter().filter(|(_, of)| is_due(of));
         awaited.map(|(name, _)| name.clone()).collect()
     }
 
