@@ -131,3 +131,46 @@ fn an_agent_that_ends_leaves_nothing_locked_and_one_that_was_killed_opens_it_at_
     assert_eq!(world.read("alice"), content);
     assert!(agent.stop().0.success());
 }
+
+/// A lock that is not to be had is said once, and not tried again and again.
+#[test]
+fn what_cannot_be_locked_is_said_and_left_as_it_is() {
+    let mut world = World::new();
+    world
+        .accounts
+        .push_str("\nlock = \"always\"\nfile = \"%h/.keys\"");
+    world.approve("alice", "laptop", &key("alice"));
+    let agent = world.start_with(&["--log", "debug", "run"]);
+    wait("the word", || problem(&world).is_some());
+    let text = problem(&world).unwrap();
+    assert!(
+        text.contains("alice is not locked") && text.contains("not in a directory of its own"),
+        "{text}"
+    );
+    // Whatever else happens there.
+    let passes = || agent.log().matches("trigger=Drift").count();
+    let (before, saved) = (
+        passes(),
+        fs::metadata(world.path("state/enforced.json")).unwrap(),
+    );
+    for number in 0..5 {
+        plant(
+            &world.home("alice").join(".keys"),
+            ALICE,
+            &format!("{number}\n"),
+        );
+        wait("the repair", || {
+            fs::read_to_string(world.home("alice").join(".keys"))
+                .is_ok_and(|text| text.contains("alice"))
+        });
+    }
+    wait("the passes", || passes() >= before + 5);
+    let now = fs::metadata(world.path("state/enforced.json")).unwrap();
+    assert_eq!(
+        now.ino(),
+        saved.ino(),
+        "nothing is noted of a lock any more"
+    );
+    assert!(problem(&world).is_some());
+    assert!(agent.stop().0.success());
+}

@@ -106,13 +106,12 @@ impl Fights {
         self.0.get(account).is_some_and(|fight| fight.is_rival(now))
     }
 
-    /// Its file system knows no flag, or something else is in the way.
-    pub fn cannot_lock(&mut self, account: &AccountName, why: String) {
+    /// Its file system knows no flag, or something else is in the way: that is not tried again for as long as the longest lock.
+    pub fn cannot_lock(&mut self, account: &AccountName, why: String, now: Timestamp) {
         let fight = self.0.entry(account.clone()).or_default();
-        {
-            (fight.until, fight.opens_at) = (None, None);
-            fight.cannot = Some(why);
-        }
+        fight.cannot = Some(why);
+        (fight.until, fight.opens_at) = (Some(now), None);
+        fight.length = LONGEST;
     }
 
     pub fn cannot_be_locked(&self, account: &AccountName) -> bool {
@@ -231,9 +230,11 @@ mod tests {
         fights.came_to_stay(&alice(), at(10));
         assert!(fights.is_suspect(&alice(), at(10)), "asked anew");
         fights.lock(&alice(), at(10), Instant::now());
-        fights.cannot_lock(&alice(), "no flags".to_owned());
+        fights.cannot_lock(&alice(), "no flags".to_owned(), at(10));
         fights.came_to_stay(&alice(), at(11));
         assert!(!fights.is_suspect(&alice(), at(11)));
         assert!(!fights.is_locked(&alice(), at(11)));
+        assert!(fights.forget(at(3609)).is_empty() && fights.cannot_be_locked(&alice()));
+        assert_eq!(fights.forget(at(3611)).len(), 1, "then it is tried again");
     }
 }

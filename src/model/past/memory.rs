@@ -688,7 +688,8 @@ impl Story<'_> {
         }
         if let Some(lock) = &outcome.lock {
             if let Err(why) = lock {
-                self.memory.fights.cannot_lock(&self.name, why.clone());
+                let (fights, now) = (&mut self.memory.fights, self.when.now);
+                fights.cannot_lock(&self.name, why.clone(), now);
             }
             let locked = *lock == Ok(true);
             changed |= account.locked != locked;

@@ -437,6 +437,10 @@ impl Cause {
                 until,
                 cannot,
             } => {
+                // `lock = "always"`.
+                if let (0, Some(why)) = (times, cannot) {
+                    return format!("{whom} {is} not locked: {why}");
+                }
                 let now = match (cannot, until) {
                     (Some(why), _) => format!("each change is undone, and {why}"),
                     (None, Some(until)) => {
