@@ -284,12 +284,17 @@ impl Errand<'_> {
                 }
                 Some(Ok(true))
             }
-            // Changed in between: the next event leads to another try.
-            Ok(false) => None,
-            Err(refusal) => {
+            Err(refusal) if refusal.is_no_lock() => {
                 let _ = self.visit.unlock();
                 Some(Err(refusal.explained()))
             }
+            // The account was in the way, and gains nothing by that.
+            Ok(false) | Err(Refusal::Contended(_) | Refusal::Crowded(_)) => {
+                (self.tools.look_again)(order.target.account.name.clone());
+                None
+            }
+            // A full disk, say: with the next look.
+            Err(_) => None,
         };
     }
 

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use crate::support::world::{ALICE, Ends, World, comes_true, key, plant, shell_as, wait};
+use crate::slow::{end, start_traced};
+use crate::support::world::{ALICE, Ends, World, comes_true, key, mode, plant, shell_as, wait};
 
 /// alice plants in a loop, as fast as can be; ends with the test.
 fn planting(world: &World) -> Ends {
@@ -130,6 +132,60 @@ fn an_agent_that_ends_leaves_nothing_locked_and_one_that_was_killed_opens_it_at_
     });
     assert_eq!(world.read("alice"), content);
     assert!(agent.stop().0.success());
+}
+
+/// What alice does when she sees the directory that the agent makes: another one of root's gets its name.
+const EXCHANGES: &str = r#"
+my ($home) = @ARGV;
+while (1) {
+    opendir(my $all, $home);
+    my ($made) = grep { /^\.ssh\.aside-/ } readdir($all);
+    next unless $made;
+    syscall(RENAMEAT2, -100, "$home/$made", -100, "$home/of-root", 2);
+    last;
+}
+sleep 100;
+"#;
+
+/// Root works in no directory but the one it made, whatever has its name by then.
+#[test]
+fn a_directory_of_roots_that_an_account_moves_there_stays_as_it_is() {
+    let mut world = World::new();
+    world.accounts.push_str("\nlock = \"always\"");
+    world.approve("alice", "laptop", &key("alice"));
+    let private = world.home("alice").join("of-root");
+    fs::create_dir(&private).unwrap();
+    fs::set_permissions(&private, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(private.join("secret"), "of root").unwrap();
+    let inode = fs::metadata(&private).unwrap().ino();
+    let number = if cfg!(target_arch = "x86_64") {
+        "316"
+    } else {
+        "276"
+    };
+    let id = ALICE.to_string();
+    let moving = Command::new("setpriv")
+        .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+        .args(["perl", "-e", &EXCHANGES.replace("RENAMEAT2", number)])
+        .arg(world.home("alice"))
+        .spawn()
+        .unwrap();
+    let moving = Ends(moving);
+    // Between the making of the directory and its opening.
+    let held = "inject=mkdirat:delay_exit=500000";
+    let slow = start_traced(&world, &["-e", "trace=mkdirat", "-e", held], &[], "run");
+    wait("the exchange", || {
+        fs::metadata(&private).is_ok_and(|meta| meta.ino() != inode)
+    });
+    wait("the lock all the same", || is_locked(&world));
+    let moved = fs::read_dir(world.home("alice")).unwrap().flatten();
+    let is_it = |path: &PathBuf| fs::symlink_metadata(path).is_ok_and(|meta| meta.ino() == inode);
+    let moved = moved.map(|entry| entry.path()).find(is_it).unwrap();
+    assert_eq!(mode(&moved), 0o700);
+    let names: Vec<_> = fs::read_dir(&moved).unwrap().flatten().collect();
+    assert_eq!(names.len(), 1, "{names:?}");
+    drop(moving);
+    end(&world, slow);
 }
 
 /// A lock that is not to be had is said once, and not tried again and again.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::support::world::{ALICE, BOB, Ends, World, key, shell_as, signal, wait};
 
 /// One half, or both (`run`), below strace with these arguments.
-fn start_traced(world: &World, arguments: &[&str], paths: &[PathBuf], half: &str) -> Ends {
+pub fn start_traced(world: &World, arguments: &[&str], paths: &[PathBuf], half: &str) -> Ends {
     let mut command = world.command("strace");
     command
         .args(["-f", "-qqq", "-o", "/dev/null"])
@@ -53,7 +53,7 @@ fn start_slow(world: &World, call: &str, seconds: u32, paths: &[PathBuf], half: 
 
 /// Ends the agent itself, which strace leaves running when it is killed; killed at once, it also loses the signal, which
 /// passes through it.
-fn end(world: &World, slow: Ends) {
+pub fn end(world: &World, slow: Ends) {
     let pid = world.word()["enforcer"]["pid"].as_u64().unwrap();
     signal("TERM", u32::try_from(pid).unwrap());
     // Threads that strace holds keep what is left of the process.

@@ -12,7 +12,7 @@ use nix::unistd::{Gid, Uid, fchown};
 use crate::host::keyfile::held::{Held, READING, beneath};
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::immutable::{is_immutable, set_immutable};
-use crate::host::keyfile::refusal::Refusal;
+use crate::host::keyfile::refusal::{LOCK, Refusal};
 use crate::host::keyfile::replace::By;
 use crate::host::keyfile::terms::Terms;
 use crate::host::keyfile::visit::Visit;
@@ -86,7 +86,7 @@ impl Visit<'_> {
 
 fn set(here: &mut Held, target: &Target) -> Result<(), Refusal> {
     let path = here.path.clone();
-    let failed = |source| Refusal::io("lock", &path)(source);
+    let failed = |source| Refusal::io(LOCK, &path)(source);
     let _root = Identity::own()?;
     let directory = here.readable()?;
     set_immutable(directory, true).map_err(failed)?;

@@ -89,6 +89,9 @@ pub enum Refusal {
     },
 }
 
+/// What is done by the flag that keeps the account from changing anything.
+pub(super) const LOCK: &str = "lock";
+
 fn shown(path: &Path) -> String {
     escaped(&path.to_string_lossy())
 }
@@ -138,6 +141,21 @@ impl Refusal {
                 ..
             }
         )
+    }
+
+    /// No directory of that place, or no file of that file system, can be locked.
+    pub fn is_no_lock(&self) -> bool {
+        let no_flags = |source: &Errno| {
+            matches!(
+                source,
+                Errno::EOPNOTSUPP | Errno::ENOTTY | Errno::EPERM | Errno::ENOSYS
+            )
+        };
+        match self {
+            Self::NoLock(_) => true,
+            Self::Io { what, source, .. } => *what == LOCK && no_flags(source),
+            _ => false,
+        }
     }
 
     /// For `map_err`: what was being done, to what.

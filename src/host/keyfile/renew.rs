@@ -15,7 +15,7 @@ use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
 use crate::host::Bounded;
 use crate::host::keyfile::directories::{let_owner_in, make_directory};
 use crate::host::keyfile::flags;
-use crate::host::keyfile::held::{Entered, Held, READ_LIMIT, READING, beneath, enter};
+use crate::host::keyfile::held::{Entered, Held, READ_LIMIT, READING, beneath, enter, permissions};
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::label::Label;
 use crate::host::keyfile::lease::Lease;
@@ -157,7 +157,13 @@ fn roots_directory(parent: &Held, name: &str) -> Result<Held, Refusal> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let made = openat2(&parent.descriptor, name, beneath(flags)).map_err(failed("open"))?;
     let stat = fstat(&made).map_err(failed("look at"))?;
-    if stat.st_uid != 0 {
+    // The account may have given the name to another one of root's by now: one in which there is something stays as it is.
+    let listing = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let mut entries =
+        Dir::openat(made.as_fd(), ".", listing, Mode::empty()).map_err(failed("list"))?;
+    // Itself, and the one above it.
+    let is_empty = entries.iter().nth(2).is_none();
+    if stat.st_uid != 0 || permissions(&stat) & 0o777 != 0o700 || !is_empty {
         return Err(Refusal::Contended(path));
     }
     flags::drop_directory_lists(&made).map_err(failed("take the access lists off"))?;
