@@ -2,8 +2,8 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::agent::marks::{Marks, stood, stood_beside};
 use crate::agent::wakeups::{AgentWatches, Subject};
@@ -58,6 +58,7 @@ pub struct Tools {
 /// Everything that the work on one account needs, on its thread.
 struct Errand<'a> {
     tools: &'a Tools,
+    progress: &'a Progress,
     /// This thread acts as the account from the first look until the errand ends.
     visit: Visit<'a>,
     terms: Terms<'a>,
@@ -71,7 +72,11 @@ pub struct Progress {
     abandoned: AtomicBool,
     /// Steps that have begun.
     steps: AtomicU64,
+    /// What stood in the file and is about to be replaced, or was: it is told even if this thread never comes back.
+    seen: Mutex<Option<Seen>>,
 }
+
+type Seen = (Vec<Difference>, Stood);
 
 impl Progress {
     pub fn abandon(&self) {
@@ -80,6 +85,15 @@ impl Progress {
 
     pub fn steps(&self) -> u64 {
         self.steps.load(Ordering::Acquire)
+    }
+
+    fn saw(&self, seen: Option<Seen>) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = seen;
+    }
+
+    fn seen(&self) -> Option<Seen> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.take()
     }
 
     /// The next step begins, unless nobody waits for it any more.
@@ -94,6 +108,7 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
     let for_visit = Arc::clone(&orders);
     let order = &for_visit.managed;
     let wanted_still = || progress.step();
+    progress.saw(None);
     let terms = Terms {
         wanted_still: &wanted_still,
         clear_obstacles: order.ours,
@@ -111,6 +126,7 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
     visit.accept_locked(order.lock != Locking::Open);
     let mut errand = Errand {
         tools,
+        progress,
         visit,
         terms,
         witness: Putting {
@@ -140,12 +156,13 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
     outcome
 }
 
-/// Mends one level up what another thread does not come back from: only while it `is_stuck`, which is asked again once the new
-/// directory is whole and on disk, and only where the file was ours. What came of it is `reported` before the rest is moved
-/// over, which may wait for ever. Blocks.
+/// Mends one level up what another thread, whose progress is `stuck`, does not come back from: only while it `is_stuck`, which
+/// is asked again once the new directory is whole and on disk, and only where the file was ours. What came of it is `reported`
+/// before the rest is moved over, which may wait for ever. Blocks.
 pub fn rescue(
     orders: Arc<Orders>,
     tools: &Tools,
+    stuck: &Progress,
     is_stuck: &dyn Fn() -> bool,
     report: impl FnOnce(Outcome),
 ) {
@@ -186,12 +203,16 @@ pub fn rescue(
         backup: None,
     });
     file.differences.push(Difference::NoAnswer);
-    if let Some(content) = &content {
-        file.differences
-            .extend(difference::written(wanted, &content.bytes));
-    }
-    let mut stood = Stood::default();
-    stood.take_down(content.map(Content::from));
+    let (differences, stood) = stuck.seen().unwrap_or_else(|| {
+        let differences = match &content {
+            Some(content) => difference::written(wanted, &content.bytes),
+            None => Vec::new(),
+        };
+        let mut stood = Stood::default();
+        stood.take_down(content.map(Content::from));
+        (differences, stood)
+    });
+    file.differences.extend(differences);
     file.stood = Some(stood);
     let names: Vec<String> = order_names(&orders)
         .into_iter()
@@ -244,6 +265,10 @@ impl Errand<'_> {
                     did: Did::Nothing,
                     stood: None,
                 };
+                if order.ours {
+                    let stood = stood(observed.found.clone(), &before, None);
+                    self.progress.saw(Some((file.differences.clone(), stood)));
+                }
                 file.did = self.bring_in_line(order, wanted, &observed, outcome, &mut file);
                 if order.ours && matches!(file.did, Did::Replaced { .. }) {
                     file.stood = Some(stood(observed.found, &before, Some(&self.witness.marks)));
@@ -254,7 +279,7 @@ impl Errand<'_> {
         if order.mode == Mode::Enforce && self.visit.hold(outcome.managed.is_in_line()) {
             (self.tools.look_again)(order.target.account.name.clone());
         }
-        outcome.attempts = self.attempts(wanted);
+        outcome.attempts.extend(self.attempts(wanted));
     }
 
     /// Sees to it that the account can change nothing there for now.
@@ -273,8 +298,8 @@ impl Errand<'_> {
             // Already, with nothing to do.
             Ok(false) => return,
             Ok(true) => self
-                .differences_left(order, wanted, outcome)
-                .map(|left| left.is_empty()),
+                .look_after(order, wanted, outcome)
+                .map(|(left, _)| left.is_empty()),
             Err(refusal) => Err(refusal),
         };
         outcome.lock = match locked {
@@ -357,6 +382,7 @@ impl Errand<'_> {
         outcome: &mut Outcome,
         file: &mut FileOutcome,
     ) -> Result<(), Refusal> {
+        let mut changed: Option<FileOutcome> = None;
         for _ in 0..ATTEMPTS {
             let unlocked = self.visit.replace(wanted, self.terms, by, keeps)?;
             if order.lock == Locking::Open {
@@ -365,7 +391,12 @@ impl Errand<'_> {
                 file.differences.extend(unlocked);
             }
             keeps = false;
-            let left = self.differences_left(order, wanted, outcome)?;
+            if let Some(mut changed) = changed.take() {
+                let how = Undone::Replaced;
+                changed.did = Did::Replaced { how, backup: None };
+                outcome.attempts.push(changed);
+            }
+            let (left, found) = self.look_after(order, wanted, outcome)?;
             let path = &order.target.location.path;
             match left.as_slice() {
                 [] => return Ok(()),
@@ -373,6 +404,16 @@ impl Errand<'_> {
                     return Err(Refusal::NoQuota(path.clone()));
                 }
                 _ => {}
+            }
+            // Somebody changed what was the right file a moment ago.
+            if left.iter().any(Difference::lets_in) {
+                let stood = stood(found, &self.witness.marks, None);
+                self.progress.saw(Some((left.clone(), stood.clone())));
+                changed = Some(FileOutcome {
+                    differences: left,
+                    did: Did::Nothing,
+                    stood: Some(stood),
+                });
             }
         }
         let path = order.target.location.path.clone();
@@ -389,20 +430,20 @@ impl Errand<'_> {
         let aside = self.visit.renew(wanted, self.terms, By::Owner)?;
         let names = order_names(&outcome.orders);
         aside.move_over(&names);
-        if self.differences_left(order, wanted, outcome)?.is_empty() {
+        if self.look_after(order, wanted, outcome)?.0.is_empty() {
             return Ok(());
         }
         let path = order.target.location.path.clone();
         Err(Refusal::Contended(path))
     }
 
-    /// Resolved again from the home: what is there now is what sshd will read.
-    fn differences_left(
+    /// What still differs, and what is there. Resolved again from the home: that is what sshd will read.
+    fn look_after(
         &mut self,
         order: &Order,
         wanted: &Lines,
         outcome: &mut Outcome,
-    ) -> Result<Vec<Difference>, Refusal> {
+    ) -> Result<(Vec<Difference>, Found), Refusal> {
         self.witness.marks = Marks::default();
         let now = self.look(order, wanted)?;
         let left = differences(wanted, &now);
@@ -410,7 +451,7 @@ impl Errand<'_> {
             outcome.writes_prevented = now.writing.is_prevented();
             outcome.loose = now.loose;
         }
-        Ok(left)
+        Ok((left, now.found))
     }
 
     /// What somebody wrote into files that were ours before, after all.

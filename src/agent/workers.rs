@@ -388,7 +388,7 @@ fn rescue(orders: Arc<Orders>, stuck: &Arc<Worker>, tools: &Tools) -> Option<Arc
     let work = move || {
         let is_stuck = || !stuck.done.load(Ordering::Acquire) && stuck.progress.steps() == begun;
         let name = orders.account.name.clone();
-        errand::rescue(orders, &tools, &is_stuck, |outcome| {
+        errand::rescue(orders, &tools, &stuck.progress, &is_stuck, |outcome| {
             *locked(&own.0.late) = Some(outcome);
             (tools.look_again)(name);
         });

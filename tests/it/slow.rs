@@ -2,6 +2,8 @@
 //!
 //! strace holds a system call for a while, as a busy journal, an exhausted volume or a dead server would.
 
+use std::fs;
+use std::os::unix::fs::chown;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -54,11 +56,13 @@ fn start_slow(world: &World, call: &str, seconds: u32, paths: &[PathBuf], half: 
 /// Ends the agent itself, which strace leaves running when it is killed; killed at once, it also loses the signal, which
 /// passes through it.
 pub fn end(world: &World, slow: Ends) {
-    let pid = world.word()["enforcer"]["pid"].as_u64().unwrap();
+    let pid = || world.word()["enforcer"]["pid"].as_u64();
+    wait("the agent's word", || pid().is_some());
+    let pid = pid().unwrap();
     signal("TERM", u32::try_from(pid).unwrap());
     // Threads that strace holds keep what is left of the process.
     wait("the agent's end", || {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         stat.rsplit(") ")
             .next()
             .is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
@@ -91,6 +95,33 @@ fn a_replacement_that_takes_longer_than_anybody_waits_is_finished() {
     });
     assert_eq!(world.status()["drift"]["repaired"], 1);
     end(&world, slow);
+}
+
+/// The file is the account's from the moment that it has the name, and not only once it was looked at again; and what was seen
+/// is told whatever becomes of the thread that saw it.
+#[test]
+fn a_key_that_is_planted_before_the_look_after_the_first_write_is_an_incident() {
+    for call in ["delay_exit=150000", "delay_exit=2000000:when=1"] {
+        let world = World::new();
+        world.approve("alice", "laptop", &key("alice"));
+        world.run(&["fetch", "--once"]);
+        // A directory and a file that are there: then the first rename of the agent is that of its file.
+        fs::create_dir(world.ssh("alice")).unwrap();
+        chown(world.ssh("alice"), Some(ALICE), Some(ALICE)).unwrap();
+        world.put("alice", ALICE, "");
+        let inject = format!("inject=renameat:{call}");
+        let late = ["-e", "trace=renameat", "-e", &inject];
+        let slow = start_traced(&world, &late, &[world.ssh("alice")], "enforce");
+        wait("the file", || world.read("alice").contains("alice"));
+        let content = world.read("alice");
+        world.put("alice", ALICE, &key("rogue"));
+        wait("the repair", || world.read("alice") == content);
+        wait("the incident", || {
+            let mut all = world.incidents().into_iter();
+            all.any(|incident| incident.to_string().contains("\"rogue\""))
+        });
+        end(&world, slow);
+    }
 }
 
 /// The kernel tells of a lease by a signal to whoever took it, and that thread may have ended: here it took bob's, and then was
@@ -129,7 +160,7 @@ fn homes_that_hang_keep_the_others_waiting_for_a_moment_only() {
     const HANGING: u32 = 40;
     let mut world = World::new();
     world.accounts = "manage = [\"bob\", \"a*\"]".to_owned();
-    let mut passwd = std::fs::read_to_string(world.path("passwd")).unwrap();
+    let mut passwd = fs::read_to_string(world.path("passwd")).unwrap();
     let names: Vec<String> = (0..HANGING).map(|number| format!("aaa{number}")).collect();
     for (name, uid) in names.iter().zip(41_000..) {
         let home = world.home(name);
@@ -138,7 +169,7 @@ fn homes_that_hang_keep_the_others_waiting_for_a_moment_only() {
         std::os::unix::fs::chown(&home, Some(uid), Some(uid)).unwrap();
         world.approve(name, "laptop", &key(name));
     }
-    std::fs::write(world.path("passwd"), passwd).unwrap();
+    fs::write(world.path("passwd"), passwd).unwrap();
     world.approve("bob", "laptop", &key("bob"));
     world.run(&["fetch", "--once"]);
     let homes: Vec<PathBuf> = names.iter().map(|name| world.home(name)).collect();
@@ -194,27 +225,24 @@ fn puts_a_watch_on(world: &World) -> bool {
         "27 "
     };
     let config = world.path("config.toml").display().to_string();
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .flatten()
-        .any(|process| {
-            let line = std::fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
-            let own = line.contains(&config)
-                && line
-                    .split('\0')
-                    .next()
-                    .is_some_and(|program| program.ends_with("-agent"));
-            let threads = || {
-                std::fs::read_dir(process.path().join("task"))
-                    .into_iter()
-                    .flatten()
-                    .flatten()
-            };
-            let calls = |task: std::fs::DirEntry| {
-                std::fs::read_to_string(task.path().join("syscall")).unwrap_or_default()
-            };
-            own && threads().any(|task| calls(task).starts_with(number))
-        })
+    fs::read_dir("/proc").unwrap().flatten().any(|process| {
+        let line = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        let own = line.contains(&config)
+            && line
+                .split('\0')
+                .next()
+                .is_some_and(|program| program.ends_with("-agent"));
+        let threads = || {
+            fs::read_dir(process.path().join("task"))
+                .into_iter()
+                .flatten()
+                .flatten()
+        };
+        let calls = |task: std::fs::DirEntry| {
+            fs::read_to_string(task.path().join("syscall")).unwrap_or_default()
+        };
+        own && threads().any(|task| calls(task).starts_with(number))
+    })
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::model::inode::Inode;
 use crate::model::past::incident::{Evidence, Kept, MOST_CONTENT, Since};
 
 /// What stood there.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Stood {
     /// What is kept of its bytes, if they could be read.
     pub evidence: Option<Evidence>,

@@ -360,7 +360,7 @@ impl Story<'_> {
         }
     }
 
-    /// What was written into the file once it had lost its name.
+    /// What was written into the file once it had lost its name, or right after it had been written.
     fn attempts(&mut self, outcome: &mut Outcome) {
         if outcome.attempts.is_empty() {
             return;
@@ -372,7 +372,11 @@ impl Story<'_> {
         let first = i64::try_from(outcome.others.len()).unwrap_or(0) + 1;
         for (number, attempt) in (first..).zip(outcome.attempts.drain(..)) {
             let (stood, differences) = (attempt.stood.unwrap_or_default(), attempt.differences);
-            let told = self.incident(&file, &differences, stood, Undone::Prevented, number);
+            let how = match attempt.did {
+                Did::Replaced { how, .. } => how,
+                _ => Undone::Prevented,
+            };
+            let told = self.incident(&file, &differences, stood, how, number);
             self.repaired(file.clone(), differences, told);
         }
         self.name_rival();

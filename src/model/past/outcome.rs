@@ -24,7 +24,8 @@ pub struct Outcome {
     pub guards: bool,
     /// The first directory on the way to the managed file that sshd's `StrictModes` refuses.
     pub loose: Option<Loose>,
-    /// What somebody wrote into files of ours once they had lost their name.
+    /// What somebody wrote into files of ours once they had lost their name; or changed right after they got it, then with how
+    /// that was undone.
     pub attempts: Vec<FileOutcome>,
     /// The directory of the file is locked, or is so no more; or why it cannot be.
     pub lock: Option<Result<bool, String>>,
