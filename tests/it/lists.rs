@@ -151,18 +151,23 @@ fn a_list_that_looks_like_an_outage_removes_nothing() {
 }
 
 #[test]
-fn a_tombstone_removes_and_an_acceptance_does() {
+fn a_tombstone_removes_the_last_key() {
     let world = World::new();
-    let lines = approve_many(&world, 3);
+    approve_many(&world, 3);
     let _agent = world.start();
     // On purpose: it needs nobody, though it is all that the host has.
     (1..3).for_each(|i| world.revoke("alice", &format!("k{i}")));
     world.approve("alice", "k0", "# left the company\n");
     wait("the tombstone", || keys(&world, "alice") == 0);
     assert_eq!(world.account("alice")["state"], "in-sync");
-    // Accepted by a person.
-    world.approve("alice", "k0", &lines[0]);
-    wait("the key", || keys(&world, "alice") == 1);
+}
+
+#[test]
+fn a_person_accepts_one_list() {
+    let mut world = World::new();
+    world.hold_for_long();
+    let lines = approve_many(&world, 1);
+    let _agent = world.start();
     world.revoke("alice", "k0");
     let held = world.run(&["sync"]);
     assert_eq!((held.status.code(), keys(&world, "alice")), (Some(1), 1));
@@ -471,7 +476,8 @@ fn a_new_policy_is_no_confirmation() {
 
 #[test]
 fn an_acceptance_that_nobody_took_is_worth_nothing_later() {
-    let world = World::new();
+    let mut world = World::new();
+    world.hold_for_long();
     let lines = approve_many(&world, 2);
     let agent = world.start();
     halt(agent.pid());

@@ -236,6 +236,7 @@ fn where_it_is_asked_for_the_session_is_ended_and_no_other() {
 #[test]
 fn a_list_that_is_held_ends_nothing() {
     let mut world = host();
+    world.hold_for_long();
     world.accounts.push_str("\nend-sessions = true");
     let alice = key("alice");
     world.approve("alice", "laptop", &alice);

@@ -78,6 +78,7 @@ fn of_a_plain_user(world: &World) -> Value {
 fn life() -> BTreeMap<&'static str, Value> {
     let mut seen = BTreeMap::new();
     let mut world = world(PLAIN);
+    world.hold_for_long();
     seen.insert("nothing yet", world.status());
     fs::create_dir_all(world.ssh("root")).unwrap();
     fs::write(world.file("root"), key("root")).unwrap();

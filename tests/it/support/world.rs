@@ -275,6 +275,11 @@ impl World {
     }
 
     /// `run`, once its first pass is done.
+    /// A list that is held stays so, however long the test takes.
+    pub fn hold_for_long(&mut self) {
+        self.tables.push_str("\n[guard]\nconfirmations = 1000\n");
+    }
+
     pub fn start(&self) -> Running {
         self.start_with(&["run"])
     }
