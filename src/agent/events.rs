@@ -45,6 +45,10 @@ pub mod id {
     pub const ATTRIBUTED: &str = "c0a097c1bd9f48c393c0b580e629039f";
     /// Another program makes the same change again and again.
     pub const RIVAL: &str = "237a9812ce6a4512a785fba768e3b55e";
+    /// An account plants keys again and again, so the directory of its file is locked for a while.
+    pub const LOCKED: &str = "6089d3d2841545b99d6a87548b39e188";
+    /// It is the account's own again.
+    pub const UNLOCKED: &str = "c4bb252e17b94eed8f6ad47c3223f023";
     /// A live SSH session was opened with a key that is not approved.
     pub const REVOKED_SESSION: &str = "d963b512c8bb4bb882fbd1cc351d0886";
     /// Such a session was ended (`end-sessions = true`).
@@ -157,7 +161,8 @@ fn about(event: &Event) -> Option<&AccountName> {
         | Event::FirstRun { account, .. }
         | Event::Refused { account, .. }
         | Event::OtherFile { account, .. }
-        | Event::Rival { account, .. } => Some(account),
+        | Event::Rival { account, .. }
+        | Event::Lock { account, .. } => Some(account),
         Event::Incident { .. } | Event::Again { .. } => None,
     }
 }
@@ -216,6 +221,18 @@ fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
             message_id = id::RIVAL, %account, times, program, not_said,
             hint = "take the file away from that program, or the account out of `[accounts] manage`",
             "the same change comes again and again: another program manages this file, so repairs wait for up to a second"
+        ),
+        Event::Lock {
+            seconds: Some(seconds),
+            ..
+        } => tracing::warn!(
+            message_id = id::LOCKED, %account, seconds, not_said,
+            hint = "agent incidents",
+            "the account plants keys again and again: for a while nothing can be changed in the directory of its file"
+        ),
+        Event::Lock { seconds: None, .. } => tracing::info!(
+            message_id = id::UNLOCKED, %account, not_said,
+            "the directory of its file is the account's own again"
         ),
         Event::Incident { .. } | Event::Again { .. } => {}
     }

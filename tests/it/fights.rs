@@ -106,7 +106,11 @@ fn who_fights_changes_nothing_any_more_and_gets_its_directory_back() {
     assert_eq!(world.read("alice"), content);
     plant(&world.file("alice"), ALICE, &key("once more"));
     wait("the repair as ever", || world.read("alice") == content);
-    assert!(agent.stop().0.success());
+    let (status, log) = agent.stop();
+    assert!(status.success());
+    for line in ["plants keys again and again", "is the account's own again"] {
+        assert!(log.contains(line), "{line}: {log}");
+    }
 }
 
 #[test]

@@ -50,6 +50,11 @@ pub enum Event {
         times: u64,
         program: Option<String>,
     },
+    /// The account fights over its file, so its directory is locked for so many seconds; or, with `None`, is its own again.
+    Lock {
+        account: AccountName,
+        seconds: Option<i64>,
+    },
 }
 
 /// A change to a file that an account or a program made.

@@ -126,6 +126,12 @@ impl Fights {
             .is_some_and(|fight| fight.is_locked(now))
     }
 
+    /// How long the lock of an account still lasts.
+    pub fn seconds_left(&self, account: &AccountName, now: Timestamp) -> Option<i64> {
+        let fight = self.0.get(account).filter(|fight| fight.is_locked(now))?;
+        Some(fight.until?.duration_since(now).as_secs())
+    }
+
     /// When the next lock is over.
     pub fn next_end(&self) -> Option<Instant> {
         self.0.values().filter_map(|fight| fight.opens_at).min()

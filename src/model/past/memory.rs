@@ -696,6 +696,11 @@ impl Story<'_> {
                 fights.cannot_lock(&self.name, why.clone(), now);
             }
             let locked = *lock == Ok(true);
+            let seconds = self.memory.fights.seconds_left(&self.name, self.when.now);
+            if lock.is_ok() && locked == seconds.is_some() {
+                let account = self.name.clone();
+                self.events.push(Event::Lock { account, seconds });
+            }
             changed |= account.locked != locked;
             account.locked = locked;
         }
@@ -1000,6 +1005,7 @@ mod tests {
             }
             Event::Again { more, .. } => format!("again {} {}", more.repeated, more.uncounted),
             Event::Rival { times, program, .. } => format!("rival {times} {program:?}"),
+            Event::Lock { seconds, .. } => format!("lock {seconds:?}"),
         }
     }
 
