@@ -299,6 +299,11 @@ where
         if has_list {
             return Some(everybody(Trigger::ListChanged));
         }
+        if changed.answered && enforcing.reconciler.world.hear_names() {
+            // What sshd may have said is heard after that pass.
+            self.pending.answered();
+            return Some(everybody(Trigger::NamesAnswered));
+        }
         let mut why = Trigger::Drift;
         let heard = if changed.answered {
             enforcing.hear_sshd(now)

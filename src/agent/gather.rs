@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent::fetched::{self, ListError};
 use crate::agent::inquiry::{Bell, Inquiry, ask_within};
+use crate::agent::name_service::NameService;
 use crate::agent::paths;
+use crate::host::accounts::{self, Passwd};
 use crate::host::sshd::Circumstances;
 use crate::host::store::{self, StoreError};
-use crate::host::{Stamp, accounts, chain, instance, mounts, process, sshd};
+use crate::host::{Stamp, chain, instance, mounts, process, sshd};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Paths};
 use crate::model::desired::decide::{BreakGlassFact, Decision, Facts, ListFact, Said, manages};
@@ -38,7 +40,7 @@ pub enum List<'a> {
 pub struct World {
     pub identity: Identity,
     pub people: Arc<People>,
-    asking_people: Inquiry<People>,
+    name_service: NameService,
     /// Tells the stored list that was read last from another one.
     list: Option<Stamp>,
     pub sshd: Sshd,
@@ -69,8 +71,11 @@ pub struct Sshd {
     pub is_mute: bool,
 }
 
-/// How long the account database may take before the pass goes on with what it knew.
-const PEOPLE_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the name service may take before a pass goes on without: where something is known of every name, where not, and
+/// for a command, which has no later pass.
+const KNOWN_PATIENCE: Duration = Duration::from_millis(250);
+const NEWS_PATIENCE: Duration = Duration::from_secs(2);
+const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 
 /// How long sshd may take to say its version before a pass goes on without.
 const VERSION_PATIENCE: Duration = Duration::from_secs(2);
@@ -86,7 +91,7 @@ impl World {
         Self {
             identity: instance::identity(),
             people: Arc::default(),
-            asking_people: Inquiry::default(),
+            name_service: NameService::default(),
             list: None,
             sshd: Sshd::default(),
             bell,
@@ -121,7 +126,7 @@ impl World {
         };
         let names = names(config, before, &list, &self.people);
         let known = Arc::clone(&self.people);
-        let answered = self.look_up(&names).await;
+        let silent_about = self.look_up(names, &before.in_force).await;
         if self.people != known && !given && matches!(list, ListFact::AsBefore) {
             // Whom the list means is decided anew.
             self.forget_list();
@@ -132,8 +137,7 @@ impl World {
             identity: self.identity.clone(),
             list,
             break_glass: read_break_glass(&config.accounts.break_glass),
-            people_are_silent: !answered,
-            people_are_incomplete: names.iter().any(|name| self.people.lookup(name).is_none()),
+            silent_about,
             people: Arc::clone(&self.people),
             openssh: if changed { openssh } else { None },
             // Damaged or missing, it confirms nothing.
@@ -183,21 +187,71 @@ impl World {
         }
     }
 
-    /// Asks the account database, one question at a time; returns whether it has answered.
-    pub async fn look_up(&mut self, names: &[AccountName]) -> bool {
-        let wanted = names.to_vec();
-        self.asking_people
-            .ask(None, move || accounts::look_up(&wanted));
-        if let Some(people) = self.asking_people.wait(PEOPLE_PATIENCE).await {
-            self.people = Arc::new(people);
-            return true;
-        }
-        let people = Arc::make_mut(&mut self.people);
+    /// Looks everybody up, in local files, and asks the name service for the rest. Returns of whom it has not said anything:
+    /// what was known of them last counts meanwhile.
+    async fn look_up(&mut self, names: Vec<AccountName>, in_force: &InForce) -> Vec<AccountName> {
+        let passwd = Passwd::read();
+        let mut local = passwd.find(&names);
+        let mut people = People {
+            uid_min: accounts::uid_min(),
+            ..People::default()
+        };
+        let mut asked = Vec::new();
         for name in names {
-            let silent = || Lookup::Failed("the account database does not answer".to_owned());
-            people.accounts.entry(name.clone()).or_insert_with(silent);
+            match local.remove(&name) {
+                Some(account) if passwd.comes_first() => {
+                    people.accounts.insert(name, Lookup::Found(account));
+                }
+                found => {
+                    local.extend(found.map(|account| (name.clone(), account)));
+                    asked.push(name);
+                }
+            }
         }
-        false
+        let before = Arc::clone(&self.people);
+        let known = |name: &AccountName| match before.lookup(name) {
+            Some(Lookup::Failed(_)) | None => in_force.person(name).map(Lookup::Found),
+            known => known.cloned(),
+        };
+        let patience = if self.bell.is_none() {
+            COMMAND_PATIENCE
+        } else if asked.iter().all(|name| known(name).is_some()) {
+            KNOWN_PATIENCE
+        } else {
+            NEWS_PATIENCE
+        };
+        let answering = &mut self.name_service;
+        let mut said = answering
+            .look_up(asked.clone(), self.bell.as_ref(), patience)
+            .await;
+        let mut silent_about = Vec::new();
+        for name in asked {
+            let lookup = match said.remove(&name) {
+                Some(Lookup::Failed(error)) => Err(error),
+                Some(answer) => Ok(answer),
+                None => Err("the account database does not answer".to_owned()),
+            };
+            let local = local.remove(&name);
+            let lookup = lookup.unwrap_or_else(|error| {
+                silent_about.push(name.clone());
+                let known = known(&name).or(local.clone().map(Lookup::Found));
+                known.unwrap_or(Lookup::Failed(error))
+            });
+            if let Lookup::Found(account) = &lookup
+                && Some(account) != local.as_ref()
+            {
+                people.distant.insert(name.clone());
+            }
+            people.accounts.insert(name, lookup);
+        }
+        people.shared_homes = passwd.shared_homes(&people.accounts);
+        self.people = Arc::new(people);
+        silent_about
+    }
+
+    /// Takes what the name service has said since; returns whether that is anything.
+    pub fn hear_names(&mut self) -> bool {
+        self.name_service.hear(self.bell.as_ref())
     }
 
     /// The release of the sshd that is installed, if it has just said it. A new program is waited for; if its answer comes

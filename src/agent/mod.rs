@@ -11,6 +11,7 @@ pub mod incidents;
 pub mod inquiry;
 mod lease_breaks;
 pub mod marks;
+pub mod name_service;
 pub mod pass;
 pub mod paths;
 pub mod publish;

@@ -28,6 +28,8 @@ pub enum Trigger {
     Drift,
     /// It is time: a full check, or a key expires.
     Timer,
+    /// The name service was slow, and has answered.
+    NamesAnswered,
     /// sshd was asked what it makes of the files, and has answered.
     SshdAnswered,
     /// SIGHUP, or `sync`.

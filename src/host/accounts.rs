@@ -1,49 +1,113 @@
-//! Who exists on this host, as NSS says.
+//! Who exists on this host, as local files and NSS say.
 
-use std::collections::HashMap;
-use std::ffi::CString;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ffi::{CString, OsStr};
 use std::fs;
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use nix::unistd::{Gid, Group, User, getgrouplist};
 
 use crate::model::account::{Account, AccountName};
-use crate::model::people::{Lookup, People};
+use crate::model::people::Lookup;
 
 const DEFAULT_UID_MIN: u32 = 1000;
 
-/// Looks up `names`. Blocks for as long as NSS does.
-///
-/// Where `nsswitch.conf` asks the files first, `/etc/passwd` is read once instead of once a name: with 10,000
-/// accounts glibc's own look-up reads it 10,000 times.
-pub fn look_up<'a>(names: impl IntoIterator<Item = &'a AccountName>) -> People {
-    let text = if files_come_first() {
-        fs::read_to_string("/etc/passwd").unwrap_or_default()
-    } else {
-        String::new()
-    };
-    let local: HashMap<&str, Local<'_>> = text
-        .lines()
-        .filter_map(Local::read)
-        .map(|account| (account.name, account))
-        .collect();
-    let answer = |name: &AccountName| match local.get(name.as_str()) {
-        Some(found) => Lookup::Found(Account {
-            name: name.clone(),
-            uid: found.uid,
-            gid: found.gid,
-            home: found.home.into(),
-        }),
-        None => ask_nss(name),
-    };
-    People {
-        accounts: names
-            .into_iter()
-            .map(|name| (name.clone(), answer(name)))
-            .collect(),
-        shared_homes: shared_homes(&text),
-        uid_min: uid_min(),
+/// `/etc/passwd`, read once: with 10,000 accounts glibc's own look-up reads it 10,000 times.
+pub struct Passwd {
+    text: Vec<u8>,
+    /// No service is asked for a name that it has.
+    comes_first: bool,
+}
+
+impl Passwd {
+    pub fn read() -> Self {
+        Self {
+            text: fs::read("/etc/passwd").unwrap_or_default(),
+            comes_first: files_come_first(),
+        }
     }
+
+    pub fn comes_first(&self) -> bool {
+        self.comes_first
+    }
+
+    /// Those of `names` that it has.
+    pub fn find(&self, names: &[AccountName]) -> BTreeMap<AccountName, Account> {
+        let local: HashMap<&[u8], Local<'_>> = self
+            .named()
+            .into_iter()
+            .map(|account| (account.name, account))
+            .collect();
+        let find = |name: &AccountName| Some(local.get(name.as_str().as_bytes())?.account(name));
+        let found = names
+            .iter()
+            .filter_map(|name| Some((name.clone(), find(name)?)));
+        found.collect()
+    }
+
+    /// Homes that accounts with different uids share: those that are local, unless a service knows their names otherwise,
+    /// and those of `people`.
+    pub fn shared_homes(
+        &self,
+        people: &BTreeMap<AccountName, Lookup>,
+    ) -> HashMap<PathBuf, (String, String)> {
+        let mut first: HashMap<&Path, (&[u8], u32)> = HashMap::new();
+        let mut shared = HashMap::new();
+        let found = |name: &[u8]| match people.get(std::str::from_utf8(name).ok()?) {
+            Some(Lookup::Found(account)) => Some(account),
+            _ => None,
+        };
+        let local = self.named().into_iter();
+        let local = local.filter(|local| found(local.name).is_none());
+        let local = local.map(|local| (local.home(), local.name, local.uid));
+        let people = people.values().filter_map(|lookup| match lookup {
+            Lookup::Found(account) => Some(account),
+            _ => None,
+        });
+        let people = people.map(|one| (one.home.as_path(), one.name.as_str().as_bytes(), one.uid));
+        for (home, name, uid) in people.chain(local) {
+            let (other, of) = *first.entry(home).or_insert((name, uid));
+            if of != uid && !shared.contains_key(home) {
+                let shown = |name| String::from_utf8_lossy(name).into_owned();
+                let mut names = [shown(other), shown(name)];
+                names.sort();
+                shared.insert(home.to_owned(), names.into());
+            }
+        }
+        shared
+    }
+
+    /// One line a name, as the C library finds it: the first counts.
+    fn named(&self) -> Vec<Local<'_>> {
+        let mut seen = HashSet::new();
+        let mut all: Vec<_> = self.lines().collect();
+        all.retain(|account| seen.insert(account.name));
+        all
+    }
+
+    fn lines(&self) -> impl Iterator<Item = Local<'_>> {
+        self.text
+            .split(|byte| *byte == b'\n')
+            .filter_map(Local::read)
+    }
+}
+
+/// Asks NSS for `names`, and for no more once it has taken so `long`. Blocks for as long as NSS does.
+pub fn ask<'a>(
+    names: impl IntoIterator<Item = &'a AccountName>,
+    long: Duration,
+) -> BTreeMap<AccountName, Lookup> {
+    let begun = Instant::now();
+    let mut answers = BTreeMap::new();
+    for name in names {
+        answers.insert(name.clone(), ask_nss(name));
+        if begun.elapsed() >= long {
+            break;
+        }
+    }
+    answers
 }
 
 fn ask_nss(name: &AccountName) -> Lookup {
@@ -72,94 +136,100 @@ pub fn groups(account: &Account) -> Option<Vec<String>> {
         .collect()
 }
 
-/// True when only `account` is in the group `gid`, as far as the group itself and `/etc/passwd` say. Blocks for as
-/// long as NSS does.
+/// True when only `account` is in the group `gid`, as far as the group itself and `/etc/passwd` say. Asks no service of a
+/// group that is local, and blocks for as long as NSS does of another one.
 pub fn is_private_group(account: &Account, gid: u32) -> bool {
-    let Ok(Some(group)) = Group::from_gid(Gid::from_raw(gid)) else {
+    let Some(members) = members(gid) else {
         return false;
     };
-    let theirs: Vec<u32> = local()
-        .iter()
+    let passwd = Passwd::read();
+    let theirs: Vec<u32> = passwd
+        .lines()
         .filter(|one| one.gid == gid)
         .map(|one| one.uid)
         .collect();
-    let own = |name: &String| name == account.name.as_str();
-    let has_members = account.gid == gid || !group.mem.is_empty();
-    has_members && theirs.iter().all(|uid| *uid == account.uid) && group.mem.iter().all(own)
+    let own = |name: &Vec<u8>| name == account.name.as_str().as_bytes();
+    let has_members = account.gid == gid || !members.is_empty();
+    has_members && theirs.iter().all(|uid| *uid == account.uid) && members.iter().all(own)
+}
+
+/// The names in the list of a group (`group(5)`); `None` where there is no such group.
+fn members(gid: u32) -> Option<Vec<Vec<u8>>> {
+    let text = fs::read("/etc/group").unwrap_or_default();
+    let local = text.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.splitn(4, |byte| *byte == b':').skip(2);
+        (number(fields.next()?)? == gid).then(|| fields.next().unwrap_or_default())
+    });
+    if let Some(list) = local {
+        let names = list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let names = names.filter(|name| !name.is_empty());
+        return Some(names.map(<[u8]>::to_vec).collect());
+    }
+    let group = Group::from_gid(Gid::from_raw(gid)).ok()??;
+    Some(group.mem.into_iter().map(String::into_bytes).collect())
 }
 
 /// The accounts of `/etc/passwd`. What a directory service has besides may be without end.
 pub fn local() -> Vec<Account> {
-    let text = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let account = |Local {
-                       name,
-                       uid,
-                       gid,
-                       home,
-                   }: Local<'_>| {
-        Some(Account {
-            name: name.try_into().ok()?,
-            uid,
-            gid,
-            home: home.into(),
-        })
+    let passwd = Passwd::read();
+    let account = |local: Local<'_>| {
+        let name = std::str::from_utf8(local.name).ok()?.try_into().ok()?;
+        Some(local.account(&name))
     };
-    text.lines()
-        .filter_map(Local::read)
-        .filter_map(account)
-        .collect()
+    passwd.named().into_iter().filter_map(account).collect()
 }
 
+/// One line of passwd(5), whose names and homes may be any bytes.
 struct Local<'a> {
-    name: &'a str,
+    name: &'a [u8],
     uid: u32,
     gid: u32,
-    home: &'a str,
+    home: &'a [u8],
 }
 
 impl<'a> Local<'a> {
-    /// One line of passwd(5).
-    fn read(line: &'a str) -> Option<Self> {
-        let fields: Vec<&str> = line.split(':').collect();
-        match fields[..] {
-            [name, _, uid, gid, _, home, _]
-                if !name.is_empty() && !name.starts_with(['#', '+', '-']) =>
-            {
-                Some(Self {
-                    name,
-                    uid: uid.parse().ok()?,
-                    gid: gid.parse().ok()?,
-                    home,
-                })
+    /// As glibc reads it (`nss/nss_files/files-pwd.c`): blanks before it do not count, and its end may be missing.
+    fn read(line: &'a [u8]) -> Option<Self> {
+        let line = line.trim_ascii_start();
+        let fields: Vec<&[u8]> = line.splitn(7, |byte| *byte == b':').collect();
+        let (name, uid, gid, home) = match fields[..] {
+            [name, _, uid, gid] | [name, _, uid, gid, _] => (name, uid, gid, &b""[..]),
+            [name, _, uid, gid, _, home] | [name, _, uid, gid, _, home, _] => {
+                (name, uid, gid, home)
             }
-            _ => None,
+            _ => return None,
+        };
+        let is_other = matches!(name.first(), None | Some(b'#' | b'+' | b'-'));
+        (!is_other).then_some(())?;
+        Some(Self {
+            name,
+            uid: number(uid)?,
+            gid: number(gid)?,
+            home,
+        })
+    }
+
+    fn home(&self) -> &'a Path {
+        Path::new(OsStr::from_bytes(self.home))
+    }
+
+    fn account(&self, name: &AccountName) -> Account {
+        Account {
+            name: name.clone(),
+            uid: self.uid,
+            gid: self.gid,
+            home: self.home().to_owned(),
         }
     }
 }
 
-fn shared_homes(passwd: &str) -> HashMap<PathBuf, (String, String)> {
-    let mut first: HashMap<&str, Local<'_>> = HashMap::new();
-    let mut shared = HashMap::new();
-    for account in passwd.lines().filter_map(Local::read) {
-        match first.get(account.home) {
-            Some(other) if other.uid != account.uid => {
-                let names = (other.name.to_owned(), account.name.to_owned());
-                shared.entry(PathBuf::from(account.home)).or_insert(names);
-            }
-            Some(_) => {}
-            None => {
-                first.insert(account.home, account);
-            }
-        }
-    }
-    shared
+fn number(field: &[u8]) -> Option<u32> {
+    std::str::from_utf8(field).ok()?.trim_start().parse().ok()
 }
 
 /// nsswitch.conf(5); without the file glibc asks `files` first too.
 fn files_come_first() -> bool {
-    let Ok(text) = fs::read_to_string("/etc/nsswitch.conf") else {
-        return true;
-    };
+    let text = text("/etc/nsswitch.conf");
     let services = text
         .lines()
         .find_map(|line| line.trim_start().strip_prefix("passwd:"));
@@ -167,13 +237,21 @@ fn files_come_first() -> bool {
         .is_none_or(|services| matches!(services.split_whitespace().next(), Some("files") | None))
 }
 
-fn uid_min() -> u32 {
-    let text = fs::read_to_string("/etc/login.defs").unwrap_or_default();
+/// Below this a uid belongs to the system (`login.defs(5)`).
+pub fn uid_min() -> u32 {
     let value = |line: &str| {
         let mut words = line.split_whitespace();
         (words.next() == Some("UID_MIN"))
             .then(|| words.next()?.parse().ok())
             .flatten()
     };
-    text.lines().find_map(value).unwrap_or(DEFAULT_UID_MIN)
+    text("/etc/login.defs")
+        .lines()
+        .find_map(value)
+        .unwrap_or(DEFAULT_UID_MIN)
+}
+
+/// A comment there may be in any encoding.
+fn text(path: &str) -> String {
+    String::from_utf8_lossy(&fs::read(path).unwrap_or_default()).into_owned()
 }

@@ -3,6 +3,7 @@
 //! A name comes from the list or the config and ends in a path and in NSS queries, so what passes
 //! here can be neither: no `/`, no `..`, no leading `-`, no blank or control byte.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -55,6 +56,12 @@ impl TryFrom<&str> for AccountName {
 impl From<AccountName> for String {
     fn from(name: AccountName) -> Self {
         name.0
+    }
+}
+
+impl Borrow<str> for AccountName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

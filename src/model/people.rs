@@ -1,6 +1,6 @@
 //! Who exists on this host, as the account database says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use crate::model::account::{Account, AccountName};
@@ -18,8 +18,10 @@ pub enum Lookup {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct People {
     pub accounts: BTreeMap<AccountName, Lookup>,
-    /// Homes that local accounts with different uids share, with two of their names.
+    /// Homes that accounts with different uids share, with two of their names.
     pub shared_homes: HashMap<PathBuf, (String, String)>,
+    /// Those that only a service knows so. While it says nothing, what it said last counts.
+    pub distant: BTreeSet<AccountName>,
     /// Below this a uid belongs to the system (`login.defs(5)`, `UID_MIN`).
     pub uid_min: u32,
 }

@@ -34,7 +34,7 @@ const SHARED: [&str; 4] = ["chain;", "print;", "surroundings::", "daemons;"];
 const CIRCLES: [&[&str]; 0] = [];
 
 /// Files of `agent/` that read a clock. A loop may, and what waits with a limit; what decides is told the time.
-const CLOCKS: [&str; 6] = [
+const CLOCKS: [&str; 7] = [
     // The two loops, which wait for what is due, and a pass, which says when it is.
     "agent/daemon.rs",
     "agent/enforce.rs",
@@ -44,6 +44,7 @@ const CLOCKS: [&str; 6] = [
     // To ask all leases may take no more than a share of the time.
     "agent/lease_breaks.rs",
     // What is slow, stuck or hangs is told by the time it takes.
+    "agent/name_service.rs",
     "agent/workers.rs",
 ];
 

@@ -36,6 +36,7 @@ mod law;
 mod leases;
 mod lint;
 mod lists;
+mod name_service;
 mod other_files;
 mod outage;
 mod own_mounts;

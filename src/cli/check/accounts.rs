@@ -9,8 +9,9 @@ use crate::host::store::{self, Access};
 use crate::model::account::AccountName;
 use crate::model::desired::decide::Trouble;
 use crate::model::file::difference::Difference;
+use crate::model::people::Lookup;
 use crate::model::status::preflight::{Finding, Here};
-use crate::model::status::problem::Cause;
+use crate::model::status::problem::{self, Cause, Problem};
 use crate::model::status::schema::{AccountState, Row};
 
 /// How long the file system of one account may take to say whether it is written to.
@@ -27,18 +28,22 @@ pub(super) fn here(reconciler: &Reconciler, name: &AccountName) -> Here {
 
 /// Each managed account: who is not here, whose file cannot be managed, and whose can.
 pub(super) async fn look(reconciler: &Reconciler, looked: &Looked, findings: &mut Vec<Finding>) {
-    if reconciler
-        .decision
-        .troubles
-        .contains(&Trouble::PeopleSilent)
-    {
-        let hint = Cause::Decision(Trouble::PeopleSilent).hint();
-        let message = "the account database has not answered within 10 s";
-        findings.push(Finding::fail("account", message, hint.unwrap_or_default()));
-        return;
+    let troubles = &reconciler.decision.troubles;
+    let is_silent = |trouble: &&Trouble| matches!(trouble, Trouble::PeopleSilent { .. });
+    let silent = troubles.iter().filter(is_silent).cloned();
+    for told in problem::told(silent.map(Problem::from)) {
+        let hint = told.cause.hint().unwrap_or_default();
+        findings.push(Finding::fail("account", told.text(), hint));
     }
     for row in reconciler.rows().values() {
         let name = &row.name;
+        if matches!(
+            reconciler.world.people.lookup(name),
+            Some(Lookup::Failed(_))
+        ) {
+            // That is said already.
+            continue;
+        }
         match (row.state, &row.why) {
             (AccountState::NoAccount, _) => {
                 if reconciler

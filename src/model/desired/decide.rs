@@ -31,10 +31,8 @@ pub struct Facts {
     pub list: ListFact,
     pub break_glass: BreakGlassFact,
     pub people: Arc<People>,
-    /// The account database has not answered; `people` is what it said before.
-    pub people_are_silent: bool,
-    /// They are the answer to an earlier question, which did not name all that matter now.
-    pub people_are_incomplete: bool,
+    /// Of these the account database says nothing; what it said of them before is in `people`.
+    pub silent_about: Vec<AccountName>,
     /// The release that sshd said since the last decision.
     pub openssh: Option<Version>,
     /// How the last fetch went, where that can be read.
@@ -161,8 +159,10 @@ pub enum Trouble {
     BreakGlassRefused {
         path: String,
     },
-    /// The account database does not answer.
-    PeopleSilent,
+    /// The account database says nothing of these.
+    PeopleSilent {
+        accounts: Vec<AccountName>,
+    },
     /// No good list since then, and `on-stale = "revoke"`.
     Revoked {
         since: Timestamp,
@@ -172,8 +172,8 @@ pub enum Trouble {
 /// How long the break-glass file must be gone to be gone: an editor replaces a file in two steps.
 const BREAK_GLASS_SETTLES: SignedDuration = SignedDuration::from_secs(5);
 
-/// A late answer of the account database is taken this much later.
-const PEOPLE_SETTLE: SignedDuration = SignedDuration::from_secs(1);
+/// An account database that failed is asked again this much later.
+const PEOPLE_RETRY: SignedDuration = SignedDuration::from_secs(30);
 
 impl Trouble {
     fn is_of_a_list_that_was_read(&self) -> bool {
@@ -215,11 +215,10 @@ impl Decision {
         self.take_list(facts, terms);
         self.read_break_glass(facts, terms);
         self.changed |= self.in_force.await_first_list();
-        if facts.people_are_silent {
-            self.troubles.push(Trouble::PeopleSilent);
-        }
-        if facts.people_are_incomplete {
-            self.look_again_at(facts.now + PEOPLE_SETTLE);
+        let accounts = std::mem::take(&mut facts.silent_about);
+        if !accounts.is_empty() {
+            self.troubles.push(Trouble::PeopleSilent { accounts });
+            self.look_again_at(facts.now + PEOPLE_RETRY);
         }
         if let Some(desired) = self.desired.take() {
             self.changed = true;
@@ -233,6 +232,7 @@ impl Decision {
         if let Some(at) = self.next_expiry(facts.now) {
             self.look_again_at(at);
         }
+        self.changed |= self.in_force.note_people(&facts.people);
         self
     }
 
@@ -652,8 +652,7 @@ mod tests {
                 list: ListFact::AsBefore,
                 break_glass: BreakGlassFact::Read(String::new()),
                 people: Arc::new(people),
-                people_are_silent: false,
-                people_are_incomplete: false,
+                silent_about: Vec::new(),
                 openssh: None,
                 fetched: None,
                 stored_at: Some(at(0)),
@@ -1081,17 +1080,39 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_is_silent_or_late_is_asked_again() {
+    fn a_database_that_is_silent_is_asked_again() {
         let mut host = Host::with(FIRST);
-        host.facts.people_are_silent = true;
-        host.facts.people_are_incomplete = true;
+        let accounts = vec![name("alice")];
+        host.facts.silent_about.clone_from(&accounts);
         let decision = host.decide();
-        assert_eq!(decision.troubles, [Trouble::PeopleSilent]);
-        assert_eq!(decision.look_again, Some(at(1)));
+        assert_eq!(decision.troubles, [Trouble::PeopleSilent { accounts }]);
+        assert_eq!(decision.look_again, Some(at(30)));
         assert_eq!(shown(decision), FIRST);
-        host.facts.people_are_silent = false;
-        host.facts.people_are_incomplete = false;
         assert_eq!(host.decide().look_again, None);
+    }
+
+    #[test]
+    fn who_only_a_service_knows_is_remembered() {
+        let mut host = Host::with(FIRST);
+        let alice = host.facts.people.account(&name("alice")).cloned();
+        assert_eq!(host.decision.in_force.person(&name("alice")), None);
+        host.people().distant.insert(name("alice"));
+        assert!(host.decide().changed, "this is to be saved");
+        assert_eq!(host.decision.in_force.person(&name("alice")), alice);
+        assert_eq!(host.decision.in_force.person(&name("bob")), None);
+        assert!(!host.decide().changed);
+        // Without an answer it stays.
+        host.people()
+            .accounts
+            .insert(name("alice"), Lookup::Unknown);
+        host.decide();
+        assert_eq!(host.decision.in_force.person(&name("alice")), alice);
+        host.people().distant.clear();
+        host.people()
+            .accounts
+            .insert(name("alice"), Lookup::Found(alice.unwrap()));
+        assert!(host.decide().changed);
+        assert_eq!(host.decision.in_force.person(&name("alice")), None);
     }
 
     #[test]
@@ -1291,7 +1312,8 @@ mod tests {
         assert_eq!(host.decide().look_again, Some(at(7200)));
         host.facts.break_glass = BreakGlassFact::Read(String::new());
         assert_eq!(host.decide().look_again, Some(at(5)));
-        host.facts.people_are_incomplete = true;
-        assert_eq!(host.decide().look_again, Some(at(1)));
+        host.facts.break_glass = BreakGlassFact::Read(key("9"));
+        host.facts.silent_about = vec![name("alice")];
+        assert_eq!(host.decide().look_again, Some(at(30)));
     }
 }

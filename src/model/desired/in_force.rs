@@ -8,11 +8,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::account::AccountName;
+use crate::model::account::{self, AccountName};
 use crate::model::config::tables::Accounts;
 use crate::model::desired::judge::Desired;
 use crate::model::key::grant::{Grant, GrantsOf};
 use crate::model::key::release::Version;
+use crate::model::people::People;
 
 /// The version of `enforced.json`.
 pub const SCHEMA: u32 = 1;
@@ -63,6 +64,17 @@ pub struct Account {
     /// The directory of its file is the agent's, and locked, or may be: noted before that is done.
     #[serde(default)]
     pub locked: bool,
+    /// What a name service said of it, if it and no local file knows it so: that counts while the service says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<Person>,
+}
+
+/// An account as a name service knew it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Person {
+    pub uid: u32,
+    pub gid: u32,
+    pub home: String,
 }
 
 /// A file in sync.
@@ -142,6 +154,40 @@ impl InForce {
         self.managed()
             .map(|(name, account)| (name, account.grants.as_slice()))
             .collect()
+    }
+
+    /// An account as a name service knew it last.
+    pub fn person(&self, name: &AccountName) -> Option<account::Account> {
+        let Person { uid, gid, home } = self.accounts.get(name)?.person.as_ref()?;
+        Some(account::Account {
+            name: name.clone(),
+            uid: *uid,
+            gid: *gid,
+            home: home.into(),
+        })
+    }
+
+    /// Notes who are known by a name service alone; returns whether that is news.
+    pub fn note_people(&mut self, people: &People) -> bool {
+        let mut changed = false;
+        for (name, account) in &mut self.accounts {
+            let Some(found) = people.account(name) else {
+                continue;
+            };
+            let is_distant = people.distant.contains(name);
+            let person = found
+                .home
+                .to_str()
+                .filter(|_| is_distant)
+                .map(|home| Person {
+                    uid: found.uid,
+                    gid: found.gid,
+                    home: home.to_owned(),
+                });
+            changed |= account.person != person;
+            account.person = person;
+        }
+        changed
     }
 
     /// What sshd last said it reads for an account.

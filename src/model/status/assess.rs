@@ -1227,7 +1227,9 @@ mod tests {
             drifted("eve", "deleted"),
             effective,
         ];
-        host.decision.troubles = vec![Trouble::PeopleSilent];
+        host.decision.troubles = vec![Trouble::PeopleSilent {
+            accounts: vec![name("alice")],
+        }];
         host.decision.held = Some(held());
         host.sshd = Some(Answer {
             error: Some("no answer".to_owned()),

@@ -270,7 +270,7 @@ codes! {
     Cause::Decision(Trouble::BreakGlassOpen { .. }) => "break-glass-open",
     Cause::Decision(Trouble::BreakGlassUnreadable { .. }) => "break-glass-unreadable",
     Cause::Decision(Trouble::BreakGlassRefused { .. }) => "break-glass-refused",
-    Cause::Decision(Trouble::PeopleSilent) => "accounts-unknown",
+    Cause::Decision(Trouble::PeopleSilent { .. }) => "accounts-unknown",
     Cause::ListHeld(_) => "list-held",
     Cause::NoFetcher => "no-fetcher",
     Cause::FetcherLate => "fetcher-late",
@@ -512,7 +512,7 @@ impl Cause {
                 "`agent check` looks at the source: is it the right path, region and AWS account?"
             }
             Self::Decision(Trouble::ListTooLarge(_)) => Excess::HINT,
-            Self::Decision(Trouble::PeopleSilent) => {
+            Self::Decision(Trouble::PeopleSilent { .. }) => {
                 "look at nsswitch.conf(5) and what it names, such as sssd"
             }
             Self::NotListed | Self::NothingUsable => {
@@ -586,7 +586,13 @@ fn trouble_text(trouble: &Trouble) -> String {
         }
         Trouble::BreakGlassUnreadable { error } => format!("{error}; {KEPT}"),
         Trouble::BreakGlassRefused { path } => format!("no line of `{path}` can be read; {KEPT}"),
-        Trouble::PeopleSilent => "the account database (NSS) does not answer".to_owned(),
+        Trouble::PeopleSilent { accounts } => {
+            let names: Vec<&str> = accounts.iter().map(AccountName::as_str).collect();
+            let whom = several(&names);
+            format!(
+                "the account database (NSS) does not answer for {whom}; what it said last counts meanwhile"
+            )
+        }
         Trouble::Revoked { since } => format!(
             "no good list since {since}, so all keys but the break-glass ones are removed (`on-stale = \"revoke\"`)"
         ),

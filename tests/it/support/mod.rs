@@ -8,6 +8,7 @@ pub mod http_server;
 pub mod imds_server;
 pub mod logins;
 pub mod moto;
+pub mod name_service;
 pub mod oracle;
 pub mod source;
 pub mod ssm_server;
