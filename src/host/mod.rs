@@ -13,6 +13,7 @@ pub mod mounts;
 mod plain_file;
 pub mod process;
 mod program;
+mod sandbox;
 pub mod service;
 pub mod sessions;
 pub mod sshd;
@@ -26,6 +27,7 @@ pub use file_stamp::Stamp;
 pub use keyfile::Identity;
 pub use plain_file::PlainFile;
 pub use program::{Bounds, Program, ProgramError, Said};
+pub use sandbox::Sandbox;
 pub use threads::Threads;
 
 /// An error with its causes, in one line.

@@ -13,6 +13,7 @@
 mod access;
 mod ami;
 mod aws;
+mod central;
 mod check;
 mod clone;
 mod cloudformation;

@@ -1,9 +1,13 @@
 //! Who is managed here, and whether their files can be.
 
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::agent::inquiry::ask_within;
 use crate::agent::pass::{Looked, Reconciler};
+use crate::agent::paths;
+use crate::host::Sandbox;
 use crate::host::process;
 use crate::host::store::{self, Access};
 use crate::model::account::AccountName;
@@ -35,6 +39,10 @@ pub(super) async fn look(reconciler: &Reconciler, looked: &Looked, findings: &mu
         let hint = told.cause.hint().unwrap_or_default();
         findings.push(Finding::fail("account", told.text(), hint));
     }
+    let lock = paths::enforce_lock(&reconciler.config.paths);
+    let pid = process::holder(&lock).and_then(|holder| holder.pid);
+    let sandbox = ask_within(PATIENCE, move || Sandbox::look(pid)).await;
+    let sandbox = Arc::new(sandbox.unwrap_or(Sandbox::None));
     for row in reconciler.rows().values() {
         let name = &row.name;
         if matches!(
@@ -62,7 +70,7 @@ pub(super) async fn look(reconciler: &Reconciler, looked: &Looked, findings: &mu
             _ => {
                 let differences = looked.differences.get(name);
                 let differences = differences.map(Vec::as_slice).unwrap_or_default();
-                findings.push(outlook(reconciler, row, differences).await);
+                findings.push(outlook(reconciler, row, differences, &sandbox).await);
             }
         }
     }
@@ -79,7 +87,12 @@ fn refused(row: &Row, why: &Cause) -> Finding {
 }
 
 /// Nothing is wrong with what is there; its file system may still take no writes.
-async fn outlook(reconciler: &Reconciler, row: &Row, differences: &[Difference]) -> Finding {
+async fn outlook(
+    reconciler: &Reconciler,
+    row: &Row,
+    differences: &[Difference],
+    sandbox: &Arc<Sandbox>,
+) -> Finding {
     let name = &row.name;
     let path = row.file.as_deref().unwrap_or_default();
     let account = reconciler.world.people.account(name);
@@ -90,11 +103,32 @@ async fn outlook(reconciler: &Reconciler, row: &Row, differences: &[Difference])
         } else {
             location.path.parent().unwrap_or(&location.path).to_owned()
         };
-        let access = ask_within(PATIENCE, move || store::access(&directory)).await;
-        if let Some(Access::Refused { path, source }) = access {
-            let message = format!("{name}: cannot write in `{}`: {source}", path.display());
-            let hint = "is the file system mounted read-only, or the home not the account's?";
-            return Finding::fail("account", message, hint);
+        let (own, of_service) = (directory.clone(), Arc::clone(sandbox));
+        let asked = ask_within(PATIENCE, move || {
+            let may = |directory: &Path| match store::access(directory) {
+                Access::Refused { path, source } => Some((path, source)),
+                Access::Writable | Access::Makeable => None,
+            };
+            (
+                may(&own),
+                may(&of_service.sees(&own)),
+                of_service.allows(&own),
+            )
+        });
+        if let Some((refused, by_service, is_allowed)) = asked.await {
+            if let Some((path, source)) = refused {
+                let message = format!("{name}: cannot write in `{}`: {source}", path.display());
+                let hint = "is the file system mounted read-only, or the home not the account's?";
+                return Finding::fail("account", message, hint);
+            }
+            if process::is_root() && (by_service.is_some() || !is_allowed) {
+                let place = directory.display();
+                let message = format!("{name}: the service cannot write in `{place}`");
+                let hint = format!(
+                    "make that directory; `systemctl edit authorized-keys-agent`: `ReadWritePaths={place}` under `[Service]`; then `systemctl restart authorized-keys-agent`"
+                );
+                return Finding::fail("account", message, hint);
+            }
         }
     }
     let outlook = differences.iter().find_map(|difference| match difference {

@@ -1,5 +1,6 @@
 //! The directories on the way to the file: made, tidied, and freed from what is in their place.
 
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -55,7 +56,7 @@ fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> R
         }
         terms.ask()?;
         let_owner_in(here, terms, way.account.uid, 0o700)?;
-        clear(here, name, kind, &path)?;
+        clear(&here.descriptor, name, kind, &path)?;
         step = Step::Missing;
     }
     if matches!(step, Step::Missing) {
@@ -166,20 +167,25 @@ pub(super) fn make_directory(
     fchmod(&fresh, Mode::S_IRWXU).map_err(Refusal::io("set the mode of", path))
 }
 
-/// Takes something out of the way. A symbolic link holds nothing but its target and is removed; anything else
-/// is kept under a name of its own.
-pub(super) fn clear(here: &Held, name: &str, kind: Kind, path: &Path) -> Result<(), Refusal> {
-    let done = if kind == Kind::Symlink {
-        unlinkat(&here.descriptor, name, UnlinkatFlags::NoRemoveDir)
-    } else {
-        let aside = names::aside(name)?;
-        renameat2(
-            &here.descriptor,
-            name,
-            &here.descriptor,
-            aside.as_str(),
-            RenameFlags::RENAME_NOREPLACE,
-        )
+/// Takes something out of the way. A symbolic link holds nothing but its target, and an empty directory nothing: these are
+/// removed. Anything else is kept under a name of its own.
+pub(super) fn clear(
+    directory: &OwnedFd,
+    name: &str,
+    kind: Kind,
+    path: &Path,
+) -> Result<(), Refusal> {
+    let done = match kind {
+        Kind::Symlink => unlinkat(directory, name, UnlinkatFlags::NoRemoveDir),
+        Kind::Directory | Kind::DirectoryOf(_) => {
+            match unlinkat(directory, name, UnlinkatFlags::RemoveDir) {
+                Err(Errno::ENOTEMPTY | Errno::EACCES | Errno::EPERM) => {
+                    put_aside(directory, name, path)?
+                }
+                done => done,
+            }
+        }
+        _ => put_aside(directory, name, path)?,
     };
     match done {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -189,4 +195,25 @@ pub(super) fn clear(here: &Held, name: &str, kind: Kind, path: &Path) -> Result<
             source,
         }),
     }
+}
+
+/// Gives something in the way another name, and says which.
+fn put_aside(directory: &OwnedFd, name: &str, path: &Path) -> Result<nix::Result<()>, Refusal> {
+    let aside = names::aside(name)?;
+    let to = aside.as_str();
+    let done = renameat2(
+        directory,
+        name,
+        directory,
+        to,
+        RenameFlags::RENAME_NOREPLACE,
+    );
+    if done.is_ok() {
+        tracing::warn!(
+            path = %path.display(),
+            aside,
+            "what was in the way has another name now; look at it, and remove it"
+        );
+    }
+    Ok(done)
 }

@@ -231,6 +231,17 @@ pub(super) fn enter(
     let (descriptor, is_readable) = match open_directory(here, name) {
         Ok(opened) => opened,
         Err(Errno::ENOENT) => return Ok(Entered::Missing),
+        // Outside homes only root mounts something: systemd does, for `ReadWritePaths=`.
+        Err(Errno::EXDEV) if !location.in_home => {
+            let opened = openat(
+                &here.descriptor,
+                name,
+                PLACE | OFlag::O_NOFOLLOW,
+                Mode::empty(),
+            )
+            .map_err(Refusal::io("open", &path))?;
+            (opened, false)
+        }
         Err(Errno::EXDEV) => return Err(Refusal::Mounted(path)),
         Err(Errno::ELOOP | Errno::ENOTDIR) => {
             let stat = fstatat(&here.descriptor, name, AtFlags::AT_SYMLINK_NOFOLLOW);

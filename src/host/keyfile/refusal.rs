@@ -128,6 +128,12 @@ impl Refusal {
             Self::NoLock(_) => "set `[accounts] file` to a file in a directory of its own",
             Self::NoQuota(_) => "make room in the quota of the account",
             Self::Abandoned => "look at the file system of the home; a network mount may be down",
+            Self::Io {
+                source: Errno::EROFS,
+                ..
+            } => {
+                "the service writes in homes and where its unit says: `systemctl edit authorized-keys-agent`, `ReadWritePaths=` with a directory that exists under `[Service]`, and restart it"
+            }
             Self::Io { .. } => "look at the file system: is it mounted, writable and sound",
         }
     }

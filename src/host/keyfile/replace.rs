@@ -17,7 +17,7 @@ use nix::fcntl::{AtFlags, OFlag, RenameFlags, openat, openat2, renameat, renamea
 use nix::sys::stat::{FileStat, Mode, fchmod, fstat, fstatat};
 use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 
-use crate::host::keyfile::directories::make_way;
+use crate::host::keyfile::directories::{clear, make_way};
 use crate::host::keyfile::flags::{self, unlock, unlock_file};
 use crate::host::keyfile::held::{Held, READING, beneath, kind, permissions};
 use crate::host::keyfile::identity::{Identity, is_root};
@@ -362,22 +362,14 @@ fn put_in_place(
             });
         }
     }
-    // Only a directory stands a rename; it is kept under another name.
+    // Only a directory stands a rename.
     let stat = fstatat(directory, name, AtFlags::AT_SYMLINK_NOFOLLOW)
         .map_err(Refusal::io("look at", path))?;
     if kind(&stat) != Kind::Directory {
         return Err(Refusal::Contended(path.clone()));
     }
-    let aside = names::aside(name)?;
-    renameat2(
-        directory,
-        name,
-        directory,
-        aside.as_str(),
-        RenameFlags::RENAME_NOREPLACE,
-    )
-    .and_then(|()| renameat(directory, temporary, directory, name))
-    .map_err(Refusal::io("replace", path))
+    clear(directory, name, Kind::Directory, path)?;
+    renameat(directory, temporary, directory, name).map_err(Refusal::io("replace", path))
 }
 
 /// Entries of a directory that are looked at; an account that fills its `.ssh` gains no time by it.
