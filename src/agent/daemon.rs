@@ -48,6 +48,8 @@ struct Times {
     renewed: Instant,
     /// When events were first lost of those that go on being lost, and last.
     storm: Option<(Instant, Instant)>,
+    /// When those are looked at who are not watched.
+    unwatched: Instant,
 }
 
 /// A watch may die without an event (an unmount, the watcher's thread); until then the full check sees what
@@ -61,6 +63,17 @@ const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 /// bring that about must not keep root looking at everybody.
 const STORM_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_STORM_PAUSE: Duration = Duration::from_secs(30);
+
+/// Time between two looks at those who cannot be watched; more where the looks would take more than this share of the time.
+const UNWATCHED_PAUSE: Duration = Duration::from_secs(2);
+const UNWATCHED_SHARE: u32 = 20;
+
+/// Accounts that a program makes by the hundreds, one after the other, are taken in no more often than this.
+const PEOPLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// A look at everybody after the clock was set waits for the fetcher, which then fetches at once: by the new time, the last
+/// fetch may be too long ago for `on-stale`.
+const CLOCK_PAUSE: Duration = Duration::from_secs(3);
 
 /// Once no event was lost for so long, the next loss is a new one.
 const CALM: Duration = Duration::from_mins(1);
@@ -100,6 +113,7 @@ pub async fn run(
             renew: start,
             renewed: start,
             storm: None,
+            unwatched: start,
         },
         said: String::new(),
         reread,
@@ -129,6 +143,7 @@ where
     /// One pass, and what goes with it; returns whether to go on.
     async fn pass(&mut self, enforcing: &mut Enforcing, wake: &Wake) -> bool {
         let full = wake.whom == Whom::Everybody;
+        let begun = Instant::now();
         self.held_back
             .release(&wake.whom, Instant::now().into_std());
         let mut fresh = None;
@@ -136,8 +151,10 @@ where
             let now = Instant::now();
             self.times.last_full = now;
             self.times.full_check = now + enforcing.reconciler.config.verify.every;
-            if self.watches.is_none() || self.times.renew <= now {
-                // The old watches, if any, see what happens until the new ones are on.
+            let is_deaf = |watches: &Arc<AgentWatches>| watches.lack().is_some();
+            if self.watches.as_ref().is_none_or(is_deaf) || self.times.renew <= now {
+                // The old watches, if any, see what happens until the new ones are on, unless there is no room for both.
+                self.watches.take_if(|old| old.are_many());
                 self.times.renewed = now;
                 self.times.renew = now + WATCHES_LAST;
                 fresh = enforcing.start_watching(&self.pending);
@@ -167,6 +184,9 @@ where
             self.times.full_check = self.times.full_check.min(next);
         }
         self.watches = fresh.or(self.watches.take());
+        let now = Instant::now();
+        let pause = now.duration_since(begun) * UNWATCHED_SHARE;
+        self.times.unwatched = self.times.unwatched.max(now + pause);
         if let Some(status) = enforcing.status() {
             for name in &passed.looked.undone {
                 let row = status.rows.get(name);
@@ -212,6 +232,7 @@ where
             let write = enforcing.next_writing();
             let held_back = self.held_back.next();
             let rest = enforcing.next_rest();
+            let unwatched = self.unwatched();
             // Every arm is cancel-safe: signals and the bell keep what arrives meanwhile, sleeping keeps nothing.
             tokio::select! {
                 () = self.heartbeat.next() => self.service.alive(),
@@ -251,6 +272,10 @@ where
                     enforcing.take_sessions(answer, (self.now)());
                 }
                 () = tokio::time::sleep_until(self.times.full_check) => return Some(everybody(Trigger::Timer)),
+                () = tokio::time::sleep_until(self.times.unwatched), if unwatched.is_some() => {
+                    self.times.unwatched = Instant::now() + UNWATCHED_PAUSE;
+                    return unwatched.map(|whom| Wake { why: Trigger::Timer, whom });
+                }
                 () = until(slow), if slow.is_some() => {
                     let due = enforcing.reconciler.workers.due(Instant::now().into_std());
                     return Some(Wake { why: Trigger::Drift, whom: Whom::These(due) });
@@ -263,11 +288,34 @@ where
         }
     }
 
+    /// Whom no event tells of.
+    fn unwatched(&self) -> Option<Whom> {
+        let Some(watches) = &self.watches else {
+            return Some(Whom::Everybody);
+        };
+        if watches.lack().is_some() {
+            return Some(Whom::Everybody);
+        }
+        let accounts = watches.unwatched()?.subjects.into_iter();
+        let accounts = accounts.map(|subject| match subject {
+            Subject::Account(name) => Some(name),
+            // What decides about everybody.
+            Subject::List | Subject::Fetched | Subject::People => None,
+        });
+        let accounts: Option<_> = accounts.collect();
+        Some(accounts.map_or(Whom::Everybody, Whom::These))
+    }
+
     /// Why, and for whom, a pass is made after a change, if at all.
     fn after(&mut self, enforcing: &mut Enforcing, mut changed: Changed) -> Option<Wake> {
         if changed.mounts {
-            let whom = enforcing.reconciler.world.read_mounts();
+            let file = &enforcing.reconciler.config.accounts.file;
+            let whom = enforcing.reconciler.world.read_mounts(file);
             changed.accounts.extend(whom);
+        }
+        if changed.clock {
+            let soon = Instant::now() + CLOCK_PAUSE;
+            self.times.full_check = self.times.full_check.min(soon);
         }
         if changed.fetched || changed.lost {
             enforcing.relay_fetch();
@@ -275,7 +323,8 @@ where
         // While a list is held, what the fetcher says may be the confirmation it waits for.
         let is_held = enforcing.reconciler.decision.held.is_some();
         let has_list = changed.list || changed.fetched && is_held;
-        if changed.answered && (changed.lost || has_list) {
+        let has_people = changed.people && self.times.last_full.elapsed() >= PEOPLE_PAUSE;
+        if changed.answered && (changed.lost || has_list || has_people) {
             // After that pass.
             self.pending.answered();
         }
@@ -298,6 +347,13 @@ where
         }
         if has_list {
             return Some(everybody(Trigger::ListChanged));
+        }
+        if has_people {
+            return Some(everybody(Trigger::PeopleChanged));
+        }
+        if changed.people {
+            let next = self.times.last_full + PEOPLE_PAUSE;
+            self.times.full_check = self.times.full_check.min(next);
         }
         if changed.answered && enforcing.reconciler.world.hear_names() {
             // What sshd may have said is heard after that pass.

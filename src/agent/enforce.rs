@@ -15,7 +15,7 @@ use crate::agent::pass::{Auditor, Look, Looked, Reconciler};
 use crate::agent::publish::{News, Publisher};
 use crate::agent::sessions::{Answer, Sessions};
 use crate::agent::signals::StartError;
-use crate::agent::wakeups::{AgentWatches, Pending, Trigger, Wake, watch};
+use crate::agent::wakeups::{AgentWatches, Pending, Subject, Trigger, Wake, watch};
 use crate::agent::workers::LONG_PATIENCE;
 use crate::agent::{events, paths};
 use crate::host::keyfile::Leases;
@@ -26,7 +26,7 @@ use crate::model::desired::guard::Held;
 use crate::model::file::orders::Whom;
 use crate::model::list::rejected::Rejected;
 use crate::model::status::assess::{OfEnforcer, fights, rivals};
-use crate::model::status::problem::{Cause, Problem};
+use crate::model::status::problem::{Cause, Problem, told};
 use crate::model::status::schema::{Enforcer, Host, Status};
 
 /// Makes this process the enforcer of this host, for as long as the lock is held.
@@ -62,7 +62,7 @@ struct Effects {
     unsaved: Option<String>,
     config_unusable: Option<String>,
     nothing_watched: Option<String>,
-    unwatched: u32,
+    unwatched: Option<Cause>,
     /// What was told of the list that is still so.
     held: Option<Held>,
     rejected: Vec<Rejected>,
@@ -109,7 +109,7 @@ impl Enforcing {
             unsaved: None,
             config_unusable: None,
             nothing_watched: None,
-            unwatched: 0,
+            unwatched: None,
             held: None,
             rejected: Vec::new(),
         };
@@ -248,8 +248,8 @@ impl Enforcing {
         if wake.why == Trigger::Reload {
             self.effects.enforcer.asked_at = Some(means.now);
         }
-        if wake.whom == Whom::Everybody {
-            self.effects.unwatched = means.watches.map_or(0, |watches| watches.refused());
+        if let Some(watches) = means.watches {
+            self.effects.note_unwatched(watches);
         }
         self.publish(&looked, wake.why == Trigger::Reload, means.now);
         let decision = &self.reconciler.decision;
@@ -354,22 +354,25 @@ impl Enforcing {
         }
     }
 
-    /// New watches; without inotify changes are seen by the full check only, and the status says so.
+    /// New watches; without inotify everybody is looked at every few seconds, and the status says so.
     pub fn start_watching(&mut self, pending: &Arc<Pending>) -> Option<Arc<AgentWatches>> {
-        match watch(pending) {
+        let (watches, lack) = match watch(pending) {
             Ok(watches) => {
-                self.effects.nothing_watched = None;
-                Some(watches)
+                let lack = watches.lack().map(str::to_owned);
+                (Some(watches), lack)
             }
-            Err(error) => {
-                tracing::warn!(
-                    error,
-                    "nothing is watched, changes are seen by the full check only"
-                );
-                self.effects.nothing_watched = Some(error);
-                None
-            }
+            Err(error) => (None, Some(error)),
+        };
+        if let Some(error) = &lack
+            && self.effects.nothing_watched != lack
+        {
+            tracing::warn!(
+                error,
+                "nothing is watched, all files are looked at every few seconds"
+            );
         }
+        self.effects.nothing_watched = lack;
+        watches
     }
 
     /// When the whole status must be written, though nothing else may happen.
@@ -439,9 +442,8 @@ impl Effects {
         if let Some(error) = self.nothing_watched.clone() {
             add(Cause::NothingWatched { error });
         }
-        if self.unwatched > 0 {
-            let places = self.unwatched;
-            add(Cause::Unwatched { places });
+        if let Some(cause) = self.unwatched.clone() {
+            add(cause);
         }
         if let Some(error) = sessions.unknown.clone() {
             add(Cause::SessionsUnknown { error });
@@ -451,6 +453,29 @@ impl Effects {
             self.incidents.program(account)
         }));
         all
+    }
+
+    /// Notes whom no event tells of.
+    fn note_unwatched(&mut self, watches: &AgentWatches) {
+        let unwatched = watches.unwatched().map(|unwatched| {
+            let accounts = unwatched.subjects.iter();
+            Cause::Unwatched {
+                accounts: accounts
+                    .filter(|one| matches!(one, Subject::Account(_)))
+                    .count(),
+                error: unwatched.error,
+                want: unwatched.want,
+            }
+        });
+        if let Some(cause) = &unwatched
+            && self.unwatched.is_none()
+        {
+            let problem = Problem::new(cause.clone());
+            for told in told([problem]) {
+                tracing::warn!("{}", told.line());
+            }
+        }
+        self.unwatched = unwatched;
     }
 
     /// Writes what is in force, if it changed; in observe mode nothing is.

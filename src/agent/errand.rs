@@ -129,11 +129,7 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
         progress,
         visit,
         terms,
-        witness: Putting {
-            watches: tools.watches.as_deref(),
-            subject: Subject::Account(orders.account.name.clone()),
-            marks: Marks::default(),
-        },
+        witness: Putting::new(tools, &orders.account.name),
     };
     let mut outcome = Outcome {
         managed: FileOutcome::of(Did::Nothing),
@@ -189,11 +185,7 @@ pub fn rescue(
         }
     };
     let content = aside.peek(&order.target.location.file);
-    let mut witness = Putting {
-        watches: tools.watches.as_deref(),
-        subject: Subject::Account(orders.account.name.clone()),
-        marks: Marks::default(),
-    };
+    let mut witness = Putting::new(tools, &orders.account.name);
     // A look for the lease and the watches; what it finds is the next errand's.
     let looked = visit.look(wanted.content.len(), &mut witness);
     // Another look follows.
@@ -777,12 +769,24 @@ struct Putting<'a> {
     marks: Marks,
 }
 
-impl Putting<'_> {
+impl<'a> Putting<'a> {
+    fn new(tools: &'a Tools, account: &AccountName) -> Self {
+        let putting = Self {
+            watches: tools.watches.as_deref(),
+            subject: Subject::Account(account.clone()),
+            marks: Marks::default(),
+        };
+        if let Some(watches) = putting.watches {
+            watches.begin_look(&putting.subject);
+        }
+        putting
+    }
+
     fn put(&self, descriptor: BorrowedFd<'_>, inode: Inode, name: Option<&str>) {
         let Some(watches) = self.watches else { return };
         if let Err(error) = watches.put(descriptor, inode, name, &self.subject) {
-            // The full check still looks, and the status counts such places.
-            tracing::debug!(subject = ?self.subject, error = chain(&error), "not watched");
+            // It is looked at every few seconds instead, and the status says so.
+            tracing::debug!(subject = ?self.subject, error = error.desc(), "not watched");
         }
     }
 }

@@ -1,8 +1,10 @@
 //! The fetch loop: source → `approved.json`, replaced only when its content changed; `fetch.json` after every attempt.
 
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::agent::events;
@@ -14,10 +16,14 @@ use crate::host::chain;
 use crate::host::process::{self, Lock};
 use crate::host::service::Service;
 use crate::host::store;
+use crate::host::watch::ClockSet;
 use crate::model::config::tables::{Config, OnStale, Paths, Source};
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::cadence::Cadence;
 use crate::model::list::fetch_report::FetchReport;
+
+/// Least time between two fetches, however often the clock is set.
+const CLOCK_PAUSE: Duration = Duration::from_secs(2);
 
 /// Makes this process the fetcher of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
@@ -204,7 +210,13 @@ pub async fn run(
     let mut cadence = Cadence::new(fetcher.config.source.every);
     let mut ready = false;
     let mut heartbeat = service.heartbeat();
+    // By the new time the last fetch may be long ago, or yet to come, and what is said of the next one is wrong.
+    let clock = Arc::new(Notify::new());
+    let told = Arc::clone(&clock);
+    // Without a thread the next fetch puts it right.
+    let _ = ClockSet::tell(move || told.notify_one());
     'work: loop {
+        let begun = Instant::now();
         // Cancelled only to end the process; a list that is half fetched is not stored.
         let succeeded = tokio::select! {
             outcome = fetcher.fetch(&now) => outcome.is_ok(),
@@ -220,9 +232,9 @@ pub async fn run(
             ready = true;
             service.ready(&said);
         }
-        let due = Instant::now() + wait;
+        let mut due = Instant::now() + wait;
         loop {
-            // Signals keep what arrives meanwhile, and sleeping keeps nothing: cancel-safe.
+            // Signals and the clock keep what arrives meanwhile, and sleeping keeps nothing: cancel-safe.
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::Stop => break 'work,
@@ -239,6 +251,7 @@ pub async fn run(
                         break;
                     }
                 },
+                () = clock.notified() => due = due.min(begun + CLOCK_PAUSE),
                 () = tokio::time::sleep_until(due) => break,
                 () = heartbeat.next() => service.alive(),
             }

@@ -25,7 +25,8 @@ use crate::model::desired::in_force::InForce;
 use crate::model::instance::Identity;
 use crate::model::key::release::Version;
 use crate::model::list::approved::ApprovedList;
-use crate::model::mounts::OwnMount;
+use crate::model::location::FilePattern;
+use crate::model::mounts::{Mounts, OwnMount, concerns};
 use crate::model::people::{Lookup, People};
 use crate::model::sshd::answer::Answer;
 
@@ -48,6 +49,7 @@ pub struct World {
     bell: Option<Bell>,
     /// File systems for which processes of accounts answer.
     pub own_mounts: Arc<Vec<OwnMount>>,
+    mounts: Mounts,
     /// What the running enforcer said of its list, for a command that only prints.
     pub said: Option<Said>,
 }
@@ -86,6 +88,9 @@ const SSHD_PATIENCE: Duration = Duration::from_secs(15);
 /// Made by sshd's unit; without it, `sshd -T` gives up (`sshd.c: main`, `_PATH_PRIVSEP_CHROOT_DIR`).
 const PRIVSEP: &str = "/run/sshd";
 
+/// Where it keeps the host's keys, without which it gives up too. They are made at the first boot.
+const HOST_KEYS: &str = "/etc/ssh";
+
 impl World {
     pub fn new(bell: Option<Bell>) -> Self {
         Self {
@@ -96,6 +101,7 @@ impl World {
             sshd: Sshd::default(),
             bell,
             own_mounts: Arc::default(),
+            mounts: Mounts::default(),
             said: None,
         }
     }
@@ -114,7 +120,7 @@ impl World {
         accepted: Option<String>,
         now: Timestamp,
     ) -> Facts {
-        self.read_mounts();
+        self.read_mounts(&config.accounts.file);
         let openssh = self.version().await;
         let changed = openssh.is_some() && openssh != before.in_force.openssh;
         if changed || accepted.is_some() {
@@ -148,24 +154,33 @@ impl World {
         }
     }
 
-    /// Reads what accounts have mounted; returns those whose mounts have come or gone.
-    pub fn read_mounts(&mut self) -> BTreeSet<AccountName> {
-        let now = mounts::of_accounts();
-        let is_new = |mount: &&OwnMount| !self.own_mounts.contains(mount);
-        let is_gone = |mount: &&OwnMount| !now.contains(mount);
-        let come = now.iter().filter(is_new);
-        let changed: Vec<&OwnMount> = come.chain(self.own_mounts.iter().filter(is_gone)).collect();
+    /// Reads what is mounted; returns the accounts whose `file` may be another one for what has come or gone.
+    pub fn read_mounts(&mut self, file: &FilePattern) -> BTreeSet<AccountName> {
+        let now = mounts::table();
+        let places = now.changed(&self.mounts);
         let mut whom = BTreeSet::new();
-        if changed.is_empty() {
+        if places.is_empty() {
             return whom;
         }
+        let of_accounts = now.own.iter().chain(self.own_mounts.iter());
+        let makers: BTreeSet<u32> = of_accounts
+            .filter(|mount| places.contains(Path::new(&mount.place)))
+            .map(|mount| mount.uid)
+            .collect();
         for account in self.people.found() {
-            let concerns = |mount: &&OwnMount| mount.concerns(account.uid, &account.home);
-            if changed.iter().any(concerns) {
+            let location = file.locate(account).filter(|location| !location.in_home);
+            let is_near = |place: &PathBuf| {
+                concerns(place, &account.home)
+                    || location
+                        .iter()
+                        .any(|location| concerns(place, &location.path))
+            };
+            if makers.contains(&account.uid) || places.iter().any(is_near) {
                 whom.insert(account.name.clone());
             }
         }
-        self.own_mounts = Arc::new(now);
+        self.own_mounts = Arc::new(now.own.clone());
+        self.mounts = now;
         whom
     }
 
@@ -350,11 +365,12 @@ impl World {
         let Some((answer, _)) = &self.sshd.answer else {
             return (Vec::new(), Vec::new());
         };
-        let mut files = answer.files.clone();
+        let (mut files, mut directories) = (answer.files.clone(), answer.directories.clone());
         if answer.error.is_some() {
             files.push(PRIVSEP.into());
+            directories.push(HOST_KEYS.into());
         }
-        (files, answer.directories.clone())
+        (files, directories)
     }
 }
 

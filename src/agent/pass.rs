@@ -4,7 +4,7 @@
 //! the status; the keys in force stay. Nothing but the files of accounts is written here: what must be saved, told and
 //! published is returned.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::agent::errand::{LookAgain, Tools};
 use crate::agent::gather::{self, List, World};
 use crate::agent::inquiry::Bell;
 use crate::agent::paths;
-use crate::agent::wakeups::{AgentWatches, Trigger, Wake};
+use crate::agent::wakeups::{AgentWatches, Subject, Trigger, Wake};
 use crate::agent::workers::{PATIENCE, Workers};
 use crate::host::keyfile::Leases;
 use crate::host::process;
@@ -284,13 +284,18 @@ impl Reconciler {
                 looked.differences.clear();
             }
         }
-        let is_gone = |name: &AccountName| {
-            wake.whom.includes(name) && names.iter().all(|(known, _)| known != name)
-        };
+        let known: HashSet<&AccountName> = names.iter().map(|(name, _)| name).collect();
+        let is_gone = |name: &AccountName| wake.whom.includes(name) && !known.contains(name);
         self.memory.keep_retries(|name| !is_gone(name));
         self.workers.forget(is_gone);
         if let Some(leases) = look.leases {
             leases.keep(|name| !is_gone(name));
+        }
+        if let Some(watches) = look.watches {
+            watches.keep(|subject| match subject {
+                Subject::Account(name) => !is_gone(name),
+                _ => true,
+            });
         }
         self.memory.forget(now);
         if wake.whom == Whom::Everybody {

@@ -1,7 +1,7 @@
 //! What wakes the enforcer, and at whom it then looks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::agent::paths;
 use crate::host::watch::{ANY, Change, Watches};
-use crate::host::{chain, store};
+use crate::host::{accounts, store};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
 use crate::model::file::orders::Whom;
@@ -24,6 +24,8 @@ pub enum Trigger {
     Startup,
     /// The stored list changed.
     ListChanged,
+    /// Who exists here may be others.
+    PeopleChanged,
     /// A managed file, or a directory on the way to it, changed.
     Drift,
     /// It is time: a full check, or a key expires.
@@ -50,6 +52,8 @@ pub enum Subject {
     List,
     /// The report of the fetcher.
     Fetched,
+    /// Who exists.
+    People,
     /// An account's file.
     Account(AccountName),
 }
@@ -79,6 +83,10 @@ pub struct Changed {
     pub answered: bool,
     /// Something was mounted or unmounted.
     pub mounts: bool,
+    /// Who exists here may be others.
+    pub people: bool,
+    /// The clock was set.
+    pub clock: bool,
 }
 
 impl Pending {
@@ -88,7 +96,9 @@ impl Pending {
             Change::At(Subject::List) => changed.list = true,
             Change::At(Subject::Fetched) => changed.fetched = true,
             Change::At(Subject::Account(name)) => drop(changed.accounts.insert(name)),
+            Change::At(Subject::People) => changed.people = true,
             Change::Mounts => changed.mounts = true,
+            Change::Clock => changed.clock = true,
             Change::Everything => changed.lost = true,
         }
         self.bell.notify_one();
@@ -176,13 +186,13 @@ impl HeldBack {
     }
 }
 
-/// New watches, or why inotify is not to be had.
+/// New watches, or why they cannot be heard.
 pub fn watch(pending: &Arc<Pending>) -> Result<Arc<AgentWatches>, String> {
     let told = Arc::clone(pending);
     // To look at one account costs little; the list and the fetcher's report are not an account's to write.
     let is_account = |subject: &Subject| matches!(subject, Subject::Account(_));
     let started = Watches::start(move |change| told.add(change), is_account);
-    started.map(Arc::new).map_err(|error| chain(&error))
+    started.map(Arc::new).map_err(|error| error.to_string())
 }
 
 /// Watches what a decision is made on. A directory that was missing may be there by now.
@@ -191,7 +201,10 @@ pub fn watch_inputs(
     config: &Config,
     (files, directories): (Vec<std::path::PathBuf>, Vec<std::path::PathBuf>),
 ) {
-    watches.recount();
+    watches.share();
+    for subject in [&Subject::List, &Subject::Fetched, &Subject::People] {
+        watches.begin_look(subject);
+    }
     watch_file(watches, &paths::approved(&config.paths), &Subject::List);
     watch_file(watches, &config.accounts.break_glass, &Subject::List);
     watch_file(
@@ -199,12 +212,19 @@ pub fn watch_inputs(
         &paths::fetch_report(&config.paths),
         &Subject::Fetched,
     );
+    for path in accounts::FILES.map(Path::new) {
+        watch_file(watches, path, &Subject::People);
+        // In a container it may be another one's, mounted here.
+        if let Ok(opened) = File::open(path) {
+            put(watches, &opened, None, &Subject::People, path);
+        }
+    }
     for path in files {
         watch_file(watches, &path, &Subject::List);
     }
     for path in directories {
-        match store::open_directory(&path).and_then(|opened| Ok((opened.metadata()?, opened))) {
-            Ok((meta, opened)) => put(watches, &opened, &meta, (ANY, &Subject::List), &path),
+        match store::open_directory(&path) {
+            Ok(opened) => put(watches, &opened, Some(ANY), &Subject::List, &path),
             Err(_) => watch_file(watches, &path, &Subject::List),
         }
     }
@@ -215,8 +235,7 @@ fn watch_file(watches: &AgentWatches, path: &Path, subject: &Subject) {
     let watch = |place: &Path| -> Option<()> {
         let (directory, name) = (place.parent()?, place.file_name()?.to_str()?);
         let opened = store::open_directory(directory).ok()?;
-        let meta = opened.metadata().ok()?;
-        put(watches, &opened, &meta, (name, subject), path);
+        put(watches, &opened, Some(name), subject, path);
         Some(())
     };
     if watch(path).is_none() {
@@ -226,16 +245,12 @@ fn watch_file(watches: &AgentWatches, path: &Path, subject: &Subject) {
     }
 }
 
-fn put(
-    watches: &AgentWatches,
-    directory: &File,
-    meta: &Metadata,
-    (name, subject): (&str, &Subject),
-    path: &Path,
-) {
+fn put(watches: &AgentWatches, opened: &File, name: Option<&str>, subject: &Subject, path: &Path) {
+    let Ok(meta) = opened.metadata() else { return };
     let inode = (meta.dev(), meta.ino());
-    if let Err(error) = watches.put(directory.as_fd(), inode, Some(name), subject) {
-        tracing::warn!(path = %path.display(), error = chain(&error), "not watched");
+    if let Err(error) = watches.put(opened.as_fd(), inode, name, subject) {
+        // The status says it, and it is looked at instead.
+        tracing::debug!(path = %path.display(), error = error.desc(), "not watched");
     }
 }
 

@@ -1,4 +1,4 @@
-//! `diff`: what enforcing would change. Exit 0 nothing, 1 changes, 2 cannot tell.
+//! `diff`: what enforcing would change. Exit 0 nothing, 1 changes, 2 error.
 
 use anyhow::Context;
 
@@ -21,15 +21,14 @@ pub(super) const EXIT: &str = "\
 Exit status:
   0  nothing would change
   1  something would
-  2  that cannot be told: no list could be fetched, or a file not be looked at";
+  2  error";
 
-/// Fetches afresh, so that it shows what `sync` would do. With the source out of reach it shows what the stored list would
-/// change, which is no answer.
+/// Fetches afresh, so that it shows what `sync` would do; with the source out of reach, what is stored.
 pub(super) async fn run(config: Config) -> Outcome {
     let mut clients = Clients::new(&config.source, surroundings::may_ask_metadata());
-    let (list, mut blind) = match clients.list(&config.source, surroundings::now()).await {
-        Ok(list) => (list, false),
-        Err(error) => (stored(&config, &chain(&error))?, true),
+    let list = match clients.list(&config.source, surroundings::now()).await {
+        Ok(list) => list,
+        Err(error) => stored(&config, &chain(&error))?,
     };
     let (mut reconciler, mut looked) = compare(&config, &list, None).await?;
     if let Some(held) = reconciler.decision.held.clone() {
@@ -50,6 +49,7 @@ pub(super) async fn run(config: Config) -> Outcome {
         };
         tracing::warn!("{}: {line}{}", rejected.parameter, rejected.reason);
     }
+    let mut blind = false;
     for row in reconciler.rows().values() {
         if row.state == AccountState::Refused {
             blind = true;

@@ -74,13 +74,13 @@ pub(super) fn changes(
 fn change(text: &mut String, account: &AccountName, difference: &Difference, decision: &Decision) {
     let line = match difference {
         Difference::OtherFile(other) => return other_file(text, other),
-        Difference::Added(_) => difference.to_string(),
+        Difference::Added(key) => format!("- {key} {}", key.comment),
         Difference::Removed(key) => {
             let from = match grant(account, key, decision) {
                 Some(grant) => format!("  ({})", provenance(&grant.into())),
                 None => String::new(),
             };
-            format!("{difference}{from}")
+            format!("+ {key} {}{from}", key.comment)
         }
         Difference::Missing => "~ the file is made".to_owned(),
         other => format!("~ {other}"),

@@ -307,7 +307,11 @@ fn describe_list(t: &mut String, status: &Status, now: Timestamp) {
         let _ = writeln!(t, "         {parameters}, {short}…{age}");
     }
     if let Some(next) = list.next_fetch_at {
-        let _ = writeln!(t, "         next fetch in {}", ago(now, next));
+        let _ = if next < now {
+            writeln!(t, "         a fetch was due {} ago", ago(next, now))
+        } else {
+            writeln!(t, "         next fetch in {}", ago(now, next))
+        };
     }
 }
 

@@ -14,6 +14,9 @@ use crate::model::people::Lookup;
 
 const DEFAULT_UID_MIN: u32 = 1000;
 
+/// Files by which others exist than before.
+pub const FILES: [&str; 3] = ["/etc/passwd", "/etc/nsswitch.conf", "/etc/login.defs"];
+
 /// `/etc/passwd`, read once: with 10,000 accounts glibc's own look-up reads it 10,000 times.
 pub struct Passwd {
     text: Vec<u8>,

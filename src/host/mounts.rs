@@ -2,11 +2,11 @@
 
 use std::fs;
 
-use crate::model::mounts::{OwnMount, own_mounts};
+use crate::model::mounts::Mounts;
 
-/// The file systems for which processes of accounts answer; none where the kernel does not tell.
-pub fn of_accounts() -> Vec<OwnMount> {
+/// All that is mounted; nothing where the kernel does not tell.
+pub fn table() -> Mounts {
     // A mount point may have any name.
     let table = fs::read("/proc/self/mountinfo").unwrap_or_default();
-    own_mounts(&String::from_utf8_lossy(&table))
+    Mounts::read(&String::from_utf8_lossy(&table))
 }

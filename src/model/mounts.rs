@@ -1,11 +1,20 @@
-//! File systems for which a process of an account answers (`fuse(4)`), among those that are mounted.
+//! What is mounted; and of that the file systems for which a process of an account answers (`fuse(4)`).
 //!
 //! What such a process shows to sshd need not be what it shows to the agent, or to anybody a moment later. One that root
 //! has mounted, such as sshfs for homes, is as good as a disk.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+/// All that is mounted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Mounts {
+    pub own: Vec<OwnMount>,
+    /// Of each its numbers, what of its file system is mounted where, and how: words that the kernel separates by blanks.
+    all: BTreeSet<String>,
+}
 
 /// A file system that an account mounted and answers for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -18,17 +27,36 @@ pub struct OwnMount {
     pub uid: u32,
 }
 
-impl OwnMount {
-    /// True where the files of an account may be on it: that account made it, or it is over or in the home.
-    pub fn concerns(&self, uid: u32, home: &Path) -> bool {
-        let place = Path::new(&self.place);
-        uid == self.uid || home.starts_with(place) || place.starts_with(home)
+/// Which of the words is where it is mounted, and how many tell one mount from another.
+const PLACE: usize = 4;
+const WORDS: usize = 6;
+
+impl Mounts {
+    /// Reads a text of the form of `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`).
+    pub fn read(mountinfo: &str) -> Self {
+        let words = |line: &str| {
+            line.splitn(WORDS + 1, ' ')
+                .take(WORDS)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        Self {
+            own: mountinfo.lines().filter_map(own_mount).collect(),
+            all: mountinfo.lines().map(words).collect(),
+        }
+    }
+
+    /// Where something was mounted or unmounted between the two.
+    pub fn changed(&self, before: &Self) -> BTreeSet<PathBuf> {
+        let changed = self.all.symmetric_difference(&before.all);
+        let place = |line: &String| line.split(' ').nth(PLACE).map(unescaped).map(PathBuf::from);
+        changed.filter_map(place).collect()
     }
 }
 
-/// Those in a text of the form of `/proc/self/mountinfo` (`proc_pid_mountinfo(5)`).
-pub fn own_mounts(mountinfo: &str) -> Vec<OwnMount> {
-    mountinfo.lines().filter_map(own_mount).collect()
+/// What is mounted at `place` may be on the way to `path`, or below it.
+pub fn concerns(place: &Path, path: &Path) -> bool {
+    place.starts_with(path) || path.starts_with(place)
 }
 
 /// `42 27 0:39 / /home/eve rw,nosuid shared:1 - fuse.sshfs eve@host: rw,user_id=1001,group_id=1001,allow_other`
@@ -78,7 +106,7 @@ mod tests {
                 "22 27 0:21 / /proc rw,relatime - proc proc rw\n{line}\n27 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
             );
             assert_eq!(
-                own_mounts(&text),
+                Mounts::read(&text).own,
                 expected.into_iter().collect::<Vec<_>>(),
                 "{line}"
             );
@@ -119,5 +147,25 @@ mod tests {
         ] {
             check(nobodys, None);
         }
+    }
+
+    #[test]
+    fn a_mount_that_comes_goes_or_is_another_one_is_known_by_its_place() {
+        let root = "27 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw";
+        let home = "42 27 8:2 / /home\\040of/eve rw - ext4 /dev/sdb rw";
+        let check = |before: &[&str], after: &[&str], expected: &[&str]| {
+            let [before, after] = [before, after].map(|lines| Mounts::read(&lines.join("\n")));
+            let expected: BTreeSet<PathBuf> = expected.iter().map(PathBuf::from).collect();
+            assert_eq!(after.changed(&before), expected);
+            assert_eq!(before.changed(&after), expected);
+        };
+        check(&[root, home], &[home, root], &[]);
+        check(&[root], &[root, home], &["/home of/eve"]);
+        let other = home.replace("42", "43");
+        check(&[root, home], &[root, &other], &["/home of/eve"]);
+        let read_only = root.replace("/ rw", "/ ro");
+        check(&[root, home], &[&read_only, home], &["/"]);
+        // Who is told of it is not its own doing.
+        check(&[root], &[&root.replace("shared:1", "shared:2")], &[]);
     }
 }

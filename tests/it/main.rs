@@ -54,4 +54,6 @@ mod taken_over;
 mod tamper;
 mod threads;
 mod tls;
+mod watches;
+mod world_changes;
 mod write_faults;

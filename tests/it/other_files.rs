@@ -288,7 +288,7 @@ fn observed_it_is_drift_and_stays() {
     plant(&file, ALICE, &format!("{planted}\n"));
     let before = stamp(&file);
     let reason = format!(
-        "- other file `{}` with {}",
+        "other file `{}` with {}",
         file.display(),
         fingerprint(&planted)
     );
@@ -406,6 +406,52 @@ fn where_sshd_never_said_what_it_reads_its_default_counts() {
     let _agent = Ends(world.before_sshd(&["run"]).spawn().unwrap());
     wait("the second file to go", || is_gone(&second));
     assert!(!is_gone(&third) && world.path("state/backups/alice.authorized_keys2").exists());
+}
+
+/// On a first boot the agent is there before the host has keys, without which sshd says nothing.
+#[test]
+fn what_is_taken_away_before_the_host_has_keys_is_said_to_be() {
+    let world = world("PasswordAuthentication no\nUsePAM no\n");
+    world.approve("alice", "laptop", &key("alice"));
+    let host_key = world.path("etc/ssh/host_key");
+    fs::rename(&host_key, world.path("host_key")).unwrap();
+    let _agent = world.start();
+    wait("the complaint", || {
+        written(&world)["sshd"]["error"].is_string()
+    });
+    let doors = |row: &Value| {
+        let doors = row["access"]["doors"].as_array().cloned();
+        let is_open = |door: &Value| door["guarded"] == false && door["accepted"] == false;
+        doors
+            .unwrap_or_default()
+            .iter()
+            .filter(|door| is_open(door))
+            .count()
+    };
+    assert_eq!(
+        doors(&world.account("alice")),
+        0,
+        "{}",
+        world.account("alice")
+    );
+    plant(
+        &second(&world, "alice"),
+        ALICE,
+        &format!("{}\n", key("rogue")),
+    );
+    wait("the second file to go", || {
+        is_gone(&second(&world, "alice"))
+    });
+    fs::rename(world.path("host_key"), &host_key).unwrap();
+    let row = world.account("alice");
+    assert_eq!(
+        (doors(&row), &row["access"]["verdict"]),
+        (0, &"effective".into()),
+        "{row}"
+    );
+    wait("the answer", || {
+        written_access(&world, "alice")["verdict"] == "effective"
+    });
 }
 
 /// The second file could be the only one that sshd will read: without it nobody would get in.

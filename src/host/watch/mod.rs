@@ -7,10 +7,12 @@
 //! It is used as the kernel offers it: the `notify` crate reads for as long as there are events, and hears nothing else
 //! meanwhile, so that an account that makes them faster than they are read could not be taken off the watch any more.
 
+mod clock;
 mod slots;
 mod watcher;
 mod watches;
 
-pub use slots::ANY;
+pub use clock::ClockSet;
+pub use slots::{ANY, Unwatched};
 pub use watcher::Change;
-pub use watches::{WatchError, Watches};
+pub use watches::Watches;

@@ -5,6 +5,7 @@ use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InotifyEvent, WatchDescriptor};
 
 use crate::model::inode::Inode;
@@ -20,6 +21,9 @@ pub const ANY: &str = "*";
 const MOST_EVENTS: u32 = 300;
 const SECOND: Duration = Duration::from_secs(1);
 
+/// Of root's watches, one in so many is left to other programs: systemd, udev and the SSM agent watch files too.
+const OTHERS: usize = 4;
+
 /// How long a watch rests: twice as long each time, unless it was on for long in between.
 const SHORTEST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(10);
@@ -33,6 +37,24 @@ pub(super) struct Shared<S> {
     /// What each subject is told of, the one that was put on least lately first.
     lately: HashMap<S, VecDeque<Inode>>,
     may_rest: fn(&S) -> bool,
+    /// How many watches there may be.
+    most: usize,
+    /// Those on files alone. What happens to a file its directory's watch tells too, but for what is done by another name of it:
+    /// where there are too few watches, these are the first to go.
+    files: HashSet<Inode>,
+    /// What could not be watched, by who would have been told of it; `true` for directories.
+    refused: HashMap<S, HashMap<Inode, bool>>,
+    /// Why the last one could not.
+    why: Option<Errno>,
+}
+
+/// Who is not told of changes, and why.
+#[derive(Debug)]
+pub struct Unwatched<S> {
+    pub subjects: HashSet<S>,
+    pub error: String,
+    /// How many watches would do, and how many the agent takes at most, where there are too few.
+    pub want: Option<(usize, usize)>,
 }
 
 struct Slot<S> {
@@ -90,7 +112,95 @@ impl<S: Clone + Eq + Hash> Shared<S> {
             resting: HashSet::new(),
             lately: HashMap::new(),
             may_rest,
+            most: usize::MAX,
+            files: HashSet::new(),
+            refused: HashMap::new(),
+            why: None,
         }
+    }
+
+    /// Root may have so many in all.
+    pub(super) fn share(&mut self, limit: usize) {
+        self.most = limit - limit.div_ceil(OTHERS);
+    }
+
+    /// Would a second set of the same watches be more than there may be?
+    pub(super) fn are_many(&self) -> bool {
+        self.inodes.len() > self.most / 2
+    }
+
+    /// What was refused for `subject` is tried again, or no longer there.
+    pub(super) fn begin_look(&mut self, subject: &S) {
+        self.refused.remove(subject);
+    }
+
+    pub(super) fn refuse(&mut self, subject: &S, inode: Inode, is_directory: bool, why: Errno) {
+        if is_directory {
+            self.why = Some(why);
+        }
+        let refused = self.refused.entry(subject.clone()).or_default();
+        refused.insert(inode, is_directory);
+    }
+
+    /// `None` where every directory is watched.
+    pub(super) fn unwatched(&self) -> Option<Unwatched<S>> {
+        let why = self.why?;
+        let refused = self.refused.iter();
+        let lacking =
+            refused.filter(|(_, places)| places.values().any(|is_directory| *is_directory));
+        let subjects: HashSet<S> = lacking.map(|(subject, _)| subject.clone()).collect();
+        if subjects.is_empty() {
+            return None;
+        }
+        let places: HashSet<&Inode> = self.refused.values().flat_map(HashMap::keys).collect();
+        let needed = self.inodes.len() + places.len();
+        Some(Unwatched {
+            subjects,
+            error: why.desc().to_ascii_lowercase(),
+            want: (why == Errno::ENOSPC).then_some((needed, self.most)),
+        })
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.inodes.len() >= self.most
+    }
+
+    /// The watch on a file, to be taken off for one on a directory.
+    pub(super) fn give_up_a_file(&mut self) -> Option<WatchDescriptor> {
+        loop {
+            let inode = *self.files.iter().next()?;
+            self.files.remove(&inode);
+            if let Some(watch) = self.forget(inode) {
+                return Some(watch);
+            }
+        }
+    }
+
+    /// Only these are still told; returns the watches that have no subject any more.
+    pub(super) fn keep(&mut self, keep: impl Fn(&S) -> bool) -> Vec<WatchDescriptor> {
+        self.refused.retain(|subject, _| keep(subject));
+        let gone: Vec<(S, VecDeque<Inode>)> = self
+            .lately
+            .extract_if(|subject, _| !keep(subject))
+            .collect();
+        let mut dropped = Vec::new();
+        for (subject, inodes) in gone {
+            for inode in inodes {
+                dropped.extend(self.untell(&subject, inode));
+            }
+        }
+        dropped
+    }
+
+    /// `subject` is not told of `inode` any more; returns its watch, if nobody is.
+    fn untell(&mut self, subject: &S, inode: Inode) -> Option<WatchDescriptor> {
+        let slot = self.slots.get_mut(&inode)?;
+        slot.itself.remove(subject);
+        for told in slot.entries.values_mut() {
+            told.remove(subject);
+        }
+        let is_nobodys = slot.itself.is_empty();
+        is_nobodys.then(|| self.forget(inode)).flatten()
     }
 
     pub(super) fn rests(&self) -> bool {
@@ -109,6 +219,9 @@ impl<S: Clone + Eq + Hash> Shared<S> {
             return false;
         };
         slot.tell(subject, name);
+        if name.is_some() {
+            self.files.remove(&inode);
+        }
         match slot.watch {
             Watch::On(..) => true,
             Watch::Rests(until) => now < until,
@@ -116,8 +229,17 @@ impl<S: Clone + Eq + Hash> Shared<S> {
     }
 
     /// The kernel has put this watch on.
-    pub(super) fn begin(&mut self, watch: WatchDescriptor, inode: Inode, now: Instant) {
+    pub(super) fn begin(
+        &mut self,
+        watch: WatchDescriptor,
+        inode: Inode,
+        is_directory: bool,
+        now: Instant,
+    ) {
         self.inodes.insert(watch, inode);
+        if !is_directory {
+            self.files.insert(inode);
+        }
         self.resting.remove(&inode);
         let slot = self.slots.entry(inode).or_insert_with(|| Slot {
             watch: Watch::On(watch, now),
@@ -146,18 +268,13 @@ impl<S: Clone + Eq + Hash> Shared<S> {
         } else {
             None
         }?;
-        let slot = self.slots.get_mut(&oldest)?;
-        slot.itself.remove(subject);
-        for told in slot.entries.values_mut() {
-            told.remove(subject);
-        }
-        let is_nobodys = slot.itself.is_empty();
-        is_nobodys.then(|| self.forget(oldest)).flatten()
+        self.untell(subject, oldest)
     }
 
     /// Returns its watch, if it has one.
     fn forget(&mut self, inode: Inode) -> Option<WatchDescriptor> {
         self.resting.remove(&inode);
+        self.files.remove(&inode);
         match self.slots.remove(&inode)?.watch {
             Watch::On(watch, _) => {
                 self.inodes.remove(&watch);

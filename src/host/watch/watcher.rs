@@ -1,4 +1,4 @@
-//! The thread that hears the kernel: of events, and of mounts.
+//! The thread that hears the kernel: of events, of mounts, and of the clock.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, Inotify};
 
+use crate::host::watch::clock::ClockSet;
 use crate::host::watch::slots::{Shared, locked};
 
 /// What an event asks for.
@@ -21,6 +22,8 @@ pub enum Change<S> {
     At(S),
     /// Something was mounted or unmounted.
     Mounts,
+    /// The clock was set.
+    Clock,
     /// Events were lost: look at everything.
     Everything,
 }
@@ -33,11 +36,19 @@ const MOUNTS_PAUSE: Duration = Duration::from_millis(100);
 
 /// The thread that hears the kernel.
 pub(super) struct Watcher<S, F> {
-    pub(super) inotify: Arc<Inotify>,
+    pub(super) inotify: Option<Arc<Inotify>>,
     pub(super) mounts: Option<File>,
+    pub(super) clock: Option<ClockSet>,
     pub(super) end: PipeReader,
     pub(super) shared: Arc<Mutex<Shared<S>>>,
     pub(super) on_change: F,
+}
+
+/// What there is to hear.
+struct Heard {
+    events: bool,
+    mounts: bool,
+    clock: bool,
 }
 
 impl<S: Clone + Eq + Hash, F: Fn(Change<S>)> Watcher<S, F> {
@@ -52,15 +63,21 @@ impl<S: Clone + Eq + Hash, F: Fn(Change<S>)> Watcher<S, F> {
                 (!hears_mounts).then_some(hear_mounts),
             ];
             let waits = waits.into_iter().flatten().min();
-            let Some((events, mounts)) = self.wait(waits, hears_mounts) else {
+            let Some(heard) = self.wait(waits, hears_mounts) else {
                 return;
             };
             now = Instant::now();
-            if mounts {
+            if heard.mounts {
                 hear_mounts = now + MOUNTS_PAUSE;
                 (self.on_change)(Change::Mounts);
             }
-            if events && !self.hear(now) {
+            if let Some(clock) = self.clock.as_ref().filter(|_| heard.clock) {
+                clock.take();
+                (self.on_change)(Change::Clock);
+            }
+            if let Some(inotify) = self.inotify.as_ref().filter(|_| heard.events)
+                && !self.hear(inotify, now)
+            {
                 // The watches are put on anew, on another thread.
                 return (self.on_change)(Change::Everything);
             }
@@ -74,18 +91,25 @@ impl<S: Clone + Eq + Hash, F: Fn(Change<S>)> Watcher<S, F> {
         }
     }
 
-    /// Waits until then for events and for mounts; returns whether there are any, `None` at the end.
-    fn wait(&self, until: Option<Instant>, hears_mounts: bool) -> Option<(bool, bool)> {
-        let mut all = vec![
-            PollFd::new(self.end.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.inotify.as_fd(), PollFlags::POLLIN),
-        ];
-        if let Some(mounts) = &self.mounts
-            && hears_mounts
-        {
+    /// Waits until then; `None` at the end.
+    fn wait(&self, until: Option<Instant>, hears_mounts: bool) -> Option<Heard> {
+        let mounts = self.mounts.as_ref().filter(|_| hears_mounts);
+        let sources = [
+            Some((self.end.as_fd(), PollFlags::POLLIN)),
+            self.inotify
+                .as_ref()
+                .map(|it| (it.as_fd(), PollFlags::POLLIN)),
             // `proc_pid_mounts(5)`; POLLIN is always there.
-            all.push(PollFd::new(mounts.as_fd(), PollFlags::POLLPRI));
-        }
+            mounts.map(|it| (it.as_fd(), PollFlags::POLLPRI)),
+            self.clock
+                .as_ref()
+                .map(|it| (it.as_fd(), PollFlags::POLLIN)),
+        ];
+        let mut all: Vec<PollFd<'_>> = sources
+            .iter()
+            .flatten()
+            .map(|(source, flags)| PollFd::new(*source, *flags))
+            .collect();
         let timeout = match until {
             // A moment more, or it would be too early.
             Some(until) => {
@@ -99,13 +123,21 @@ impl<S: Clone + Eq + Hash, F: Fn(Change<S>)> Watcher<S, F> {
             Ok(_) | Err(Errno::EINTR | Errno::EAGAIN | Errno::ENOMEM) => {}
             Err(_) => return None,
         }
-        let is_ready = |at: usize| all.get(at).is_some_and(|one| one.any().unwrap_or_default());
-        (!is_ready(0)).then(|| (is_ready(1), is_ready(2)))
+        let mut polled = all.iter();
+        let [end, events, mounts, clock] = sources.map(|source| {
+            let polled = source.and_then(|_| polled.next());
+            polled.is_some_and(|one| one.any().unwrap_or_default())
+        });
+        (!end).then_some(Heard {
+            events,
+            mounts,
+            clock,
+        })
     }
 
     /// Hears what has happened, and tells; `false` when nothing is to be heard any more.
-    fn hear(&self, now: Instant) -> bool {
-        let events = match self.inotify.read_events() {
+    fn hear(&self, inotify: &Inotify, now: Instant) -> bool {
+        let events = match inotify.read_events() {
             Ok(events) => events,
             Err(Errno::EAGAIN | Errno::EINTR) => return true,
             Err(_) => return false,
@@ -118,7 +150,7 @@ impl<S: Clone + Eq + Hash, F: Fn(Change<S>)> Watcher<S, F> {
                 if event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW) {
                     lost = true;
                 } else if let Some(tired) = shared.hear(&event, now, &mut told) {
-                    let _ = self.inotify.rm_watch(tired);
+                    let _ = inotify.rm_watch(tired);
                 }
             }
         }

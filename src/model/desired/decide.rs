@@ -352,8 +352,7 @@ impl Decision {
                 return self.troubles.push(Trouble::BreakGlassUnreadable { error });
             }
         };
-        let (grants, rejected) =
-            judge::judge_break_glass(&path, text, self.rules(terms), &self.in_force.break_glass);
+        let (grants, rejected) = judge::judge_break_glass(&path, text, self.rules(terms));
         self.break_glass_rejected = rejected;
         let Some(grants) = grants else {
             self.in_force.break_glass_gone = None;

@@ -14,6 +14,7 @@ use crate::model::desired::judge::Desired;
 use crate::model::key::grant::{Grant, GrantsOf};
 use crate::model::key::release::Version;
 use crate::model::people::People;
+use crate::model::sshd::effective::DEFAULT;
 
 /// The version of `enforced.json`.
 pub const SCHEMA: u32 = 1;
@@ -210,8 +211,13 @@ impl InForce {
         let before = std::mem::replace(&mut self.sshd_reads, host.map(str::to_owned));
         for (name, account) in &mut self.accounts {
             let own = of(name).filter(|own| Some(*own) != host);
-            if account.sshd_reads.as_deref().or(before.as_deref()) != own.or(host) {
-                account.alone = false;
+            let (said, says) = (
+                account.sshd_reads.as_deref().or(before.as_deref()),
+                own.or(host),
+            );
+            if said != says {
+                // Before it said anything its default counted.
+                account.alone &= said.is_none() && says == Some(DEFAULT);
                 changed = true;
             }
             if account.sshd_reads.as_deref() != own {

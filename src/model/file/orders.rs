@@ -10,10 +10,11 @@ use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Accounts, Config, Mode, Owner};
 use crate::model::desired::decide::{Decision, manages};
 use crate::model::desired::in_force::InForce;
-use crate::model::file::other_files::{DEFAULT, OtherFiles};
+use crate::model::file::other_files::OtherFiles;
 use crate::model::file::wanted::{Lines, Target, Wanted, content};
 use crate::model::key::grant::with_break_glass;
 use crate::model::people::{Lookup, People};
+use crate::model::sshd::effective::DEFAULT;
 
 /// Whose files.
 #[derive(Clone, Debug, PartialEq, Eq)]

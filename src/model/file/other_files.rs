@@ -14,10 +14,6 @@ use crate::model::key::lenient::{FoundKeys, unclear};
 use crate::model::location::Location;
 use crate::model::sshd::effective;
 
-/// `AuthorizedKeysFile` where the configuration does not say otherwise (`servconf.c: fill_default_server_options`): Debian and Ubuntu leave
-/// it so.
-pub const DEFAULT: &str = ".ssh/authorized_keys .ssh/authorized_keys2";
-
 /// The other files of one account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OtherFiles {
@@ -174,6 +170,7 @@ pub fn holds_nothing(content: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::sshd::effective::DEFAULT;
 
     #[test]
     fn only_what_is_in_the_home_and_beside_the_managed_file_is_drift() {

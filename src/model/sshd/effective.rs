@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use crate::model::account::Account;
 use crate::model::location::expand;
 
+/// `AuthorizedKeysFile` where the configuration does not say otherwise (`servconf.c: fill_default_server_options`): Debian and Ubuntu leave
+/// it so.
+pub const DEFAULT: &str = ".ssh/authorized_keys .ssh/authorized_keys2";
+
 /// What of it decides who gets in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "sshd has that many switches")]

@@ -61,8 +61,8 @@ pub struct OfFetcher {
 /// A fetched list is looked at by the enforcer long before this.
 const ENFORCED_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// When an attempt is due it has begun by then, and ended.
-const FETCHED_WITHIN: SignedDuration = SignedDuration::from_mins(2);
+/// When an attempt is due it has begun by then, and ended: one takes a minute at most.
+const FETCHED_WITHIN: SignedDuration = SignedDuration::from_secs(75);
 
 /// Judgements that many accounts share are kept once.
 #[derive(Debug, Default)]
@@ -609,13 +609,13 @@ mod tests {
     use crate::model::desired::in_force::Account as InForceOf;
     use crate::model::desired::judge::Desired;
     use crate::model::file::orders::{self, Basis};
-    use crate::model::file::other_files::{DEFAULT, InFile};
+    use crate::model::file::other_files::InFile;
     use crate::model::key::grant::Grant;
     use crate::model::mounts::OwnMount;
     use crate::model::past::incident::Undone;
     use crate::model::past::outcome::FileOutcome;
     use crate::model::sshd::access::{Doubt, RefusedBy, Verdict};
-    use crate::model::sshd::effective::Settings;
+    use crate::model::sshd::effective::{DEFAULT, Settings};
     use crate::model::status::problem::Severity;
     use crate::model::status::schema::Health;
 
@@ -859,7 +859,11 @@ mod tests {
         };
         check(Did::Nothing, &[], "in-sync");
         check(replaced(), &[added(7), removed(1)], "in-sync");
-        check(Did::Reported, &[added(7), removed(1)], "drifted: - 7, + 1");
+        check(
+            Did::Reported,
+            &[added(7), removed(1)],
+            "drifted: added 7, removed 1",
+        );
         check(refused("no room"), &[added(7)], "refused: no room");
         check(not_allowed(), &[], "refused: needs root");
         check(
@@ -893,7 +897,7 @@ mod tests {
         };
         let taken = || Did::Removed { copy: None };
         let stuck = format!("refused: sshd also reads `{OTHER}`, which is not taken away: a mount");
-        let drifted = format!("drifted: - other file `{OTHER}` with 7");
+        let drifted = format!("drifted: other file `{OTHER}` with 7");
         check(Mode::Enforce, Did::Nothing, taken(), "in-sync");
         check(Mode::Enforce, Did::Nothing, refused("a mount"), &stuck);
         check(
@@ -941,7 +945,7 @@ mod tests {
         assert_eq!(shown(&row), "held: the list that would change it is held");
         assert_eq!(
             shown(&host.alice(Did::Reported, &[added(7)], None)),
-            "drifted: - 7"
+            "drifted: added 7"
         );
         assert!(row.problems().is_empty(), "the held list is the problem");
         host.decision.desired = Some(keys_of_alice(vec![grant(1), grant(2)]));
@@ -964,7 +968,12 @@ mod tests {
             "refused: no room",
         );
         check(Mode::Enforce, Did::Nothing, &[], "in-sync");
-        check(Mode::Observe, Did::Reported, &[added(7)], "drifted: - 7");
+        check(
+            Mode::Observe,
+            Did::Reported,
+            &[added(7)],
+            "drifted: added 7",
+        );
         check(Mode::Enforce, refused("a loop"), &[], "refused: a loop");
         // One that may not look takes the enforcer's word, whatever it was.
         check(Mode::Enforce, not_allowed(), &[], "refused: no room");

@@ -49,8 +49,12 @@ pub enum Cause {
     NothingWatched {
         error: String,
     },
+    /// Changes of these accounts, or with none of what decides about all, are told by no event.
     Unwatched {
-        places: u32,
+        accounts: usize,
+        error: String,
+        /// How many watches would do, and how many the agent takes at most.
+        want: Option<(usize, usize)>,
     },
     NoFetcher,
     FetcherLate,
@@ -384,15 +388,16 @@ impl Cause {
                 format!("the enforcer gets no thread, so its work waits: {error}")
             }
             Self::NothingWatched { error } => {
-                format!("no file is watched, so changes are only seen by the full check: {error}")
+                format!("no file is watched, so all are looked at every few seconds: {error}")
             }
-            Self::Unwatched { places } => format!(
-                "{places} {} cannot be watched; changes there are only seen by the full check",
-                if *places == 1 { "place" } else { "places" }
-            ),
+            Self::Unwatched {
+                accounts,
+                error,
+                want,
+            } => unwatched_text(*accounts, error, *want),
             Self::NoFetcher => "no fetcher is running, so no change of the list arrives".to_owned(),
             Self::FetcherLate => {
-                "the fetcher has not tried when it should have: is it running?".to_owned()
+                "no word of the fetch that was due: the fetcher hangs, was stopped, or cannot write its report".to_owned()
             }
             Self::FetchReportUnreadable { error } => error.clone(),
             Self::FetchFailed { error, .. } => format!("the last fetch failed: {error}"),
@@ -499,9 +504,10 @@ impl Cause {
             }
             Self::NoEnforcer => "systemctl enable --now authorized-keys-agent",
             Self::NoFetcher => "systemctl enable --now authorized-keys-fetch",
-            Self::FetcherLate | Self::FetchReportUnreadable { .. } => {
-                "systemctl restart authorized-keys-fetch"
+            Self::FetcherLate => {
+                "`journalctl -u authorized-keys-fetch` says more; then `systemctl restart authorized-keys-fetch`"
             }
+            Self::FetchReportUnreadable { .. } => "systemctl restart authorized-keys-fetch",
             Self::ConfigUnusable { .. } => {
                 "correct the config, then `systemctl reload authorized-keys-agent`"
             }
@@ -528,8 +534,22 @@ impl Cause {
             Self::NoThreads { .. } => {
                 "`systemctl status authorized-keys-agent` shows its tasks and their limit; see also `kernel.pid_max` and `kernel.threads-max` (sysctl(8))"
             }
-            Self::NothingWatched { .. } | Self::Unwatched { .. } => {
-                "raise `fs.inotify.max_user_watches` and `fs.inotify.max_user_instances` (sysctl(8))"
+            Self::NothingWatched { .. } => {
+                "raise `fs.inotify.max_user_instances` (sysctl(8)): other programs of root have all of them"
+            }
+            Self::Unwatched {
+                want: Some((needed, most)),
+                ..
+            } => {
+                let others = if needed > most { 0 } else { *most };
+                let limit = (others + needed) * 3 / 2;
+                return Some(format!(
+                    "sysctl -w fs.inotify.max_user_watches={}, and the same line without `sysctl -w` in /etc/sysctl.d/",
+                    limit.next_multiple_of(1024)
+                ));
+            }
+            Self::Unwatched { .. } => {
+                "is it on a file system that lets neither root nor the account read it?"
             }
             Self::OtherFile(_) => {
                 "`other-files = \"remove\"` in `[accounts]` takes away those in a home"
@@ -559,6 +579,24 @@ impl Cause {
         };
         Some(hint.to_owned())
     }
+}
+
+fn unwatched_text(accounts: usize, error: &str, want: Option<(usize, usize)>) -> String {
+    let what = match accounts {
+        0 => "what decides about all accounts".to_owned(),
+        1 => "1 account".to_owned(),
+        more => format!("{more} accounts"),
+    };
+    let why = match want {
+        Some((needed, most)) if needed > most => format!(
+            "{needed} watches are needed, and the agent takes no more than {most}, three quarters of `fs.inotify.max_user_watches`"
+        ),
+        Some((needed, _)) => format!(
+            "{needed} watches are needed, and other programs have nearly all that `fs.inotify.max_user_watches` allows"
+        ),
+        None => error.to_owned(),
+    };
+    format!("{what} cannot be watched, and looked at every few seconds instead: {why}")
 }
 
 fn trouble_text(trouble: &Trouble) -> String {
