@@ -189,7 +189,7 @@ fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
         ),
         Event::Repaired(change) => {
             let Change { file, incident, .. } = change;
-            let undone = in_words(&change.differences).join(", ");
+            let undone = undone_in_words(&change.differences).join(", ");
             let stood_ms = change.stood_milliseconds;
             tracing::warn!(
                 message_id = id::REPAIRED, %account, file = %file.display(), undone, incident, stood_ms, not_said,
@@ -198,9 +198,9 @@ fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
         }
         Event::Differs(change) => {
             let Change { file, incident, .. } = change;
-            let seen = in_words(&change.differences).join(", ");
+            let would = in_words(&change.differences).join(", ");
             tracing::warn!(
-                message_id = id::DIFFERS, %account, file = %file.display(), seen, incident, not_said,
+                message_id = id::DIFFERS, %account, file = %file.display(), would, incident, not_said,
                 "file differs, not written (mode = \"observe\")"
             );
         }

@@ -1,4 +1,4 @@
-//! `diff`: what enforcing would change. Exit 0 nothing, 1 changes, 2 error.
+//! `diff`: what enforcing would change. Exit 0 nothing, 1 changes, 2 cannot tell.
 
 use anyhow::Context;
 
@@ -21,14 +21,15 @@ pub(super) const EXIT: &str = "\
 Exit status:
   0  nothing would change
   1  something would
-  2  error";
+  2  that cannot be told: no list could be fetched, or a file not be looked at";
 
-/// Fetches afresh, so that it shows what `sync` would do; with the source out of reach, what is stored.
+/// Fetches afresh, so that it shows what `sync` would do. With the source out of reach it shows what the stored list would
+/// change, which is no answer.
 pub(super) async fn run(config: Config) -> Outcome {
     let mut clients = Clients::new(&config.source, surroundings::may_ask_metadata());
-    let list = match clients.list(&config.source, surroundings::now()).await {
-        Ok(list) => list,
-        Err(error) => stored(&config, &chain(&error))?,
+    let (list, mut blind) = match clients.list(&config.source, surroundings::now()).await {
+        Ok(list) => (list, false),
+        Err(error) => (stored(&config, &chain(&error))?, true),
     };
     let (mut reconciler, mut looked) = compare(&config, &list, None).await?;
     if let Some(held) = reconciler.decision.held.clone() {
@@ -49,7 +50,6 @@ pub(super) async fn run(config: Config) -> Outcome {
         };
         tracing::warn!("{}: {line}{}", rejected.parameter, rejected.reason);
     }
-    let mut blind = false;
     for row in reconciler.rows().values() {
         if row.state == AccountState::Refused {
             blind = true;

@@ -74,13 +74,13 @@ pub(super) fn changes(
 fn change(text: &mut String, account: &AccountName, difference: &Difference, decision: &Decision) {
     let line = match difference {
         Difference::OtherFile(other) => return other_file(text, other),
-        Difference::Added(key) => format!("- {key} {}", key.comment),
+        Difference::Added(_) => difference.to_string(),
         Difference::Removed(key) => {
             let from = match grant(account, key, decision) {
                 Some(grant) => format!("  ({})", provenance(&grant.into())),
                 None => String::new(),
             };
-            format!("+ {key} {}{from}", key.comment)
+            format!("{difference}{from}")
         }
         Difference::Missing => "~ the file is made".to_owned(),
         other => format!("~ {other}"),

@@ -344,7 +344,66 @@ fn without_root_it_says_what_it_could_not_look_at() {
     says(
         &world,
         &nobody,
-        &["warn  account      alice: no such account on this host"],
+        &[
+            "warn  account      alice: no such account on this host",
+            "FAIL  keys         nobody would be managed: the list names alice, bob, mallory, and no such account is on this host",
+        ],
+        1,
+    );
+}
+
+/// An installation that serves nobody is none.
+#[test]
+fn a_list_for_nobody_here_fails() {
+    let row = |world: &World, why: &str| {
+        let expected = format!("FAIL  keys         nobody would be managed: {why}");
+        check(world, &[&expected], 1);
+    };
+    row(&World::new(), "the list names no account");
+    // A path that is a level too low, or too high.
+    let mut low = World::new();
+    low.approve("alice", "laptop", &key("alice"));
+    low.origin = format!("directory = \"{}/alice\"", low.path("approved").display());
+    row(
+        &low,
+        "the list names laptop, and no such account is on this host",
+    );
+    let high = World::new();
+    high.approve("web", "alice", &key("alice"));
+    row(
+        &high,
+        "the list names web, and no such account is on this host",
+    );
+    // A name that is misspelt on the list, or in `manage`.
+    let misspelt = World::new();
+    misspelt.approve("alcie", "laptop", &key("alice"));
+    row(
+        &misspelt,
+        "the list names alcie, and no such account is on this host",
+    );
+    let mut unmanaged = World::new();
+    unmanaged.approve("alice", "laptop", &key("alice"));
+    unmanaged.accounts = "manage = [\"alcie\"]".to_owned();
+    row(
+        &unmanaged,
+        "`manage` does not name the accounts of the list that are on this host",
+    );
+    let unusable = World::new();
+    unusable.approve("alice", "laptop", "nonsense");
+    row(
+        &unusable,
+        "the list has no usable key for any account of this host",
+    );
+    // A tombstone is said on purpose, and one account is enough.
+    let left = World::new();
+    left.approve("alice", "laptop", "# left in May");
+    check(&left, &["ok    keys         alice: no keys"], 0);
+    let one = World::new();
+    one.approve("alice", "laptop", &key("alice"));
+    one.approve("web", "laptop", &key("web"));
+    check(
+        &one,
+        &["ok    keys         web: 1 key accepted, 0 rejected (no such account"],
         0,
     );
 }

@@ -287,6 +287,33 @@ fn a_bad_line_loses_only_itself() {
     );
 }
 
+/// A value that a template wrote anew with its keys on one line takes none of them away, and lets no other in.
+#[test]
+fn keys_that_were_joined_to_one_line_stay_and_are_reported() {
+    let world = World::new();
+    let (one, two, three) = (key("one"), key("two"), key("three"));
+    world.approve("alice", "team", &format!("{one}\n{two}"));
+    let _agent = world.start();
+    assert_eq!(keys(&world, "alice"), 2);
+    let content = world.read("alice");
+    for joined in [
+        format!("{one},{two},{three}"),
+        format!("# team\r{one}\r{two}\r{three}\r"),
+    ] {
+        world.approve("alice", "team", &joined);
+        world.approve("alice", "other", &key("other"));
+        wait("the new value", || keys(&world, "alice") == 3);
+        assert!(world.read("alice").contains(&one) && world.read("alice").contains(&two));
+        wait("the line to be reported", || {
+            let rejected = world.status()["rejected"].to_string();
+            rejected.contains("a line of its own") && !rejected.contains("AAAA")
+        });
+        world.approve("alice", "team", &format!("{one}\n{two}"));
+        world.revoke("alice", "other");
+        wait("the value as it was", || world.read("alice") == content);
+    }
+}
+
 #[test]
 fn a_private_key_is_shouted_about_and_never_shown() {
     let world = World::new();

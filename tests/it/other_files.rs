@@ -288,7 +288,7 @@ fn observed_it_is_drift_and_stays() {
     plant(&file, ALICE, &format!("{planted}\n"));
     let before = stamp(&file);
     let reason = format!(
-        "other file `{}` with {}",
+        "- other file `{}` with {}",
         file.display(),
         fingerprint(&planted)
     );

@@ -254,7 +254,11 @@ fn diff_says_what_sync_then_does() {
     assert_eq!(world.run(&["diff"]).status.code(), Some(0));
     fs::remove_dir_all(world.path("approved")).unwrap();
     let stored = world.run(&["diff"]);
-    assert_eq!(stored.status.code(), Some(0));
+    assert_eq!(
+        stored.status.code(),
+        Some(2),
+        "what a new list would change is not known"
+    );
     assert!(
         shown(&stored.stderr).contains("the stored list is compared"),
         "{}",

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::ssm_server::{Behaviour, SsmServer};
 use crate::support::world::{
-    ALICE, SECRET, SESSION, World, key, mode, pair, shell_as, shown, wait,
+    ALICE, SECRET, SESSION, World, key, mode, numbered, pair, shell_as, shown, wait,
 };
 
 /// All regular files below `directory`, with their content.
@@ -143,4 +143,132 @@ fn the_list_is_for_root_and_the_report_for_all() {
     wait("the list again", || {
         world.path("fetch-state/approved.json").exists()
     });
+}
+
+/// Lines that are not taken, strung together from words that nobody but their owner may see. A comment, an option that exists
+/// and a key type may be said.
+fn mistaken(random: &mut impl FnMut() -> usize, told: &mut Vec<String>) -> String {
+    let mut word = |dash: &str| {
+        let word = format!("q{:08x}{dash}{:08x}z", random(), random());
+        told.push(word.clone());
+        word
+    };
+    let (a, b, c) = (word("-"), word(""), word("."));
+    let keys = [numbered(random(), "me"), numbered(random(), "you")];
+    let [body, other] = keys
+        .clone()
+        .map(|key| key.split(' ').nth(1).unwrap().to_owned());
+    // Each key has its own end; what all keys begin with is no secret.
+    told.extend([&body, &other].map(|body| body[40..].to_owned()));
+    let [key, second] = keys;
+    let field = |text: &str| {
+        [
+            &u32::try_from(text.len()).unwrap().to_be_bytes(),
+            text.as_bytes(),
+        ]
+        .concat()
+    };
+    match random() % 24 {
+        0 => a,
+        1 => format!("{a} {b}"),
+        2 => format!("ssh-ed25519{body}"),
+        3 => format!("ssh-ed25519 {b}"),
+        4 => format!("{a} {body}"),
+        5 => format!("{b}=\"{a}\" {key}"),
+        6 => format!("no-pty,{a} {key}"),
+        7 => format!("command={a} {key}"),
+        8 => format!("from=\"{a} {c}\" {key}"),
+        9 => format!("expiry-time=\"{a}\" {key}"),
+        10 => format!("{key},{second}"),
+        11 => format!("ssh-rsa {body} me"),
+        12 => format!("\"{key}\""),
+        13 => format!("https://{b}:{a}@example.com/{c}"),
+        14 => format!("{b}: {c}"),
+        15 => format!("# a remark\r{key}"),
+        16 => {
+            use base64ct::{Base64, Encoding};
+            let kind = format!("{a}@example.com");
+            format!(
+                "{kind} {} me",
+                Base64::encode_string(&[field(&kind), field(&b)].concat())
+            )
+        }
+        17 => format!("-----BEGIN PUBLIC KEY-----\n{b}\n{c}\n-----END PUBLIC KEY-----"),
+        18 => format!("permitopen=\"{c}\",environment=\"{a}\" {key}"),
+        19 => format!("tunnel=\"{b}\" {key}"),
+        20 => format!("{{\"{a}\": \"{key}\"}}"),
+        21 => format!("restrict {a} {key}"),
+        22 => format!("{body} {second}"),
+        _ => format!("{}\n{}", &key[..50], &key[50..]),
+    }
+}
+
+/// What is said of a list repeats nothing of it, whoever says it.
+#[test]
+fn nothing_of_a_line_that_is_not_taken_is_said_anywhere() {
+    let world = World::new();
+    // Always the same numbers: what fails once fails again.
+    let mut state = 42_u64;
+    let mut random = || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap()
+    };
+    let mut secrets = Vec::new();
+    for number in 0..120 {
+        let lines: Vec<String> = (0..=random() % 4)
+            .map(|_| mistaken(&mut random, &mut secrets))
+            .collect();
+        world.approve("alice", &number.to_string(), &lines.join("\n"));
+    }
+    world.approve("alice", "good", &key("alice@laptop"));
+    let agent = world.start_with(&["--log", "trace", "run"]);
+    wait("the list", || world.keys("alice") == 1);
+    let mut said = Vec::new();
+    let lists: Vec<String> = (0..120)
+        .map(|number| {
+            world
+                .path("approved/alice")
+                .join(number.to_string())
+                .display()
+                .to_string()
+        })
+        .collect();
+    let lint: Vec<&str> = ["lint"]
+        .into_iter()
+        .chain(lists.iter().map(String::as_str))
+        .collect();
+    for arguments in [
+        &["status"][..],
+        &["status", "--json"],
+        &["check"],
+        &["check", "--json"],
+        &["diff"],
+        &["sync"],
+        &lint,
+    ] {
+        let output = world.run(&[&["--log", "trace"], arguments].concat());
+        said.push((
+            arguments[0].to_owned(),
+            shown(&output.stdout) + &shown(&output.stderr),
+        ));
+    }
+    said.push(("the log".to_owned(), agent.stop().1));
+    said.push((
+        "the word".to_owned(),
+        fs::read_to_string(world.path("run/status.json")).unwrap(),
+    ));
+    for (place, text) in &said {
+        for secret in &secrets {
+            let at = text.find(secret).map(|at| &text[at.saturating_sub(200)..]);
+            let line = at.and_then(|at| at.lines().next());
+            assert_eq!(line, None, "{secret} is said by {place}");
+        }
+    }
+    let text = &said[0].1;
+    assert!(
+        text.contains("more than one key") && text.contains("in quotes"),
+        "{text}"
+    );
 }

@@ -352,7 +352,8 @@ impl Decision {
                 return self.troubles.push(Trouble::BreakGlassUnreadable { error });
             }
         };
-        let (grants, rejected) = judge::judge_break_glass(&path, text, self.rules(terms));
+        let (grants, rejected) =
+            judge::judge_break_glass(&path, text, self.rules(terms), &self.in_force.break_glass);
         self.break_glass_rejected = rejected;
         let Some(grants) = grants else {
             self.in_force.break_glass_gone = None;

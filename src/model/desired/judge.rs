@@ -9,8 +9,10 @@ use jiff::tz::TimeZone;
 
 use crate::model::account::AccountName;
 use crate::model::escape::escaped;
+use crate::model::key::inside::squeezed;
 use crate::model::key::lenient::FoundLine;
 use crate::model::key::line::{KeyLine, Line};
+use crate::model::key::mistake;
 use crate::model::key::policy::Policy;
 use crate::model::key::release::Version;
 use crate::model::key::secret;
@@ -70,12 +72,15 @@ pub fn judge(
     let mut untold = 0;
     for (account, entries) in by_account {
         let mut given: HashMap<&str, Vec<&Grant>> = HashMap::new();
-        for grant in previous.get(account).copied().unwrap_or_default() {
+        let before = previous.get(account).copied().unwrap_or_default();
+        for grant in before {
             given.entry(&grant.parameter).or_default().push(grant);
         }
         let (mut candidates, mut comment_only) = (Vec::new(), Vec::new());
+        let mut unread = Vec::new();
         for entry in &entries {
             let value = read_value(entry, rules);
+            unread.extend(still_there(before, &value.unread));
             desired.rejected.extend(value.rejected);
             if !value.meant.is_empty() {
                 let meant = desired.meant.entry(account.clone()).or_default();
@@ -93,11 +98,9 @@ pub fn judge(
         if comment_only.len() == entries.len() {
             desired.tombstones.push(account.clone());
         }
-        let named: Vec<String> = candidates
-            .iter()
-            .map(|one| one.fingerprint.clone())
-            .collect();
+        let named = fingerprints(&candidates);
         let mut grants = settle(candidates, &mut desired.rejected);
+        keep(&mut grants, unread, &named);
         let is_refused = |key: &String| grants.iter().all(|grant| grant.fingerprint != *key);
         for key in named.into_iter().filter(is_refused) {
             let meant = desired.meant.entry(account.clone()).or_default();
@@ -137,12 +140,13 @@ fn shorten(rejected: &mut Vec<Rejected>) -> usize {
     more
 }
 
-/// Judges the break-glass file, whose lines every managed account keeps. No keys for a file that is empty or only
-/// comments; `None` when it has lines and not one of them can be read.
+/// Judges the break-glass file, whose lines every managed account keeps; `before` are those that it had. No keys for a file
+/// that is empty or only comments; `None` when it has lines and not one of them can be read.
 pub fn judge_break_glass(
     path: &str,
     text: &str,
     rules: Rules<'_>,
+    before: &[Grant],
 ) -> (Option<Vec<Grant>>, Vec<Rejected>) {
     if text.trim().is_empty() {
         return (Some(Vec::new()), Vec::new());
@@ -155,7 +159,12 @@ pub fn judge_break_glass(
     let value = read_lines(source, text, rules);
     let mut rejected = value.rejected;
     let grants = match value.says {
-        Says::Keys(candidates) => Some(settle(candidates, &mut rejected)),
+        Says::Keys(candidates) => {
+            let named: Vec<String> = fingerprints(&candidates);
+            let mut grants = settle(candidates, &mut rejected);
+            keep(&mut grants, still_there(before, &value.unread), &named);
+            Some(grants)
+        }
         Says::NoKeys => Some(Vec::new()),
         Says::Nothing => None,
     };
@@ -215,6 +224,8 @@ enum Says {
 struct Value {
     says: Says,
     rejected: Vec<Rejected>,
+    /// The lines that cannot be read as keys, [`squeezed`].
+    unread: String,
     /// See [`Desired::meant`].
     meant: Vec<Option<String>>,
 }
@@ -248,31 +259,48 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
         return Value {
             says: Says::Nothing,
             rejected: vec![reject(line, reason.to_owned())],
+            unread: String::new(),
             meant: vec![None],
         };
     }
     let (mut keys, mut rejected, mut comments, mut readable) = (Vec::new(), Vec::new(), 0, 0);
-    let mut meant = Vec::new();
-    for (index, bytes) in text.as_bytes().split(|b| *b == b'\n').enumerate() {
+    let (mut meant, mut unread) = (Vec::new(), String::new());
+    let lines: Vec<&[u8]> = text.as_bytes().split(|b| *b == b'\n').collect();
+    let mut next = 0;
+    while let Some(bytes) = lines.get(next) {
+        next += 1;
+        let number = next;
         match Line::read(bytes) {
             Ok(Line::Blank) => {}
             Ok(Line::Comment) => comments += 1,
             Ok(Line::Key(line)) => {
                 readable += 1;
                 let taken = rules.policy.judge(&line).map_err(|error| error.to_string());
-                match taken.and_then(|()| granted(source, index + 1, &line, rules)) {
+                match taken.and_then(|()| granted(source, number, &line, rules)) {
                     Ok(grant) => keys.push(grant),
                     Err(reason) => {
                         meant.push(Some(line.key.fingerprint().to_owned()));
-                        rejected.push(reject(index + 1, reason));
+                        rejected.push(reject(number, reason));
                     }
                 }
             }
             Err(error) => {
-                meant.push(key_in(bytes));
-                rejected.push(reject(index + 1, error.to_string()));
+                let (reason, more) = mistake::explain(&error, bytes, &lines[next..]);
+                next += more;
+                for bytes in &lines[number - 1..next] {
+                    meant.push(key_in(bytes));
+                    unread.push_str(&squeezed(bytes));
+                }
+                rejected.push(reject(number, reason));
             }
         }
+    }
+    if readable == 0
+        && let Some(first) = rejected.first_mut()
+        && let Some(reason) = mistake::of_value(text)
+    {
+        reason.clone_into(&mut first.reason);
+        rejected.truncate(1);
     }
     let says = match (readable, rejected.is_empty(), comments) {
         (0, true, 1..) => Says::NoKeys,
@@ -288,8 +316,38 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
     Value {
         says,
         rejected,
+        unread,
         meant,
     }
+}
+
+/// The keys in force that stand somewhere in lines which cannot be read: it was not meant to take them away.
+fn still_there(before: &[Grant], unread: &str) -> Vec<Grant> {
+    let is_there = |grant: &&Grant| {
+        let body = grant.authorises().rsplit(' ').next();
+        !unread.is_empty() && body.is_some_and(|body| unread.contains(body))
+    };
+    before.iter().filter(is_there).cloned().collect()
+}
+
+/// Adds the `unread` keys that no line which was read has a say about.
+fn keep(grants: &mut Vec<Grant>, unread: Vec<Grant>, named: &[String]) {
+    for grant in unread {
+        let is_new = grants
+            .iter()
+            .all(|known| known.fingerprint != grant.fingerprint);
+        if is_new && !named.contains(&grant.fingerprint) {
+            grants.push(grant);
+        }
+    }
+    grants.sort_by(|a, b| a.line.cmp(&b.line));
+}
+
+fn fingerprints(grants: &[Grant]) -> Vec<String> {
+    grants
+        .iter()
+        .map(|grant| grant.fingerprint.clone())
+        .collect()
 }
 
 /// The key in a line that cannot be taken, where it is clear that there is one and which.
@@ -388,6 +446,8 @@ mod tests {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
     const B: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f";
+    const C: &str =
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIaDx5TTkaWJ8Qra3i8J59dHlibub2Qiv69l7JVqY6ql";
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 
     /// Judges `values`, each of a parameter of its own for the account `alice`; `previous` is what such a
@@ -419,7 +479,7 @@ mod tests {
 
     #[test]
     fn rejects_are_told_up_to_a_number_that_a_person_reads() {
-        let desired = judged(&[&"<html>\n".repeat(100_000), A], &[]);
+        let desired = judged(&[&"no key\n".repeat(100_000), A], &[]);
         assert_eq!(desired.grants[&alice()].len(), 1);
         assert_eq!(desired.rejected.len(), TOLD + 1);
         let last = desired.rejected.last().unwrap();
@@ -488,24 +548,9 @@ mod tests {
     #[test]
     fn a_value_that_cannot_be_read_keeps_its_keys() {
         let html = "# comment\n<html>503</html>";
-        check(
-            &[html],
-            &[A],
-            &[A],
-            &[("/1:2", "not an authorized_keys line")],
-        );
-        check(
-            &[html],
-            &[],
-            &[],
-            &[("/1:2", "not an authorized_keys line")],
-        );
-        check(
-            &[html, B],
-            &[A, ""],
-            &[B, A],
-            &[("/1:2", "not an authorized_keys line")],
-        );
+        check(&[html], &[A], &[A], &[("/1:2", "HTML")]);
+        check(&[html], &[], &[], &[("/1:2", "HTML")]);
+        check(&[html, B], &[A, ""], &[B, A], &[("/1:2", "HTML")]);
         check(
             &["garbage\nssh-rsa AAAA", A],
             &["", B],
@@ -526,6 +571,66 @@ mod tests {
             &[B],
             &[("/1:1", "not an authorized_keys line")],
         );
+    }
+
+    #[test]
+    fn a_key_in_force_stays_while_it_stands_in_a_line_that_cannot_be_read() {
+        const JOINED: &str = "more than one key";
+        let good = format!("{C} c");
+        let ab = format!("{A} a\n{B} b");
+        for between in [",", " ", ";", "\r", "\\n", "\\r\\n", "", "\",\"", " b,"] {
+            let joined = format!("{A}{between}{B} b");
+            let (a, b) = (format!("{A} a"), format!("{B} b"));
+            // With another value's good line, and with one of its own.
+            check(
+                &[&joined, &good],
+                &[&ab],
+                &[&b, &good, &a],
+                &[("/1:1", JOINED)],
+            );
+            let own = format!("{joined}\n{good}");
+            check(&[&own], &[&ab], &[&b, &good, &a], &[("/1:1", JOINED)]);
+            // What was not in force is not let in.
+            check(&[&own], &[&good], &[&good], &[("/1:1", JOINED)]);
+            check(&[&own], &[&a], &[&good, &a], &[("/1:1", JOINED)]);
+        }
+        // As it was in force, though the line would have it otherwise.
+        let restricted = format!("no-restrict {A}\n{good}");
+        check(
+            &[&restricted],
+            &[A],
+            &[&good, A],
+            &[("/1:1", "unknown option")],
+        );
+        // Cut over two lines.
+        let wrapped = format!("{}\n{}\n{good}", &A[..40], &A[40..]);
+        check(&[&wrapped], &[A], &[&good, A], &[("/1:1", "wrapped")]);
+        // A line that was read says more than one that was not.
+        let both = format!("restrict {A}\n{A},{B}");
+        check(
+            &[&both],
+            &[A],
+            &[&format!("restrict {A}")],
+            &[("/1:2", JOINED)],
+        );
+        // A remark that keys were joined to is no tombstone, a key that is commented out is one.
+        let remark = format!("# team\r{A}\r{B}\r");
+        let kept = check(
+            &[&remark],
+            &[&ab],
+            &[&format!("{B} b"), &format!("{A} a")],
+            &[("/1:1", "a comment that a key follows")],
+        );
+        assert!(kept.tombstones.is_empty());
+        let gone = check(&[&format!("# {A}")], &[&ab], &[], &[]);
+        assert_eq!(gone.tombstones, [alice()]);
+        // The same for the break-glass file.
+        let text = format!("{A},{B}\n{good}");
+        let policy = Policy::default();
+        let (before, _) = judge_break_glass("/etc/glass", &ab, rules(&policy), &[]);
+        let (grants, rejected) =
+            judge_break_glass("/etc/glass", &text, rules(&policy), &before.unwrap());
+        assert_eq!((grants.unwrap().len(), rejected.len()), (3, 1));
     }
 
     #[test]
@@ -612,7 +717,7 @@ mod tests {
             &[],
         );
         let (glass, rejected) =
-            judge_break_glass("/etc/glass", &expiring, rules(&Policy::default()));
+            judge_break_glass("/etc/glass", &expiring, rules(&Policy::default()), &[]);
         assert!(rejected.is_empty());
         let glass = glass.unwrap();
         let lines = |now: &str| {

@@ -8,6 +8,8 @@ use serde::Serialize;
 use crate::model::desired::judge::{self, Rules};
 use crate::model::escape::escaped;
 use crate::model::key::grant::Grant;
+use crate::model::key::line::Line;
+use crate::model::key::mistake;
 
 /// One value, as it would be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +87,10 @@ pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
             );
             lint.notes.push(remark(&draft.name, None, text));
         }
-        if let Err(error) = std::str::from_utf8(&draft.bytes) {
+        let is_told = mistake::is_utf16(&String::from_utf8_lossy(&draft.bytes));
+        if let Err(error) = std::str::from_utf8(&draft.bytes)
+            && !is_told
+        {
             let line = draft.bytes[..error.valid_up_to()]
                 .split(|b| *b == b'\n')
                 .count();
@@ -105,6 +110,14 @@ pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
         .collect();
     for line in &judged.lines {
         let at = Some(line.parameter_line);
+        if let Ok(Line::Key(read)) = Line::read(line.line.as_bytes())
+            && read.options.asks_for_names()
+        {
+            let text =
+                "`from` names hosts, and sshd looks up no names (`UseDNS no`): use addresses";
+            lint.notes
+                .push(remark(&line.parameter, at, text.to_owned()));
+        }
         match kept.get(line.fingerprint.as_str()) {
             Some(first)
                 if (&first.parameter, first.parameter_line)
@@ -211,6 +224,43 @@ mod tests {
             &["a:0 8193 bytes, more than the 8 KB"],
             &[],
         );
+    }
+
+    #[test]
+    fn a_name_that_sshd_does_not_look_up_is_told() {
+        for (from, is_name) in [
+            ("*.example.com", true),
+            ("10.0.0.0/8,host-1.example.com", true),
+            ("10.0.0.0/8,!bad.example.com", true),
+            ("10.0.0.*,fe80::/10,2001:db8::?,*", false),
+        ] {
+            let notes: &[&str] = if is_name {
+                &["a:1 `from` names hosts"]
+            } else {
+                &[]
+            };
+            check(&[("a", format!("from=\"{from}\" {A}"))], 1, &[], notes);
+        }
+    }
+
+    #[test]
+    fn utf_16_is_told_once() {
+        let bytes: Vec<u8> = [0xff, 0xfe]
+            .into_iter()
+            .chain(A.bytes().flat_map(|b| [b, 0]))
+            .collect();
+        let draft = Draft {
+            name: "a".to_owned(),
+            bytes,
+        };
+        let rules = Rules {
+            policy: &Policy::default(),
+            zone: &TimeZone::UTC,
+            openssh: None,
+        };
+        let lint = lint(&[draft], rules, Timestamp::UNIX_EPOCH);
+        assert_eq!((lint.problems.len(), lint.notes.len()), (1, 0), "{lint:?}");
+        assert!(lint.problems[0].reason.starts_with("UTF-16"), "{lint:?}");
     }
 
     #[test]

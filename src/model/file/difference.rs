@@ -145,12 +145,12 @@ fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
 /// How many differences of one file are put into words: the account chooses how many there are.
 const TOLD: usize = 20;
 
-/// The differences of one file in words, no more than a person reads.
+/// What is to be done about each difference, no more than a person reads: `+` comes, `-` goes, the rest is mended.
 pub fn in_words(differences: &[Difference]) -> Vec<String> {
     in_words_by(differences, ToString::to_string)
 }
 
-/// What enforcing did about each difference, in words: a key that was added is removed.
+/// What was done about each: a key that was added is removed.
 pub fn undone_in_words(differences: &[Difference]) -> Vec<String> {
     in_words_by(differences, Difference::undone)
 }
@@ -185,8 +185,8 @@ impl Difference {
 
     fn undone(&self) -> String {
         match self {
-            Self::Added(key) => format!("removed {key}"),
-            Self::Removed(key) => format!("added {key}"),
+            Self::Added(key) => format!("removed {}", named(key)),
+            Self::Removed(key) => format!("added {}", named(key)),
             Self::Missing => "created".to_owned(),
             Self::OtherFile(other) => format!("removed other file {other}"),
             other => format!("was {other}"),
@@ -194,14 +194,20 @@ impl Difference {
     }
 }
 
+/// A key as people know it.
+fn named(key: &KeyId) -> String {
+    let name = if key.comment.is_empty() { "" } else { " " };
+    format!("{key}{name}{}", key.comment)
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing => write!(f, "deleted"),
             Self::Kind(kind) => write!(f, "replaced by {kind}"),
-            Self::Added(key) => write!(f, "added {key}"),
-            Self::Removed(key) => write!(f, "removed {key}"),
-            Self::Altered(key) => write!(f, "altered {key}"),
+            Self::Added(key) => write!(f, "- {}", named(key)),
+            Self::Removed(key) => write!(f, "+ {}", named(key)),
+            Self::Altered(key) => write!(f, "altered {}", named(key)),
             Self::Bytes => write!(f, "other bytes, same keys"),
             Self::Unclear(lines) => write!(f, "{}", unclear(*lines)),
             Self::Unreadable => write!(f, "cannot be read"),
@@ -216,7 +222,7 @@ impl fmt::Display for Difference {
                 write!(f, "immutable or append-only flag on the directory")
             }
             Self::DirectoryMode(mode) => write!(f, "directory mode {mode:04o}"),
-            Self::OtherFile(other) => write!(f, "other file {other}"),
+            Self::OtherFile(other) => write!(f, "- other file {other}"),
         }
     }
 }
@@ -229,6 +235,26 @@ mod tests {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
     const OTHER: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIaDx5TTkaWJ8Qra3i8J59dHlibub2Qiv69l7JVqY6ql";
+
+    #[test]
+    fn what_comes_and_what_goes_is_said_in_one_direction_with_its_name() {
+        let wanted = format!("{KEY} alice\n");
+        let found = format!("{OTHER} mallory\n");
+        let all = compare_keys(wanted.as_bytes(), found.as_bytes());
+        let sha = |line: &str| FoundKeys::read(line.as_bytes()).keys[0].fingerprint.clone();
+        let (alice, mallory) = (
+            format!("{} alice", sha(KEY)),
+            format!("{} mallory", sha(OTHER)),
+        );
+        assert_eq!(
+            in_words(&all),
+            [format!("- {mallory}"), format!("+ {alice}")]
+        );
+        assert_eq!(
+            undone_in_words(&all),
+            [format!("removed {mallory}"), format!("added {alice}")]
+        );
+    }
 
     #[test]
     fn a_key_that_sshd_takes_is_named_however_it_is_spelled() {
@@ -244,11 +270,8 @@ mod tests {
                 .collect();
             assert_eq!(said, expected, "{found:?}");
         };
-        check(&format!("{wanted}{OTHER}\0\n"), &["added"]);
-        check(
-            &format!("{wanted}no-pty,no-pty {OTHER} mallory\n"),
-            &["added"],
-        );
+        check(&format!("{wanted}{OTHER}\0\n"), &["-"]);
+        check(&format!("{wanted}no-pty,no-pty {OTHER} mallory\n"), &["-"]);
         check(
             &format!("\tNO-PTY {KEY} alice\0\n"),
             &["other bytes, same keys"],
@@ -260,7 +283,7 @@ mod tests {
         );
         check(
             &format!("{OTHER}\na\nb\n"),
-            &["added", "removed", "2 lines that are not understood"],
+            &["-", "+", "2 lines that are not understood"],
         );
         // No comment is so long that a change in it goes unseen.
         let long = |end: &str| format!("{KEY} {}{end}\n", "a".repeat(1000));

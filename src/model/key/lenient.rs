@@ -6,13 +6,14 @@
 //!
 //! [`Line::read`]: crate::model::key::line::Line::read
 //!
-//! Sources: OpenSSH's `auth2-pubkeyfile.c: auth_check_authkey_line`, `sshkey.c: sshkey_read`,
-//! `sshkey_type_from_name`, `sshkey_from_blob_internal`.
+//! Sources: OpenSSH's `auth2-pubkeyfile.c: auth_check_authkey_line`, `sshkey.c: sshkey_read`.
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
 use sha2::{Digest, Sha256};
 
 use crate::model::escape::shortened;
+use crate::model::key::blob::canonical;
+use crate::model::key::inside;
 use crate::model::key::line::{key_type, sanitized, split_options, trim, word};
 use crate::model::key::options::Options;
 
@@ -116,93 +117,8 @@ fn read_key(line: &[u8], options: &[u8]) -> Option<FoundKey> {
         ),
         algorithm,
         options: Options::read(&options).map_or(options, |options| options.to_string()),
-        comment: sanitized(trim(comment)),
+        comment: inside::without_keys(&sanitized(trim(comment))),
     })
-}
-
-/// Key types that have more names than one, which differ neither in the line nor in the blob. Short names count in
-/// any case, and in the blob alone (`sshkey_type_from_name`; a line's own type is read by `peek_type_nid`).
-const NAMES: [(&str, &[&str], Option<&str>); 5] = [
-    ("ssh-rsa", &["rsa-sha2-256", "rsa-sha2-512"], Some("RSA")),
-    ("ssh-ed25519", &[], Some("ED25519")),
-    ("ssh-dss", &[], Some("DSA")),
-    ("sk-ssh-ed25519@openssh.com", &[], Some("ED25519-SK")),
-    (
-        "sk-ecdsa-sha2-nistp256@openssh.com",
-        &["webauthn-sk-ecdsa-sha2-nistp256@openssh.com"],
-        None,
-    ),
-];
-
-fn named(name: &str, in_blob: bool) -> &str {
-    let is = |(known, others, short): &&(&'static str, &[&str], Option<&str>)| {
-        *known == name
-            || others.contains(&name)
-            || (in_blob && short.is_some_and(|short| short.eq_ignore_ascii_case(name)))
-    };
-    NAMES.iter().find(is).map_or(name, |(known, ..)| known)
-}
-
-/// The type and the blob as sshd writes them out again, which is what it takes the fingerprint of. `None` where the
-/// line and its blob are not of one type: no sshd takes that.
-fn canonical(said: &str, blob: Vec<u8>) -> Option<(String, Vec<u8>)> {
-    let (inner, rest) = field(&blob)?;
-    let inner = std::str::from_utf8(c_string(inner)).ok()?;
-    let algorithm = named(inner, true);
-    if algorithm != named(said, false) {
-        return None;
-    }
-    let algorithm = algorithm.to_owned();
-    let rewritten = rewritten(&algorithm, rest);
-    Some((algorithm, rewritten.unwrap_or(blob)))
-}
-
-/// The blob of these fields; `None` for a type whose fields have one spelling, or what is no such key.
-fn rewritten(algorithm: &str, fields: &[u8]) -> Option<Vec<u8>> {
-    if !NAMES.iter().any(|(known, ..)| *known == algorithm) {
-        return None;
-    }
-    let numbers = matches!(algorithm, "ssh-rsa" | "ssh-dss");
-    let text_last = algorithm.starts_with("sk-");
-    let mut blob = Vec::new();
-    push(&mut blob, &[], algorithm.as_bytes());
-    let mut rest = fields;
-    while !rest.is_empty() {
-        let (value, after) = field(rest)?;
-        if numbers {
-            // An `mpint` (RFC 4251, 5) is as short as it can be.
-            let zeros = value.iter().take_while(|b| **b == 0).count();
-            let number = &value[zeros..];
-            let sign: &[u8] = if number.first().is_some_and(|first| *first >= 0x80) {
-                &[0]
-            } else {
-                &[]
-            };
-            push(&mut blob, sign, number);
-        } else if text_last && after.is_empty() {
-            push(&mut blob, &[], c_string(value));
-        } else {
-            push(&mut blob, &[], value);
-        }
-        rest = after;
-    }
-    Some(blob)
-}
-
-/// The first string of a blob (RFC 4251, 5), and what follows it.
-fn field(blob: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = blob.split_first_chunk::<4>()?;
-    rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
-}
-
-fn push(blob: &mut Vec<u8>, before: &[u8], value: &[u8]) {
-    let length = u32::try_from(before.len() + value.len()).unwrap_or(u32::MAX);
-    blob.extend([&length.to_be_bytes(), before, value].concat());
-}
-
-/// Without the NUL at its end that `sshbuf_get_cstring` lets pass.
-fn c_string(text: &[u8]) -> &[u8] {
-    text.strip_suffix(&[0]).unwrap_or(text)
 }
 
 #[cfg(test)]

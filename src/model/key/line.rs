@@ -7,6 +7,7 @@ use std::fmt;
 
 use jiff::tz::TimeZone;
 
+use crate::model::key::inside;
 use crate::model::key::options::{OptionError, Options};
 use crate::model::key::public_key::{KeyError, PublicKey};
 use crate::model::key::release::{TooOld, Version};
@@ -44,6 +45,14 @@ pub enum LineError {
         "a byte order mark or another invisible character before the key; save the text without it"
     )]
     Invisible,
+    /// sshd would take the first alone.
+    #[error(
+        "more than one key on the line, of which sshd takes one at most: give each a line of its own"
+    )]
+    SecondKey,
+    /// `#` in front of what was joined to one line.
+    #[error("a comment that a key follows on the same line: give the key a line of its own")]
+    KeyInComment,
     /// Neither options nor a key type start the line.
     #[error("not an authorized_keys line: no key type or option at its start")]
     NotAKey,
@@ -68,23 +77,27 @@ impl Line {
     pub fn read(line: &[u8]) -> Result<Self, LineError> {
         let line = trim(line);
         match line.first() {
-            None => return Ok(Self::Blank),
-            Some(b'#') => return Ok(Self::Comment),
-            Some(_) if line.contains(&0) => return Err(LineError::Nul),
-            Some(_) => {}
+            None => Ok(Self::Blank),
+            Some(b'#') if inside::is_joined_to_comment(line) => Err(LineError::KeyInComment),
+            Some(b'#') => Ok(Self::Comment),
+            Some(_) if line.contains(&0) => Err(LineError::Nul),
+            Some(_) => match KeyLine::read(line) {
+                Ok(read) => Ok(Self::Key(read)),
+                Err(_) if inside::count(line) > 1 => Err(LineError::SecondKey),
+                Err(error) => Err(error),
+            },
         }
+    }
+}
+
+impl KeyLine {
+    /// Reads a line that is neither blank nor a comment.
+    fn read(line: &[u8]) -> Result<Self, LineError> {
         if let Some(word) = key_type(line) {
             match read_key(word, line) {
-                // A bare word that is an option keyword may still be the options of the next try.
-                Err(_) if looks_like_options(word) => {}
-                outcome => {
-                    let (key, comment) = outcome.map_err(LineError::Key)?;
-                    return Ok(Self::Key(KeyLine {
-                        options: Options::default(),
-                        key,
-                        comment,
-                    }));
-                }
+                // Another word may be the options of the next try.
+                Err(LineError::Key(KeyError::UnknownType)) => {}
+                read => return read,
             }
         }
         let (field, rest) = split_options(line).ok_or(LineError::OpenQuote)?;
@@ -97,21 +110,19 @@ impl Line {
             error => LineError::Options(error),
         })?;
         let rest = trim(rest);
-        let word = match key_type(rest) {
-            Some(word) => word,
-            None if rest.is_empty() => return Err(LineError::OptionsOnly),
-            None => return Err(LineError::NotAKey),
-        };
-        let (key, comment) = read_key(word, rest).map_err(LineError::Key)?;
-        Ok(Self::Key(KeyLine {
-            options,
-            key,
-            comment,
-        }))
+        match key_type(rest) {
+            Some(word) => Ok(Self {
+                options,
+                ..read_key(word, rest).map_err(|error| match error {
+                    LineError::Key(KeyError::UnknownType) => LineError::NotAKey,
+                    error => error,
+                })?
+            }),
+            None if rest.is_empty() => Err(LineError::OptionsOnly),
+            None => Err(LineError::NotAKey),
+        }
     }
-}
 
-impl KeyLine {
     /// The same grant as an sshd of `version` in `zone` reads it.
     pub fn for_openssh(&self, version: Version, zone: &TimeZone) -> Result<Self, TooOld> {
         self.type_known_to(version)?;
@@ -180,11 +191,18 @@ pub(super) fn word(line: &[u8]) -> usize {
 }
 
 /// The key after `word`, which starts `line`, and the comment after that.
-fn read_key(word: &str, line: &[u8]) -> Result<(PublicKey, String), KeyError> {
+fn read_key(word: &str, line: &[u8]) -> Result<KeyLine, LineError> {
     let rest = trim(&line[word.len()..]);
-    let end = self::word(rest);
-    let key = PublicKey::read(word, &rest[..end])?;
-    Ok((key, sanitized(trim(&rest[end..]))))
+    let (base64, comment) = rest.split_at(self::word(rest));
+    let key = PublicKey::read(word, base64).map_err(LineError::Key)?;
+    if inside::count(comment) > 0 {
+        return Err(LineError::SecondKey);
+    }
+    Ok(KeyLine {
+        options: Options::default(),
+        key,
+        comment: sanitized(trim(comment)),
+    })
 }
 
 /// A comment is for people; what is not printable ASCII could be read as something else by another program.
@@ -310,11 +328,27 @@ mod tests {
         );
         check(
             format!("no-restrict {KEY}").as_bytes(),
-            "error: unknown option `no-restrict`",
+            "error: an unknown option, number 1 of the line",
         );
         check(
             format!("foo,no-pty {KEY}").as_bytes(),
-            "error: unknown option `foo`",
+            "error: an unknown option, number 1 of the line",
+        );
+        for between in [",", " ", ";", "\r", "\\n", "\\r\\n", "", " me,", "\t"] {
+            for second in [KEY, "restrict ssh-rsa AAAAB3NzaC1yc2EAAAADAQAB"] {
+                check(
+                    format!("no-pty {KEY}{between}{second} you").as_bytes(),
+                    "error: more than one key on the line, of which sshd takes one at most: give each a line of its own",
+                );
+            }
+        }
+        check(
+            format!("# team a\r{KEY}").as_bytes(),
+            "error: a comment that a key follows on the same line: give the key a line of its own",
+        );
+        check(
+            b"my-secret-password AAAA",
+            "error: not an authorized_keys line: no key type or option at its start",
         );
     }
 }

@@ -27,9 +27,9 @@ pub struct Options(Vec<KeyOption>);
 /// Why sshd, or this program, would not take the options of a line.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum OptionError {
-    /// A keyword that no OpenSSH knows.
-    #[error("unknown option `{0}`")]
-    Unknown(String),
+    /// A keyword that no OpenSSH knows; which one of the line's, from 1. The word itself may be anything.
+    #[error("an unknown option, number {0} of the line")]
+    Unknown(usize),
     /// Nothing between two commas, or a comma at the end.
     #[error("an empty option: a comma too many")]
     Empty,
@@ -114,7 +114,7 @@ impl Options {
         let mut options = Vec::new();
         let mut rest = field;
         loop {
-            let (option, after) = read_one(rest)?;
+            let (option, after) = read_one(rest, options.len() + 1)?;
             check_repeats(&options, &option)?;
             options.push(option);
             match after.strip_prefix(',') {
@@ -173,6 +173,15 @@ impl Options {
         Ok(())
     }
 
+    /// True where `from` has an entry that only a name can match: sshd looks up no names (`UseDNS no`, its default since 6.8).
+    pub fn asks_for_names(&self) -> bool {
+        let from = self.0.iter().find(|option| option.name == "from");
+        let value = from.and_then(|from| from.value.as_deref());
+        let is_name =
+            |entry: &str| entry.contains(|c: char| c.is_ascii_alphabetic()) && !entry.contains(':');
+        value.is_some_and(|value| value.split(',').any(is_name))
+    }
+
     /// True for a line that can only run its own command.
     pub fn forces_command(&self) -> bool {
         self.names().any(|name| name == "command")
@@ -220,8 +229,8 @@ impl fmt::Display for Options {
     }
 }
 
-/// One option from the front of `text`, and what follows it, which is empty or starts with a comma.
-fn read_one(text: &str) -> Result<(KeyOption, &str), OptionError> {
+/// The option of this `number` from the front of `text`, and what follows it, which is empty or starts with a comma.
+fn read_one(text: &str, number: usize) -> Result<(KeyOption, &str), OptionError> {
     let end = text.find([',', '=', '"']).unwrap_or(text.len());
     let (written, rest) = text.split_at(end);
     if written.is_empty() {
@@ -229,7 +238,7 @@ fn read_one(text: &str) -> Result<(KeyOption, &str), OptionError> {
     }
     let lower = written.to_ascii_lowercase();
     let Some((name, takes)) = KNOWN.into_iter().find(|(known, _)| *known == lower) else {
-        return Err(OptionError::Unknown(written.chars().take(64).collect()));
+        return Err(OptionError::Unknown(number));
     };
     let check = match takes {
         Takes::Nothing if rest.starts_with('=') => return Err(OptionError::NoValue(name)),
@@ -301,9 +310,12 @@ fn check_repeats(before: &[KeyOption], option: &KeyOption) -> Result<(), OptionE
 }
 
 /// A value may reach other programs that split lines in their own way (cloud-init uses Python's
-/// `splitlines`), so no control, separator or replacement character passes.
+/// `splitlines`), so no control, separator or replacement character passes. A tab splits no line anywhere, and a command may
+/// need it as it is.
 fn printable(value: &str) -> Result<(), &'static str> {
-    let hidden = |c: char| c.is_control() || is_invisible(c) || c == char::REPLACEMENT_CHARACTER;
+    let hidden = |c: char| {
+        c.is_control() && c != '\t' || is_invisible(c) || c == char::REPLACEMENT_CHARACTER
+    };
     if value.chars().any(hidden) {
         return Err("it holds a control or invisible character, or is not UTF-8");
     }
@@ -504,6 +516,7 @@ mod tests {
             r#"command="echo \"a b\", done""#,
         );
         check(r#"command="a\\b""#, r#"command="a\\b""#);
+        check("command=\"a\tb\"", "command=\"a\tb\"");
         check(
             r#"from="10.0.0.0/8,!10.1.2.3,*.example.com,::1/128""#,
             r#"from="10.0.0.0/8,!10.1.2.3,*.example.com,::1/128""#,
@@ -523,7 +536,14 @@ mod tests {
     #[test]
     fn says_why_it_refuses() {
         check("restrict,", "error: an empty option: a comma too many");
-        check("no-restrict", "error: unknown option `no-restrict`");
+        check(
+            "no-restrict",
+            "error: an unknown option, number 1 of the line",
+        );
+        check(
+            "no-pty,hunter2",
+            "error: an unknown option, number 2 of the line",
+        );
         check("restrict=\"x\"", "error: `restrict` takes no value");
         check("command", "error: `command` needs a value in double quotes");
         check(

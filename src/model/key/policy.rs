@@ -1,5 +1,6 @@
 //! Which of the lines that sshd would take this host takes.
 
+use crate::model::key::blob::known_type;
 use crate::model::key::line::KeyLine;
 
 /// The `[policy]` table.
@@ -26,7 +27,10 @@ pub enum PolicyError {
     Dsa,
     /// The type is not on the list.
     #[error("the key type `{0}` is not in `[policy] algorithms`")]
-    Algorithm(String),
+    Algorithm(&'static str),
+    /// The same of one that this program does not know, whose name is a word of the line.
+    #[error("its key type is not in `[policy] algorithms`")]
+    OtherAlgorithm,
     /// The modulus is too short.
     #[error("an RSA key of {bits} bits, `[policy] min-rsa-bits` asks for {least}")]
     RsaBits {
@@ -54,7 +58,8 @@ impl Policy {
             return Err(PolicyError::Dsa);
         }
         if !self.algorithms.iter().any(|allowed| allowed == algorithm) {
-            return Err(PolicyError::Algorithm(algorithm.to_owned()));
+            let known = known_type(algorithm);
+            return Err(known.map_or(PolicyError::OtherAlgorithm, PolicyError::Algorithm));
         }
         if let Some(bits) = line.key.rsa_bits().filter(|bits| *bits < self.min_rsa_bits) {
             return Err(PolicyError::RsaBits {

@@ -8,6 +8,8 @@ use base64ct::{Base64, Base64Unpadded, Encoding};
 use sha2::{Digest, Sha256};
 use ssh_key::public::{EcdsaPublicKey, KeyData, RsaPublicKey};
 
+use crate::model::key::blob::{canonical, known_type};
+
 /// A public key that OpenSSH can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey {
@@ -20,21 +22,24 @@ pub struct PublicKey {
 /// Why a type and a blob are no usable key. Never holds the blob.
 #[derive(Debug, Clone, thiserror::Error, PartialEq, Eq)]
 pub enum KeyError {
+    /// The word before the blob is no key type of OpenSSH, and none that the blob has.
+    #[error("not a key type")]
+    UnknownType,
     /// No text after the key type.
     #[error("the key type `{0}` is not followed by a key")]
-    NoBlob(String),
+    NoBlob(&'static str),
     /// The blob is not base64 as `b64_pton` reads it.
     #[error("the key after `{0}` is not valid base64; was it cut, wrapped or pasted twice?")]
-    Base64(String),
+    Base64(&'static str),
     /// The type in the text and the type in the blob differ.
     #[error("the line says `{said}` but the key itself is of another type")]
     TypeMismatch {
         /// The type as written in the line.
-        said: String,
+        said: &'static str,
     },
     /// The blob has the right type and the wrong content.
     #[error("the `{0}` key is damaged: its content does not fit its type")]
-    Damaged(String),
+    Damaged(&'static str),
     /// `SSH_RSA_MINIMUM_MODULUS_SIZE` (1024) and `SSHBUF_MAX_BIGNUM` (16384) of OpenSSH.
     #[error("an RSA key of {0} bits: sshd takes 1024 to 16384")]
     RsaSize(u32),
@@ -46,20 +51,14 @@ const RSA_BITS: std::ops::RangeInclusive<u32> = 1024..=16_384;
 /// `OPENSSL_RSA_MAX_PUBEXP_BITS` when the modulus has more than 3072 bits (`rsa_ossl.c`); no key needs one.
 const EXPONENT_BITS: std::ops::RangeInclusive<u32> = 2..=64;
 
-/// Types that OpenSSH reads as another name for `ssh-rsa` (`sshkey.c: keytypes`).
-const RSA_ALIASES: [&str; 2] = ["rsa-sha2-256", "rsa-sha2-512"];
-
 impl PublicKey {
     /// Reads `algorithm` and the base64 text that follows it.
     pub fn read(algorithm: &str, base64: &[u8]) -> Result<Self, KeyError> {
-        let algorithm = if RSA_ALIASES.contains(&algorithm) {
-            "ssh-rsa"
-        } else {
-            algorithm
-        };
-        let named = || algorithm.to_owned();
+        // The words of a line are not for messages, so only the types that are known have a name there.
+        let known = known_type(algorithm);
+        let error = |of: fn(&'static str) -> KeyError| known.map_or(KeyError::UnknownType, of);
         if base64.is_empty() {
-            return Err(KeyError::NoBlob(named()));
+            return Err(error(KeyError::NoBlob));
         }
         // sshd's decoder skips white space; after the split at blanks only these can be left.
         let compact: Vec<u8> = base64
@@ -70,13 +69,12 @@ impl PublicKey {
         let blob = std::str::from_utf8(&compact)
             .ok()
             .and_then(|text| Base64::decode_vec(text).ok())
-            .ok_or_else(|| KeyError::Base64(named()))?;
-        if inner_type(&blob) != Some(algorithm.as_bytes()) {
-            return Err(KeyError::TypeMismatch { said: named() });
-        }
-        let rsa_bits = check_content(algorithm, &blob)?;
+            .ok_or_else(|| error(KeyError::Base64))?;
+        let (algorithm, blob) = canonical(algorithm, blob)
+            .ok_or_else(|| error(|said| KeyError::TypeMismatch { said }))?;
+        let rsa_bits = check_content(&algorithm, &blob)?;
         Ok(Self {
-            algorithm: named(),
+            algorithm,
             base64: Base64::encode_string(&blob),
             fingerprint: format!(
                 "SHA256:{}",
@@ -112,29 +110,16 @@ impl PublicKey {
     }
 }
 
-/// The first string of an SSH key blob (RFC 4253, 6.6).
-fn inner_type(blob: &[u8]) -> Option<&[u8]> {
-    let (length, rest) = blob.split_first_chunk::<4>()?;
-    rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)
-}
-
 /// Checks a blob whose type is known, and returns the size of an RSA modulus. Types that OpenSSH may learn later,
 /// and those that the policy refuses by name, stay opaque.
 fn check_content(algorithm: &str, blob: &[u8]) -> Result<Option<u32>, KeyError> {
-    let damaged = || KeyError::Damaged(algorithm.to_owned());
-    let known = matches!(
-        algorithm,
-        "ssh-ed25519"
-            | "ssh-rsa"
-            | "ecdsa-sha2-nistp256"
-            | "ecdsa-sha2-nistp384"
-            | "ecdsa-sha2-nistp521"
-            | "sk-ssh-ed25519@openssh.com"
-            | "sk-ecdsa-sha2-nistp256@openssh.com"
-    );
-    if !known {
+    let known = known_type(algorithm).filter(|known| {
+        *known != "ssh-dss" && !known.contains("-cert-") && !known.starts_with("ssh-mldsa")
+    });
+    let Some(known) = known else {
         return Ok(None);
-    }
+    };
+    let damaged = || KeyError::Damaged(known);
     let key = ssh_key::PublicKey::from_bytes(blob).map_err(|_| damaged())?;
     let sound = match key.key_data() {
         KeyData::Ecdsa(EcdsaPublicKey::NistP256(point)) => {
@@ -162,7 +147,7 @@ fn check_content(algorithm: &str, blob: &[u8]) -> Result<Option<u32>, KeyError> 
 
 /// The size of the modulus in bits.
 fn check_rsa(rsa: &RsaPublicKey) -> Result<u32, KeyError> {
-    let damaged = || KeyError::Damaged("ssh-rsa".to_owned());
+    let damaged = || KeyError::Damaged("ssh-rsa");
     let modulus = rsa.n.as_positive_bytes().ok_or_else(damaged)?;
     let exponent = rsa.e.as_positive_bytes().ok_or_else(damaged)?;
     let odd = |number: &[u8]| number.last().is_some_and(|last| last % 2 == 1);

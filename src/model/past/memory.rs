@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Mode;
 use crate::model::desired::in_force::{InForce, Synced};
-use crate::model::file::difference::{Difference, in_words};
+use crate::model::file::difference::{Difference, in_words, undone_in_words};
 use crate::model::file::orders::Order;
 use crate::model::file::other_files::OtherFile;
 use crate::model::file::wanted::{Lines, Wanted};
@@ -485,7 +485,7 @@ impl Story<'_> {
         self.memory.drift.last = Some(DriftEvent {
             at: self.when.now,
             account: self.name.clone(),
-            changes: in_words(&differences),
+            changes: undone_in_words(&differences),
         });
         let change = self.change(file, differences, Some(told));
         self.events.push(Event::Repaired(change));
@@ -1023,24 +1023,24 @@ mod tests {
         );
         assert_eq!(
             took_over,
-            ["first run 7 /backups/alice", "applied added 7, removed 1"]
+            ["first run 7 /backups/alice", "applied - 7, + 1"]
         );
         assert_eq!(past.see(Did::Nothing, &[], None), [""; 0]);
         // The list gives another key, and the file was as it should be until then.
         past.list(&[1, 3]);
         assert_eq!(
             past.repair(&[added(2), removed(3)], "[1, 2]"),
-            ["applied added 2, removed 3"]
+            ["applied - 2, + 3"]
         );
         assert_eq!(past.memory.drift, Drift::default());
         // The account adds a key.
         let told = past.repair(&[added(7)], "[1, 3, 7]");
-        assert_eq!(told, ["incident Replaced 1", "repaired added 7"]);
+        assert_eq!(told, ["incident Replaced 1", "repaired - 7"]);
         assert_eq!(past.memory.drift.repaired, 1);
         let last = past.memory.drift.last.clone().unwrap();
         assert_eq!(
             (last.at, last.account, last.changes),
-            (at(0), alice(), vec!["added 7".to_owned()])
+            (at(0), alice(), vec!["removed 7".to_owned()])
         );
         // What the list does not know of either.
         let told = past.repair(&[Difference::Mode(0o666)], "[1, 3]");
@@ -1064,9 +1064,9 @@ mod tests {
         // As the agent left it.
         check(&[added(1), removed(3)], "[1, 2]", None);
         // The account added 7, which neither list has.
-        check(&[added(1), added(7), removed(3)], "x", Some("added 7"));
+        check(&[added(1), added(7), removed(3)], "x", Some("- 7"));
         // It had taken 2 out, which both lists have.
-        check(&[added(1), removed(2), removed(3)], "x", Some("removed 2"));
+        check(&[added(1), removed(2), removed(3)], "x", Some("+ 2"));
         // It put 3 in before the list did.
         check(&[added(1)], "x", Some("other bytes, same keys"));
         check(
@@ -1185,8 +1185,8 @@ mod tests {
     #[test]
     fn the_same_change_again_is_the_same_incident() {
         let mut past = Past::in_sync();
-        let fresh = ["incident Replaced 1", "repaired added 7"];
-        let again = ["again 1 0", "repaired added 7"];
+        let fresh = ["incident Replaced 1", "repaired - 7"];
+        let again = ["again 1 0", "repaired - 7"];
         assert_eq!(past.repair(&[added(7)], "x"), fresh);
         past.wait(59);
         assert_eq!(past.repair(&[added(7)], "x"), again);
@@ -1255,18 +1255,18 @@ mod tests {
             |did: Did, differences: &[Difference], stood| past.see(did, differences, stood);
         let x = || Some(stood("x"));
         let first = see(Did::Reported, &[added(7)], x());
-        assert_eq!(first, ["incident SeenOnly 1", "differs added 7"]);
+        assert_eq!(first, ["incident SeenOnly 1", "differs - 7"]);
         assert_eq!(see(Did::Reported, &[added(7)], x()), [""; 0]);
         let more = see(Did::Reported, &[added(7), added(8)], x());
-        assert_eq!(more, ["incident SeenOnly 2", "differs added 7, added 8"]);
+        assert_eq!(more, ["incident SeenOnly 2", "differs - 7, - 8"]);
         assert_eq!(see(Did::Nothing, &[], None), [""; 0]);
         let again = see(Did::Reported, &[added(7)], x());
-        assert_eq!(again, ["again 1 0", "differs added 7"]);
+        assert_eq!(again, ["again 1 0", "differs - 7"]);
         assert_eq!(past.memory.drift.repaired, 0, "nothing was undone");
         // A file that was never ours is no incident.
         let mut past = Past::new();
         let told = past.see(Did::Reported, &[added(7)], None);
-        assert_eq!(told, ["differs added 7, no incident"]);
+        assert_eq!(told, ["differs - 7, no incident"]);
         assert!(past.in_force.accounts[&alice()].synced.is_none());
     }
 
@@ -1406,7 +1406,7 @@ mod tests {
         let words = |events: Vec<Event>| events.iter().map(told).collect::<Vec<_>>();
         let mut past = Past::in_sync();
         let outcome = taken(&past, 7);
-        let name = format!("other file `{OTHER}` with 7");
+        let name = format!("- other file `{OTHER}` with 7");
         assert_eq!(
             words(past.after(outcome)),
             [
@@ -1421,7 +1421,7 @@ mod tests {
             told,
             [
                 "incident Removed 1",
-                &format!("repaired other file `{OTHER}` with 8")
+                &format!("repaired - other file `{OTHER}` with 8")
             ]
         );
         assert_eq!(past.memory.drift.repaired, 1);
@@ -1459,7 +1459,7 @@ mod tests {
             }
             words(past.after(outcome))
         };
-        let differs = format!("differs other file `{OTHER}` with 7");
+        let differs = format!("differs - other file `{OTHER}` with 7");
         assert_eq!(see(Some(7)), ["incident SeenOnly 1", &differs]);
         assert_eq!(see(Some(7)), [""; 0]);
         assert_eq!(see(None), [""; 0]);

@@ -14,6 +14,7 @@ use crate::model::key::grant::GrantsOf;
 use crate::model::key::secret;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::rejected::Rejected;
+use crate::model::status::problem::several;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -160,6 +161,9 @@ pub fn keys(
             here(account),
         ));
     }
+    if whole {
+        findings.extend(nobody(&desired, &here));
+    }
     let silent = config
         .accounts
         .named()
@@ -173,6 +177,46 @@ pub fn keys(
     }));
     findings.extend(rejected.into_iter().map(|rejected| reject(rejected, list)));
     findings
+}
+
+/// The list gives no account of this host a key, nor leaves one without on purpose: nothing would be managed.
+fn nobody(desired: &Desired, here: &impl Fn(&AccountName) -> Here) -> Option<Finding> {
+    let names: Vec<&AccountName> = desired.grants.keys().collect();
+    let is_served = |name: &&AccountName| {
+        let has_keys = !desired.keys_of(name).is_empty() || desired.tombstones.contains(name);
+        here(name) == Here::Managed && has_keys
+    };
+    if names.iter().any(is_served) {
+        return None;
+    }
+    let (why, hint) = if names.is_empty() {
+        let hint =
+            "publish keys for an account of this host; below a path the first name is the account";
+        ("the list names no account".to_owned(), hint)
+    } else if names.iter().any(|name| here(name) == Here::Managed) {
+        let why = "the list has no usable key for any account of this host".to_owned();
+        (why, "correct what is rejected below")
+    } else if names.iter().any(|name| here(name) == Here::Unmanaged) {
+        let why =
+            "`manage` does not name the accounts of the list that are on this host".to_owned();
+        (
+            why,
+            "name them in full in `[accounts] manage`; is one misspelt there?",
+        )
+    } else {
+        let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
+        let why = format!(
+            "the list names {}, and no such account is on this host",
+            several(&names)
+        );
+        let hint = "below a path the first name is the account: is the path a level too high or too low, or a name misspelt?";
+        (why, hint)
+    };
+    Some(Finding::fail(
+        "keys",
+        format!("nobody would be managed: {why}"),
+        hint,
+    ))
 }
 
 fn of_account(

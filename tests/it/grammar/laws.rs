@@ -164,7 +164,9 @@ fn mutated() -> impl Strategy<Value = Vec<u8>> {
 fn check_taken(line: &[u8]) {
     if let Ok(Line::Key(key)) = Line::read(line) {
         let rendered = key.to_string();
-        assert_eq!(escaped(&rendered), rendered, "from {}", line.escape_ascii());
+        // A tab in a command is all that is not printable.
+        let plain = rendered.replace('\t', " ");
+        assert_eq!(escaped(&plain), plain, "from {}", line.escape_ascii());
         assert_eq!(Line::read(rendered.as_bytes()), Ok(Line::Key(key)));
     }
 }
