@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{Duration, Instant, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use crate::host::keyfile::Leases;
 use crate::model::account::AccountName;
@@ -13,9 +13,6 @@ use crate::model::account::AccountName;
 /// The signal does not say which lease it is about, so all are asked. Whoever waits loses nothing by waiting a little
 /// longer, so that takes no more than this part of the time.
 const SHARE: u32 = 50;
-
-/// What a writer did that went on is looked at after this.
-const WRITTEN: Duration = Duration::from_millis(50);
 
 /// The leases, and an ear for the signal that one of them is to be given back.
 pub(super) struct LeaseBreaks {
@@ -36,11 +33,11 @@ impl LeaseBreaks {
         })
     }
 
-    /// The next accounts to whose files somebody wants to write. Gives leases back meanwhile that are spent. Cancel-safe: a
-    /// signal that comes meanwhile is kept.
+    /// The next accounts to whose files somebody wants to write, or did in vain. Gives leases back meanwhile that are spent.
+    /// Cancel-safe: a signal that comes meanwhile is kept.
     pub(super) async fn next(&mut self) -> BTreeSet<AccountName> {
         loop {
-            let release = self.leases.next_release().map(Instant::from_std);
+            let release = self.leases.next_due().map(Instant::from_std);
             let (due, now) = (self.due, Instant::now());
             // Both signals and sleeping are cancel-safe.
             tokio::select! {
@@ -55,9 +52,10 @@ impl LeaseBreaks {
                     }
                 }
                 () = sleep_until(release.unwrap_or(now)), if release.is_some() => {
-                    self.leases.release(Instant::now().into_std());
-                    // Most writers have closed the file by then.
-                    self.due.get_or_insert(now + WRITTEN);
+                    let written = self.leases.release(Instant::now().into_std());
+                    if !written.is_empty() {
+                        return written;
+                    }
                 }
             }
         }

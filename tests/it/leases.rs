@@ -92,6 +92,23 @@ fn writes_in_place_are_never_seen_on_xfs_and_tmpfs() {
     }
 }
 
+/// The root of a container, or of a live image. It does not tell that a file without a name was closed.
+#[test]
+fn a_write_that_takes_its_time_on_overlayfs_is_an_incident() {
+    let world = scene();
+    let _disk = Disk::mount("overlay", &world.home("alice"), &world.path("image"));
+    let agent = world.start_with(&["enforce"]);
+    let (file, right) = (world.file("alice"), world.read("alice"));
+    let write = format!("exec 3>> {}; echo rogue >&3; sleep 0.7", file.display());
+    assert!(shell_as(ALICE, &write).status.success());
+    assert_eq!(world.read("alice"), right);
+    wait("the incident", || {
+        let incidents = world.incidents();
+        incidents.iter().any(|one| one["undone"] == "prevented")
+    });
+    assert!(agent.stop().0.success());
+}
+
 /// The kernel breaks no lease for `open(2)` with `O_RDONLY | O_TRUNC`. That lets nobody in, and is undone like a deletion.
 #[test]
 fn a_file_that_is_emptied_without_being_opened_for_writing_is_filled_again() {

@@ -62,8 +62,12 @@ impl Lease {
         fcntl(self.0.as_raw_fd(), F_GETLEASE, 0) == Ok(F_RDLCK)
     }
 
-    /// Gives it back, and returns the file, which may have lost its name; `None` where that failed: to close it gives it back
-    /// too.
+    /// Another descriptor for the file, which may lose its name; only as its owner.
+    pub(super) fn open_again(&self) -> Option<File> {
+        File::open(format!("/proc/self/fd/{}", self.0.as_raw_fd())).ok()
+    }
+
+    /// Gives it back, and returns the file; `None` where that failed: to close it gives it back too. Only as its owner.
     pub(super) fn release(self) -> Option<File> {
         fcntl(self.0.as_raw_fd(), F_SETLEASE, F_UNLCK).ok()?;
         Some(self.0)

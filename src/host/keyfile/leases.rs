@@ -18,8 +18,21 @@ pub struct Leases(Mutex<Held>);
 #[derive(Debug, Default)]
 struct Held {
     accounts: HashMap<AccountName, Of>,
-    /// Leases on files that have lost their name, and when each is given back; the first first.
-    spent: VecDeque<(Instant, AccountName, Lease)>,
+    /// Leases on files that have lost their name; the first to be given back first.
+    spent: VecDeque<Spent>,
+    /// When an account's attempts are to be looked at.
+    looks: Vec<(Instant, AccountName)>,
+}
+
+/// A lease that is given back in a moment.
+#[derive(Debug)]
+struct Spent {
+    due: Instant,
+    account: AccountName,
+    lease: Lease,
+    /// To read the file by then: to close the descriptor of a lease gives it back, and to give it back and keep the descriptor
+    /// takes the owner's rights, or a capability.
+    file: Option<File>,
 }
 
 /// What is held of one account.
@@ -56,6 +69,10 @@ const MOST_ATTEMPTS: usize = 8;
 /// A writer that has not closed the file by then is not waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Most writers have closed the file by then. One that has not is looked for at twice the time each: not every file system
+/// tells that a file without a name was closed.
+const WRITTEN: Duration = Duration::from_millis(50);
+
 /// A file that has lost its name is kept from being written to for so long: sshd may have opened it before, and have yet to
 /// read it. The writer waits as long, so it is short.
 const STILL_READ: Duration = Duration::from_millis(250);
@@ -65,14 +82,20 @@ impl Leases {
     /// whether a writer waits for the new one already: of that no signal may come any more.
     pub fn hold(&self, account: &AccountName, lease: Lease) -> bool {
         let mut held = self.locked();
-        let Held { accounts, spent } = &mut *held;
+        let Held {
+            accounts, spent, ..
+        } = &mut *held;
         let of = accounts.entry(account.clone()).or_default();
         let inode = lease.inode();
         if let Some(before) = of.lease.replace(lease)
             && before.inode() != inode
         {
-            let due = Instant::now() + STILL_READ;
-            spent.push_back((due, account.clone(), before));
+            spent.push_back(Spent {
+                due: Instant::now() + STILL_READ,
+                account: account.clone(),
+                file: before.open_again(),
+                lease: before,
+            });
         }
         of.is_awaited()
     }
@@ -86,34 +109,46 @@ impl Leases {
     /// Accounts whose lease a writer waits for.
     pub fn broken(&self) -> BTreeSet<AccountName> {
         let held = self.locked();
-        // Nor does every file system tell that a file without a name was closed.
-        let is_due = |of: &Of| of.is_awaited() || !of.attempts.is_empty();
-        let awaited = held.accounts.iter().filter(|(_, of)| is_due(of));
+        let awaited = held.accounts.iter().filter(|(_, of)| of.is_awaited());
         awaited.map(|(name, _)| name.clone()).collect()
     }
 
-    /// When the next lease is to be given back.
-    pub fn next_release(&self) -> Option<Instant> {
-        self.locked().spent.front().map(|(due, ..)| *due)
+    /// When the next lease is to be given back, or what was written to be looked at.
+    pub fn next_due(&self) -> Option<Instant> {
+        let held = self.locked();
+        let released = held.spent.front().map(|spent| spent.due);
+        held.looks.iter().map(|(due, _)| *due).chain(released).min()
     }
 
-    /// Gives back what is due by now, and whoever waits for it goes on.
-    pub fn release(&self, now: Instant) {
+    /// Gives back what is due by now, and whoever waits for it goes on; returns accounts whose attempts are to be looked at.
+    pub fn release(&self, now: Instant) -> BTreeSet<AccountName> {
         let mut held = self.locked();
-        let Held { accounts, spent } = &mut *held;
-        while let Some((_, account, lease)) = spent.pop_front_if(|(due, ..)| *due <= now) {
-            let inode = lease.inode();
+        let Held {
+            accounts,
+            spent,
+            looks,
+        } = &mut *held;
+        while let Some(spent) = spent.pop_front_if(|spent| spent.due <= now) {
+            let Spent {
+                account,
+                lease,
+                file,
+                ..
+            } = spent;
             if let Some(of) = accounts.get_mut(&account)
                 && !lease.holds()
-                && let Some(file) = lease.release()
+                && let Some(file) = file
             {
                 if of.attempts.len() == MOST_ATTEMPTS {
                     of.attempts.pop_front();
                 }
-                let since = now;
+                let (inode, since) = (lease.inode(), now);
                 of.attempts.push_back(Released { file, inode, since });
+                looks.push((now + WRITTEN, account));
             }
         }
+        let due = looks.extract_if(.., |(due, _)| *due <= now);
+        due.map(|(_, account)| account).collect()
     }
 
     /// The same for the other files of the account that stay, all of them.
@@ -136,6 +171,8 @@ impl Leases {
                     attempts.extend(file.and_then(|file| read(&file, limit)));
                 }
                 Err((NoLease::Busy, file)) if since.elapsed() < PATIENCE => {
+                    let next = Instant::now() + since.elapsed().max(WRITTEN);
+                    self.locked().looks.push((next, account.clone()));
                     waits.push_back(Released { file, inode, since });
                 }
                 Err(_) => attempts.push(Attempt::Open),
@@ -209,13 +246,16 @@ mod tests {
         leases.hold(&account, file(1));
         // Another look at the same file.
         leases.hold(&account, file(1));
-        assert_eq!(leases.next_release(), None);
+        assert_eq!(leases.next_due(), None);
         leases.hold(&account, file(2));
-        let due = leases.next_release().unwrap();
+        let due = leases.next_due().unwrap();
         leases.release(due.checked_sub(Duration::from_millis(1)).unwrap());
         assert!(!is_writable(1));
-        leases.release(due);
-        assert!(is_writable(1) && leases.next_release().is_none());
+        assert!(leases.release(due).is_empty());
+        assert!(is_writable(1) && leases.next_due() == Some(due + WRITTEN));
+        let looks = leases.release(due + WRITTEN);
+        assert_eq!(looks, BTreeSet::from([account.clone()]));
+        assert_eq!(leases.next_due(), None);
         assert_eq!(
             leases.attempts(&account, 9),
             [Attempt::Closed(Bounded {

@@ -52,6 +52,14 @@ impl Disk {
         let mut mount = Command::new("mount");
         if kind == "tmpfs" {
             mount.args(["-t", kind, "none"]);
+        } else if kind == "overlay" {
+            let [lower, upper, work] = ["lower", "upper", "work"].map(|part| image.join(part));
+            for part in [&lower, &upper, &work] {
+                fs::create_dir_all(part).unwrap();
+            }
+            let [lower, upper, work] = [lower, upper, work].map(|part| part.display().to_string());
+            let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+            mount.args(["-t", kind, "-o", &options, "none"]);
         } else {
             fs::File::create(image).unwrap().set_len(300 << 20).unwrap();
             must(

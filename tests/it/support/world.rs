@@ -238,8 +238,18 @@ impl World {
         command
     }
 
+    /// What enforces has no more of root's rights than its unit leaves it.
     pub fn agent(&self, arguments: &[&str]) -> Command {
-        let mut command = self.command(env!("CARGO_BIN_EXE_authorized-keys-agent"));
+        let agent = env!("CARGO_BIN_EXE_authorized-keys-agent");
+        let mut command = if matches!(arguments, ["enforce" | "run", ..]) {
+            let mut bounded = self.command("setpriv");
+            bounded
+                .arg(format!("--bounding-set={}", of_unit()))
+                .arg(agent);
+            bounded
+        } else {
+            self.command(agent)
+        };
         command.arg("--config").arg(self.config()).args(arguments);
         command
     }
@@ -516,6 +526,18 @@ pub fn comes_true(limit: Duration, mut condition: impl FnMut() -> bool) -> bool 
         }
         std::thread::sleep(Duration::from_millis(3));
     }
+}
+
+/// The capabilities of the enforcer's unit, for `setpriv(1)`.
+fn of_unit() -> String {
+    let unit = include_str!("../../../systemd/authorized-keys-agent.service");
+    let mut lines = unit.lines();
+    let all = lines.find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let named = all.unwrap().split(' ').map(|name| {
+        let name = name.strip_prefix("CAP_").unwrap();
+        format!(",+{}", name.to_lowercase())
+    });
+    format!("-all{}", named.collect::<String>())
 }
 
 /// A fresh public key line, without `\n`. The private half stays where it was made, in memory of nobody.
