@@ -1,5 +1,6 @@
 //! `status`: looks at the files as it answers. Exit 0 healthy, 1 degraded, 2 usage or config, 3 no enforcer.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use clap::Args;
@@ -19,9 +20,9 @@ use crate::model::escape::escaped;
 use crate::model::sshd::access::Verdict;
 use crate::model::status::assess::{self, OfEnforcer, OfFetcher};
 use crate::model::status::preflight::count;
-use crate::model::status::problem::{Cause, Problem, Severity, duration};
+use crate::model::status::problem::{Cause, Problem, SHOWN, Severity, duration, several};
 use crate::model::status::schema::{
-    Enforcer, Health, Host, Row, SshdStatus, Status, UnmanagedFile, keys,
+    AccountState, Enforcer, Health, Host, Row, SshdStatus, Status, UnmanagedFile, keys,
 };
 
 /// What its exit status means, for `--help` and the man page.
@@ -263,9 +264,7 @@ fn describe(status: &Status, unseen: Option<&str>, now: Timestamp) -> String {
         }
     }
     describe_list(t, status, now);
-    for row in status.rows.values() {
-        describe_account(t, row, now);
-    }
+    describe_accounts(t, status, now);
     describe_rejected(t, status);
     describe_sessions(t, status);
     describe_unmanaged(t, status);
@@ -353,6 +352,45 @@ fn describe_sessions(t: &mut String, status: &Status) {
     }
 }
 
+/// Accounts of which there is nothing to say but the same of all are named in one line: a list may be for many hosts.
+fn describe_accounts(t: &mut String, status: &Status, now: Timestamp) {
+    let mut alike: BTreeMap<(&str, Option<String>), Vec<&Row>> = BTreeMap::new();
+    for row in status.rows.values() {
+        if is_bare(row) {
+            let why = row.why.as_ref().map(Cause::reason);
+            alike
+                .entry((row.state.as_str(), why))
+                .or_default()
+                .push(row);
+        } else {
+            describe_account(t, row, now);
+        }
+    }
+    for ((state, why), rows) in alike {
+        let names: Vec<&str> = rows.iter().map(|row| row.name.as_str()).collect();
+        if names.len() > SHOWN {
+            let accounts = count(names.len(), "account");
+            let _ = writeln!(t, "\n{accounts}  {state}  {}", several(&names));
+            if let Some(why) = why {
+                let _ = writeln!(t, "  {}", escaped(&why));
+            }
+        } else {
+            for row in rows {
+                describe_account(t, row, now);
+            }
+        }
+    }
+}
+
+fn is_bare(row: &Row) -> bool {
+    let is_worked_on = matches!(
+        row.state,
+        AccountState::InSync | AccountState::Drifted | AccountState::Refused
+    );
+    let has_keys = row.keys.as_ref().is_some_and(|keys| !keys.is_empty());
+    !is_worked_on && !has_keys && row.access.is_none() && row.other_files.is_empty()
+}
+
 fn describe_account(t: &mut String, row: &Row, now: Timestamp) {
     let file = row.file.as_deref().unwrap_or_default();
     let looked = if row.verified {
@@ -413,9 +451,21 @@ fn describe_account(t: &mut String, row: &Row, now: Timestamp) {
 }
 
 fn describe_unmanaged(t: &mut String, status: &Status) {
+    /// Files that a person reads of.
+    const MOST: usize = 100;
     let files = status.unmanaged.as_deref().unwrap_or_default();
+    let is_held = |file: &UnmanagedFile| {
+        let name = AccountName::try_from(file.name.as_str());
+        let row = name.ok().and_then(|name| status.rows.get(&name));
+        row.is_some_and(|row| row.why == Some(Cause::HeldBack))
+    };
     let (awaiting, others): (Vec<_>, Vec<_>) = files.iter().partition(|file| file.awaits_list);
+    let (held, awaiting): (Vec<_>, Vec<_>) = awaiting.into_iter().partition(|file| is_held(file));
     for (title, files) in [
+        (
+            "managed, and the list that speaks of them is held, so their keys stay",
+            held,
+        ),
         (
             "managed, but no list has spoken of them yet, so their keys stay",
             awaiting,
@@ -431,10 +481,17 @@ fn describe_unmanaged(t: &mut String, status: &Status) {
             file,
             found,
             ..
-        } in files
+        } in files.iter().take(MOST)
         {
             let _ = writeln!(t, "{name}  uid {uid}  {}", escaped(file));
             print::keys_in_file(t, "  ", found);
+        }
+        if let more @ 1.. = files.len().saturating_sub(MOST) {
+            let _ = writeln!(
+                t,
+                "and {}, see `agent status --json`",
+                count(more, "more file")
+            );
         }
     }
     if status.unmanaged_cut {

@@ -1,12 +1,14 @@
 //! From list to file: what applies, what is held, what is kept, what is said.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 use std::process::Command;
 
 use crate::support::world::{
-    ALICE, BOB, World, fingerprint, halt, key, key_of, mode, pair, shell_as, shown, signal, wait,
+    ALICE, BOB, World, fingerprint, halt, key, key_of, mode, numbered, pair, shell_as, shown,
+    signal, wait,
 };
 
 fn keys(world: &World, account: &str) -> usize {
@@ -235,6 +237,74 @@ fn a_list_that_heals_is_never_applied() {
         (1..4).for_each(|i| world.approve("alice", &format!("k{i}"), &lines[i]));
         assert_eq!(world.pass(), 0);
         assert_eq!(keys(&world, "alice"), 4);
+    }
+}
+
+/// A list is for many hosts, and a status is for people.
+#[test]
+fn names_that_are_not_on_this_host_take_one_line() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    for number in 0..300 {
+        world.approve(
+            &format!("ghost{number:03}"),
+            "laptop",
+            &numbered(number, "ghost"),
+        );
+    }
+    world.approve("web", "laptop", &key("web"));
+    assert_eq!(world.pass(), 0);
+    let text = shown(&world.run(&["status"]).stdout);
+    assert!(
+        text.contains("\n301 accounts  no-account  ghost000, ghost001, ghost002, ghost003, ghost004 and 296 more\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\nalice  in-sync") && text.lines().count() < 40,
+        "{text}"
+    );
+    let all = world.status()["accounts"].as_array().unwrap().len();
+    assert_eq!(all, 304, "for programs each is there");
+}
+
+/// New accounts wait for the same as all others: the list speaks of them, and there is nothing to publish.
+#[test]
+fn an_account_that_is_new_on_a_held_list_is_held_with_it() {
+    let mut world = World::new();
+    world.hold_for_long();
+    world.accounts = "manage = [\"*\"]".to_owned();
+    let mut passwd = fs::read_to_string(world.path("passwd")).unwrap();
+    for uid in 62_000..62_020 {
+        let name = format!("u{uid}");
+        let home = world.home(&name);
+        writeln!(passwd, "{name}:x:{uid}:{uid}::{}:/bin/sh", home.display()).unwrap();
+        fs::create_dir_all(&home).unwrap();
+        chown(&home, Some(uid), Some(uid)).unwrap();
+        world.make_ssh(&name, uid);
+        world.put(&name, uid, &numbered(1, "by hand"));
+    }
+    fs::write(world.path("passwd"), passwd).unwrap();
+    approve_many(&world, 3);
+    assert_eq!(world.pass(), 0);
+    for label in ["k0", "k1"] {
+        world.revoke("alice", label);
+    }
+    for uid in 62_000..62_020 {
+        world.approve(&format!("u{uid}"), "laptop", &numbered(2, "new"));
+    }
+    let _agent = world.start();
+    wait("the list to be held", || {
+        world.problems().contains("would remove 2 of 3")
+    });
+    let text = shown(&world.run(&["status"]).stdout);
+    for untrue in ["no usable key", "no list has spoken"] {
+        assert!(!text.contains(untrue), "{text}");
+    }
+    for expected in [
+        "\n20 accounts  held  u62000, u62001, u62002, u62003, u62004 and 15 more\n  the list that would change it is held\n",
+        "managed, and the list that speaks of them is held, so their keys stay",
+    ] {
+        assert!(text.contains(expected), "{text}");
     }
 }
 

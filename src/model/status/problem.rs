@@ -209,9 +209,11 @@ impl Told {
     }
 }
 
+/// Names that are told one by one.
+pub const SHOWN: usize = 5;
+
 /// A few names, and how many more.
 pub fn several(names: &[&str]) -> String {
-    const SHOWN: usize = 5;
     let shown = names[..names.len().min(SHOWN)].join(", ");
     match names.len().saturating_sub(SHOWN) {
         0 => shown,
