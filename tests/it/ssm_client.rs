@@ -101,6 +101,14 @@ fn a_fault_on_any_page_gives_nothing() {
         "AmazonSSMManagedInstanceCore does not allow it",
     );
     check(Behaviour::Status(500), "HTTP status 500", "by itself");
+    check(Behaviour::Status(302), "it redirects", "in between");
+    check(Behaviour::Status(401), "wants a login", "in between");
+    check(Behaviour::Html(403), "not Parameter Store", "in between");
+    check(
+        Behaviour::Status(407),
+        "is a proxy that wants",
+        "USER:PASSWORD",
+    );
     check(
         Behaviour::Error(500, "InternalServerError", "x"),
         "HTTP status 500",

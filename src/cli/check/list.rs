@@ -186,6 +186,7 @@ fn concerns_all(error: &FetchError) -> bool {
     matches!(
         failure,
         Failure::Network { .. }
+            | Failure::NotAws { .. }
             | Failure::Throttled
             | Failure::CredentialsExpired
             | Failure::CredentialsMissing

@@ -127,6 +127,13 @@ impl Refusal {
             }
             Self::NoLock(_) => "set `[accounts] file` to a file in a directory of its own",
             Self::NoQuota(_) => "make room in the quota of the account",
+            Self::Io {
+                source: Errno::ENOSYS,
+                ..
+            } => {
+                "`openat2`, which the agent cannot do without, is kept from it: by a kernel before 5.6, the seccomp filter of a \
+                 container, or `RestrictSUIDSGID=` in the unit"
+            }
             Self::Abandoned => "look at the file system of the home; a network mount may be down",
             Self::Io {
                 source: Errno::EROFS,
@@ -174,4 +181,16 @@ impl Refusal {
 /// What the kernel said; of what it did not say, an I/O error.
 pub(super) fn errno(error: &std::io::Error) -> Errno {
     error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_system_call_that_is_kept_from_it_is_named() {
+        let hint = |errno| Refusal::io("open", Path::new("/home/alice"))(errno).hint();
+        assert!(hint(Errno::ENOSYS).starts_with("`openat2`"));
+        assert!(hint(Errno::EIO).starts_with("look at the file system"));
+    }
 }

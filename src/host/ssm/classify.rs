@@ -90,7 +90,8 @@ fn refused(status: u16, code: Option<&str>, message: Option<&str>, asked: &Asked
         return match status {
             200..=299 => Failure::Malformed("not the JSON that was asked for"),
             429 => Failure::Throttled,
-            _ => Failure::Server { status },
+            500.. => Failure::Server { status },
+            _ => Failure::NotAws { status },
         };
     };
     match code.as_str() {
@@ -161,6 +162,9 @@ fn transport(error: &(dyn Error + 'static), asked: &Asked<'_>) -> Failure {
     }
     // These have no type that could be named: hyper-util's, tokio-rustls's and the connector's own.
     let says = |text: &str| chain(error).any(|cause| cause.to_string().contains(text));
+    if says("proxy authorization required") {
+        return Failure::NotAws { status: 407 };
+    }
     for (text, what) in [
         ("dns error", Network::Dns),
         ("tls handshake eof", Network::Tls),
@@ -286,6 +290,22 @@ mod tests {
             "arn:aws:kms:eu-central-1:*:key/*",
             "in the policy of the key",
         );
+    }
+
+    #[test]
+    fn a_status_that_parameter_store_never_has_is_somebody_else_s() {
+        for (status, expected, hint) in [
+            (301, "redirects", "AWS_ENDPOINT_URL_SSM"),
+            (401, "wants a login", "in between"),
+            (403, "HTTP status 403", "in between"),
+            (407, "is a proxy that wants a name", "USER:PASSWORD"),
+            (503, "parameter store failed", "health.aws"),
+        ] {
+            let failure = refused(status, None, None, &asked());
+            let hinted = failure.hint().unwrap();
+            assert!(failure.to_string().contains(expected), "{failure}");
+            assert!(hinted.contains(hint), "{hinted}");
+        }
     }
 
     #[test]

@@ -60,6 +60,12 @@ pub enum Failure {
         /// The status.
         status: u16,
     },
+    /// A reply of somebody else: Parameter Store names an error.
+    #[error("what answers is not Parameter Store: it {}", other_reply(*.status))]
+    NotAws {
+        /// The status.
+        status: u16,
+    },
     /// Any other error the service names.
     #[error("parameter store refused: {code}")]
     Other {
@@ -132,6 +138,12 @@ impl Failure {
             Self::Server { .. } => {
                 "the fetcher tries again by itself; see https://health.aws.amazon.com"
             }
+            Self::NotAws { status: 407 } => {
+                "write the proxy as http://USER:PASSWORD@HOST:PORT, or let it pass this host without"
+            }
+            Self::NotAws { .. } => {
+                "look at AWS_ENDPOINT_URL_SSM, the proxy settings and what else is in between"
+            }
             Self::Other { code } => return other(code).map(str::to_owned),
         };
         Some(text.to_owned())
@@ -178,6 +190,15 @@ fn denied(action: &str, resource: &str, message: &str) -> String {
         }
         "kms:Decrypt" => format!("{allow}, and in the policy of the key"),
         _ => allow,
+    }
+}
+
+fn other_reply(status: u16) -> String {
+    match status {
+        300..=399 => format!("redirects (HTTP status {status})"),
+        401 => "wants a login (HTTP status 401)".to_owned(),
+        407 => "is a proxy that wants a name and a password (HTTP status 407)".to_owned(),
+        _ => format!("says HTTP status {status}"),
     }
 }
 
