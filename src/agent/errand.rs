@@ -450,11 +450,16 @@ impl Errand<'_> {
     fn attempts(&mut self, wanted: &Lines) -> Vec<FileOutcome> {
         let attempts = self.visit.attempts().unwrap_or_default().into_iter();
         let outcomes = attempts.map(|attempt| {
-            let (differences, read) = match attempt {
-                Attempt::Closed(read) => (difference::written(wanted, &read.bytes), Some(read)),
-                Attempt::Open => (vec![Difference::OpenForWriting], None),
+            let (inode, differences, read) = match attempt {
+                Attempt::Closed(inode, read) => {
+                    (inode, difference::written(wanted, &read.bytes), Some(read))
+                }
+                Attempt::Open(inode) => (inode, vec![Difference::OpenForWriting], None),
             };
-            let mut stood = Stood::default();
+            let mut stood = Stood {
+                inode: Some(inode),
+                ..Stood::default()
+            };
             stood.take_down(read.map(Content::from));
             FileOutcome {
                 differences,

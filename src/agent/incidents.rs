@@ -4,7 +4,7 @@
 //! agent has none. What it cannot write it says once and lets go. A repair waits for the same disk, so many incidents share
 //! one sync. A power cut before it may leave an empty file: who reads passes over it, and the next start removes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -18,7 +18,7 @@ use crate::host::audit::{self, From};
 use crate::host::store::{self, StoreError};
 use crate::host::{Threads, chain};
 use crate::model::account::AccountName;
-use crate::model::past::audit::{Sought, find};
+use crate::model::past::audit::{Calls, Sought};
 use crate::model::past::event::Event;
 use crate::model::past::incident::{Incident, MOST, MOST_BYTES, More, surplus};
 
@@ -45,6 +45,8 @@ struct State {
     held: u64,
     /// Incidents that there was no room for since the last one that was taken in.
     lost: u64,
+    /// Who did these is not known yet.
+    unknown: Vec<Unknown>,
     /// A thread is there to see to the queue.
     at_work: bool,
     ending: bool,
@@ -58,14 +60,28 @@ struct State {
 
 /// What is to be done about one incident.
 enum Task {
-    /// Write it, and look for who did it.
-    New(Box<Incident>, Option<Vec<u8>>, Sought, Held),
+    /// Write it.
+    New(Box<Incident>, Option<Vec<u8>>, Held),
     /// It came again.
     Again(More),
 }
 
 /// Bytes that it is counted with.
 type Held = u64;
+
+/// A change of which the audit log is asked who made it.
+struct Unknown {
+    incident: String,
+    /// The incident had come before.
+    again: bool,
+    sought: Sought,
+}
+
+/// Changes that come again and are asked about at once; a rival makes hundreds of them.
+const ASKED: usize = 64;
+
+/// The ending of an older state of an incident, which is on disk.
+const OLD: &str = "old";
 
 /// Incidents that wait to be written; only a disk that stands still makes so many.
 const QUEUE: usize = 1000;
@@ -115,7 +131,11 @@ impl Incidents {
                 content,
                 sought,
             } => self.add(*incident, content, sought),
-            Event::Again { incident, more } => self.again(&incident, more),
+            Event::Again {
+                incident,
+                more,
+                sought,
+            } => self.again(&incident, more, sought),
             _ => {}
         }
     }
@@ -149,17 +169,29 @@ impl Incidents {
             }
             state.held += size;
             let id = incident.id.clone();
+            state.unknown.push(Unknown {
+                incident: id.clone(),
+                again: false,
+                sought,
+            });
             state
                 .queue
-                .insert(id, Task::New(Box::new(incident), content, sought, size));
+                .insert(id, Task::New(Box::new(incident), content, size));
         }
         self.wake();
     }
 
     /// Adds to an incident that was taken in before.
-    fn again(&mut self, id: &str, more: More) {
+    fn again(&mut self, id: &str, more: More, sought: Sought) {
         {
             let mut state = locked(&self.shared);
+            if more.repeated > 0 && state.unknown.len() < ASKED {
+                state.unknown.push(Unknown {
+                    incident: id.to_owned(),
+                    again: true,
+                    sought,
+                });
+            }
             match state.queue.get_mut(id) {
                 Some(Task::New(incident, ..)) => incident.add(more),
                 Some(Task::Again(before)) => before.add(more),
@@ -246,7 +278,7 @@ struct Burst<'a> {
     kept: BTreeMap<String, BTreeMap<String, u64>>,
     unsynced: Unsynced,
     /// Who did these is not known yet.
-    unknown: Vec<(String, AccountName, Sought)>,
+    unknown: Vec<Unknown>,
     failed: bool,
 }
 
@@ -273,14 +305,18 @@ impl<'a> Burst<'a> {
         let audited = audit::is_here();
         let mut ask_at = None;
         loop {
-            let (tasks, ending) = {
+            let (tasks, unknown, ending) = {
                 let mut state = locked(self.shared);
-                (std::mem::take(&mut state.queue), state.ending)
+                let unknown = std::mem::take(&mut state.unknown);
+                (std::mem::take(&mut state.queue), unknown, state.ending)
             };
+            if audited {
+                self.unknown.extend(unknown);
+            }
             let idle = tasks.is_empty();
             for (id, task) in tasks {
                 let size = task.size();
-                self.take(&id, task, audited);
+                self.take(&id, task);
                 // Until now the memory was in use.
                 let mut state = locked(self.shared);
                 state.held = state.held.saturating_sub(size);
@@ -335,9 +371,9 @@ impl<'a> Burst<'a> {
         Ok(())
     }
 
-    fn take(&mut self, id: &str, task: Task, audited: bool) {
+    fn take(&mut self, id: &str, task: Task) {
         match task {
-            Task::New(mut incident, content, sought, _) => {
+            Task::New(mut incident, content, _) => {
                 if let Some(content) = &content
                     && let Err(error) = self.put(id, "content", content)
                 {
@@ -345,24 +381,26 @@ impl<'a> Burst<'a> {
                     self.note(Err(error));
                 }
                 self.save(&incident);
-                if audited {
-                    self.unknown
-                        .push((id.to_owned(), incident.account.clone(), sought));
-                }
             }
-            Task::Again(more) => self.change(id, |incident| incident.add(more)),
+            Task::Again(more) => {
+                self.change(id, |incident| incident.add(more));
+            }
         }
     }
 
     /// Reads an incident, changes it, writes it. One that is gone stays gone.
-    fn change(&mut self, id: &str, change: impl FnOnce(&mut Incident)) {
+    fn change<T>(&mut self, id: &str, change: impl FnOnce(&mut Incident) -> T) -> Option<T> {
         match store::read_json::<Incident>(&self.path(id, "json")) {
             Ok(Some(mut incident)) => {
-                change(&mut incident);
+                let changed = change(&mut incident);
                 self.save(&incident);
+                Some(changed)
             }
-            Ok(None) => {}
-            Err(error) => self.note(Err(error)),
+            Ok(None) => None,
+            Err(error) => {
+                self.note(Err(error));
+                None
+            }
         }
     }
 
@@ -373,17 +411,23 @@ impl<'a> Burst<'a> {
     }
 
     fn put(&mut self, id: &str, what: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        self.kept
-            .entry(id.to_owned())
-            .or_default()
-            .insert(what.to_owned(), length(bytes));
+        let files = self.kept.entry(id.to_owned()).or_default();
+        let before = files.insert(what.to_owned(), length(bytes));
+        if before.is_some() && what == "json" && !files.contains_key(OLD) {
+            // Until the new one is on disk, a power cut may leave it empty.
+            let (now, old) = (self.path(id, what), self.path(id, OLD));
+            if std::fs::hard_link(now, old).is_ok() {
+                let files = self.kept.entry(id.to_owned()).or_default();
+                files.insert(OLD.to_owned(), 0);
+            }
+        }
         self.make_room();
         let path = self.path(id, what);
         if !self.kept.contains_key(id) {
             return Ok(());
         }
         store::write_soon(&path, bytes, 0o600)?;
-        self.unsynced.note(Instant::now());
+        self.unsynced.note(path, Instant::now());
         Ok(())
     }
 
@@ -409,11 +453,13 @@ impl<'a> Burst<'a> {
         }
     }
 
-    /// Removes incidents, and contents of incidents, that a power cut left empty or damaged.
+    /// Removes incidents, and contents of incidents, that a power cut left empty or damaged; where there is an older state of
+    /// one, that counts.
     fn tidy_up(&mut self) {
         let ids: Vec<String> = self.kept.keys().cloned().collect();
         let mut removed = 0;
         for id in ids {
+            self.tidy_old(&id);
             match store::read_json::<Incident>(&self.path(&id, "json")) {
                 Ok(Some(incident)) if incident.id == id => self.tidy_content(incident),
                 Ok(_) | Err(StoreError::Damaged { .. }) => {
@@ -425,6 +471,26 @@ impl<'a> Burst<'a> {
         }
         if removed > 0 {
             tracing::info!(removed, "incidents removed that were empty or damaged");
+        }
+    }
+
+    fn tidy_old(&mut self, id: &str) {
+        let files = self.kept.entry(id.to_owned()).or_default();
+        if files.remove(OLD).is_none() {
+            return;
+        }
+        let (now, old) = (self.path(id, "json"), self.path(id, OLD));
+        let is_whole = |path: &Path| matches!(store::read_json::<Incident>(path), Ok(Some(_)));
+        if !is_whole(&now) && is_whole(&old) {
+            let restored = std::fs::rename(&old, &now);
+            if restored.is_ok() {
+                self.kept
+                    .entry(id.to_owned())
+                    .or_default()
+                    .insert("json".to_owned(), 0);
+            }
+        } else {
+            let _ = std::fs::remove_file(&old);
         }
     }
 
@@ -458,18 +524,18 @@ impl<'a> Burst<'a> {
     fn ask(&mut self) {
         let now = Instant::now();
         let unknown = std::mem::take(&mut self.unknown);
-        let oldest = unknown
-            .iter()
-            .map(|(.., sought)| sought.changed_at.unwrap_or(sought.undone_at))
+        let all = || unknown.iter().map(|unknown| &unknown.sought);
+        let oldest = all()
+            .map(|sought| sought.changed_at.unwrap_or(sought.undone_at))
             .min();
-        let newest = unknown.iter().map(|(.., sought)| sought.undone_at).max();
+        let newest = all().map(|sought| sought.undone_at).max();
         let old = oldest
             .zip(newest)
             .is_some_and(|(oldest, newest)| newest.duration_since(oldest) > RECENT);
         let records = audit::records(if old { From::Today } else { From::Recent });
         locked(self.shared).asked = Some(now);
-        let records = match records {
-            Ok(records) => records,
+        let calls = match records {
+            Ok(records) => Calls::read(&records),
             Err(error) => {
                 tracing::warn!(
                     error = chain(&error),
@@ -478,22 +544,53 @@ impl<'a> Burst<'a> {
                 return;
             }
         };
-        for (id, account, sought) in unknown {
-            if let Some(who) = find(&records, &sought) {
-                self.teller.attributed(&account, &id, &who, now);
-                locked(self.shared)
-                    .programs
-                    .insert(account, who.exe.clone());
-                self.change(&id, |incident| incident.who = Some(who));
+        for Unknown {
+            incident,
+            again,
+            sought,
+        } in unknown
+        {
+            let account = Incident::account_of(&incident).map(AccountName::try_from);
+            let (Some(who), Some(Ok(account))) = (calls.find(&sought), account) else {
+                continue;
+            };
+            let attribute = |incident: &mut Incident| incident.attribute(who.clone(), again);
+            if self.change(&incident, attribute) == Some(true) {
+                self.teller.attributed(&account, &incident, &who, now);
             }
+            locked(self.shared).programs.insert(account, who.exe);
         }
     }
 
-    /// One commit for all that was written: what is in the files is on its way to the disk since then.
+    /// Waits until all that was written is on disk: a few files one by one, and of many the whole file system, with one commit
+    /// of its journal. Of a file's size the journal knows only once its bytes are written (xfs), so that its name is not enough.
     fn sync(&mut self) {
-        self.unsynced = Unsynced::default();
-        let synced = store::sync(&self.directory);
+        /// One incident and its content. Each costs a flush of the disk's own cache.
+        const FEW: usize = 2;
+        let files = std::mem::take(&mut self.unsynced).files;
+        let synced = if files.len() > FEW {
+            store::sync_file_system(&self.directory)
+        } else {
+            // What went to make room meanwhile needs no disk.
+            let there = files.iter().filter(|path| path.exists());
+            let mut there = there.map(PathBuf::as_path).chain([&*self.directory]);
+            there.try_for_each(store::sync)
+        };
         locked(self.shared).synced = Some(Instant::now());
+        if synced.is_ok() {
+            for path in &files {
+                let old = path.with_extension(OLD);
+                let id = path
+                    .file_stem()
+                    .and_then(|id| id.to_str())
+                    .unwrap_or_default();
+                if let Some(files) = self.kept.get_mut(id)
+                    && files.remove(OLD).is_some()
+                {
+                    let _ = std::fs::remove_file(old);
+                }
+            }
+        }
         self.note(synced);
     }
 
@@ -507,19 +604,23 @@ impl<'a> Burst<'a> {
     }
 }
 
-/// Since when something is written that may not be on disk, and when the last of it was.
-#[derive(Clone, Copy, Default)]
-struct Unsynced(Option<(Instant, Instant)>);
+/// What is written and may not be on disk; since when there is any, and when the last of it was.
+#[derive(Default)]
+struct Unsynced {
+    files: BTreeSet<PathBuf>,
+    times: Option<(Instant, Instant)>,
+}
 
 impl Unsynced {
-    fn note(&mut self, now: Instant) {
-        let since = self.0.map_or(now, |(since, _)| since);
-        self.0 = Some((since, now));
+    fn note(&mut self, file: PathBuf, now: Instant) {
+        self.files.insert(file);
+        let since = self.times.map_or(now, |(since, _)| since);
+        self.times = Some((since, now));
     }
 
     /// When to wait for the disk.
-    fn due(self, synced: Option<Instant>) -> Option<Instant> {
-        let (since, last) = self.0?;
+    fn due(&self, synced: Option<Instant>) -> Option<Instant> {
+        let (since, last) = self.times?;
         let at = (last + QUIET).min(since + LONGEST);
         Some(match synced {
             Some(synced) => at.max(synced + BETWEEN),
@@ -584,6 +685,7 @@ mod tests {
                 kept: Kept::Whole,
             }),
             who: None,
+            again_by: Vec::new(),
             repeated: 0,
             uncounted: 0,
         };
@@ -592,8 +694,9 @@ mod tests {
             inode: None,
             directory: None,
             changed_at: None,
+            directory_changed_at: None,
             undone_at: at,
-            own_pid: 1,
+            own: Arc::default(),
         };
         (incident, sought)
     }
@@ -662,6 +765,9 @@ mod tests {
             directory.path().join(name)
         };
         std::fs::write(path(1, "json"), "").unwrap();
+        // An older state of it is on disk: it had come again.
+        std::fs::copy(path(0, "json"), path(0, "old")).unwrap();
+        std::fs::write(path(0, "json"), "").unwrap();
         // Its length is on disk, its bytes are not.
         std::fs::write(path(2, "json"), [0; 700]).unwrap();
         std::fs::remove_file(path(3, "json")).unwrap();
@@ -689,7 +795,7 @@ mod tests {
             for millisecond in 0..60_000 {
                 let now = start + Duration::from_millis(millisecond);
                 if millisecond % apart == 0 {
-                    unsynced.note(now);
+                    unsynced.note(PathBuf::from("x"), now);
                     since.get_or_insert(now);
                 }
                 if unsynced.due(synced).is_some_and(|due| due <= now) {

@@ -47,6 +47,7 @@ pub fn stood(found: Found, before: &Marks, after: Option<&Marks>) -> Stood {
         since,
         inode: before.file.map(|mark| mark.inode),
         directory: before.directory.map(|mark| mark.inode.1),
+        directory_changed_at: before.directory.and_then(at),
         undone_at: after.and_then(|after| after.file).and_then(at),
         ..Stood::default()
     };
@@ -65,6 +66,7 @@ pub fn stood_beside(found: Other, before: &Marks, after: Option<&Marks>) -> Stoo
         since: before.file.and_then(at).map(|at| (at, Since::File)),
         inode: before.file.map(|mark| mark.inode),
         directory: before.directory.map(|mark| mark.inode.1),
+        directory_changed_at: before.directory.and_then(at),
         undone_at: after.and_then(|after| after.directory).and_then(at),
         ..Stood::default()
     };

@@ -27,6 +27,7 @@ use crate::model::desired::decide::{Decision, Said, Terms};
 use crate::model::desired::in_force::InForce;
 use crate::model::file::difference::Difference;
 use crate::model::file::orders::{self, Basis, Whom};
+use crate::model::past::audit::Own;
 use crate::model::past::event::Event;
 use crate::model::past::memory::{Circumstances, Memory};
 use crate::model::past::outcome::Outcome;
@@ -54,6 +55,8 @@ pub struct Reconciler {
     writes: bool,
     /// This process is about to end, and leaves nothing locked.
     ends: bool,
+    /// This program, as the audit log names it.
+    own: Arc<Own>,
 }
 
 /// How a look at the files goes.
@@ -198,6 +201,10 @@ impl Reconciler {
             saved,
             writes,
             ends: false,
+            own: Arc::new(Own {
+                exe: process::executable(),
+                uid: process::user(),
+            }),
         }
     }
 
@@ -344,6 +351,7 @@ impl Reconciler {
             .workers
             .work(orders, &tools, look.patience, look.alive)
             .await;
+        let own = Arc::clone(&self.own);
         let when = Circumstances {
             now,
             instant,
@@ -355,7 +363,7 @@ impl Reconciler {
             every: self.config.verify.every,
             by_timer: wake.why == Trigger::Timer,
             removes_others: self.config.accounts.removes_other_files(),
-            own_pid: std::process::id(),
+            own: &own,
             audited: &|| auditor.is_here(),
             program: &|account| auditor.program(account),
         };

@@ -19,7 +19,7 @@ use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
 use crate::model::key::id::KeyId;
 use crate::model::key::lenient::unclear;
-use crate::model::past::incident::{Change, Incident, Kept, SCHEMA, Since, Undone};
+use crate::model::past::incident::{Change, Incident, Kept, SCHEMA, Since, Undone, Who};
 use crate::model::status::problem::duration;
 
 /// What its exit status means, for `--help` and the man page.
@@ -183,16 +183,12 @@ fn describe(told: &Told) -> String {
     };
     let _ = writeln!(t, "  {stood}, {undone}");
     if let Some(who) = &incident.who {
-        let login = who.auid.map_or_else(
-            || "no login".to_owned(),
-            |auid| format!("logged in as uid {auid}"),
-        );
-        let (exe, comm) = (escaped(&who.exe), escaped(&who.comm));
-        let _ = writeln!(
-            t,
-            "  by {exe} ({comm}), pid {}, uid {}, {login}, at {:.3}",
-            who.pid, who.uid, who.at
-        );
+        let first = if incident.repeated > 0 {
+            "the first "
+        } else {
+            ""
+        };
+        let _ = writeln!(t, "  {first}by {}", said_of(who));
     }
     if incident.repeated > 0 {
         let again = if incident.repeated == 1 {
@@ -205,6 +201,9 @@ fn describe(told: &Told) -> String {
             "  the same came again {again}, last at {:.3}",
             incident.last_at
         );
+    }
+    for who in &incident.again_by {
+        let _ = writeln!(t, "  again by {}", said_of(who));
     }
     if incident.uncounted > 0 {
         let _ = writeln!(
@@ -227,6 +226,18 @@ fn describe(told: &Told) -> String {
         );
     }
     text
+}
+
+fn said_of(who: &Who) -> String {
+    let login = who.auid.map_or_else(
+        || "no login".to_owned(),
+        |auid| format!("logged in as uid {auid}"),
+    );
+    let (exe, comm, pid, uid) = (escaped(&who.exe), escaped(&who.comm), who.pid, who.uid);
+    format!(
+        "{exe} ({comm}), pid {pid}, uid {uid}, {login}, at {:.3}",
+        who.at
+    )
 }
 
 fn said(change: &Change) -> String {

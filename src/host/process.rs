@@ -13,6 +13,7 @@ use nix::unistd::Uid;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use crate::host::PlainFile;
+use crate::model::past::audit::DELETED;
 
 /// Held while this process lives; the kernel lets go of it whatever happens.
 #[derive(Debug)]
@@ -231,6 +232,13 @@ pub fn is_running_as(uid: u32) -> bool {
         uids.is_some_and(|uids| uids.split_whitespace().any(|one| one == uid))
     };
     all.flatten().any(is_its_own)
+}
+
+/// The path of this program; empty where that is not known.
+pub fn executable() -> String {
+    let path = fs::read_link("/proc/self/exe").unwrap_or_default();
+    let path = path.to_string_lossy();
+    path.trim_end_matches(DELETED).to_owned()
 }
 
 /// The uid that this process acts as.

@@ -158,8 +158,7 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
 }
 
 /// Replaces `path` by `bytes`, and lets the kernel begin to write them without waiting for it: a crash of the host may leave
-/// the file empty, or as it was. A [`sync`] of the directory a little later finds them written, with one commit of the
-/// file system's journal for all of them.
+/// the file empty, or as it was, until a [`sync`] of it and of its directory.
 pub fn write_soon(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
     put(path, &mut |file| file.write_all(bytes), mode, false)
 }
@@ -169,6 +168,13 @@ pub fn sync(path: &Path) -> Result<(), StoreError> {
     File::open(path)
         .and_then(|opened| opened.sync_all())
         .map_err(failed("sync", path))
+}
+
+/// Waits until all of the file system that a directory is on is on disk.
+pub fn sync_file_system(directory: &Path) -> Result<(), StoreError> {
+    File::open(directory)
+        .and_then(|opened| Ok(rustix::fs::syncfs(opened)?))
+        .map_err(failed("sync the file system of", directory))
 }
 
 /// The names and sizes of the files in a directory of this program's own; none when it is missing.

@@ -49,9 +49,9 @@ struct Of {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Attempt {
     /// What was in the file once it was closed.
-    Closed(Bounded),
+    Closed(Inode, Bounded),
     /// It still is open, or mapped: to read it may wait for ever.
-    Open,
+    Open(Inode),
 }
 
 /// A file of ours that lost its name since somebody opened it for writing.
@@ -168,14 +168,15 @@ impl Leases {
             match Lease::take(file, inode) {
                 Ok(lease) => {
                     let file = lease.release();
-                    attempts.extend(file.and_then(|file| read(&file, limit)));
+                    let read = file.and_then(|file| read(&file, limit));
+                    attempts.extend(read.map(|read| Attempt::Closed(inode, read)));
                 }
                 Err((NoLease::Busy, file)) if since.elapsed() < PATIENCE => {
                     let next = Instant::now() + since.elapsed().max(WRITTEN);
                     self.locked().looks.push((next, account.clone()));
                     waits.push_back(Released { file, inode, since });
                 }
-                Err(_) => attempts.push(Attempt::Open),
+                Err(_) => attempts.push(Attempt::Open(inode)),
             }
         }
         if let Some(of) = self.locked().accounts.get_mut(account) {
@@ -201,10 +202,9 @@ impl Leases {
 }
 
 /// From the start: the file was read before.
-fn read(mut file: &File, limit: u64) -> Option<Attempt> {
+fn read(mut file: &File, limit: u64) -> Option<Bounded> {
     file.rewind().ok()?;
-    let read = Bounded::read_keys(file, limit, 0).ok()?;
-    Some(Attempt::Closed(read))
+    Bounded::read_keys(file, limit, 0).ok()
 }
 
 impl Of {
@@ -258,11 +258,14 @@ mod tests {
         assert_eq!(leases.next_due(), None);
         assert_eq!(
             leases.attempts(&account, 9),
-            [Attempt::Closed(Bounded {
-                bytes: b"right".to_vec(),
-                is_whole: true,
-                is_boiled: false,
-            })]
+            [Attempt::Closed(
+                (0, 1),
+                Bounded {
+                    bytes: b"right".to_vec(),
+                    is_whole: true,
+                    is_boiled: false,
+                }
+            )]
         );
         assert!(leases.broken().is_empty() && !is_writable(2));
         assert_eq!(leases.broken(), BTreeSet::from([account.clone()]));

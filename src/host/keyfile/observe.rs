@@ -117,6 +117,14 @@ impl Visit<'_> {
                 Step::Obstacle(kind) => {
                     let here = &way.held[depth];
                     mark_again(here, witness);
+                    if let Ok(stat) = fstatat(
+                        &here.descriptor,
+                        name.as_str(),
+                        AtFlags::AT_SYMLINK_NOFOLLOW,
+                    ) {
+                        // Given away, or moved there: that is its own change.
+                        witness.changed(mark(Marked::UntidyDirectory, &stat));
+                    }
                     let path = here.path.join(name);
                     return Err(Refusal::Obstacle { path, kind });
                 }

@@ -34,7 +34,7 @@ pub struct Mark {
 pub enum Marked {
     /// A directory that only its owner can write to.
     Directory,
-    /// One that lets others write, or keeps its owner out.
+    /// One that lets others write, or keeps its owner out; or what is in its place.
     UntidyDirectory,
     /// What is at the file's name.
     File,

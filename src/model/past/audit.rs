@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -19,18 +20,34 @@ pub struct Sought {
     pub file: PathBuf,
     /// The inode that stood there, where there was one.
     pub inode: Option<Inode>,
-    /// Inode number of its directory. This process names what it changes by descriptor, so that its calls have no path.
+    /// Inode number of its directory. This program names what it changes by descriptor, so that its calls have no path.
     pub directory: Option<u64>,
     /// When it was changed, as far as is known.
     pub changed_at: Option<Timestamp>,
+    /// The same of its directory.
+    pub directory_changed_at: Option<Timestamp>,
     /// When the change was undone.
     pub undone_at: Timestamp,
-    /// This process; it is not who is looked for.
-    pub own_pid: u32,
+    /// It is not who is looked for.
+    pub own: Arc<Own>,
+}
+
+/// This program, in this process and in earlier ones.
+#[derive(Debug, Default)]
+pub struct Own {
+    pub exe: String,
+    /// As another user it is not the agent.
+    pub uid: u32,
 }
 
 /// File systems stamp with the time of the last tick, at most 10 ms ago (`CONFIG_HZ=100`), audit with its own.
 const TICK: SignedDuration = SignedDuration::from_millis(20);
+
+/// A call is recorded with the time at which it began, and may have waited so long for a lock before it changed anything.
+const BLOCKED: SignedDuration = SignedDuration::from_millis(100);
+
+/// Where no change time is known: so long before it was undone.
+const LATELY: SignedDuration = SignedDuration::from_secs(1);
 
 /// One system call.
 #[derive(Default)]
@@ -49,45 +66,78 @@ struct Item {
     is_parent: bool,
 }
 
-/// The last call in `records` that may have made the change: it succeeded, touched the file, its directory or its inode,
-/// and came before the change was complete. What had stood there before this process put the right file in its place
-/// is gone by then, so who did that is not it; only what is still open can be written to later.
-pub fn find(records: &str, sought: &Sought) -> Option<Who> {
-    let mut calls: BTreeMap<(Timestamp, u64), Call> = BTreeMap::new();
-    for line in records.lines() {
-        if let Some((kind, at, serial, fields)) = record(line) {
-            let call = calls.entry((at, serial)).or_default();
-            call.at = Some(at);
-            call.take(kind, &fields);
+/// The calls of the log.
+pub struct Calls(BTreeMap<(Timestamp, u64), Call>);
+
+impl Calls {
+    pub fn read(records: &str) -> Self {
+        let mut calls: BTreeMap<(Timestamp, u64), Call> = BTreeMap::new();
+        for line in records.lines() {
+            if let Some((kind, at, serial, fields)) = record(line) {
+                let call = calls.entry((at, serial)).or_default();
+                call.at = Some(at);
+                call.take(kind, &fields);
+            }
         }
+        Self(calls)
     }
-    // What was opened before the change time, and written to a moment later, has the time of its opening.
-    let end = sought
-        .changed_at
-        .map_or(sought.undone_at, |at| at.min(sought.undone_at));
-    let end = end.checked_add(TICK).unwrap_or(end);
-    // The log has milliseconds; a repair of this very change comes after it.
-    let repaired_before = |at: Timestamp| {
-        sought
-            .changed_at
-            .is_some_and(|changed| at.as_millisecond() < changed.as_millisecond())
-    };
-    let mut undone = false;
-    for call in calls.values().rev() {
-        let (Some(at), Some(who)) = (call.at.filter(|at| *at <= end), &call.who) else {
-            continue;
+
+    /// Who made the change. No name is better than a wrong one: the rule may not cover the directory that is there now.
+    pub fn find(&self, sought: &Sought) -> Option<Who> {
+        let by_file = self.find_at(sought, sought.changed_at);
+        // What was put together elsewhere, and came there with its directory, was changed before it came.
+        by_file.or_else(|| {
+            let moved = sought.directory_changed_at;
+            (moved > sought.changed_at).then(|| self.find_at(sought, moved))?
+        })
+    }
+
+    /// The last call that succeeded, touched the file, its directory or its inode, and came at the `moment` of the change; or
+    /// the only process that had opened the very inode before: it may have written to it later. What had stood there before
+    /// this program put the right file in its place is gone by then, so who did that is not it.
+    fn find_at(&self, sought: &Sought, moment: Option<Timestamp>) -> Option<Who> {
+        let end = moment.map_or(sought.undone_at, |at| at.min(sought.undone_at));
+        let early = if moment.is_some() { BLOCKED } else { LATELY };
+        let begin = end.checked_sub(early).unwrap_or(end);
+        let end = end.checked_add(TICK).unwrap_or(end);
+        // The log has milliseconds; a repair of this very change comes after it.
+        let repaired_before = |at: Timestamp| {
+            moment.is_some_and(|moment| at.as_millisecond() < moment.as_millisecond())
         };
-        if who.pid == sought.own_pid {
-            // By its number alone: no name is better than a wrong one.
-            let is_here = |item: &Item| item.inode.is_some() && item.inode == sought.directory;
-            undone |=
-                repaired_before(at) && (call.touches(sought) || call.items.iter().any(is_here));
-        } else if call.has(sought.inode) || (!undone && call.touches(sought)) {
-            return Some(who.clone());
+        let mut undone = false;
+        let mut opener: Option<&Who> = None;
+        for call in self.0.values().rev() {
+            let (Some(at), Some(who)) = (call.at.filter(|at| *at <= end), &call.who) else {
+                continue;
+            };
+            if sought.own.is(who) {
+                // By its number alone: no name is better than a wrong one.
+                let is_here = |item: &Item| item.inode.is_some() && item.inode == sought.directory;
+                undone |=
+                    repaired_before(at) && (call.touches(sought) || call.items.iter().any(is_here));
+            } else if call.has(sought.inode) {
+                match opener {
+                    None if at >= begin => return Some(who.clone()),
+                    None => opener = Some(who),
+                    Some(known) if known.pid == who.pid => {}
+                    Some(_) => return None,
+                }
+            } else if opener.is_none() && at >= begin && !undone && call.touches(sought) {
+                return Some(who.clone());
+            }
         }
+        opener.cloned()
     }
-    None
 }
+
+impl Own {
+    fn is(&self, who: &Who) -> bool {
+        who.uid == self.uid && who.exe.trim_end_matches(DELETED) == self.exe
+    }
+}
+
+/// What the kernel adds to the path of a program that was replaced since it was started.
+pub const DELETED: &str = " (deleted)";
 
 impl Call {
     fn take(&mut self, kind: &str, fields: &BTreeMap<&str, &str>) {
@@ -136,12 +186,14 @@ impl Call {
 
     fn touches(&self, sought: &Sought) -> bool {
         let directory = sought.file.parent().unwrap_or(Path::new("/"));
-        self.has(sought.inode)
-            || self.items.iter().any(|item| {
-                let path = tidy(&self.cwd.join(&item.path));
-                // The directory is an item of each call that makes or removes a name in it, whichever name.
-                path == sought.file || (path == directory && !item.is_parent)
-            })
+        self.items.iter().any(|item| {
+            let path = tidy(&self.cwd.join(&item.path));
+            // Another file had the name then.
+            let is_other = |(_, number)| item.inode.is_some_and(|inode| inode != number);
+            // The directory is an item of each call that makes or removes a name in it, whichever name.
+            (path == sought.file && !sought.inode.is_some_and(is_other))
+                || (path == directory && !item.is_parent)
+        })
     }
 }
 
@@ -254,18 +306,38 @@ mod tests {
         changed: Option<i64>,
         undone: i64,
     ) -> Option<Who> {
-        let at = |millis| Timestamp::from_millisecond(1_800_000_000_000 + millis).unwrap();
-        super::find(
+        sought_on(
             RECORDS,
             &Sought {
-                file: file.into(),
                 inode: inode.map(|inode| (disk, inode)),
-                directory: Some(70),
                 changed_at: changed.map(at),
-                undone_at: at(undone),
-                own_pid: 99,
+                ..sought(file, undone)
             },
         )
+    }
+
+    fn sought_on(records: &str, sought: &Sought) -> Option<Who> {
+        Calls::read(records).find(sought)
+    }
+
+    fn at(millis: i64) -> Timestamp {
+        Timestamp::from_millisecond(1_800_000_000_000 + millis).unwrap()
+    }
+
+    fn sought(file: &str, undone: i64) -> Sought {
+        let own = Own {
+            exe: "/usr/bin/authorized-keys-agent".to_owned(),
+            uid: 0,
+        };
+        Sought {
+            file: file.into(),
+            inode: None,
+            directory: Some(70),
+            changed_at: None,
+            directory_changed_at: None,
+            undone_at: at(undone),
+            own: own.into(),
+        }
     }
 
     #[test]
@@ -311,6 +383,7 @@ mod tests {
             "what was done before had been undone"
         );
         assert_eq!(find(file, Some(5), Some(2000), 3000), None);
+        assert_eq!(find(file, Some(5), Some(100), 200), None, "another file");
         let open = find(file, Some(71), Some(2000), 3000).unwrap();
         assert_eq!(
             open.pid, 11,
@@ -322,20 +395,63 @@ mod tests {
             None,
             "another disk"
         );
-        assert_eq!(
-            super::find(
-                "",
-                &Sought {
-                    file: "/".into(),
-                    inode: None,
-                    directory: None,
-                    changed_at: None,
-                    undone_at: Timestamp::UNIX_EPOCH,
-                    own_pid: 1
-                }
-            ),
-            None
+        assert_eq!(sought_on("", &sought("/", 0)), None);
+    }
+
+    /// The rule is for a directory that was renamed, and the one in its place is not watched.
+    #[test]
+    fn who_changed_something_long_before_is_not_named() {
+        let rename = concat!(
+            "type=SYSCALL msg=audit(1800000000.000:1): success=yes pid=20 auid=1000 uid=1000 comm=\"mv\" exe=\"/usr/bin/mv\"\n",
+            "type=PATH msg=audit(1800000000.000:1): item=0 name=\"/home/alice/\" inode=60 dev=fd:01 nametype=PARENT\n",
+            "type=PATH msg=audit(1800000000.000:1): item=1 name=\"/home/alice/.ssh\" inode=70 dev=fd:01 nametype=DELETE\n",
+            "type=PATH msg=audit(1800000000.000:1): item=2 name=\"/home/alice/.old\" inode=70 dev=fd:01 nametype=CREATE\n",
         );
+        let file = "/home/alice/.ssh/authorized_keys";
+        let find = |changed, directory| {
+            let sought = Sought {
+                inode: Some((DISK, 90)),
+                changed_at: Some(at(changed)),
+                directory_changed_at: Some(at(directory)),
+                ..sought(file, 248_100)
+            };
+            sought_on(rename, &sought).map(|who| who.pid)
+        };
+        // The directory was made anew right after the rename.
+        assert_eq!(find(248_000, 3), None);
+        assert_eq!(find(0, 3), Some(20), "it was gone");
+        assert_eq!(find(-90_000, 0), Some(20), "a directory that was prepared");
+        assert_eq!(find(-90_000, 5_000), None);
+    }
+
+    #[test]
+    fn neither_this_program_nor_one_of_several_is_named() {
+        let call = |second: u64, pid: u32, uid: u32, exe: &str| {
+            format!(
+                "type=SYSCALL msg=audit(18000000{second:02}.000:{second}): success=yes pid={pid} auid=1000 uid={uid} comm=\"x\" exe={exe}\n\
+                 type=PATH msg=audit(18000000{second:02}.000:{second}): item=0 name=\"/home/alice/.ssh/authorized_keys\" inode=71 dev=fd:01 nametype=NORMAL\n"
+            )
+        };
+        let find = |records: &[String]| {
+            let sought = Sought {
+                inode: Some((DISK, 71)),
+                changed_at: Some(at(9_000)),
+                ..sought("/home/alice/.ssh/authorized_keys", 9_100)
+            };
+            sought_on(&records.concat(), &sought).map(|who| who.pid)
+        };
+        let (agent, tee) = ("\"/usr/bin/authorized-keys-agent\"", "\"/usr/bin/tee\"");
+        // Before it was restarted, and before it was upgraded.
+        assert_eq!(find(&[call(9, 31, 0, agent)]), None);
+        // With its blank, ` (deleted)`, it is in hexadecimal.
+        let replaced = "2F7573722F62696E2F617574686F72697A65642D6B6579732D6167656E742028\
+                        64656C6574656429";
+        assert_eq!(find(&[call(9, 31, 0, replaced)]), None);
+        assert_eq!(find(&[call(9, 31, 1000, agent)]), Some(31), "alice's own");
+        assert_eq!(find(&[call(1, 11, 0, tee)]), Some(11));
+        assert_eq!(find(&[call(1, 11, 0, tee), call(2, 11, 0, tee)]), Some(11));
+        assert_eq!(find(&[call(1, 11, 0, tee), call(2, 12, 0, tee)]), None);
+        assert_eq!(find(&[call(1, 11, 0, tee), call(9, 12, 0, tee)]), Some(12));
     }
 
     #[test]

@@ -43,7 +43,11 @@ pub enum Event {
         sought: Sought,
     },
     /// An incident came again.
-    Again { incident: String, more: More },
+    Again {
+        incident: String,
+        more: More,
+        sought: Sought,
+    },
     /// Another program makes the same change again and again.
     Rival {
         account: AccountName,

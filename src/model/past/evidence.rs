@@ -20,6 +20,8 @@ pub struct Stood {
     pub inode: Option<Inode>,
     /// Inode number of its directory.
     pub directory: Option<u64>,
+    /// When that was last changed.
+    pub directory_changed_at: Option<Timestamp>,
     /// When the right file was in place again.
     pub undone_at: Option<Timestamp>,
 }

@@ -44,6 +44,9 @@ pub struct Incident {
     pub evidence: Option<Evidence>,
     /// Who made the change, where the audit log knows.
     pub who: Option<Who>,
+    /// Who made it again, as far as the audit log says; each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub again_by: Vec<Who>,
     /// How often the very same change came again, each time within a minute of the last.
     pub repeated: u64,
     /// Further changes of this account in the same minute, each another one, of which nothing else is kept.
@@ -298,6 +301,24 @@ impl Incident {
         }
     }
 
+    /// The audit log says who made it the first time, or again; returns whether that is news.
+    pub fn attribute(&mut self, who: Who, again: bool) -> bool {
+        /// An account can make the same change as one process after the other.
+        const MOST: usize = 8;
+        if !again {
+            return self.who.replace(who).is_none();
+        }
+        let is_same =
+            |known: &&Who| (known.auid, known.uid, &known.exe) == (who.auid, who.uid, &who.exe);
+        let is_news =
+            self.again_by.len() < MOST && !self.again_by.iter().any(|known| is_same(&known));
+        let is_another = is_news && !self.who.iter().any(|known| is_same(&known));
+        if is_news {
+            self.again_by.push(who);
+        }
+        is_another
+    }
+
     /// There was no room for its content.
     pub fn lose_content(&mut self) {
         if let Some(evidence) = &mut self.evidence {
@@ -488,6 +509,7 @@ mod tests {
             undone: Undone::Replaced,
             evidence: None,
             who: None,
+            again_by: Vec::new(),
             repeated: 0,
             uncounted: 0,
         };

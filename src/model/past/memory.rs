@@ -16,7 +16,7 @@ use crate::model::file::orders::Order;
 use crate::model::file::other_files::OtherFile;
 use crate::model::file::wanted::{Lines, Wanted};
 use crate::model::key::id::KeyId;
-use crate::model::past::audit::Sought;
+use crate::model::past::audit::{Own, Sought};
 use crate::model::past::event::{Change, Event};
 use crate::model::past::evidence::{Stood, digest};
 use crate::model::past::fights::Fights;
@@ -87,7 +87,7 @@ pub struct Circumstances<'a> {
     pub by_timer: bool,
     /// Other files are taken away (`[accounts] other-files`).
     pub removes_others: bool,
-    pub own_pid: u32,
+    pub own: &'a Arc<Own>,
     /// The audit log can be asked who made a change.
     pub audited: &'a dyn Fn() -> bool,
     /// The program that the audit log named last for an account.
@@ -589,17 +589,30 @@ impl Story<'_> {
             incident: incident.to_owned(),
             stood_milliseconds: how_long,
         };
+        let sought = Sought {
+            file: file.to_owned(),
+            inode: stood.inode,
+            directory: stood.directory,
+            changed_at: stood.since.map(|(at, _)| at),
+            directory_changed_at: stood.directory_changed_at,
+            undone_at: at,
+            own: Arc::clone(self.when.own),
+        };
         let (incident, more) = match news {
             News::Again(id) => (id, more(1, 0)),
             News::Flood(id) => (id, more(0, 1)),
             News::Fresh => {
                 let told = told(&id);
-                self.fresh(id, file, differences, stood, undone, at, how_long, since);
+                self.fresh(id, differences, stood, undone, sought, how_long, since);
                 return told;
             }
         };
         let told = told(&incident);
-        self.events.push(Event::Again { incident, more });
+        self.events.push(Event::Again {
+            incident,
+            more,
+            sought,
+        });
         told
     }
 
@@ -607,22 +620,14 @@ impl Story<'_> {
     fn fresh(
         &mut self,
         id: String,
-        file: &Path,
         differences: &[Difference],
         stood: Stood,
         undone: Undone,
-        at: Timestamp,
+        sought: Sought,
         stood_milliseconds: Option<u64>,
         stood_since: Option<Since>,
     ) {
-        let sought = Sought {
-            file: file.to_owned(),
-            inode: stood.inode,
-            directory: stood.directory,
-            changed_at: stood.since.map(|(at, _)| at),
-            undone_at: at,
-            own_pid: self.when.own_pid,
-        };
+        let at = sought.undone_at;
         let (changes, more_changes) = Incident::changes(differences, self.wanted);
         let mut incident = Incident {
             schema: SCHEMA,
@@ -630,7 +635,7 @@ impl Story<'_> {
             at,
             last_at: at,
             account: self.name.clone(),
-            file: file.display().to_string(),
+            file: sought.file.display().to_string(),
             changes,
             more_changes,
             stood_milliseconds,
@@ -638,6 +643,7 @@ impl Story<'_> {
             undone,
             evidence: stood.evidence,
             who: None,
+            again_by: Vec::new(),
             repeated: 0,
             uncounted: 0,
         };
@@ -753,6 +759,7 @@ mod tests {
         program: Option<String>,
         /// What is in force says more than before.
         changed: bool,
+        own: Arc<Own>,
     }
 
     impl Past {
@@ -805,6 +812,7 @@ mod tests {
                 audited: false,
                 program: None,
                 changed: false,
+                own: Arc::default(),
             };
             past.list(&[1, 2]);
             past
@@ -864,7 +872,7 @@ mod tests {
                 every: Duration::from_mins(5),
                 by_timer: self.by_timer,
                 removes_others: self.orders.removes_others,
-                own_pid: 1,
+                own: &self.own,
                 audited: &|| self.audited,
                 program: &move |_| program.clone(),
             };
