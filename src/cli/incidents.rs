@@ -258,6 +258,8 @@ fn said(change: &Change) -> String {
         Change::AccessList => "access control list".to_owned(),
         Change::Locked { on } => format!("immutable or append-only flag on the {on}"),
         Change::DirectoryMode { to } => format!("directory mode {to}"),
+        Change::Label { to } => format!("SELinux type {to}"),
+        Change::DirectoryLabel { to } => format!("directory SELinux type {to}"),
         Change::OtherFile {
             kind,
             keys,

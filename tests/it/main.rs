@@ -32,6 +32,7 @@ mod imds;
 mod incidents;
 mod journal;
 mod key_pairs;
+mod labels;
 mod ladder;
 mod law;
 mod leases;

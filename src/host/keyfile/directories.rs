@@ -11,6 +11,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fsync, unlinkat};
 use crate::host::keyfile::flags;
 use crate::host::keyfile::held::{Held, beneath, magic_path, permissions};
 use crate::host::keyfile::identity::Identity;
+use crate::host::keyfile::label;
 use crate::host::keyfile::names;
 use crate::host::keyfile::refusal::Refusal;
 use crate::host::keyfile::terms::Terms;
@@ -39,6 +40,10 @@ pub(super) fn make_way(
         let next = &mut way.held[depth + 1];
         if !next.is_tidy(way.location) {
             tidy(next, terms, unlocked)?;
+        }
+        if label::wrong_type(&next.descriptor, way.location.in_home).is_some() {
+            terms.ask()?;
+            label::mend(&next.descriptor).map_err(Refusal::io("set the label of", &next.path))?;
         }
     }
     Ok(())

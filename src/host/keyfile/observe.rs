@@ -12,6 +12,7 @@ use crate::host::keyfile::directories::let_owner_in;
 use crate::host::keyfile::flags;
 use crate::host::keyfile::held::{Held, READ_LIMIT, READING, beneath, kind, loose, permissions};
 use crate::host::keyfile::identity::Identity;
+use crate::host::keyfile::label;
 use crate::host::keyfile::lease::{Lease, NoLease};
 use crate::host::keyfile::refusal::{Refusal, errno};
 use crate::host::keyfile::terms::Terms;
@@ -134,8 +135,17 @@ impl Visit<'_> {
                 let found = loose(&here.path, &here.stat, uid);
                 seen.loose = found.map(|loose| *loose);
             }
+            let label = label::wrong_type(&here.descriptor, way.location.in_home);
+            let is_labelled = label.is_none();
+            seen.directories
+                .extend(label.map(Difference::DirectoryLabel));
             if here.is_tidy(way.location) {
-                witness.changed(mark(Marked::Directory, &here.stat));
+                let of = if is_labelled {
+                    Marked::Directory
+                } else {
+                    Marked::UntidyDirectory
+                };
+                witness.changed(mark(of, &here.stat));
                 continue;
             }
             witness.changed(mark(Marked::UntidyDirectory, &here.stat));
@@ -232,11 +242,13 @@ impl Visit<'_> {
             witness.file(file.as_fd(), inode(&stat));
         }
         let access_list = flags::has_access_list(&file);
+        let wrong_label = label::wrong_type(&file, location.in_home);
         let limit = READ_LIMIT.max(expected);
         let found = |content: Option<Bounded>| {
             Found::File(FoundFile {
                 content: content.map(Content::from),
                 access_list,
+                wrong_label: wrong_label.clone(),
                 ..found_file(&stat)
             })
         };
@@ -311,5 +323,6 @@ fn found_file(stat: &FileStat) -> FoundFile {
         mode: permissions(stat),
         links,
         access_list: false,
+        wrong_label: None,
     }
 }

@@ -43,6 +43,10 @@ pub enum Difference {
     Locked(Lock),
     /// The directory of the file has these permission bits, which let others write.
     DirectoryMode(u32),
+    /// Its SELinux label has this type.
+    Label(String),
+    /// The same of its directory.
+    DirectoryLabel(String),
     /// sshd reads this one besides.
     OtherFile(OtherFile),
 }
@@ -93,6 +97,7 @@ pub fn differences(wanted: &Lines, found: &Found) -> Vec<Difference> {
     if file.access_list {
         all.push(Difference::AccessList);
     }
+    all.extend(file.wrong_label.clone().map(Difference::Label));
     all
 }
 
@@ -222,6 +227,8 @@ impl fmt::Display for Difference {
                 write!(f, "immutable or append-only flag on the directory")
             }
             Self::DirectoryMode(mode) => write!(f, "directory mode {mode:04o}"),
+            Self::Label(label) => write!(f, "SELinux type {label}"),
+            Self::DirectoryLabel(label) => write!(f, "directory SELinux type {label}"),
             Self::OtherFile(other) => write!(f, "- other file {other}"),
         }
     }

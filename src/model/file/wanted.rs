@@ -75,6 +75,8 @@ pub struct FoundFile {
     pub links: u64,
     /// It has an access control list, which says more than its mode does.
     pub access_list: bool,
+    /// The type of its SELinux label, if sshd may not read that.
+    pub wrong_label: Option<String>,
 }
 
 /// What can stand in a file's place.

@@ -126,6 +126,16 @@ pub enum Change {
         /// Octal.
         to: String,
     },
+    /// Its SELinux label had another type than sshd may read.
+    Label {
+        /// The type.
+        to: String,
+    },
+    /// The same of its directory.
+    DirectoryLabel {
+        /// The type.
+        to: String,
+    },
 }
 
 /// Where the beginning of an incident is read from. The kernel sets both, and no account can set them back
@@ -388,6 +398,8 @@ impl Change {
                 on: "directory".to_owned(),
             },
             Difference::DirectoryMode(mode) => Self::DirectoryMode { to: octal(*mode) },
+            Difference::Label(label) => Self::Label { to: label.clone() },
+            Difference::DirectoryLabel(label) => Self::DirectoryLabel { to: label.clone() },
             Difference::OtherFile(other) => Self::OtherFile {
                 kind: spelled(other.kind),
                 keys: other.found.keys.clone(),
