@@ -2,14 +2,14 @@
 
 use crate::model::key::grant::{Grant, Grants, GrantsOf};
 use crate::model::list::rejected::Rejected;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use crate::model::account::AccountName;
 use crate::model::escape::escaped;
-use crate::model::key::inside::squeezed;
+use crate::model::key::inside::{bodies, squeezed};
 use crate::model::key::lenient::FoundLine;
 use crate::model::key::line::{KeyLine, Line};
 use crate::model::key::mistake;
@@ -321,13 +321,30 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
     }
 }
 
-/// The keys in force that stand somewhere in lines which cannot be read: it was not meant to take them away.
+/// The keys in force that stand somewhere in lines which cannot be read: it was not meant to take them away. In time that does
+/// not grow with one times the other.
 fn still_there(before: &[Grant], unread: &str) -> Vec<Grant> {
-    let is_there = |grant: &&Grant| {
-        let body = grant.authorises().rsplit(' ').next();
-        !unread.is_empty() && body.is_some_and(|body| unread.contains(body))
+    if unread.is_empty() {
+        return Vec::new();
+    }
+    let body = |grant: &Grant| {
+        grant
+            .authorises()
+            .rsplit(' ')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
     };
-    before.iter().filter(is_there).cloned().collect()
+    let mut by_body: HashMap<String, &Grant> = before.iter().map(|one| (body(one), one)).collect();
+    let lengths: BTreeSet<usize> = by_body.keys().map(String::len).collect();
+    let mut found = Vec::new();
+    for at in bodies(unread) {
+        let bodies = lengths
+            .iter()
+            .filter_map(|length| unread.get(at..at + length));
+        found.extend(bodies.filter_map(|body| by_body.remove(body)).cloned());
+    }
+    found
 }
 
 /// Adds the `unread` keys that no line which was read has a say about.

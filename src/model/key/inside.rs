@@ -63,14 +63,30 @@ fn starts(text: &str) -> impl Iterator<Item = usize> + '_ {
     })
 }
 
+/// Where in [`squeezed`] text a blob may begin, of a known type or another.
+pub fn bodies(squeezed: &str) -> impl Iterator<Item = usize> + '_ {
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+    (0..squeezed.len()).filter(move |at| {
+        let text = &squeezed[*at..];
+        text.starts_with(START) && name_in(text, is_name) == Some(true)
+    })
+}
+
 /// The type of the blob that this is base64 of, though it be cut, if it is a known one.
 pub fn type_in(base64: &str) -> Option<&'static str> {
-    /// Holds the longest name.
-    const ENOUGH: usize = 72;
+    name_in(base64, known_type)?
+}
+
+/// What is said of the name that the blob begins with.
+fn name_in<T>(base64: &str, say: impl Fn(&str) -> T) -> Option<T> {
+    /// Holds a name of 64 bytes, the longest there may be (RFC 4251, 6).
+    const ENOUGH: usize = 92;
     let mut bytes = [0; ENOUGH];
-    let length = base64.trim_end_matches('=').len().min(ENOUGH) / 4 * 4;
-    let blob = Base64::decode(base64.get(..length)?, &mut bytes).ok()?;
-    known_type(type_of(blob)?)
+    let base64 = base64.get(..ENOUGH).unwrap_or(base64);
+    let base64 = base64.split('=').next().unwrap_or_default();
+    let whole = base64.get(..base64.len() / 4 * 4)?;
+    let blob = Base64::decode(whole, &mut bytes).ok()?;
+    type_of(blob).map(say)
 }
 
 pub fn is_base64(c: char) -> bool {
@@ -124,6 +140,11 @@ mod tests {
         ] {
             assert_eq!(count(text.as_bytes()), keys, "{text}");
         }
+        let squeezed = squeezed(format!("A{body} AA{body}\\nAAAA{body}").as_bytes());
+        let found: Vec<&str> = bodies(&squeezed)
+            .filter_map(|at| squeezed.get(at..at + body.len()))
+            .collect();
+        assert_eq!(found, [body; 3]);
         assert_eq!(without_keys(&format!("a b,{RSA}")), "a b,(another key)");
         assert_eq!(without_keys(&format!("é {body}")), "é (another key)");
         assert_eq!(without_keys("a b"), "a b");
