@@ -2,7 +2,7 @@
 //!
 //! What may block is asked on a thread of its own. An answer that comes late counts when it comes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -42,6 +42,8 @@ pub struct World {
     pub identity: Identity,
     pub people: Arc<People>,
     name_service: NameService,
+    /// Accounts that are denied now, and since when.
+    vanished: BTreeMap<AccountName, Timestamp>,
     /// Tells the stored list that was read last from another one.
     list: Option<Stamp>,
     pub sshd: Sshd,
@@ -79,6 +81,10 @@ const KNOWN_PATIENCE: Duration = Duration::from_millis(250);
 const NEWS_PATIENCE: Duration = Duration::from_secs(2);
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long an account is denied until it is gone: one that only a service knows, and one of local files.
+const DISTANT_SETTLES: SignedDuration = SignedDuration::from_hours(1);
+const LOCAL_SETTLES: SignedDuration = SignedDuration::from_secs(10);
+
 /// How long sshd may take to say its version before a pass goes on without.
 const VERSION_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -97,6 +103,7 @@ impl World {
             identity: instance::identity(),
             people: Arc::default(),
             name_service: NameService::default(),
+            vanished: BTreeMap::new(),
             list: None,
             sshd: Sshd::default(),
             bell,
@@ -132,7 +139,7 @@ impl World {
         };
         let names = names(config, before, &list, &self.people);
         let known = Arc::clone(&self.people);
-        let silent_about = self.look_up(names, &before.in_force).await;
+        let silent_about = self.look_up(names, &before.in_force, now).await;
         if self.people != known && !given && matches!(list, ListFact::AsBefore) {
             // Whom the list means is decided anew.
             self.forget_list();
@@ -144,6 +151,11 @@ impl World {
             list,
             break_glass: read_break_glass(&config.accounts.break_glass),
             silent_about,
+            look_again: self
+                .vanished
+                .values()
+                .map(|since| look_for(*since, now))
+                .min(),
             people: Arc::clone(&self.people),
             openssh: if changed { openssh } else { None },
             // Damaged or missing, it confirms nothing.
@@ -204,7 +216,12 @@ impl World {
 
     /// Looks everybody up, in local files, and asks the name service for the rest. Returns of whom it has not said anything:
     /// what was known of them last counts meanwhile.
-    async fn look_up(&mut self, names: Vec<AccountName>, in_force: &InForce) -> Vec<AccountName> {
+    async fn look_up(
+        &mut self,
+        names: Vec<AccountName>,
+        in_force: &InForce,
+        now: Timestamp,
+    ) -> Vec<AccountName> {
         let passwd = Passwd::read();
         let mut local = passwd.find(&names);
         let mut people = People {
@@ -259,9 +276,38 @@ impl World {
             }
             people.accounts.insert(name, lookup);
         }
+        self.keep_vanished(&mut people, &passwd, now);
         people.shared_homes = passwd.shared_homes(&people.accounts);
         self.people = Arc::new(people);
         silent_about
+    }
+
+    /// An account that was there and is denied now is not gone at once: its service may be down, or an editor at its file.
+    fn keep_vanished(&mut self, people: &mut People, passwd: &Passwd, now: Timestamp) {
+        let before = Arc::clone(&self.people);
+        for (name, lookup) in &mut people.accounts {
+            let Some(known) = before.account(name).filter(|_| *lookup == Lookup::Unknown) else {
+                continue;
+            };
+            let is_distant = before.distant.contains(name);
+            let settles = if is_distant {
+                DISTANT_SETTLES
+            } else {
+                LOCAL_SETTLES
+            };
+            let since = *self.vanished.entry(name.clone()).or_insert(now);
+            let age = now.duration_since(since);
+            // Under another name it is still there, and somebody else's.
+            if age >= SignedDuration::ZERO && age < settles && !passwd.has_uid(known.uid) {
+                *lookup = Lookup::Found(known.clone());
+                people.vanished.insert(name.clone());
+                if is_distant {
+                    people.distant.insert(name.clone());
+                }
+            }
+        }
+        self.vanished
+            .retain(|name, _| people.vanished.contains(name));
     }
 
     /// Takes what the name service has said since; returns whether that is anything.
@@ -412,6 +458,12 @@ pub fn managed_people(config: &Config, decision: &Decision, people: &People) -> 
     managed
         .filter_map(|name| people.account(name).cloned())
         .collect()
+}
+
+/// When an account that vanished then is looked for again: the longer ago, the rarer.
+fn look_for(since: Timestamp, now: Timestamp) -> Timestamp {
+    let age = now.duration_since(since);
+    now + age.clamp(SignedDuration::from_secs(1), SignedDuration::from_mins(1))
 }
 
 fn written_at(path: &Path) -> Option<Timestamp> {

@@ -82,6 +82,11 @@ impl Passwd {
         shared
     }
 
+    /// Some name has this uid.
+    pub fn has_uid(&self, uid: u32) -> bool {
+        self.lines().any(|account| account.uid == uid)
+    }
+
     /// One line a name, as the C library finds it: the first counts.
     fn named(&self) -> Vec<Local<'_>> {
         let mut seen = HashSet::new();

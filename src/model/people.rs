@@ -22,6 +22,8 @@ pub struct People {
     pub shared_homes: HashMap<PathBuf, (String, String)>,
     /// Those that only a service knows so. While it says nothing, what it said last counts.
     pub distant: BTreeSet<AccountName>,
+    /// Those that were there a moment ago and are denied now: as they were, for a while.
+    pub vanished: BTreeSet<AccountName>,
     /// Below this a uid belongs to the system (`login.defs(5)`, `UID_MIN`).
     pub uid_min: u32,
 }

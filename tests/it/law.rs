@@ -265,6 +265,7 @@ impl Host {
             break_glass: BreakGlassFact::Read(String::new()),
             people: Arc::clone(&reconciler.world.people),
             silent_about: Vec::new(),
+            look_again: None,
             openssh: None,
             fetched: None,
             stored_at: None,

@@ -8,9 +8,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::world::{ALICE, BOB, Running, World, key, plant, wait};
+use crate::support::name_service::NameService;
+use crate::support::world::{ALICE, BOB, Running, World, halt, key, plant, shown, signal, wait};
 
 const CAROL: u32 = 61_004;
+/// Known to a service alone.
+const DORA: u32 = 61_011;
 
 /// alice has a key, and no check comes by itself.
 fn world() -> World {
@@ -61,6 +64,89 @@ fn an_account_that_is_made_later_gets_its_keys_and_one_with_another_uid_its_file
     let right = world.read("carol");
     plant(&world.file("carol"), other, &key("rogue"));
     wait("the repair", || world.read("carol") == right);
+}
+
+/// The enforcer says that an account has vanished.
+fn says_vanished(world: &World) -> bool {
+    let status = world.status();
+    let problems = status["problems"].as_array().unwrap();
+    let is_it = |problem: &&Value| problem["code"] == "account-vanished";
+    problems.iter().find(is_it).is_some_and(|problem| {
+        assert_eq!(status["health"], "degraded");
+        !problem["account"].is_null()
+    })
+}
+
+#[test]
+fn an_account_that_vanishes_is_kept_for_a_while_and_is_a_problem() {
+    let mut world = world();
+    let service = NameService::of(&mut world, "files test");
+    let add = |world: &World| service.add(world, "dora", DORA);
+    add(&world);
+    "manage = [\"alice\", \"dora\"]".clone_into(&mut world.accounts);
+    world.approve("dora", "laptop", &key("dora"));
+    let agent = start(&world);
+    wait("both files", || {
+        world.keys("alice") == 1 && world.keys("dora") == 1
+    });
+    let (alice, dora) = (world.read("alice"), world.read("dora"));
+    // The service is down; whoever asks is told that there is no such account.
+    service.forget();
+    signal("HUP", agent.pid());
+    wait("the problem", || says_vanished(&world));
+    plant(&world.file("dora"), DORA, &key("rogue"));
+    wait("the repair", || world.read("dora") == dora);
+    add(&world);
+    wait("the end of it", || !says_vanished(&world));
+    // An editor at the local file, for a moment; and one that deletes the account.
+    let passwd = world.path("passwd");
+    let before = fs::read_to_string(&passwd).unwrap();
+    let without: String = before
+        .split_inclusive('\n')
+        .filter(|line| !line.starts_with("alice:"))
+        .collect();
+    fs::write(&passwd, &without).unwrap();
+    wait("the problem", || says_vanished(&world));
+    world.put("alice", ALICE, &key("rogue"));
+    wait("the repair", || world.read("alice") == alice);
+    fs::write(&passwd, before).unwrap();
+    wait("the end of it", || !says_vanished(&world));
+    fs::write(&passwd, &without).unwrap();
+    wait("the problem", || says_vanished(&world));
+    wait("the end of the account", || {
+        world.account("alice")["state"] == "no-account" && !says_vanished(&world)
+    });
+    assert_eq!(world.account("dora")["state"], "in-sync");
+}
+
+#[test]
+fn a_fetch_that_is_overdue_is_said_to_be() {
+    let mut world = world();
+    "1h".clone_into(&mut world.every);
+    let fetcher = world
+        .agent(&["fetch"])
+        .stderr(std::process::Stdio::null())
+        .spawn();
+    let fetcher = crate::support::world::Ends(fetcher.unwrap());
+    let path = world.path("fetch-run/fetch.json");
+    wait("the first fetch", || path.exists());
+    let _agent = world.start_with(&["enforce"]);
+    wait("healthy", || world.status()["health"] == "healthy");
+    // Stopped, it still has its lock.
+    halt(fetcher.0.id());
+    let mut report: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    report["next_attempt"] = "2026-01-01T00:00:00Z".into();
+    fs::write(&path, report.to_string()).unwrap();
+    let said = shown(&world.run(&["status"]).stdout);
+    assert!(
+        said.starts_with("degraded") && said.contains("no word of the fetch"),
+        "{said}"
+    );
+    assert!(
+        said.contains("a fetch was due") && !said.contains("next fetch in"),
+        "{said}"
+    );
+    signal("CONT", fetcher.0.id());
 }
 
 /// Runs a command where the agent has its mounts.
@@ -170,11 +256,12 @@ fn a_directory_in_the_files_place_is_kept_only_if_something_is_in_it() {
         wait("the file", || world.read("alice") == right);
         crate::support::world::litter(&ssh, &["authorized_keys"])
     };
-    let empty = "mkdir new && mv authorized_keys old && mv new authorized_keys; rm old";
-    assert_eq!(in_place(empty), [] as [&str; 0]);
-    let full =
-        "mkdir new && touch new/mine && mv authorized_keys old && mv new authorized_keys; rm old";
-    let kept = in_place(full);
+    // Until it comes before the repair of what it takes away.
+    let put = "until rm -f authorized_keys; mv -T new authorized_keys 2>/dev/null; do :; done";
+    let empty = format!("mkdir new && {put}");
+    assert_eq!(in_place(&empty), [] as [&str; 0]);
+    let full = format!("mkdir new && touch new/mine && {put}");
+    let kept = in_place(&full);
     assert_eq!(kept.len(), 1);
     assert!(ssh.join(&kept[0]).join("mine").exists());
     assert!(agent.log().contains(&kept[0]), "{}", agent.log());

@@ -33,6 +33,8 @@ pub struct Facts {
     pub people: Arc<People>,
     /// Of these the account database says nothing; what it said of them before is in `people`.
     pub silent_about: Vec<AccountName>,
+    /// When the decision must be made again for who has vanished.
+    pub look_again: Option<Timestamp>,
     /// The release that sshd said since the last decision.
     pub openssh: Option<Version>,
     /// How the last fetch went, where that can be read.
@@ -215,6 +217,9 @@ impl Decision {
         self.take_list(facts, terms);
         self.read_break_glass(facts, terms);
         self.changed |= self.in_force.await_first_list();
+        if let Some(at) = facts.look_again {
+            self.look_again_at(at);
+        }
         let accounts = std::mem::take(&mut facts.silent_about);
         if !accounts.is_empty() {
             self.troubles.push(Trouble::PeopleSilent { accounts });
@@ -654,6 +659,7 @@ mod tests {
                 break_glass: BreakGlassFact::Read(String::new()),
                 people: Arc::new(people),
                 silent_about: Vec::new(),
+                look_again: None,
                 openssh: None,
                 fetched: None,
                 stored_at: Some(at(0)),

@@ -436,6 +436,9 @@ pub fn status(known: Known<'_>, of: OfEnforcer, memory: &Memory, rows: Rows) -> 
             .map(|held| Problem::new(Cause::ListHeld(held))),
     );
     problems.extend(of.sessions.iter().map(session_problem));
+    let vanished = known.people.vanished.iter();
+    let vanished = vanished.filter(|name| decision.speaks_of(name));
+    problems.extend(vanished.map(|name| Problem::of(name, Cause::Vanished)));
     let of_list = decision.rejected.len();
     let is_told = |trouble| matches!(trouble, &Trouble::BreakGlassRefused { .. });
     let of_break_glass = if decision.troubles.iter().any(is_told) {

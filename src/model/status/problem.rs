@@ -56,6 +56,8 @@ pub enum Cause {
         /// How many watches would do, and how many the agent takes at most.
         want: Option<(usize, usize)>,
     },
+    /// The account database denies an account that it had a moment ago.
+    Vanished,
     NoFetcher,
     FetcherLate,
     FetchReportUnreadable {
@@ -265,6 +267,7 @@ codes! {
     Cause::StateUnsaved { .. } => "state-unsaved",
     Cause::NothingWatched { .. } => "nothing-watched",
     Cause::Unwatched { .. } => "unwatched",
+    Cause::Vanished => "account-vanished",
     Cause::Decision(Trouble::Revoked { .. }) => "revoked",
     Cause::Decision(Trouble::NoList { .. }) => "no-list",
     Cause::Decision(Trouble::ListForeign { .. }) => "list-of-another-instance",
@@ -364,6 +367,7 @@ impl Cause {
                 | Self::NoThreads { .. }
                 | Self::NothingWatched { .. }
                 | Self::Unwatched { .. }
+                | Self::Vanished
                 | Self::Fight { .. }
                 | Self::Rival { .. }
                 | Self::SessionsUnknown { .. }
@@ -397,6 +401,9 @@ impl Cause {
                 error,
                 want,
             } => unwatched_text(*accounts, error, *want),
+            Self::Vanished => format!(
+                "{whom} {is} not in the account database any more, and kept as before for a while"
+            ),
             Self::NoFetcher => "no fetcher is running, so no change of the list arrives".to_owned(),
             Self::FetcherLate => {
                 "no word of the fetch that was due: the fetcher hangs, was stopped, or cannot write its report".to_owned()
@@ -522,6 +529,9 @@ impl Cause {
             Self::Decision(Trouble::ListTooLarge(_)) => Excess::HINT,
             Self::Decision(Trouble::PeopleSilent { .. }) => {
                 "look at nsswitch.conf(5) and what it names, such as sssd"
+            }
+            Self::Vanished => {
+                "is the service that knew it at work, such as sssd? Nothing need be done for an account that was deleted"
             }
             Self::NotListed | Self::NothingUsable => {
                 "publish keys for it, or a comment-only value to leave it without"

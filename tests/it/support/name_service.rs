@@ -48,6 +48,11 @@ impl NameService {
         fs::rename(self.0.join("new"), path).unwrap();
     }
 
+    /// It denies everybody.
+    pub fn forget(&self) {
+        fs::write(self.0.join("passwd"), "").unwrap();
+    }
+
     /// From now on it `hangs` or `fails`, or no longer.
     pub fn does(&self, what: &str, now: bool) {
         let path = self.0.join(what);
