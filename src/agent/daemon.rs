@@ -87,21 +87,29 @@ const READY_WITHIN: Duration = Duration::from_secs(8);
 /// A pass that goes on for so long after SIGTERM hangs; what it leaves is swept up at the next start.
 const LAST_WORK: Duration = Duration::from_secs(2);
 
-/// Enforces until SIGTERM or SIGINT. `reread` reads the config again at SIGHUP; `now` is the clock.
+/// Enforces until SIGTERM or SIGINT. `reread` reads the config again, and has the other half read it at SIGHUP; `now` is
+/// the clock.
 pub async fn run(
     mut enforcing: Enforcing,
     pending: Arc<Pending>,
     service: Service,
-    reread: impl Fn() -> Result<Config, String>,
+    signals: Signals,
+    reread: impl Fn(Asked) -> Result<Config, String>,
     now: impl Fn() -> Timestamp,
 ) -> Result<(), StartError> {
+    let mode = enforcing.reconciler.config.mode.as_str();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        mode,
+        "enforcer started"
+    );
     let again = Arc::clone(&pending);
     let start = Instant::now();
     let mut daemon = Daemon {
         pending,
         service,
         heartbeat: service.heartbeat(),
-        signals: Signals::listen("enforcer")?,
+        signals,
         watches: None,
         lease_breaks: LeaseBreaks::listen()
             .map_err(|error| StartError::Signals("enforcer", error))?,
@@ -132,12 +140,13 @@ pub async fn run(
     service.stopping();
     daemon.open_all(&mut enforcing).await;
     enforcing.publish_the_rest((daemon.now)());
+    tracing::info!("enforcer ended");
     Ok(())
 }
 
 impl<Reread, Clock> Daemon<Reread, Clock>
 where
-    Reread: Fn() -> Result<Config, String>,
+    Reread: Fn(Asked) -> Result<Config, String>,
     Clock: Fn() -> Timestamp,
 {
     /// One pass, and what goes with it; returns whether to go on.
@@ -195,11 +204,6 @@ where
                 }
             }
         }
-        if Threads::lack().is_some() {
-            // Everything that wants a thread tries again: what asks, what watches, what writes.
-            let soon = Instant::now() + THREADS_PAUSE;
-            self.times.full_check = self.times.full_check.min(soon);
-        }
         self.tell(wake.why, enforcing.status());
         if full || wake.why == Trigger::SshdAnswered {
             // Now that everything is in force and said to be; and again once what sshd's answer depends on is watched.
@@ -226,6 +230,13 @@ where
     /// Waits until there is a reason for a pass; `None` when it is time to end.
     async fn next_wake(&mut self, enforcing: &mut Enforcing) -> Option<Wake> {
         loop {
+            if Threads::lack().is_some() {
+                // Everything that wants a thread tries again: what asks, what watches, what writes.
+                let soon = Instant::now() + THREADS_PAUSE;
+                self.times.full_check = self.times.full_check.min(soon);
+            } else if enforcing.says_no_threads() {
+                enforcing.publish_again((self.now)());
+            }
             let retry = enforcing.reconciler.memory.next_retry();
             let slow = enforcing.reconciler.workers.next_due();
             let question = enforcing.sessions.next_question();
@@ -238,9 +249,9 @@ where
                 () = self.heartbeat.next() => self.service.alive(),
                 asked = self.signals.next() => match asked {
                     Asked::Stop => return None,
-                    Asked::Reload => {
+                    Asked::Reload | Asked::Sync => {
                         self.service.reloading();
-                        enforcing.reconfigure((self.reread)());
+                        enforcing.reconfigure((self.reread)(asked));
                         return Some(everybody(Trigger::Reload));
                     }
                 },

@@ -20,7 +20,7 @@ use crate::agent::workers::LONG_PATIENCE;
 use crate::agent::{events, paths};
 use crate::host::keyfile::Leases;
 use crate::host::process::{self, Lock};
-use crate::host::{Threads, chain, keyfile, store};
+use crate::host::{Threads, chain, journal, keyfile, store};
 use crate::model::config::tables::{Config, Mode, Paths};
 use crate::model::desired::guard::Held;
 use crate::model::file::orders::Whom;
@@ -344,6 +344,7 @@ impl Enforcing {
         };
         match config {
             Ok(config) => {
+                tracing::info!(mode = config.mode.as_str(), "config read again");
                 self.reconciler.reconfigure(config);
                 self.effects.config_unusable = None;
             }
@@ -387,6 +388,12 @@ impl Enforcing {
 
     pub fn tell_the_rest(&self, now: std::time::Instant) {
         self.effects.teller.tell_the_rest(now);
+    }
+
+    /// What the last status says, which may be over.
+    pub fn says_no_threads(&self) -> bool {
+        let mut problems = self.status.iter().flat_map(|status| &status.problems);
+        problems.any(|problem| matches!(problem.cause, Cause::NoThreads { .. }))
     }
 
     pub fn publish_again(&mut self, now: Timestamp) {
@@ -447,6 +454,10 @@ impl Effects {
         }
         if let Some(error) = sessions.unknown.clone() {
             add(Cause::SessionsUnknown { error });
+        }
+        let lines = journal::lost();
+        if lines > 0 {
+            add(Cause::LogLost { lines });
         }
         all.extend(fights(&reconciler.memory));
         all.extend(rivals(&reconciler.memory, |account| {

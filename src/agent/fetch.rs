@@ -203,10 +203,11 @@ impl Fetcher {
 pub async fn run(
     mut fetcher: Fetcher,
     service: Service,
+    mut signals: Signals,
     reread: impl Fn() -> Result<Config, String>,
     now: impl Fn() -> Timestamp,
-) -> Result<(), StartError> {
-    let mut signals = Signals::listen("fetcher")?;
+) {
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "fetcher started");
     let mut cadence = Cadence::new(fetcher.config.source.every);
     let mut ready = false;
     let mut heartbeat = service.heartbeat();
@@ -238,11 +239,12 @@ pub async fn run(
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::Stop => break 'work,
-                    Asked::Reload => {
+                    Asked::Reload | Asked::Sync => {
                         service.reloading();
                         ready = false;
                         match reread() {
                             Ok(config) => {
+                                tracing::info!("config read again");
                                 cadence = Cadence::new(config.source.every);
                                 fetcher.reconfigure(config);
                             }
@@ -258,5 +260,5 @@ pub async fn run(
         }
     }
     service.stopping();
-    Ok(())
+    tracing::info!("fetcher ended");
 }

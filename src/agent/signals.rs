@@ -23,26 +23,31 @@ pub enum StartError {
 }
 
 /// The signals that mean something to a loop.
-pub(super) struct Signals {
+pub struct Signals {
     hang_up: Signal,
+    user: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Asked {
+pub enum Asked {
     /// SIGHUP: do it now, and read the config again.
     Reload,
+    /// SIGUSR1, from `sync`: the same, and only this half.
+    Sync,
     /// SIGTERM or SIGINT: end cleanly.
     Stop,
 }
 
 impl Signals {
-    pub(super) fn listen(who: &'static str) -> Result<Self, StartError> {
+    /// Before the lock is taken: who has it must live through the signals that it is sent.
+    pub fn listen(who: &'static str) -> Result<Self, StartError> {
         let to = |kind| signal(kind).map_err(|error| StartError::Signals(who, error));
         Ok(Self {
             hang_up: to(SignalKind::hangup())?,
+            user: to(SignalKind::user_defined1())?,
             terminate: to(SignalKind::terminate())?,
             interrupt: to(SignalKind::interrupt())?,
         })
@@ -52,6 +57,7 @@ impl Signals {
     pub(super) async fn next(&mut self) -> Asked {
         tokio::select! {
             _ = self.hang_up.recv() => Asked::Reload,
+            _ = self.user.recv() => Asked::Sync,
             () = Self::stop(&mut self.terminate, &mut self.interrupt) => Asked::Stop,
         }
     }

@@ -1,7 +1,9 @@
-//! `run`, `fetch` and `enforce`: the two halves, alone or in one process.
+//! `run`, `fetch` and `enforce`: the two halves, alone or together.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -10,8 +12,12 @@ use crate::agent::enforce::{self, Enforcing};
 use crate::agent::fetch::{self, Fetcher};
 use crate::agent::pass::Reconciler;
 use crate::agent::publish;
+use crate::agent::signals::{Asked, Signals, StartError};
 use crate::agent::wakeups::Pending;
 use crate::cli::surroundings::{self, Outcome};
+use crate::host::half::{self, Half};
+use crate::host::journal::Patience;
+use crate::host::process::{Lock, LockError};
 use crate::host::service::Service;
 use crate::model::config::tables::Config;
 use crate::model::status::problem::Severity;
@@ -40,6 +46,9 @@ pub(super) struct FetchArguments {
     /// Fetch one time and end: 0 when the list is stored, 1 when there is none
     #[arg(long)]
     once: bool,
+    /// The process that this is a half of
+    #[arg(long, hide = true)]
+    half_of: Option<u32>,
 }
 
 #[derive(Args)]
@@ -49,60 +58,103 @@ pub(super) struct EnforceArguments {
     once: bool,
 }
 
-/// Both halves in one process, until SIGTERM.
-pub(super) async fn run(config: Config, path: &Path) -> Outcome {
-    let _fetcher = fetch::claim(&config.paths)?;
+impl FetchArguments {
+    pub(super) fn patience(&self) -> Patience {
+        patience(self.once)
+    }
+}
+
+impl EnforceArguments {
+    pub(super) fn patience(&self) -> Patience {
+        patience(self.once)
+    }
+}
+
+fn patience(once: bool) -> Patience {
+    if once {
+        Patience::Waits
+    } else {
+        Patience::NeverWaits
+    }
+}
+
+/// Both halves, until SIGTERM. The one with the network is a process of its own, `same` being what it has in common with
+/// this one: whatever a source, or the library that asks it, does to it, files are enforced.
+pub(super) async fn run(config: Config, path: &Path, same: Vec<OsString>) -> Outcome {
+    let signals = Signals::listen("enforcer")?;
     let _enforcer = enforce::claim(&config.paths)?;
-    let reread = || surroundings::reread_config(path);
-    let fetcher = Fetcher::new(config.clone(), surroundings::may_ask_metadata());
+    // What keeps it from starting is said at once.
+    drop(claim_after(&config).await?);
     let (enforcing, pending) = enforcing(config)?;
-    let (fetched, enforced) = tokio::join!(
-        fetch::run(fetcher, Service::silent(), reread, surroundings::now),
-        daemon::run(
-            enforcing,
-            pending,
-            Service::of_this_process(),
-            reread,
-            surroundings::now
-        ),
-    );
-    fetched?;
+    let fetch = same.into_iter().chain(["fetch".into()]).collect();
+    let fetcher = Half::new("fetcher", fetch)?;
+    let reread = |asked| {
+        if asked == Asked::Reload {
+            fetcher.hang_up();
+        }
+        surroundings::reread_config(path)
+    };
+    let service = Service::of_this_process();
+    let now = surroundings::now;
+    let enforced = tokio::select! {
+        enforced = daemon::run(enforcing, pending, service, signals, reread, now) => enforced,
+        never = fetcher.keep() => never,
+    };
+    fetcher.stop().await;
     enforced?;
     Ok(0)
 }
 
+/// The fetcher's lock, where that of a `run` before is still ending: it is killed with it, a moment later.
+async fn claim_after(config: &Config) -> Result<Lock, StartError> {
+    for _ in 0..50 {
+        match fetch::claim(&config.paths) {
+            Err(StartError::Lock(_, LockError::Held { .. })) => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            claimed => return claimed,
+        }
+    }
+    fetch::claim(&config.paths)
+}
+
 /// The half with the network.
 pub(super) async fn fetch(arguments: &FetchArguments, config: Config, path: &Path) -> Outcome {
-    let _lock = fetch::claim(&config.paths)?;
-    let mut fetcher = Fetcher::new(config, surroundings::may_ask_metadata());
-    if !arguments.once {
-        let service = Service::of_this_process();
-        fetch::run(
-            fetcher,
-            service,
-            || surroundings::reread_config(path),
-            surroundings::now,
-        )
-        .await?;
-        return Ok(0);
+    if let Some(of) = arguments.half_of {
+        half::end_with(of)?;
     }
-    let fetched = fetcher.fetch(&surroundings::now).await.is_ok();
-    fetcher.publish(None);
-    Ok(u8::from(!fetched))
+    if arguments.once {
+        let _lock = fetch::claim(&config.paths)?;
+        let mut fetcher = Fetcher::new(config, surroundings::may_ask_metadata());
+        let fetched = fetcher.fetch(&surroundings::now).await.is_ok();
+        fetcher.publish(None);
+        return Ok(u8::from(!fetched));
+    }
+    let signals = Signals::listen("fetcher")?;
+    let _lock = fetch::claim(&config.paths)?;
+    let fetcher = Fetcher::new(config, surroundings::may_ask_metadata());
+    let reread = || surroundings::reread_config(path);
+    let service = Service::of_this_process();
+    fetch::run(fetcher, service, signals, reread, surroundings::now).await;
+    Ok(0)
 }
 
 /// The half with root.
 pub(super) async fn enforce(arguments: &EnforceArguments, config: Config, path: &Path) -> Outcome {
-    let _lock = enforce::claim(&config.paths)?;
-    let (mut enforcing, pending) = enforcing(config)?;
-    if !arguments.once {
-        let service = Service::of_this_process();
-        let reread = || surroundings::reread_config(path);
-        daemon::run(enforcing, pending, service, reread, surroundings::now).await?;
-        return Ok(0);
+    if arguments.once {
+        let _lock = enforce::claim(&config.paths)?;
+        let (mut enforcing, _) = enforcing(config)?;
+        enforcing.once(None, surroundings::now()).await;
+        return Ok(u8::from(!conclude(&enforcing)));
     }
-    enforcing.once(None, surroundings::now()).await;
-    Ok(u8::from(!conclude(&enforcing)))
+    let signals = Signals::listen("enforcer")?;
+    let _lock = enforce::claim(&config.paths)?;
+    let (enforcing, pending) = enforcing(config)?;
+    let service = Service::of_this_process();
+    let reread = |_| surroundings::reread_config(path);
+    let now = surroundings::now;
+    daemon::run(enforcing, pending, service, signals, reread, now).await?;
+    Ok(0)
 }
 
 /// An enforcer that goes on from what an earlier one said.

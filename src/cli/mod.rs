@@ -11,14 +11,18 @@ mod status;
 mod surroundings;
 mod sync;
 
-use std::io::{self, Write as _};
+use std::ffi::OsString;
+use std::io;
+use std::panic::PanicHookInfo;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use self::surroundings::{Outcome, USAGE, read_config};
-use crate::host::journal;
+use crate::host::journal::{self, Patience};
+use crate::host::service;
 use crate::model::escape::escaped;
 
 /// Makes this host's authorized_keys say exactly what the approved list says.
@@ -44,9 +48,10 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Fetch and enforce in the foreground, in one process
+    /// Fetch and enforce in the foreground
     ///
-    /// For containers, development and a first try. Under systemd the two halves are two services.
+    /// For containers, development and a first try. Under systemd the two halves are two services; here the one that fetches
+    /// is a process below the other, and is started again when it ends.
     #[command(after_help = daemons::RUN_EXIT)]
     Run,
     /// Fetch the list and store it, as authorized-keys-fetch.service does
@@ -101,6 +106,32 @@ enum Command {
     Seal,
 }
 
+impl Cli {
+    /// The options of this command that another one of this program is to have.
+    fn same(&self) -> Vec<OsString> {
+        let level = self.log.to_possible_value();
+        let level = level.map(|level| format!("--log={}", level.get_name()).into());
+        let config = self.config.clone();
+        let config = config.map(|config| ["--config".into(), config.into_os_string()]);
+        level
+            .into_iter()
+            .chain(config.into_iter().flatten())
+            .collect()
+    }
+}
+
+impl Command {
+    /// Whether it waits for who reads its log: what goes on for ever must not.
+    fn patience(&self) -> Patience {
+        match self {
+            Self::Run => Patience::NeverWaits,
+            Self::Fetch(arguments) => arguments.patience(),
+            Self::Enforce(arguments) => arguments.patience(),
+            _ => Patience::Waits,
+        }
+    }
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum LogLevel {
     Error,
@@ -150,6 +181,7 @@ Files:
 
 Signals:
   HUP   read the configuration again, and fetch or enforce now
+  USR1  the same; of `run`, only what enforces
   TERM  end; the files stay as they are
 
 Environment:
@@ -176,17 +208,43 @@ pub fn main() -> ExitCode {
         std::env::var("JOURNAL_STREAM").ok(),
         std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty()),
     );
-    journal::start(cli.log.into(), journal_stream.as_deref(), no_color);
-    match run(&cli) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+    let patience = cli.command.patience();
+    journal::start(
+        cli.log.into(),
+        patience,
+        journal_stream.as_deref(),
+        no_color,
+    );
+    std::panic::set_hook(Box::new(last_words));
+    let code = match run(&cli) {
+        Ok(code) => code,
+        Err(error) if is_broken_pipe(&error) => CLOSED_PIPE,
         Err(error) => {
             // The lines stay: a config error shows its own with a caret.
             let text: Vec<String> = format!("{error:#}").lines().map(escaped).collect();
-            let _ = writeln!(io::stderr(), "error: {}", text.join("\n"));
-            ExitCode::from(USAGE)
+            journal::say(format!("error: {}\n", text.join("\n")));
+            USAGE
         }
-    }
+    };
+    service::flush(LAST_WORDS);
+    journal::flush(LAST_WORDS);
+    ExitCode::from(code)
+}
+
+/// How long a process that ends waits for who reads its last lines.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+/// As of a process that SIGPIPE ended: who reads has closed the pipe, and what was asked for is not all said.
+const CLOSED_PIPE: u8 = 128 + 13;
+
+/// Says where the program ends for a mistake of its own or of a library.
+fn last_words(panic: &PanicHookInfo<'_>) {
+    // Only what was written by a programmer: what is put together may hold what must not be shown.
+    let why = panic.payload().downcast_ref::<&str>().unwrap_or(&"");
+    let place = panic.location().map(ToString::to_string);
+    let place = place.unwrap_or_default();
+    journal::say(format!("error: a bug at {place}: {}\n", escaped(why)));
+    journal::flush(LAST_WORDS);
 }
 
 fn run(cli: &Cli) -> Outcome {
@@ -202,7 +260,7 @@ fn run(cli: &Cli) -> Outcome {
         match &cli.command {
             // Done above: it works without a config.
             Command::Lint(_) => Ok(USAGE),
-            Command::Run => Box::pin(daemons::run(config, path)).await,
+            Command::Run => Box::pin(daemons::run(config, path, cli.same())).await,
             Command::Fetch(arguments) => daemons::fetch(arguments, config, path).await,
             Command::Enforce(arguments) => daemons::enforce(arguments, config, path).await,
             Command::Sync(arguments) => sync::run(arguments, config).await,

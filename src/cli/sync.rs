@@ -1,6 +1,7 @@
 //! `sync`: fetch now, enforce now, wait, print what changed. Exit 0 in sync, 1 not all, 2 usage or config.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -9,11 +10,12 @@ use clap::Args;
 use crate::agent::fetch::{self, Fetcher};
 use crate::agent::fetched;
 use crate::agent::gather::Accepted;
+use crate::agent::signals::StartError;
 use crate::agent::{enforce, paths, publish};
 use crate::cli::daemons;
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
-use crate::host::process::{self, Holder};
+use crate::host::process::{self, Lock, LockError};
 use crate::host::store;
 use crate::model::config::tables::{Config, Mode};
 use crate::model::escape::escaped;
@@ -46,45 +48,40 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     let limit = Duration::from_secs(arguments.timeout);
     // Before anything is asked for: a new list is enforced as soon as it is stored.
     let before = said(&config);
-    let fetched = match process::holder(&paths::fetch_lock(&config.paths)) {
-        Some(holder) => ask_fetcher(holder, &config, limit).await?,
-        None => fetch_here(&config).await?,
-    };
+    let fetched = fetch(&config, limit).await?;
     let accepted = arguments
         .accept_removals
         .then(|| fetched.digest.clone())
         .flatten();
-    let in_sync = match process::holder(&paths::enforce_lock(&config.paths)) {
-        Some(holder) => ask_enforcer(holder, &config, before.as_ref(), accepted, limit).await?,
-        None => enforce_here(config, accepted).await?,
-    };
+    let (changed, in_sync) = enforce(config, before.as_ref(), accepted, limit).await?;
+    let in_sync = in_sync && fetched.error.is_none();
+    if changed.is_empty() && in_sync {
+        print::data("in sync\n")?;
+    } else {
+        print::data(&changed)?;
+    }
     if let Some(error) = fetched.error {
         tracing::error!(
             error,
             hint = fetched.hint,
             "not fetched, the last list, if any, stays in force"
         );
-        return Ok(1);
     }
     Ok(u8::from(!in_sync))
 }
 
-async fn fetch_here(config: &Config) -> anyhow::Result<FetchReport> {
-    let _lock = fetch::claim(&config.paths)?;
-    let mut fetcher = Fetcher::new(config.clone(), surroundings::may_ask_metadata());
-    // A failure is in the report.
-    let _ = fetcher.fetch(&surroundings::now).await;
-    fetcher.publish(None);
-    Ok(fetcher.report().clone())
-}
-
-async fn ask_fetcher(
-    fetcher: Holder,
-    config: &Config,
-    limit: Duration,
-) -> anyhow::Result<FetchReport> {
+/// Has the list fetched; how that went.
+async fn fetch(config: &Config, limit: Duration) -> anyhow::Result<FetchReport> {
     let asked = surroundings::now();
-    hang_up(fetcher, "fetcher")?;
+    let claim = || fetch::claim(&config.paths);
+    let lock = paths::fetch_lock(&config.paths);
+    if let Some(_lock) = turn("fetcher", &lock, claim, || Ok(()), limit).await? {
+        let mut fetcher = Fetcher::new(config.clone(), surroundings::may_ask_metadata());
+        // A failure is in the report.
+        let _ = fetcher.fetch(&surroundings::now).await;
+        fetcher.publish(None);
+        return Ok(fetcher.report().clone());
+    }
     // One that began before may have read the old list.
     let answered = || {
         // Whatever is wrong with it, it is no answer yet.
@@ -96,35 +93,28 @@ async fn ask_fetcher(
         .with_context(|| format!("the fetcher has not fetched within {} s", limit.as_secs()))
 }
 
-async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Result<bool> {
-    let _lock = enforce::claim(&config.paths)?;
-    let (mut enforcing, _) = daemons::enforcing(config)?;
-    let passed = enforcing.once(accepted, surroundings::now()).await;
-    let reconciler = &enforcing.reconciler;
-    if reconciler.config.mode == Mode::Enforce {
-        print::data(&print::changes(
-            &passed.looked.differences,
-            &reconciler.decision,
-        ))?;
-    }
-    Ok(daemons::conclude(&enforcing))
-}
-
-async fn ask_enforcer(
-    enforcer: Holder,
-    config: &Config,
+/// Has the list enforced; what that changed, and whether everything is in sync then.
+async fn enforce(
+    config: Config,
     before: Option<&Status>,
     accepted: Option<String>,
     limit: Duration,
-) -> anyhow::Result<bool> {
+) -> anyhow::Result<(String, bool)> {
     let asked = surroundings::now();
-    if let Some(digest) = accepted {
-        let accepted = Accepted { digest, at: asked };
-        store::write_json(&paths::accepted(&config.paths), &accepted, 0o600)
-            .context("cannot tell the enforcer that the removals are accepted")?;
+    let claim = || enforce::claim(&config.paths);
+    let lock = paths::enforce_lock(&config.paths);
+    let accept = || match accepted.clone() {
+        None => Ok(()),
+        Some(digest) => {
+            let accepted = Accepted { digest, at: asked };
+            store::write_json(&paths::accepted(&config.paths), &accepted, 0o600)
+                .context("cannot tell the enforcer that the removals are accepted")
+        }
+    };
+    if let Some(_lock) = turn("enforcer", &lock, claim, accept, limit).await? {
+        return enforce_here(config, accepted).await;
     }
-    hang_up(enforcer, "enforcer")?;
-    let answered = || said(config).filter(|status| status.enforcer.asked_at >= Some(asked));
+    let answered = || said(&config).filter(|status| status.enforcer.asked_at >= Some(asked));
     let after = wait(answered, limit).await;
     // Not taken, it must not be there for a later list.
     let _ = std::fs::remove_file(paths::accepted(&config.paths));
@@ -134,8 +124,54 @@ async fn ask_enforcer(
             limit.as_secs()
         )
     })?;
-    print::data(&changes(before, &after))?;
-    Ok(conclude(&after))
+    Ok((changes(before, &after), conclude(&after)))
+}
+
+async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Result<(String, bool)> {
+    let (mut enforcing, _) = daemons::enforcing(config)?;
+    let passed = enforcing.once(accepted, surroundings::now()).await;
+    let reconciler = &enforcing.reconciler;
+    let changed = if reconciler.config.mode == Mode::Enforce {
+        print::changes(&passed.looked.differences, &reconciler.decision)
+    } else {
+        String::new()
+    };
+    Ok((changed, daemons::conclude(&enforcing)))
+}
+
+/// Asks the service that has the lock at `path`, after it was told what it is to know; where there is none, returns the
+/// lock. Another command that has it, such as a second `sync`, is waited for.
+async fn turn(
+    who: &str,
+    path: &Path,
+    claim: impl Fn() -> Result<Lock, StartError>,
+    tell: impl Fn() -> anyhow::Result<()>,
+    limit: Duration,
+) -> anyhow::Result<Option<Lock>> {
+    let look = || -> anyhow::Result<Option<Option<Lock>>> {
+        let Some(holder) = process::holder(path) else {
+            return match claim() {
+                Err(StartError::Lock(_, LockError::Held { .. })) => Ok(None),
+                claimed => Ok(Some(Some(claimed?))),
+            };
+        };
+        let Some(pid) = holder.pid else {
+            bail!("the {who} runs in another pid namespace; run `sync` there")
+        };
+        if !holder.is_service(pid) {
+            return Ok(None);
+        }
+        tell()?;
+        holder
+            .ask(pid)
+            .with_context(|| format!("cannot signal the {who} (pid {pid}); run `sync` as root"))?;
+        Ok(Some(None))
+    };
+    let looked = wait(|| look().transpose(), limit).await;
+    looked.with_context(|| {
+        let seconds = limit.as_secs();
+        format!("another command has had the lock of the {who} for {seconds} s")
+    })?
 }
 
 /// The enforcer's word. Whatever is wrong with it, it is no answer yet.
@@ -210,15 +246,6 @@ fn changes_of(before: Option<&Row>, after: &Row) -> Vec<String> {
         }
     }
     lines
-}
-
-fn hang_up(holder: Holder, who: &str) -> anyhow::Result<()> {
-    let Some(pid) = holder.pid else {
-        bail!("the {who} runs in another pid namespace; run `sync` there")
-    };
-    holder
-        .hang_up(pid)
-        .with_context(|| format!("cannot signal the {who} (pid {pid}); run `sync` as root"))
 }
 
 async fn wait<T>(answer: impl Fn() -> Option<T>, limit: Duration) -> Option<T> {

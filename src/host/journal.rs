@@ -1,18 +1,24 @@
-//! Where log lines go: fields into journald under systemd, text on stderr elsewhere.
+//! Where log lines go: fields into journald under systemd, text on stderr elsewhere. A daemon never waits for who takes
+//! them; what was lost is counted, and said once somebody reads again.
 
-use std::fmt;
-use std::io::IsTerminal;
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::linux::fs::MetadataExt;
+use std::os::unix::net::UnixDatagram;
+use std::sync::OnceLock;
+use std::time::Duration;
 
-use tracing::Subscriber;
 use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::host::Outbox;
 use crate::model::escape::escaped;
 
 /// How much is logged.
@@ -21,12 +27,47 @@ pub type Level = LevelFilter;
 /// The name under which an event carries its constant id; journald knows it as `MESSAGE_ID`.
 pub const MESSAGE_ID: &str = "message_id";
 
+/// Lines were lost, as nobody read the log.
+pub const LOST: &str = "ecb648bce7cc471884771d67e2ad4a56";
+
 /// Targets of this program; other crates only speak from `warn` on, and none of them sees a request or a key.
 const OWN_TARGET: &str = "authorized_keys_agent";
 
+/// Who waits for whoever reads the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// A command: a line is out before the next one is said.
+    Waits,
+    /// A daemon: nothing keeps it from its work.
+    NeverWaits,
+}
+
+/// Lines on their way out, where this process never waits for that.
+static LINES: Outbox = Outbox::new(write, |lost| {
+    tracing::warn!(
+        message_id = LOST,
+        lost,
+        "so many lines were not logged, as nobody took them"
+    );
+});
+
+/// Set where lines go into [`LINES`].
+static NEVER_WAITS: OnceLock<()> = OnceLock::new();
+
+/// Set where lines go to journald (<https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>).
+static JOURNALD: OnceLock<UnixDatagram> = OnceLock::new();
+
+const SOCKET: &str = "/run/systemd/journal/socket";
+
+/// What every entry for journald begins with, and no other line.
+const ENTRY: &str = "PRIORITY=";
+
+/// The longest value of a field, in bytes. All fields of an entry fit into one datagram (`net.core.wmem_default`).
+const VALUE: usize = 24 << 10;
+
 /// Sends log lines where they belong. `journal_stream` is the environment's `JOURNAL_STREAM`, `no_color` its
 /// `NO_COLOR`.
-pub fn start(level: Level, journal_stream: Option<&str>, no_color: bool) {
+pub fn start(level: Level, patience: Patience, journal_stream: Option<&str>, no_color: bool) {
     let filter = tracing_subscriber::filter::filter_fn(move |meta| {
         let limit = if meta.target().starts_with(OWN_TARGET) {
             level
@@ -35,20 +76,23 @@ pub fn start(level: Level, journal_stream: Option<&str>, no_color: bool) {
         };
         *meta.level() <= limit
     });
+    if patience == Patience::NeverWaits {
+        let _ = NEVER_WAITS.set(());
+    }
     if journal_stream.is_some_and(is_stderr)
-        && let Ok(journal) = tracing_journald::layer()
+        && let Ok(socket) = UnixDatagram::unbound()
+        // Says only whether somebody is there; journald passes over what is empty.
+        && socket.send_to(&[], SOCKET).is_ok()
     {
-        let journal = journal
-            .with_field_prefix(None)
-            .with_syslog_identifier("authorized-keys-agent".to_owned());
+        let _ = JOURNALD.set(socket);
         let _ = tracing_subscriber::registry()
-            .with(journal.with_filter(filter))
+            .with(Journald.with_filter(filter))
             .try_init();
         return;
     }
-    let color = !no_color && std::io::stderr().is_terminal();
+    let color = !no_color && io::stderr().is_terminal();
     let text = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(|| Line)
         .with_ansi(color)
         .with_target(false)
         .without_time()
@@ -56,6 +100,105 @@ pub fn start(level: Level, journal_stream: Option<&str>, no_color: bool) {
     let _ = tracing_subscriber::registry()
         .with(boxed(text).with_filter(filter))
         .try_init();
+}
+
+/// A line that is logged whatever the level.
+pub fn say(line: String) {
+    put(line.into_bytes());
+}
+
+/// Waits until every line is out, no longer than `limit`.
+pub fn flush(limit: Duration) {
+    LINES.flush(limit);
+}
+
+/// How many lines were lost so far, and nobody could be told.
+pub fn lost() -> u64 {
+    LINES.lost()
+}
+
+fn put(line: Vec<u8>) {
+    if NEVER_WAITS.get().is_some() {
+        LINES.put(line);
+    } else {
+        // There is nobody else to tell.
+        let _ = write(&line);
+    }
+}
+
+/// Returns whether somebody took the line.
+fn write(line: &[u8]) -> bool {
+    match JOURNALD.get() {
+        Some(socket) if line.starts_with(ENTRY.as_bytes()) => {
+            socket.send_to(line, SOCKET).is_ok_and(|sent| sent > 0)
+        }
+        // Not by the standard library's: whoever writes there waits for everybody who does.
+        _ => match io::stderr().as_fd().try_clone_to_owned() {
+            Ok(stderr) => std::fs::File::from(stderr).write_all(line).is_ok(),
+            Err(_) => false,
+        },
+    }
+}
+
+/// One line as text.
+struct Line;
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        put(line.to_owned());
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// An entry of journald's.
+struct Journald;
+
+impl<S: Subscriber> Layer<S> for Journald {
+    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+        let meta = event.metadata();
+        // As `syslog(3)` has them: 3 for an error, 7 for what only a trace shows.
+        let priority = match *meta.level() {
+            tracing::Level::ERROR => 3,
+            tracing::Level::WARN => 4,
+            tracing::Level::INFO => 5,
+            tracing::Level::DEBUG => 6,
+            tracing::Level::TRACE => 7,
+        };
+        let target = meta.target();
+        let mut entry = format!(
+            "{ENTRY}{priority}\nSYSLOG_IDENTIFIER=authorized-keys-agent\nTARGET={target}\n"
+        );
+        if let (Some(file), Some(line)) = (meta.file(), meta.line()) {
+            let _ = writeln!(entry, "CODE_FILE={file}\nCODE_LINE={line}");
+        }
+        let mut fields = Entry(entry.into_bytes());
+        event.record(&mut fields);
+        put(fields.0);
+    }
+}
+
+struct Entry(Vec<u8>);
+
+impl Visit for Entry {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let value = &value[..value.floor_char_boundary(VALUE)];
+        // `systemd.journal-fields(7)`: capital letters, digits and underscores, and those of the journal's own begin with one.
+        let name = field.name().trim_start_matches('_').to_ascii_uppercase();
+        let name = name.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
+        self.0.extend(name.as_bytes());
+        self.0.push(b'\n');
+        self.0.extend((value.len() as u64).to_le_bytes());
+        self.0.extend(value.as_bytes());
+        self.0.push(b'\n');
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.record_str(field, &format!("{value:?}"));
+    }
 }
 
 fn boxed<S: Subscriber>(

@@ -190,24 +190,41 @@ impl Holder {
         matches!(state, Some(b'Z' | b'X'))
     }
 
-    /// SIGHUP: do it now. `pid` is the one that the lock names.
+    /// Whether it is a service, which can be asked; a signal would end any other process. `pid` is the one that the lock
+    /// names.
+    pub fn is_service(&self, pid: u32) -> bool {
+        request(pid).is_some()
+    }
+
+    /// Asks a service to do it now.
     ///
     /// The fetcher's lock is in a directory that the fetcher writes to, and root asks: so root signals only a process of the
     /// user whose file the lock is. A fetcher that was taken over could signal those itself. The descriptor is of one process
     /// and stays so; a pid that is used again between the look and the signal would be another's.
-    pub fn hang_up(&self, pid: u32) -> io::Result<()> {
+    pub fn ask(&self, pid: u32) -> io::Result<()> {
         let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
         let raw = raw.ok_or(io::ErrorKind::InvalidInput)?;
         let process = pidfd_open(raw, PidfdFlags::empty())?;
         if !self.owns(pid) {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Ok(pidfd_send_signal(process, Signal::HUP)?)
+        let signal = request(pid).ok_or(io::ErrorKind::NotFound)?;
+        Ok(pidfd_send_signal(process, signal)?)
     }
 
     fn owns(&self, pid: u32) -> bool {
         fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == self.owner)
     }
+}
+
+/// The signal by which a service is asked, by those that it has handlers for (`proc_pid_status(5)`). One of an earlier
+/// version knows only SIGHUP.
+fn request(pid: u32) -> Option<Signal> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let mask = u64::from_str_radix(mask?.trim(), 16).ok()?;
+    let is_caught = |signal: &Signal| mask & (1 << (signal.as_raw() - 1)) != 0;
+    [Signal::USR1, Signal::HUP].into_iter().find(is_caught)
 }
 
 /// True when this process may work on other accounts' files.

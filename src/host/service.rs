@@ -1,9 +1,22 @@
-//! What the service manager is told (`sd_notify(3)`). Without one this does nothing.
+//! What the service manager is told (`sd_notify(3)`), without waiting for it. Without one this does nothing.
 
 use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
+
+use crate::host::Outbox;
+
+/// To the socket of `NOTIFY_SOCKET`, whose queue is full where the manager hangs.
+static MANAGER: Outbox = Outbox::new(
+    |message| {
+        let message = String::from_utf8_lossy(message);
+        // A manager that cannot be told is no reason not to work, and there is nobody else to tell.
+        let _ = sd_notify::notify(&[NotifyState::Custom(&message)]);
+        true
+    },
+    |_| (),
+);
 
 /// The moments at which a loop says that it works.
 #[derive(Debug)]
@@ -29,10 +42,14 @@ pub struct Service {
 
 impl Service {
     /// As the environment says.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the library reads it too, but does not say whether it is set"
+    )]
     pub fn of_this_process() -> Self {
         Self {
             watchdog: sd_notify::watchdog_enabled(),
-            speaks: true,
+            speaks: std::env::var_os("NOTIFY_SOCKET").is_some(),
         }
     }
 
@@ -87,8 +104,13 @@ impl Service {
 
     fn tell(&self, states: &[NotifyState<'_>]) {
         if self.speaks {
-            // A manager that cannot be told is no reason not to work.
-            let _ = sd_notify::notify(states);
+            let states: Vec<String> = states.iter().map(ToString::to_string).collect();
+            MANAGER.put(states.join("\n").into_bytes());
         }
     }
+}
+
+/// Waits until the manager has taken what it was told, no longer than `limit`.
+pub fn flush(limit: Duration) {
+    MANAGER.flush(limit);
 }

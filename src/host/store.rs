@@ -66,11 +66,13 @@ pub fn make_directory(directory: &Path, mode: u32) -> Result<(), StoreError> {
         return Ok(());
     };
     make_directory(above, mode)?;
-    match DirBuilder::new().mode(mode).create(directory) {
+    // `DynamicUser=` leaves a link to a directory that is gone where its unit has stopped.
+    let real = fs::read_link(directory).map_or(directory.to_owned(), |target| above.join(target));
+    match DirBuilder::new().mode(mode).create(&real) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !directory.is_dir() => {
             Err(failed("make", directory)(error))
         }
-        _ => sync(above),
+        _ => sync(real.parent().unwrap_or(above)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::world::{ALICE, World, key};
@@ -27,6 +28,26 @@ fn fields(mut entry: &[u8]) -> BTreeMap<String, String> {
     all
 }
 
+/// The agent with stderr as systemd connects it, and says so (`sd_journal_stream_fd(3)`), and journald's socket in the world's
+/// directory `journal`.
+pub fn with_journald(world: &World, arguments: &[&str]) -> Command {
+    let stderr = fs::File::create(world.path("stderr")).unwrap();
+    let meta = stderr.metadata().unwrap();
+    let script = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
+        mount --bind \"$0/journal\" /run/systemd/journal && exec \"$@\"";
+    let mut command = world.command("sh");
+    command
+        .args(["-c", script])
+        .arg(world.path(""))
+        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .arg("--config")
+        .arg(world.config())
+        .args(arguments)
+        .env("JOURNAL_STREAM", format!("{}:{}", meta.dev(), meta.ino()))
+        .stderr(stderr);
+    command
+}
+
 #[test]
 fn events_reach_the_journal_with_their_fields() {
     let world = World::new();
@@ -43,21 +64,7 @@ fn events_reach_the_journal_with_their_fields() {
     journal
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
-    // What systemd connects to stderr, and says so (sd_journal_stream_fd(3)).
-    let stderr = fs::File::create(world.path("stderr")).unwrap();
-    let meta = stderr.metadata().unwrap();
-    let script = "mount -t tmpfs none /run && mkdir -p /run/systemd/journal && \
-        mount --bind \"$0/journal\" /run/systemd/journal && exec \"$@\"";
-    let status = world
-        .command("sh")
-        .args(["-c", script])
-        .arg(world.path(""))
-        .arg(env!("CARGO_BIN_EXE_authorized-keys-agent"))
-        .arg("--config")
-        .arg(world.config())
-        .args(["enforce", "--once"])
-        .env("JOURNAL_STREAM", format!("{}:{}", meta.dev(), meta.ino()))
-        .stderr(stderr)
+    let status = with_journald(&world, &["enforce", "--once"])
         .status()
         .unwrap();
     assert!(

@@ -13,6 +13,7 @@
 mod access;
 mod ami;
 mod aws;
+mod beside;
 mod central;
 mod check;
 mod clone;
@@ -55,6 +56,7 @@ mod taken_over;
 mod tamper;
 mod threads;
 mod tls;
+mod unread;
 mod watches;
 mod world_changes;
 mod write_faults;

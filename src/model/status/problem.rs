@@ -35,6 +35,10 @@ pub enum Cause {
     ConfigUnusable {
         error: String,
     },
+    /// Others than root can change it, or put another one in its place.
+    ConfigOpen {
+        path: String,
+    },
     StateDamaged {
         error: String,
     },
@@ -117,6 +121,10 @@ pub enum Cause {
     /// Which key opened a session cannot be told.
     SessionsUnknown {
         error: String,
+    },
+    /// Nobody takes what the enforcer logs.
+    LogLost {
+        lines: u64,
     },
     OpenDoor(Door),
     OtherFile(OtherFile),
@@ -253,6 +261,7 @@ macro_rules! codes {
 codes! {
     Cause::NoEnforcer => "no-enforcer",
     Cause::ConfigUnusable { .. } => "config-unusable",
+    Cause::ConfigOpen { .. } => "config-open",
     Cause::NoThreads { .. } => "no-threads",
     Cause::FileRefused { .. } => "file-refused",
     Cause::FileDrifted { .. } => "file-drifted",
@@ -292,6 +301,7 @@ codes! {
     Cause::FetchReportUnreadable { .. } => "fetch-report-unreadable",
     Cause::OpenDoor(_) => "open-door",
     Cause::SessionsUnknown { .. } => "sessions-unknown",
+    Cause::LogLost { .. } => "log-lost",
     Cause::KeysRefused { .. } => "keys-refused",
     Cause::OtherFile(_) => "other-file",
     Cause::SshdSilent { .. } => "sshd-silent",
@@ -312,6 +322,7 @@ impl Cause {
         match self {
             Self::OpenDoor(_)
             | Self::SessionsUnknown { .. }
+            | Self::LogLost { .. }
             | Self::OtherFile(_)
             | Self::KeysRefused { .. }
             | Self::SshdSilent { .. }
@@ -371,6 +382,7 @@ impl Cause {
                 | Self::Fight { .. }
                 | Self::Rival { .. }
                 | Self::SessionsUnknown { .. }
+                | Self::LogLost { .. }
         )
     }
 
@@ -386,6 +398,9 @@ impl Cause {
             Self::ConfigUnusable { error } => {
                 format!("the config was changed and cannot be used: {error}")
             }
+            Self::ConfigOpen { path } => format!(
+                "`{path}` can be changed by others than root, who then decide whose keys work here"
+            ),
             Self::StateDamaged { error } => format!("{error}; the state was started anew"),
             Self::StateUnsaved { error } => {
                 format!("{error}; what is in force is lost when the agent restarts")
@@ -477,6 +492,9 @@ impl Cause {
             Self::SessionsUnknown { error } => {
                 format!("which keys opened live sessions is not known: {error}")
             }
+            Self::LogLost { lines } => {
+                format!("nobody takes what the enforcer logs; lines lost so far: {lines}")
+            }
             Self::OpenDoor(door) => format!("bypassed: {}", door.describe(whom)),
             Self::OtherFile(other) => {
                 let OtherFile { file, found, .. } = other;
@@ -505,6 +523,9 @@ impl Cause {
             }
             Self::Decision(Trouble::BreakGlassOpen { path }) => {
                 return Some(format!("chown root:root {path}; chmod 0600 {path}"));
+            }
+            Self::ConfigOpen { path } => {
+                return Some(format!("chown root:root {path}; chmod go-w {path}"));
             }
             Self::OwnMount(OwnMount { place, .. }) => {
                 return Some(format!(
@@ -583,6 +604,9 @@ impl Cause {
             }
             Self::SessionsUnknown { .. } => {
                 "`loginctl` must answer, and the journal must keep what sshd says at `LogLevel INFO` (journald.conf(5))"
+            }
+            Self::LogLost { .. } => {
+                "look at systemd-journald, or at what reads the log of the container"
             }
             Self::SshdDoubt(_) | Self::OtherSshd { .. } => {
                 "look at sshd_config(5), and at how sshd is started, for who else gets in"
