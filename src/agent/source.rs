@@ -101,7 +101,6 @@ impl Clients {
         source: &Source,
         now: Timestamp,
     ) -> Result<ApprovedList, FetchError> {
-        // Names are looked up on a thread by a library that ends the program where there is none.
         Threads::probe().map_err(FetchError::NoThread)?;
         let wanted = self.wanted(source).await?;
         let instance = self.instance(source).await;
@@ -150,6 +149,8 @@ impl Clients {
     }
 
     fn metadata(&mut self) -> Result<&Metadata, FetchError> {
+        // It may have a name that is looked up, too.
+        Threads::probe().map_err(FetchError::NoThread)?;
         if self.metadata.is_none() {
             self.metadata =
                 Some(Metadata::new(&imds::Settings::default()).map_err(FetchError::Metadata)?);
@@ -159,6 +160,8 @@ impl Clients {
 
     /// The client of Parameter Store.
     pub async fn store(&mut self) -> Result<&ParameterStore, FetchError> {
+        // Names are looked up on a thread by a library that ends the program where there is none.
+        Threads::probe().map_err(FetchError::NoThread)?;
         if self.store.is_none() {
             self.store = Some(
                 ParameterStore::new(&self.settings)

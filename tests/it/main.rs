@@ -19,6 +19,7 @@ mod check;
 mod clone;
 mod cloudformation;
 mod dead_enforcer;
+mod environment;
 mod evidence;
 mod fights;
 mod flood;

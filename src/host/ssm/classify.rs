@@ -10,6 +10,8 @@ use aws_sdk_ssm::error::{ProvideErrorMetadata, SdkError};
 use http_body_util::LengthLimitError;
 
 use super::failure::{Failure, MESSAGE, Network};
+use super::transport::NoRole;
+use super::usable::Unsendable;
 use crate::model::escape::escaped;
 
 /// What was being done, for errors that do not say.
@@ -53,6 +55,15 @@ where
 
 /// Why there are no credentials.
 pub fn credentials(error: &(dyn Error + 'static)) -> Failure {
+    if find::<Unsendable>(error).is_some() {
+        let reason =
+            "they hold a line break, a blank or another character that credentials do not have";
+        return Failure::CredentialsFailed(reason);
+    }
+    if find::<NoRole>(error).is_some() {
+        let reason = "what answers as the instance metadata service names no role";
+        return Failure::CredentialsFailed(reason);
+    }
     if let Some(status) = metadata_status(error) {
         return match status {
             500.. => Failure::CredentialsFailed("the instance metadata service fails"),

@@ -13,15 +13,18 @@ use aws_config::profile::ProfileFileRegionProvider;
 use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, Region};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ssm::Client;
 use aws_sdk_ssm::config::StalledStreamProtectionConfig;
+use aws_types::service_config::ServiceConfigKey;
 
 use super::caller::RegionSource;
 use super::failure::Failure;
+use super::proxy;
 use super::transport::{self, SharedContact};
+use super::usable::{Sendable, has_host};
 use crate::model::list::bounds;
 
 /// What is given; what is not comes from the SDK's chain.
@@ -112,11 +115,28 @@ pub struct Connection {
 pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
     let contact = SharedContact::default();
     let limits = settings.limits;
-    let http = transport::client(limits.connect, limits.read, limits.reply_bytes, &contact);
+    let proxy = proxy::proxy(variable)?;
+    let http = transport::client(
+        limits.connect,
+        limits.read,
+        limits.reply_bytes,
+        proxy,
+        &contact,
+    );
+    if variable(CONTAINER).is_some_and(|uri| !uri.contains("://")) {
+        // The SDK ends the program over some of these.
+        let reason = "AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL";
+        return Err(Failure::CredentialsFailed(reason));
+    }
     let imds = metadata(settings)?;
     let (region, region_source) = region(settings, &imds)
         .await
         .ok_or(Failure::RegionMissing)?;
+    if !is_region(region.as_ref()) {
+        return Err(Failure::BadRegion(
+            region.as_ref().chars().take(64).collect(),
+        ));
+    }
     let credentials = if let Some(keys) = &settings.credentials {
         SharedCredentialsProvider::new(Credentials::from(keys))
     } else {
@@ -127,12 +147,13 @@ pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
             .region(region.clone());
         SharedCredentialsProvider::new(chain.imds_client(imds).build().await)
     };
+    let credentials = SharedCredentialsProvider::new(Sendable(credentials));
     let times = TimeoutConfig::builder()
         .connect_timeout(limits.connect)
         .read_timeout(limits.read)
         .operation_attempt_timeout(limits.operation)
         .operation_timeout(limits.operation);
-    let mut config = aws_config::defaults(BehaviorVersion::v2026_01_12())
+    let config = aws_config::defaults(BehaviorVersion::v2026_01_12())
         .region(region.clone())
         .credentials_provider(credentials.clone())
         .http_client(http)
@@ -141,17 +162,51 @@ pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
         .retry_config(RetryConfig::disabled())
         // The limit on the operation covers a body that stalls, without timers of its own.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
-    if let Some(endpoint) = &settings.endpoint {
-        config = config.endpoint_url(endpoint);
+    let config = config.load().await;
+    let endpoint = settings.endpoint.clone().or_else(|| endpoint(&config));
+    if endpoint.as_ref().is_some_and(|url| !has_host(url)) {
+        return Err(Failure::BadEndpoint);
     }
-    let client = Client::new(&config.load().await);
+    let mut config = aws_sdk_ssm::config::Builder::from(&config);
+    config.set_endpoint_url(endpoint);
     Ok(Connection {
-        client,
+        client: Client::from_conf(config.build()),
         credentials,
         region: region.as_ref().to_owned(),
         region_source,
         contact,
     })
+}
+
+/// Where a container has its credentials (EKS pod identity, ECS on EC2).
+const CONTAINER: &str = "AWS_CONTAINER_CREDENTIALS_FULL_URI";
+
+/// What environment and profile say of it, for this service or for all; what is empty says nothing.
+fn endpoint(config: &SdkConfig) -> Option<String> {
+    let key = ServiceConfigKey::builder()
+        .service_id("SSM")
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build()
+        .ok()?;
+    let own = config.service_config()?.load_config(key);
+    let all = || config.endpoint_url().map(ToOwned::to_owned);
+    let said = |url: &String| !url.is_empty();
+    own.filter(said).or_else(all).filter(said)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the SDK reads the environment itself; here is what it does not look at closely enough"
+)]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// A part of a host's name: the SDK writes it into one, and into a header.
+fn is_region(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    (1..=63).contains(&name.len()) && name.bytes().all(fits)
 }
 
 /// The metadata service as the source of region and role. Two short attempts: a fetch that fails comes again.

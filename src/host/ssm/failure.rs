@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::model::escape::escaped;
+
 /// Why Parameter Store gave no list.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
@@ -35,6 +37,15 @@ pub enum Failure {
     /// Neither environment, profile nor instance metadata names a region.
     #[error("no AWS region: not in the environment, not in a profile, not in instance metadata")]
     RegionMissing,
+    /// What names the region names none.
+    #[error("no AWS region is called `{}`", escaped(.0))]
+    BadRegion(String),
+    /// The environment or the profile puts Parameter Store where nothing can be. It may hold a password, so it is not shown.
+    #[error("the endpoint of Parameter Store is no URL")]
+    BadEndpoint,
+    /// This variable names a proxy, and is no URL. It may hold a password, so it is not shown.
+    #[error("the proxy in {0} is no URL")]
+    BadProxy(&'static str),
     /// No whole answer came.
     #[error("cannot reach `{endpoint}`: {what}")]
     Network {
@@ -128,6 +139,13 @@ impl Failure {
             Self::RegionMissing => {
                 "set AWS_REGION for the fetcher, or enable the instance metadata service (HttpEndpoint=enabled)"
             }
+            Self::BadRegion(_) => {
+                "AWS_REGION, the profile or the instance metadata must name one such as eu-central-1"
+            }
+            Self::BadEndpoint => {
+                "write AWS_ENDPOINT_URL_SSM, or `endpoint_url` of the profile, as https://HOST, or take it away"
+            }
+            Self::BadProxy(_) => "write it as http://HOST:PORT, or take it away",
             Self::Network { what, .. } => what.hint(),
             Self::Malformed(_) => {
                 "is there a proxy or a test endpoint in between that answers for AWS?"

@@ -9,7 +9,9 @@ mod classify;
 mod connect;
 mod failure;
 mod parameters;
+mod proxy;
 mod transport;
+mod usable;
 
 use std::collections::BTreeSet;
 use std::future::Future;

@@ -9,15 +9,17 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector, http_client_fn,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::shared::IntoShared;
 use aws_smithy_types::DateTime;
 use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::date_time::Format;
-use http_body_util::Limited;
+use http_body_util::{BodyExt, Limited};
 use jiff::{SignedDuration, Timestamp};
 
 /// What was seen on the way: where requests went, and what time it is there.
@@ -30,11 +32,12 @@ pub struct Contact {
 /// [`Contact`], shared with the connector that sees it.
 pub type SharedContact = Arc<Mutex<Contact>>;
 
-/// A client for AWS itself. Proxies are those of the environment (`HTTPS_PROXY`, `NO_PROXY`).
+/// A client for AWS itself, and for credentials that are not the instance's.
 pub fn client(
     connect: Duration,
     read: Duration,
     reply_bytes: usize,
+    proxy: ProxyConfig,
     contact: &SharedContact,
 ) -> SharedHttpClient {
     let times = HttpConnectorSettings::builder()
@@ -43,7 +46,7 @@ pub fn client(
         .build();
     let connector = Connector::builder()
         .connector_settings(times)
-        .proxy_config(ProxyConfig::from_env())
+        .proxy_config(proxy)
         .tls_provider(Provider::rustls(CryptoMode::Ring))
         .build();
     let inner = SharedHttpConnector::new(connector);
@@ -57,7 +60,49 @@ pub fn client(
 
 /// A client for the metadata service: plain HTTP, and never through a proxy.
 pub fn metadata_client() -> SharedHttpClient {
-    Builder::new().build_http()
+    let plain = Builder::new().build_http();
+    let client = move |settings: &HttpConnectorSettings, components: &RuntimeComponents| {
+        let inner = plain.http_connector(settings, components);
+        SharedHttpConnector::new(MetadataConnector(inner))
+    };
+    http_client_fn(client).into_shared()
+}
+
+/// Something else than a metadata service answers there.
+#[derive(Debug, thiserror::Error)]
+#[error("not the name of a role")]
+pub struct NoRole;
+
+/// Sees to it that what is taken for the name of a role is one: the SDK makes a path of it, and ends the program where that
+/// is none.
+#[derive(Debug)]
+struct MetadataConnector(SharedHttpConnector);
+
+/// More than any document of the metadata service has, in bytes.
+const DOCUMENT: usize = 64 << 10;
+
+impl HttpConnector for MetadataConnector {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let names_role = request.uri().ends_with("/security-credentials/");
+        let reply = self.0.call(request);
+        HttpConnectorFuture::new(async move {
+            let mut reply = reply.await?;
+            let body = std::mem::replace(reply.body_mut(), SdkBody::taken());
+            let body = Limited::new(body, DOCUMENT).collect().await;
+            let body = body.map_err(ConnectorError::io)?.to_bytes();
+            if names_role && reply.status().is_success() && !is_role(&body) {
+                return Err(ConnectorError::user(NoRole.into()));
+            }
+            *reply.body_mut() = SdkBody::from(body);
+            Ok(reply)
+        })
+    }
+}
+
+/// "Names are not distinguished by case", of `[\w+=,.@-]`, at most 128 characters (IAM API reference, `CreateInstanceProfile`).
+fn is_role(name: &[u8]) -> bool {
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"+=,.@-_".contains(byte);
+    (1..=128).contains(&name.len()) && name.iter().all(fits)
 }
 
 /// The last endpoint asked, for messages.

@@ -21,6 +21,8 @@ pub struct Instance {
     pub delay: Duration,
     /// What every fact is instead: a page of something else.
     pub instead: Option<&'static str>,
+    /// The document that the role has.
+    pub credentials: &'static str,
 }
 
 impl Default for Instance {
@@ -33,6 +35,7 @@ impl Default for Instance {
             status: None,
             delay: Duration::ZERO,
             instead: None,
+            credentials: CREDENTIALS,
         }
     }
 }
@@ -132,7 +135,7 @@ fn answer(request: &Request, instance: &Instance) -> Answer {
             {
                 text(200, value)
             } else if role.is_some_and(|role| path.ends_with(&format!("/{role}"))) {
-                text(200, CREDENTIALS)
+                text(200, instance.credentials)
             } else {
                 text(404, "")
             }
