@@ -81,6 +81,7 @@ fn patience(once: bool) -> Patience {
 /// Both halves, until SIGTERM. The one with the network is a process of its own, `same` being what it has in common with
 /// this one: whatever a source, or the library that asks it, does to it, files are enforced.
 pub(super) async fn run(config: Config, path: &Path, same: Vec<OsString>) -> Outcome {
+    surroundings::warn_of_open_config(path);
     let signals = Signals::listen("enforcer")?;
     let _enforcer = enforce::claim(&config.paths)?;
     // What keeps it from starting is said at once.
@@ -147,6 +148,7 @@ pub(super) async fn enforce(arguments: &EnforceArguments, config: Config, path: 
         enforcing.once(None, surroundings::now()).await;
         return Ok(u8::from(!conclude(&enforcing)));
     }
+    surroundings::warn_of_open_config(path);
     let signals = Signals::listen("enforcer")?;
     let _lock = enforce::claim(&config.paths)?;
     let (enforcing, pending) = enforcing(config)?;

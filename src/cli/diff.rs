@@ -13,7 +13,7 @@ use crate::host::chain;
 use crate::host::store::StoreError;
 use crate::model::config::tables::Config;
 use crate::model::list::approved::ApprovedList;
-use crate::model::status::problem::Cause;
+use crate::model::status::problem::{Cause, Problem, told};
 use crate::model::status::schema::AccountState;
 
 /// What its exit status means, for `--help` and the man page.
@@ -38,6 +38,9 @@ pub(super) async fn run(config: Config) -> Outcome {
     }
     print::data(&print::changes(&looked.differences, &reconciler.decision))?;
     let decision = &reconciler.decision;
+    for told in told(decision.troubles.iter().cloned().map(Problem::from)) {
+        tracing::warn!("{}", told.line());
+    }
     for rejected in decision
         .rejected
         .iter()

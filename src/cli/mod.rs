@@ -160,6 +160,7 @@ Exit status:
   1  something is not as it should be; each command says what
   2  wrong usage or configuration
   3  status: no enforcer is running
+  141  the output is not all written, as its reader is gone
 
 Files:
   /etc/authorized-keys-agent/config.toml
@@ -255,7 +256,13 @@ fn run(cli: &Cli) -> Outcome {
     if let Command::Lint(arguments) = &cli.command {
         return lint::run(arguments, path, cli.config.is_some());
     }
-    let config = read_config(path)?;
+    let config = match (read_config(path), &cli.command) {
+        (Err(error), Command::Status(arguments)) => {
+            status::last_word(arguments, path, &error)?;
+            return Err(error);
+        }
+        (read, _) => read?,
+    };
     runtime.block_on(async {
         match &cli.command {
             // Done above: it works without a config.
@@ -268,7 +275,7 @@ fn run(cli: &Cli) -> Outcome {
             Command::Diff => diff::run(config).await,
             Command::Check(arguments) => check::run(arguments, config, path).await,
             Command::Incidents(arguments) => incidents::run(arguments, &config),
-            Command::Status(arguments) => status::run(arguments, config).await,
+            Command::Status(arguments) => status::run(arguments, config, path).await,
         }
     })
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use clap::Args;
 use jiff::Timestamp;
@@ -15,7 +16,7 @@ use crate::cli::surroundings::{self, Outcome};
 use crate::host::store::{self, StoreError};
 use crate::host::{accounts, chain, process};
 use crate::model::account::AccountName;
-use crate::model::config::tables::Config;
+use crate::model::config::tables::{Config, Paths};
 use crate::model::escape::escaped;
 use crate::model::sshd::access::Verdict;
 use crate::model::status::assess::{self, OfEnforcer, OfFetcher};
@@ -42,22 +43,56 @@ pub(super) struct Arguments {
 
 const STOPPED: u8 = 3;
 
-pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
+pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> Outcome {
     let now = surroundings::now();
-    let (status, unseen) = status(config, now).await;
-    let text = if arguments.json {
-        let mut text = serde_json::to_string_pretty(&status.document(now))?;
-        text.push('\n');
-        text
-    } else {
-        describe(&status, unseen.as_deref(), now)
-    };
-    print::data(&text)?;
+    let (mut status, unseen) = status(config, now).await;
+    let open = surroundings::open_config(path);
+    status.problems.extend(open.map(Problem::new));
+    print::data(&text(arguments, &status, unseen.as_deref(), now)?)?;
     Ok(match status.health() {
         Health::Healthy => 0,
         Health::Degraded => 1,
         Health::Stopped => STOPPED,
     })
+}
+
+/// With a config that cannot be used: what the enforcer said last, which goes by the config that it read before.
+pub(super) fn last_word(
+    arguments: &Arguments,
+    path: &Path,
+    error: &anyhow::Error,
+) -> anyhow::Result<()> {
+    let config = std::fs::read_to_string(path).unwrap_or_default();
+    let paths = Paths::of_broken(&config);
+    let Some(mut status) = publish::read_with_keys(&paths).ok().flatten() else {
+        return Ok(());
+    };
+    let is_known = |problem: &Problem| matches!(problem.cause, Cause::ConfigUnusable { .. });
+    if !status.problems.iter().any(is_known) {
+        let error = format!("{error:#}");
+        status
+            .problems
+            .push(Problem::new(Cause::ConfigUnusable { error }));
+    }
+    if process::holder(&paths::enforce_lock(&paths)).is_none() {
+        status.problems.push(Problem::new(Cause::NoEnforcer));
+    }
+    let unseen = Some("the config cannot be used");
+    print::data(&text(arguments, &status, unseen, surroundings::now())?)
+}
+
+fn text(
+    arguments: &Arguments,
+    status: &Status,
+    unseen: Option<&str>,
+    now: Timestamp,
+) -> anyhow::Result<String> {
+    if !arguments.json {
+        return Ok(describe(status, unseen, now));
+    }
+    let mut text = serde_json::to_string_pretty(&status.document(now))?;
+    text.push('\n');
+    Ok(text)
 }
 
 /// The status of this moment as far as this user may look; and why that was not all.

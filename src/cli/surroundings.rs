@@ -1,12 +1,15 @@
 //! What a command has from the process it runs in: the clock, the environment, the config; and how it ends.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::host::process;
 use crate::model::config::tables::Config;
+use crate::model::status::problem::Cause;
 
 /// How a command ended; each command says what its code means.
 pub(super) type Outcome = anyhow::Result<u8>;
@@ -27,7 +30,32 @@ pub(super) fn parse_config(path: &Path, text: &str) -> anyhow::Result<Config> {
 
 /// For a daemon's SIGHUP: the same, with the error as text.
 pub(super) fn reread_config(path: &Path) -> Result<Config, String> {
+    warn_of_open_config(path);
     read_config(path).map_err(|error| format!("{error:#}"))
+}
+
+/// For a daemon: says who else decides what it does.
+pub(super) fn warn_of_open_config(path: &Path) {
+    if let Some(cause) = open_config(path) {
+        tracing::warn!(hint = cause.hint(), "{}", cause.reason());
+    }
+}
+
+/// The config, or the directory that it is in, where others than root, and the user of this process, may change it.
+pub(super) fn open_config(path: &Path) -> Option<Cause> {
+    let directory = path.parent().filter(|above| !above.as_os_str().is_empty());
+    let places = [path, directory.unwrap_or(Path::new("."))];
+    let is_open = |place: &&Path| {
+        std::fs::metadata(place).is_ok_and(|meta| {
+            let is_ours = [0, process::user()].contains(&meta.uid());
+            // In a directory such as /tmp nobody takes the place of another's file.
+            let is_sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
+            !is_ours || (meta.mode() & 0o022 != 0 && !is_sticky)
+        })
+    };
+    let open = places.into_iter().find(is_open)?;
+    let path = open.display().to_string();
+    Some(Cause::ConfigOpen { path })
 }
 
 #[expect(

@@ -18,6 +18,7 @@ mod central;
 mod check;
 mod clone;
 mod cloudformation;
+mod config_file;
 mod dead_enforcer;
 mod environment;
 mod evidence;

@@ -46,6 +46,10 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
         config.mode.as_str()
     );
     let mut findings = vec![Finding::ok("config", message)];
+    if let Some(cause) = surroundings::open_config(path) {
+        let hint = cause.hint().unwrap_or_default();
+        findings.push(Finding::fail("config", cause.reason(), hint));
+    }
     let read = list::look(&config.source, surroundings::now, &mut findings).await;
     // As the enforcer does, or a home could look more open than it is; failing leaves only that.
     let _ = keyfile::drop_supplementary_groups();

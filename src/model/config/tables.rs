@@ -162,6 +162,23 @@ pub struct Paths {
     pub fetch_runtime_dir: PathBuf,
 }
 
+impl Paths {
+    /// Those that a config names which cannot be used for another reason, or the usual ones.
+    pub fn of_broken(text: &str) -> Self {
+        #[derive(Deserialize)]
+        struct Only {
+            paths: Paths,
+        }
+        let begin = text
+            .find("\n[paths]")
+            .map_or(text.len(), |before| before + 1);
+        let rest = &text[begin..];
+        let end = rest.find("\n[").unwrap_or(rest.len());
+        let only = toml::from_str::<Only>(&rest[..end]);
+        only.map(|only| only.paths).unwrap_or_default()
+    }
+}
+
 /// Who owns a managed file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
