@@ -141,6 +141,12 @@ impl Refusal {
             } => {
                 "the service writes in homes and where its unit says: `systemctl edit authorized-keys-agent`, `ReadWritePaths=` with a directory that exists under `[Service]`, and restart it"
             }
+            Self::Io {
+                source: Errno::EMFILE | Errno::ENFILE,
+                ..
+            } => {
+                "the agent holds a file open for each account: raise `LimitNOFILE=` of the unit, or the limit of the container, or `fs.file-max`"
+            }
             Self::Io { .. } => "look at the file system: is it mounted, writable and sound",
         }
     }
@@ -191,6 +197,9 @@ mod tests {
     fn a_system_call_that_is_kept_from_it_is_named() {
         let hint = |errno| Refusal::io("open", Path::new("/home/alice"))(errno).hint();
         assert!(hint(Errno::ENOSYS).starts_with("`openat2`"));
+        for none_left in [Errno::EMFILE, Errno::ENFILE] {
+            assert!(hint(none_left).contains("`LimitNOFILE=`"), "{none_left}");
+        }
         assert!(hint(Errno::EIO).starts_with("look at the file system"));
     }
 }
