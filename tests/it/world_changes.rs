@@ -264,5 +264,5 @@ fn a_directory_in_the_files_place_is_kept_only_if_something_is_in_it() {
     let kept = in_place(&full);
     assert_eq!(kept.len(), 1);
     assert!(ssh.join(&kept[0]).join("mine").exists());
-    assert!(agent.log().contains(&kept[0]), "{}", agent.log());
+    wait("the log to tell", || agent.log().contains(&kept[0]));
 }
