@@ -180,6 +180,23 @@ fn the_default_chain() {
         ("AWS_REGION", REGION),
     ];
     assert_eq!(child(&no_role), Failure::CredentialsMissing.to_string());
+    // Without a region, with one, and with a file that has another profile.
+    let named = ("AWS_PROFILE", "nobody");
+    for more in [
+        &no_role[..2],
+        &no_role,
+        &[no_role[0], no_role[1], ("AWS_CONFIG_FILE", file)],
+    ] {
+        assert_eq!(
+            child(&[more, &[named]].concat()),
+            "AWS_PROFILE names `nobody`, and there is no such profile"
+        );
+    }
+    // It is no matter while there are others.
+    check(
+        &[named],
+        "1 from /k by ASIA…MPLE (instance role), region eu-central-1 from instance metadata",
+    );
     // What the library says in types is what the text says.
     assert_eq!(CredentialSource::InstanceRole.to_string(), "instance role");
     assert_eq!(

@@ -190,6 +190,7 @@ fn concerns_all(error: &FetchError) -> bool {
             | Failure::Throttled
             | Failure::CredentialsExpired
             | Failure::CredentialsMissing
+            | Failure::NoProfile(_)
             | Failure::CredentialsFailed(_)
             | Failure::RegionMissing
     )

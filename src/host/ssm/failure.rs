@@ -31,6 +31,9 @@ pub enum Failure {
     /// No source of the chain gave credentials.
     #[error("no AWS credentials: not in the environment, not in a profile, and no instance role")]
     CredentialsMissing,
+    /// Neither credentials nor a region are to be had, and the profile that is named does not exist.
+    #[error("AWS_PROFILE names `{}`, and there is no such profile", escaped(.0))]
+    NoProfile(String),
     /// A source of the chain is there and does not work.
     #[error("no AWS credentials: {0}")]
     CredentialsFailed(&'static str),
@@ -131,6 +134,9 @@ impl Failure {
             }
             Self::CredentialsMissing => {
                 "attach an instance profile to this instance (EC2 > Actions > Security > Modify IAM role)"
+            }
+            Self::NoProfile(_) => {
+                "take AWS_PROFILE away from the fetcher, or let AWS_CONFIG_FILE name a file that has it: the service sees no home"
             }
             Self::CredentialsFailed(_) => {
                 "the fetcher tries again by itself; look at the AWS_ variables of the fetcher, its profile and \

@@ -9,6 +9,7 @@ mod classify;
 mod connect;
 mod failure;
 mod parameters;
+mod profile;
 mod proxy;
 mod transport;
 mod usable;
@@ -41,7 +42,10 @@ impl ParameterStore {
     /// A client with these settings. Only the metadata service is asked, for the region, when nothing else
     /// names one.
     pub async fn new(settings: &Settings) -> Result<Self, Failure> {
-        let connection = Box::pin(quiet(connect::connect(settings))).await?;
+        let connection = Box::pin(quiet(async {
+            profile::explained(connect::connect(settings).await).await
+        }));
+        let connection = connection.await?;
         Ok(Self {
             connection,
             limits: settings.limits,
@@ -78,7 +82,8 @@ impl ParameterStore {
         let given = tokio::time::timeout(self.limits.operation, given)
             .await
             .map_err(|_| self.timed_out())?;
-        let given = given.map_err(|error| classify::credentials(&error))?;
+        let given = given.map_err(|error| classify::credentials(&error));
+        let given = quiet(profile::explained(given)).await?;
         Ok(Caller {
             source: CredentialSource::of(&given),
             access_key: caller::masked(given.access_key_id()),
@@ -208,7 +213,8 @@ impl ParameterStore {
         fetch: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         tracing::debug!(action, resource, "asking parameter store");
-        let whole = tokio::time::timeout(self.limits.fetch, quiet(fetch));
+        let explained = async { profile::explained(fetch.await).await };
+        let whole = tokio::time::timeout(self.limits.fetch, quiet(explained));
         whole.await.unwrap_or_else(|_| Err(self.timed_out()))
     }
 
