@@ -266,6 +266,14 @@ fn diff_says_what_sync_then_does() {
     );
 }
 
+#[test]
+fn diff_of_an_empty_list_says_that_it_is_one() {
+    let diff = World::new().run(&["diff"]);
+    let said = shown(&diff.stderr);
+    assert_eq!(diff.status.code(), Some(0), "{said}");
+    assert!(said.contains("the list is empty"), "{said}");
+}
+
 /// Whoever is to accept removals sees first what they are.
 #[test]
 fn diff_shows_what_a_held_list_would_take_away() {
