@@ -81,9 +81,8 @@ const KNOWN_PATIENCE: Duration = Duration::from_millis(250);
 const NEWS_PATIENCE: Duration = Duration::from_secs(2);
 const COMMAND_PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long an account is denied until it is gone: one that only a service knows, and one of local files.
-const DISTANT_SETTLES: SignedDuration = SignedDuration::from_hours(1);
-const LOCAL_SETTLES: SignedDuration = SignedDuration::from_secs(10);
+/// How long an account that only a service knows is denied until it is gone.
+const VANISHED_SETTLES: SignedDuration = SignedDuration::from_hours(1);
 
 /// How long sshd may take to say its version before a pass goes on without.
 const VERSION_PATIENCE: Duration = Duration::from_secs(2);
@@ -282,28 +281,24 @@ impl World {
         silent_about
     }
 
-    /// An account that was there and is denied now is not gone at once: its service may be down, or an editor at its file.
+    /// An account that only a service knows and that is denied now is not gone at once: the service may be down. One of local
+    /// files is, and userdel(8) may be at its home; should it come back, the watch on them tells.
     fn keep_vanished(&mut self, people: &mut People, passwd: &Passwd, now: Timestamp) {
         let before = Arc::clone(&self.people);
         for (name, lookup) in &mut people.accounts {
-            let Some(known) = before.account(name).filter(|_| *lookup == Lookup::Unknown) else {
+            let known = before
+                .account(name)
+                .filter(|_| before.distant.contains(name));
+            let Some(known) = known.filter(|_| *lookup == Lookup::Unknown) else {
                 continue;
-            };
-            let is_distant = before.distant.contains(name);
-            let settles = if is_distant {
-                DISTANT_SETTLES
-            } else {
-                LOCAL_SETTLES
             };
             let since = *self.vanished.entry(name.clone()).or_insert(now);
             let age = now.duration_since(since);
             // Under another name it is still there, and somebody else's.
-            if age >= SignedDuration::ZERO && age < settles && !passwd.has_uid(known.uid) {
+            if age >= SignedDuration::ZERO && age < VANISHED_SETTLES && !passwd.has_uid(known.uid) {
                 *lookup = Lookup::Found(known.clone());
                 people.vanished.insert(name.clone());
-                if is_distant {
-                    people.distant.insert(name.clone());
-                }
+                people.distant.insert(name.clone());
             }
         }
         self.vanished
