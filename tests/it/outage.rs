@@ -402,7 +402,7 @@ fn a_hundred_thousand_lines_are_no_more_than_lines() {
     let before = files();
     // As many that are no keys: told in a number that a person reads, and nothing is lost.
     for (name, _) in server.parameters() {
-        server.put(&name, &"<html>\n".repeat(10));
+        server.put(&name, &"no key\n".repeat(10));
     }
     world.run(&["fetch", "--once"]);
     let output = enforce();

@@ -2,7 +2,7 @@
 
 use crate::model::key::grant::{Grant, Grants, GrantsOf};
 use crate::model::list::rejected::Rejected;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -80,7 +80,7 @@ pub fn judge(
         let mut unread = Vec::new();
         for entry in &entries {
             let value = read_value(entry, rules);
-            unread.extend(still_there(before, &value.unread));
+            unread.push(value.unread);
             desired.rejected.extend(value.rejected);
             if !value.meant.is_empty() {
                 let meant = desired.meant.entry(account.clone()).or_default();
@@ -100,8 +100,9 @@ pub fn judge(
         }
         let named = fingerprints(&candidates);
         let mut grants = settle(candidates, &mut desired.rejected);
-        keep(&mut grants, unread, &named);
-        let is_refused = |key: &String| grants.iter().all(|grant| grant.fingerprint != *key);
+        keep(&mut grants, still_there(before, &unread), &named);
+        let granted: HashSet<&str> = grants.iter().map(|one| one.fingerprint.as_str()).collect();
+        let is_refused = |key: &String| !granted.contains(key.as_str());
         for key in named.into_iter().filter(is_refused) {
             let meant = desired.meant.entry(account.clone()).or_default();
             meant.push(Some(key));
@@ -162,7 +163,7 @@ pub fn judge_break_glass(
         Says::Keys(candidates) => {
             let named: Vec<String> = fingerprints(&candidates);
             let mut grants = settle(candidates, &mut rejected);
-            keep(&mut grants, still_there(before, &value.unread), &named);
+            keep(&mut grants, still_there(before, &[value.unread]), &named);
             Some(grants)
         }
         Says::NoKeys => Some(Vec::new()),
@@ -321,10 +322,10 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
     }
 }
 
-/// The keys in force that stand somewhere in lines which cannot be read: it was not meant to take them away. In time that does
-/// not grow with one times the other.
-fn still_there(before: &[Grant], unread: &str) -> Vec<Grant> {
-    if unread.is_empty() {
+/// The keys in force that stand somewhere in what cannot be read of each value: it was not meant to take them away. In time
+/// that does not grow with one times the other.
+fn still_there(before: &[Grant], unread: &[String]) -> Vec<Grant> {
+    if unread.iter().all(String::is_empty) {
         return Vec::new();
     }
     let body = |grant: &Grant| {
@@ -338,22 +339,23 @@ fn still_there(before: &[Grant], unread: &str) -> Vec<Grant> {
     let mut by_body: HashMap<String, &Grant> = before.iter().map(|one| (body(one), one)).collect();
     let lengths: BTreeSet<usize> = by_body.keys().map(String::len).collect();
     let mut found = Vec::new();
-    for at in bodies(unread) {
-        let bodies = lengths
-            .iter()
-            .filter_map(|length| unread.get(at..at + length));
-        found.extend(bodies.filter_map(|body| by_body.remove(body)).cloned());
+    for text in unread {
+        for at in bodies(text) {
+            let bodies = lengths
+                .iter()
+                .filter_map(|length| text.get(at..at + length));
+            found.extend(bodies.filter_map(|body| by_body.remove(body)).cloned());
+        }
     }
     found
 }
 
 /// Adds the `unread` keys that no line which was read has a say about.
 fn keep(grants: &mut Vec<Grant>, unread: Vec<Grant>, named: &[String]) {
+    let known = grants.iter().map(|known| &known.fingerprint).chain(named);
+    let mut known: HashSet<String> = known.cloned().collect();
     for grant in unread {
-        let is_new = grants
-            .iter()
-            .all(|known| known.fingerprint != grant.fingerprint);
-        if is_new && !named.contains(&grant.fingerprint) {
+        if known.insert(grant.fingerprint.clone()) {
             grants.push(grant);
         }
     }

@@ -77,7 +77,13 @@ const PIECES: [&str; 40] = [
 
 /// Where we may refuse a line in which sshd finds no fault: see [`super::LINES`]. The last two are lines that
 /// it reads and never lets anybody in by.
-const STRICTER: [&str; 4] = [TWICE, COMMA, FROM, "only for `cert-authority`"];
+const STRICTER: [&str; 5] = [
+    TWICE,
+    COMMA,
+    FROM,
+    "only for `cert-authority`",
+    "a comment that a key follows",
+];
 
 /// An option as somebody may write it and as we render it.
 fn option() -> impl Strategy<Value = (String, String)> {
