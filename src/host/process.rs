@@ -213,8 +213,18 @@ impl Holder {
     }
 
     fn owns(&self, pid: u32) -> bool {
-        fs::metadata(format!("/proc/{pid}")).is_ok_and(|process| process.uid() == self.owner)
+        let process = fs::metadata(format!("/proc/{pid}"));
+        process.is_ok_and(|process| may_have_made(process.uid(), self.owner))
     }
+}
+
+/// Whether a process of this user may have made a file of that owner. From systemd 257 on the directories of a `DynamicUser=`
+/// are mounted so that what such a user makes there is nobody's for all others.
+fn may_have_made(user: u32, owner: u32) -> bool {
+    /// What systemd takes for such users by itself (`systemd.exec(5)`, `DynamicUser=`).
+    const DYNAMIC: std::ops::RangeInclusive<u32> = 61184..=65519;
+    const NOBODY: u32 = 65534;
+    user == owner || owner == NOBODY && DYNAMIC.contains(&user)
 }
 
 /// The signal by which a service is asked, by those that it has handlers for (`proc_pid_status(5)`). One of an earlier
@@ -287,5 +297,27 @@ pub fn raise_descriptor_limit() {
     {
         // Failing leaves the soft limit, which is enough for hundreds of accounts.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_process_that_may_have_made_the_lock_is_signalled() {
+        for (user, owner, may) in [
+            (0, 0, true),
+            (998, 998, true),
+            (61_500, 61_500, true),
+            // Of a dynamic user, seen from outside of its mount.
+            (61_500, 65_534, true),
+            (0, 65_534, false),
+            (1000, 65_534, false),
+            (0, 61_500, false),
+            (61_500, 0, false),
+        ] {
+            assert_eq!(may_have_made(user, owner), may, "{user}, {owner}");
+        }
     }
 }
