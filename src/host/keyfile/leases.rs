@@ -21,7 +21,7 @@ struct Held {
     /// Leases on files that have lost their name; the first to be given back first.
     spent: VecDeque<Spent>,
     /// When an account's attempts are to be looked at.
-    looks: Vec<(Instant, AccountName)>,
+    looks: HashMap<AccountName, Instant>,
 }
 
 /// A lease that is given back in a moment.
@@ -81,23 +81,23 @@ impl Leases {
     /// Takes the lease on the file that has the name now; the one that was held before is given back in a moment. Returns
     /// whether a writer waits for the new one already: of that no signal may come any more.
     pub fn hold(&self, account: &AccountName, lease: Lease) -> bool {
-        let mut held = self.locked();
-        let Held {
-            accounts, spent, ..
-        } = &mut *held;
-        let of = accounts.entry(account.clone()).or_default();
         let inode = lease.inode();
-        if let Some(before) = of.lease.replace(lease)
-            && before.inode() != inode
-        {
-            spent.push_back(Spent {
+        let before = {
+            let mut held = self.locked();
+            let of = held.accounts.entry(account.clone()).or_default();
+            of.lease.replace(lease)
+        };
+        if let Some(lease) = before.filter(|before| before.inode() != inode) {
+            // Nobody waits for this one account's file system.
+            let file = lease.open_again();
+            self.locked().spent.push_back(Spent {
                 due: Instant::now() + STILL_READ,
                 account: account.clone(),
-                file: before.open_again(),
-                lease: before,
+                lease,
+                file,
             });
         }
-        of.is_awaited()
+        self.is_awaited(account)
     }
 
     /// A writer waits for the lease of this account.
@@ -117,7 +117,7 @@ impl Leases {
     pub fn next_due(&self) -> Option<Instant> {
         let held = self.locked();
         let released = held.spent.front().map(|spent| spent.due);
-        held.looks.iter().map(|(due, _)| *due).chain(released).min()
+        held.looks.values().copied().chain(released).min()
     }
 
     /// Gives back what is due by now, and whoever waits for it goes on; returns accounts whose attempts are to be looked at.
@@ -144,11 +144,11 @@ impl Leases {
                 }
                 let (inode, since) = (lease.inode(), now);
                 of.attempts.push_back(Released { file, inode, since });
-                looks.push((now + WRITTEN, account));
+                looks.entry(account).or_insert(now + WRITTEN);
             }
         }
-        let due = looks.extract_if(.., |(due, _)| *due <= now);
-        due.map(|(_, account)| account).collect()
+        let due = looks.extract_if(|_, due| *due <= now);
+        due.map(|(account, _)| account).collect()
     }
 
     /// The same for the other files of the account that stay, all of them.
@@ -164,6 +164,7 @@ impl Leases {
             None => return Vec::new(),
         };
         let (mut attempts, mut waits) = (Vec::new(), VecDeque::new());
+        let mut youngest = None;
         for Released { file, inode, since } in released {
             match Lease::take(file, inode) {
                 Ok(lease) => {
@@ -172,14 +173,18 @@ impl Leases {
                     attempts.extend(read.map(|read| Attempt::Closed(inode, read)));
                 }
                 Err((NoLease::Busy, file)) if since.elapsed() < PATIENCE => {
-                    let next = Instant::now() + since.elapsed().max(WRITTEN);
-                    self.locked().looks.push((next, account.clone()));
+                    youngest = Some(since);
                     waits.push_back(Released { file, inode, since });
                 }
                 Err(_) => attempts.push(Attempt::Open(inode)),
             }
         }
-        if let Some(of) = self.locked().accounts.get_mut(account) {
+        let mut held = self.locked();
+        if let Some(since) = youngest {
+            let next = Instant::now() + since.elapsed().max(WRITTEN);
+            held.looks.insert(account.clone(), next);
+        }
+        if let Some(of) = held.accounts.get_mut(account) {
             waits.append(&mut of.attempts);
             of.attempts = waits;
         }
@@ -267,6 +272,22 @@ mod tests {
                 }
             )]
         );
+        // However many writers have not closed their files: one look an account.
+        let open = [4, 5, 6].map(|number| {
+            let lease = file(number);
+            assert!(!is_writable(number));
+            leases.hold(&account, lease);
+            leases.hold(&account, file(2));
+            leases.release(Instant::now() + STILL_READ);
+            let path = place.path().join(number.to_string());
+            File::options().append(true).open(path).unwrap()
+        });
+        for _ in 0..3 {
+            assert!(leases.attempts(&account, 9).is_empty());
+            assert_eq!(leases.locked().looks.len(), 1);
+        }
+        drop(open);
+        assert_eq!(leases.attempts(&account, 9).len(), 3);
         assert!(leases.broken().is_empty() && !is_writable(2));
         assert_eq!(leases.broken(), BTreeSet::from([account.clone()]));
         // Of this one no signal comes any more.

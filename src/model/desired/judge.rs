@@ -2,7 +2,7 @@
 
 use crate::model::key::grant::{Grant, Grants, GrantsOf};
 use crate::model::list::rejected::Rejected;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -322,29 +322,21 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
     }
 }
 
-/// The keys in force that stand somewhere in what cannot be read of each value: it was not meant to take them away. In time
-/// that does not grow with one times the other.
+/// The keys in force that stand somewhere in what cannot be read of each value: it was not meant to take them away.
 fn still_there(before: &[Grant], unread: &[String]) -> Vec<Grant> {
-    if unread.iter().all(String::is_empty) {
-        return Vec::new();
+    let mut by_body: BTreeMap<&str, &Grant> = BTreeMap::new();
+    if unread.iter().any(|text| !text.is_empty()) {
+        by_body.extend(before.iter().map(|grant| (grant.body(), grant)));
     }
-    let body = |grant: &Grant| {
-        grant
-            .authorises()
-            .rsplit(' ')
-            .next()
-            .unwrap_or_default()
-            .to_owned()
-    };
-    let mut by_body: HashMap<String, &Grant> = before.iter().map(|one| (body(one), one)).collect();
-    let lengths: BTreeSet<usize> = by_body.keys().map(String::len).collect();
     let mut found = Vec::new();
     for text in unread {
-        for at in bodies(text) {
-            let bodies = lengths
-                .iter()
-                .filter_map(|length| text.get(at..at + length));
-            found.extend(bodies.filter_map(|body| by_body.remove(body)).cloned());
+        for rest in bodies(text).map(|at| &text[at..]) {
+            // A blob says itself how long it is, so none begins another one: if one begins `rest`, it is the last up to that.
+            let last = by_body.range(..=rest).next_back();
+            let last = last.map(|(body, _)| *body);
+            if let Some(body) = last.filter(|body| rest.starts_with(body)) {
+                found.extend(by_body.remove(body).cloned());
+            }
         }
     }
     found

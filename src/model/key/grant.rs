@@ -68,6 +68,11 @@ impl Grant {
             .trim_end()
     }
 
+    /// The key itself, base64.
+    pub fn body(&self) -> &str {
+        self.authorises().rsplit(' ').next().unwrap_or_default()
+    }
+
     /// Where it stands: parameter and line.
     pub fn place(&self) -> (&str, usize) {
         (&self.parameter, self.parameter_line)
