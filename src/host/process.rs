@@ -58,8 +58,11 @@ pub fn lock(path: &Path) -> Result<Lock, LockError> {
     // One at a time: of two that see the dead holder, the second would take the first one's file away.
     let _turn = take(&path.with_extension("turn.lock"))?;
     match take(path) {
-        Err(LockError::Held { pid: None }) if is_left_by_the_dead(path) => {
-            fs::remove_file(path).map_err(failed)?;
+        Err(LockError::Held { pid: None }) => {
+            if is_left_by_the_dead(path) {
+                fs::remove_file(path).map_err(failed)?;
+            }
+            // The dead one may have let go of it meanwhile.
             take(path)
         }
         taken => taken,

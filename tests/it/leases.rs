@@ -181,6 +181,12 @@ fn strace(world: &World, agent: &Running, inject: Option<&str>) -> Ends {
     strace
 }
 
+/// Killed, though its last threads may not be gone yet.
+fn is_dead(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().any(|line| line.starts_with("State:\tZ"))
+}
+
 /// Lets the agent go on without it.
 fn detach(mut strace: Ends) {
     signal("INT", strace.0.id());
@@ -243,6 +249,7 @@ fn a_write_in_place_is_answered_whatever_fails_at_the_lease_or_the_rename() {
             if kills {
                 // It does not end by itself: the dead process is this test's to wait for.
                 drop(traced);
+                wait("its end", || is_dead(agent.pid()));
             } else {
                 detach(traced);
             }
