@@ -1,5 +1,6 @@
 //! The work on all files of one account, on a thread of its own: look, plan, do, look again.
 
+use std::cell::RefCell;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -109,9 +110,12 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
     let order = &for_visit.managed;
     let wanted_still = || progress.step();
     progress.saw(None);
+    let aside = RefCell::default();
+    let put_aside = |name: &str| Vec::push(&mut aside.borrow_mut(), name.to_owned());
     let terms = Terms {
         wanted_still: &wanted_still,
         clear_obstacles: order.ours,
+        put_aside: &put_aside,
     };
     let mut visit = Visit::new(&order.target);
     if order.mode == Mode::Observe
@@ -138,6 +142,7 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
         guards: false,
         loose: None,
         attempts: Vec::new(),
+        aside: Vec::new(),
         lock: None,
         writes_prevented: None,
         orders,
@@ -149,6 +154,7 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
     errand.managed(&mut outcome);
     errand.others(&mut outcome);
     errand.lock(&mut outcome);
+    outcome.aside = aside.take();
     outcome
 }
 
@@ -173,6 +179,8 @@ pub fn rescue(
     let terms = Terms {
         wanted_still: is_stuck,
         clear_obstacles: true,
+        // Nothing is in the way in a new directory.
+        put_aside: &|_| (),
     };
     let mut visit = Visit::new(&order.target).enforcing(terms, tools.leases.as_deref());
     visit.accept_locked(order.lock != Locking::Open);
@@ -383,11 +391,7 @@ impl Errand<'_> {
                 file.differences.extend(unlocked);
             }
             keeps = false;
-            if let Some(mut changed) = changed.take() {
-                let how = Undone::Replaced;
-                changed.did = Did::Replaced { how, backup: None };
-                outcome.attempts.push(changed);
-            }
+            outcome.attempts.extend(changed.take());
             let (left, found) = self.look_after(order, wanted, outcome)?;
             let path = &order.target.location.path;
             match left.as_slice() {
@@ -397,13 +401,14 @@ impl Errand<'_> {
                 }
                 _ => {}
             }
-            // Somebody changed what was the right file a moment ago.
+            // Somebody changed what was the right file a moment ago; once it is replaced again, that is undone.
             if left.iter().any(Difference::lets_in) {
                 let stood = stood(found, &self.witness.marks, None);
                 self.progress.saw(Some((left.clone(), stood.clone())));
+                let how = Undone::Replaced;
                 changed = Some(FileOutcome {
                     differences: left,
-                    did: Did::Nothing,
+                    did: Did::Replaced { how, backup: None },
                     stood: Some(stood),
                 });
             }

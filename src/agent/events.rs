@@ -49,6 +49,8 @@ pub mod id {
     pub const LOCKED: &str = "6089d3d2841545b99d6a87548b39e188";
     /// It is the account's own again.
     pub const UNLOCKED: &str = "c4bb252e17b94eed8f6ad47c3223f023";
+    /// Something was in the way of a file, and is kept under another name.
+    pub const PUT_ASIDE: &str = "30d64be8fd1f4ec79c4937f6af0de627";
     /// A live SSH session was opened with a key that is not approved.
     pub const REVOKED_SESSION: &str = "d963b512c8bb4bb882fbd1cc351d0886";
     /// Such a session was ended (`end-sessions = true`).
@@ -162,7 +164,8 @@ fn about(event: &Event) -> Option<&AccountName> {
         | Event::Refused { account, .. }
         | Event::OtherFile { account, .. }
         | Event::Rival { account, .. }
-        | Event::Lock { account, .. } => Some(account),
+        | Event::Lock { account, .. }
+        | Event::PutAside { account, .. } => Some(account),
         Event::Incident { .. } | Event::Again { .. } => None,
     }
 }
@@ -233,6 +236,10 @@ fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
         Event::Lock { seconds: None, .. } => tracing::info!(
             message_id = id::UNLOCKED, %account, not_said,
             "the directory of its file is the account's own again"
+        ),
+        Event::PutAside { aside, .. } => tracing::warn!(
+            message_id = id::PUT_ASIDE, %account, aside, not_said,
+            "what was in the way has another name now; look at it, and remove it"
         ),
         Event::Incident { .. } | Event::Again { .. } => {}
     }

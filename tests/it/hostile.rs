@@ -37,6 +37,7 @@ fn wanted(owner: Owner) -> Lines {
 const TERMS: Terms<'_> = Terms {
     wanted_still: &|| true,
     clear_obstacles: false,
+    put_aside: &|_| (),
 };
 
 fn replace(target: &Target) -> Result<(), Refusal> {
@@ -526,6 +527,7 @@ fn a_replacement_nobody_waits_for_changes_nothing() {
         let terms = Terms {
             wanted_still: &wanted_still,
             clear_obstacles: false,
+            put_aside: &|_| (),
         };
         match Visit::new(&target).replace(&wanted(Owner::Account), terms, By::Owner, false) {
             Err(Refusal::Abandoned) => assert_eq!(world.read("alice"), "old\n"),

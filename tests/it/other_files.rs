@@ -1128,6 +1128,7 @@ fn look(other: &Target, managed: &Target) -> Result<Option<Other>, Refusal> {
 const TERMS: Terms<'_> = Terms {
     wanted_still: &|| true,
     clear_obstacles: true,
+    put_aside: &|_| (),
 };
 
 #[test]
@@ -1158,6 +1159,7 @@ fn nobody_waits_for_it_and_nothing_is_taken() {
     let terms = Terms {
         wanted_still: &|| false,
         clear_obstacles: true,
+        put_aside: &|_| (),
     };
     let taken = remove(&other, &managed, terms, false);
     assert!(

@@ -5,11 +5,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::support::name_service::NameService;
-use crate::support::world::{ALICE, BOB, Running, World, halt, key, plant, shown, signal, wait};
+use crate::support::world::{
+    ALICE, BOB, Running, World, halt, key, plant, shell_as, shown, signal, wait,
+};
 
 const CAROL: u32 = 61_004;
 /// Known to a service alone.
@@ -242,6 +245,28 @@ fn a_clock_that_is_set_is_a_reason_to_look_and_to_fetch() {
     wait("a look", || looks() > before.1);
 }
 
+/// An account that puts one there after the other does not fill root's log.
+#[test]
+fn directories_in_the_files_place_without_end_do_not_fill_the_log() {
+    let world = world();
+    let agent = start(&world);
+    let (right, ssh) = (world.read("alice"), world.ssh("alice"));
+    let began = Instant::now();
+    let script = "cd $0 && for i in $(seq 80); do mkdir new && touch new/mine; \
+        until rm -f authorized_keys; mv -T new authorized_keys 2>/dev/null; do :; done; \
+        while [ -d authorized_keys ]; do :; done; done";
+    let script = script.replace("$0", &ssh.display().to_string());
+    assert!(shell_as(ALICE, &script).status.success());
+    wait("the file", || world.read("alice") == right);
+    let lines = agent
+        .log()
+        .lines()
+        .filter(|line| line.contains("has another name now") || line.contains("account=alice"))
+        .count();
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!(lines <= 31 + seconds, "{lines} lines in {seconds} s");
+}
+
 /// What is empty is not kept, and of what is kept the log tells.
 #[test]
 fn a_directory_in_the_files_place_is_kept_only_if_something_is_in_it() {
@@ -250,8 +275,7 @@ fn a_directory_in_the_files_place_is_kept_only_if_something_is_in_it() {
     let right = world.read("alice");
     let ssh = world.ssh("alice");
     let in_place = |script: &str| {
-        let done =
-            crate::support::world::shell_as(ALICE, &format!("cd {} && {script}", ssh.display()));
+        let done = shell_as(ALICE, &format!("cd {} && {script}", ssh.display()));
         assert!(done.status.success(), "{done:?}");
         wait("the file", || world.read("alice") == right);
         crate::support::world::litter(&ssh, &["authorized_keys"])

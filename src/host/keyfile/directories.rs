@@ -61,7 +61,7 @@ fn make_step(way: &mut Way<'_>, depth: usize, name: &str, terms: Terms<'_>) -> R
         }
         terms.ask()?;
         let_owner_in(here, terms, way.account.uid, 0o700)?;
-        clear(&here.descriptor, name, kind, &path)?;
+        clear(&here.descriptor, name, kind, &path, terms)?;
         step = Step::Missing;
     }
     if matches!(step, Step::Missing) {
@@ -179,18 +179,27 @@ pub(super) fn clear(
     name: &str,
     kind: Kind,
     path: &Path,
+    terms: Terms<'_>,
 ) -> Result<(), Refusal> {
+    let put_aside = || {
+        let aside = names::aside(name)?;
+        let to = aside.as_str();
+        let noreplace = RenameFlags::RENAME_NOREPLACE;
+        let done = renameat2(directory, name, directory, to, noreplace);
+        if done.is_ok() {
+            (terms.put_aside)(to);
+        }
+        Ok(done)
+    };
     let done = match kind {
         Kind::Symlink => unlinkat(directory, name, UnlinkatFlags::NoRemoveDir),
         Kind::Directory | Kind::DirectoryOf(_) => {
             match unlinkat(directory, name, UnlinkatFlags::RemoveDir) {
-                Err(Errno::ENOTEMPTY | Errno::EACCES | Errno::EPERM) => {
-                    put_aside(directory, name, path)?
-                }
+                Err(Errno::ENOTEMPTY | Errno::EACCES | Errno::EPERM) => put_aside()?,
                 done => done,
             }
         }
-        _ => put_aside(directory, name, path)?,
+        _ => put_aside()?,
     };
     match done {
         Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -200,25 +209,4 @@ pub(super) fn clear(
             source,
         }),
     }
-}
-
-/// Gives something in the way another name, and says which.
-fn put_aside(directory: &OwnedFd, name: &str, path: &Path) -> Result<nix::Result<()>, Refusal> {
-    let aside = names::aside(name)?;
-    let to = aside.as_str();
-    let done = renameat2(
-        directory,
-        name,
-        directory,
-        to,
-        RenameFlags::RENAME_NOREPLACE,
-    );
-    if done.is_ok() {
-        tracing::warn!(
-            path = %path.display(),
-            aside,
-            "what was in the way has another name now; look at it, and remove it"
-        );
-    }
-    Ok(done)
 }

@@ -131,7 +131,7 @@ fn remove(
                 }
                 terms.ask()?;
                 let_owner_in(here, terms, account.uid, 0o700)?;
-                clear(&here.descriptor, name, kind, &path)?;
+                clear(&here.descriptor, name, kind, &path, terms)?;
                 fsync(here.readable()?).map_err(Refusal::io("sync the directory of", &path))?;
                 return Ok(unlocked);
             }

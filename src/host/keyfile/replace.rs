@@ -368,7 +368,7 @@ fn put_in_place(
     if kind(&stat) != Kind::Directory {
         return Err(Refusal::Contended(path.clone()));
     }
-    clear(directory, name, Kind::Directory, path)?;
+    clear(directory, name, Kind::Directory, path, terms)?;
     renameat(directory, temporary, directory, name).map_err(Refusal::io("replace", path))
 }
 

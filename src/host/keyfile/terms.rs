@@ -11,6 +11,8 @@ pub struct Terms<'a> {
     /// there before, so the account put it there since. For the same reason flags that lock the file or its directories
     /// may be cleared.
     pub clear_obstacles: bool,
+    /// Told the new name of what was in the way and is kept.
+    pub put_aside: &'a dyn Fn(&str),
 }
 
 impl Terms<'_> {

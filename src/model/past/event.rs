@@ -54,6 +54,8 @@ pub enum Event {
         times: u64,
         program: Option<String>,
     },
+    /// Something in the way of the file, or of its directory, has another name now.
+    PutAside { account: AccountName, aside: String },
     /// The account fights over its file, so its directory is locked for so many seconds; or, with `None`, is its own again.
     Lock {
         account: AccountName,

@@ -217,6 +217,10 @@ impl Memory {
         if outcome.managed.did != Did::Hanging {
             story.others(outcome);
         }
+        for aside in outcome.aside.drain(..) {
+            let account = story.name.clone();
+            story.events.push(Event::PutAside { account, aside });
+        }
         let changed = story.note_in_force(outcome, in_force);
         let Story { events, name, .. } = story;
         if self.accounts.get(&name) == Some(&Remembered::default()) {
@@ -860,6 +864,7 @@ mod tests {
                 attempts: Vec::new(),
                 lock: None,
                 writes_prevented: None,
+                aside: Vec::new(),
             }
         }
 
@@ -1014,6 +1019,7 @@ mod tests {
             Event::Again { more, .. } => format!("again {} {}", more.repeated, more.uncounted),
             Event::Rival { times, program, .. } => format!("rival {times} {program:?}"),
             Event::Lock { seconds, .. } => format!("lock {seconds:?}"),
+            Event::PutAside { aside, .. } => format!("put aside {aside}"),
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Outcome {
     /// What somebody wrote into files of ours once they had lost their name; or changed right after they got it, then with how
     /// that was undone.
     pub attempts: Vec<FileOutcome>,
+    /// What was in the way and is kept, by its new names.
+    pub aside: Vec<String>,
     /// The directory of the file is locked, or is so no more; or why it cannot be.
     pub lock: Option<Result<bool, String>>,
     /// A write into the file is prevented; or only undone, where its file system has no leases. `None` where that is not known.
@@ -136,6 +138,7 @@ impl Outcome {
             guards: false,
             loose: None,
             attempts: Vec::new(),
+            aside: Vec::new(),
             lock: None,
             writes_prevented: None,
         }

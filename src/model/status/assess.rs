@@ -716,6 +716,7 @@ mod tests {
                 attempts: Vec::new(),
                 lock: None,
                 writes_prevented: None,
+                aside: Vec::new(),
             }
         }
 
