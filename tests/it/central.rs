@@ -109,7 +109,7 @@ fn the_directory_that_the_unit_names_is_packaged() {
         .lines()
         .find_map(|line| line.strip_prefix("ReadWritePaths=-"));
     let named = named.unwrap();
-    assert!(read("README.md").contains(&format!("{named}/%u")));
+    assert!(read("docs/configuration.md").contains(&format!("{named}/%u")));
     assert!(read("packaging/stage").contains(&format!("\"$root{named}\"")));
     let spec = read("packaging/rpm/authorized-keys-agent.spec");
     assert!(spec.lines().any(|line| line == format!("%dir {named}")));

@@ -45,6 +45,7 @@ mod name_service;
 mod other_files;
 mod outage;
 mod own_mounts;
+mod pages;
 mod people;
 mod secrets;
 mod sessions;

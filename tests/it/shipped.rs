@@ -1,4 +1,4 @@
-//! What is shipped is read and run: the config file with every default, the README's commands.
+//! What is shipped is read and run: the config file with every default, the units.
 
 use std::fs;
 use std::path::Path;
@@ -53,50 +53,6 @@ fn the_shipped_config_writes_out_every_default() {
             "{key} is not in the shipped config"
         );
     }
-}
-
-#[test]
-fn every_config_in_the_readme_is_one() {
-    let readme = read("README.md");
-    let blocks: Vec<&str> = readme
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect();
-    assert!(!blocks.is_empty());
-    for block in blocks {
-        // Some show one table of it.
-        let managed = if block.contains("[accounts]") {
-            ""
-        } else {
-            "\n[accounts]\nmanage = [\"ec2-user\"]\n"
-        };
-        Config::read(&format!("{block}{managed}"))
-            .unwrap_or_else(|error| panic!("{error}\n{block}"));
-    }
-}
-
-#[test]
-fn the_readme_names_the_two_commands_and_no_file_that_is_missing() {
-    let readme = read("README.md");
-    for command in ["\ntests/try\n", "\ntests/run\n"] {
-        assert!(readme.contains(command), "{command}");
-    }
-    assert!(read(".ci/run").contains("tests/run"));
-    for link in readme
-        .split("](")
-        .skip(1)
-        .map(|rest| rest.split(')').next().unwrap())
-    {
-        let outside = link.starts_with("http") || link.starts_with('#');
-        assert!(
-            outside || Path::new(env!("CARGO_MANIFEST_DIR")).join(link).exists(),
-            "{link} is missing"
-        );
-    }
-    let repaired = "1e086f77428f49c0a8c7dafeab42ec30";
-    assert_eq!(authorized_keys_agent::agent::events::id::REPAIRED, repaired);
-    assert!(readme.contains(repaired));
 }
 
 /// The value of a setting in a unit, if it is there.

@@ -1,0 +1,260 @@
+//! What people read in the repository: every link leads somewhere, every config is one, and every command is run or read.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use authorized_keys_agent::cli::Cli;
+use authorized_keys_agent::model::config::tables::Config;
+use clap::Parser;
+use clap::error::ErrorKind;
+
+use crate::support::moto::Moto;
+use crate::support::world::{key, shown};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every page, by its path below the root.
+fn pages() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for directory in ["", "docs", "packaging/aws", "packaging/ami"] {
+        for entry in fs::read_dir(root().join(directory)).unwrap() {
+            let path = Path::new(directory).join(entry.unwrap().file_name());
+            if path.extension().is_some_and(|extension| extension == "md") {
+                let text = fs::read_to_string(root().join(&path)).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    assert!(found.len() >= 12, "{found:?}");
+    found
+}
+
+/// The blocks of a page in this language, each with its lines.
+fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
+    let start = format!("```{language}\n");
+    let blocks = page.split(start.as_str()).skip(1);
+    blocks
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect()
+}
+
+/// A page without its blocks.
+fn prose(page: &str) -> String {
+    page.split("\n```").step_by(2).collect()
+}
+
+/// What is between backquotes.
+fn spans(prose: &str) -> impl Iterator<Item = &str> {
+    prose.split('`').skip(1).step_by(2)
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(page: &str) -> BTreeSet<String> {
+    let prose = prose(page);
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            title
+                .replace(' ', "-")
+                .chars()
+                .filter(|c| c.is_alphanumeric() || matches!(c, '-' | '_'))
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let pages = pages();
+    let mut inside = 0;
+    for (path, text) in &pages {
+        let prose = prose(text);
+        let links = ["](", "src=\"", "srcset=\""].into_iter().flat_map(|start| {
+            let after = prose.split(start).skip(1);
+            after.map(|rest| rest.split([')', '"']).next().unwrap())
+        });
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match file {
+                "" => path.clone(),
+                file => path.parent().unwrap().join(file),
+            };
+            let target = fs::canonicalize(root().join(&target))
+                .unwrap_or_else(|_| panic!("{}: {link} leads nowhere", path.display()));
+            inside += 1;
+            if !anchor.is_empty() {
+                let page = fs::read_to_string(target).unwrap();
+                assert!(
+                    anchors(&page).contains(anchor),
+                    "{}: no heading for {link}",
+                    path.display()
+                );
+            }
+        }
+    }
+    assert!(inside > 20, "{inside} links");
+}
+
+#[test]
+fn every_page_below_docs_is_named_by_the_readme() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for (path, _) in pages() {
+        let link = format!("]({})", path.display());
+        assert!(
+            !path.starts_with("docs") || readme.contains(&link),
+            "{link}"
+        );
+    }
+}
+
+#[test]
+fn every_config_is_one() {
+    let mut seen = 0;
+    for (path, text) in pages() {
+        for block in blocks(&text, "toml") {
+            // Some show one table of it.
+            let managed = if block.contains("manage =") {
+                ""
+            } else if block.contains("[accounts]") {
+                "manage = [\"ec2-user\"]\n"
+            } else {
+                "\n[accounts]\nmanage = [\"ec2-user\"]\n"
+            };
+            Config::read(&format!("{block}{managed}"))
+                .unwrap_or_else(|error| panic!("{}: {error}\n{block}", path.display()));
+            seen += 1;
+        }
+    }
+    assert!(seen >= 3);
+}
+
+/// Each is a command of this program that its own parser takes; as one writes a usage, `[…]` may be left out, and a word
+/// in capitals stands for a value.
+fn read(command: &str, whence: &str) {
+    let command = command.split(" | ").next().unwrap();
+    let command = command.split("  #").next().unwrap();
+    let (mut always, mut optional) = (String::new(), Vec::new());
+    for (at, part) in command.split(['[', ']']).enumerate() {
+        match at % 2 {
+            0 => always.push_str(part),
+            _ => optional.extend(part.split("\\|").map(str::to_owned)),
+        }
+    }
+    for optional in std::iter::once("").chain(optional.iter().map(String::as_str)) {
+        let line = format!("{always} {optional}");
+        let words = line.split_whitespace().map(|word| match word {
+            "WHEN" => "1h",
+            word => word.trim_end_matches('…'),
+        });
+        if let Err(error) = Cli::try_parse_from(words) {
+            // Or a sentence names it.
+            let named = matches!(
+                error.kind(),
+                ErrorKind::DisplayHelp | ErrorKind::MissingRequiredArgument
+            );
+            assert!(named, "{whence}: `{line}`: {error}");
+        }
+    }
+}
+
+#[test]
+fn every_command_of_the_agent_is_one_and_no_other_program_is_unknown() {
+    let mut read_ones = 0;
+    for (path, text) in pages() {
+        let whence = path.display().to_string();
+        let blocks = blocks(&text, "sh");
+        let lines = blocks.iter().flat_map(|block| block.lines());
+        let prose = prose(&text);
+        let spans = spans(&prose).filter(|span| span.contains(' '));
+        let agents = |line: &&str| line.starts_with("agent ") || line.starts_with("sudo agent ");
+        for command in lines.clone().chain(spans).filter(agents) {
+            read(command.trim_start_matches("sudo "), &whence);
+            read_ones += 1;
+        }
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            known(line, &whence);
+        }
+    }
+    assert!(read_ones > 20, "{read_ones} commands");
+}
+
+/// A line of a shell begins with a program that a test runs or reads, or with a file of this repository.
+fn known(line: &str, whence: &str) {
+    for command in line.split(" && ") {
+        let command = command.trim_start_matches("sudo ");
+        let program = command.split(' ').next().unwrap();
+        let known = match program {
+            // Read above; run below, by cloudformation.rs, key_pairs.rs and ami.rs.
+            "agent" | "aws" | "packer" | "sha256sum" | "cargo" => true,
+            // tests/boxes and tests/packages install with them.
+            "apt" | "dnf" => command.contains(" ./target/packages/authorized-keys-agent"),
+            "systemctl" => {
+                let mut words = command.split(' ').skip(1);
+                let verb = words.next().unwrap();
+                let units = words.filter(|word| !word.starts_with('-'));
+                let exists = |unit: &str| {
+                    let unit = unit.trim_end_matches(".service");
+                    root().join(format!("systemd/{unit}.service")).exists()
+                };
+                ["start", "stop", "restart", "reload", "edit", "enable"].contains(&verb)
+                    && units.into_iter().all(exists)
+            }
+            "journalctl" => command
+                .split_once("MESSAGE_ID=")
+                .is_some_and(|(_, id)| id == authorized_keys_agent::agent::events::id::REPAIRED),
+            file => root().join(file).is_file(),
+        };
+        assert!(known, "{whence}: `{command}` is not tested");
+    }
+}
+
+/// In one directory with the files that they name, one after the other.
+#[test]
+fn the_commands_for_parameter_store_work() {
+    let moto = Moto::start();
+    let directory = tempfile::tempdir().unwrap();
+    for file in ["alice.pub", "keys"] {
+        fs::write(directory.path().join(file), key("alice") + "\n").unwrap();
+    }
+    // What is there by the time a page speaks of version 8.
+    for version in 1..=7 {
+        moto.put("String", "/ssh/prod/ec2-user", &format!("# {version}"));
+    }
+    let mut run = 0;
+    for (path, text) in pages() {
+        if !(path.starts_with("docs") || path.as_os_str() == "README.md") {
+            continue;
+        }
+        for line in blocks(&text, "sh").iter().flat_map(|block| block.lines()) {
+            if !line.starts_with("aws ssm ") {
+                continue;
+            }
+            let mut shell = moto.client("sh");
+            let done = shell
+                .args(["-euc", line])
+                .current_dir(&directory)
+                .output()
+                .unwrap();
+            let said = shown(&done.stderr);
+            assert!(done.status.success(), "{}: {line}: {said}", path.display());
+            run += 1;
+        }
+    }
+    assert!(run >= 6, "{run} commands");
+}
+
+#[test]
+fn the_readme_names_the_two_commands_that_do_everything() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let all = fs::read_to_string(root().join(".ci/run")).unwrap();
+    let blocks = blocks(&readme, "sh");
+    for command in ["tests/try", "tests/run"] {
+        let mut lines = blocks.iter().flat_map(|block| block.lines());
+        assert!(lines.any(|line| line == command), "{command}");
+        assert!(all.lines().any(|line| line == command), "{command}");
+    }
+}
