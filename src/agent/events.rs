@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use crate::model::account::AccountName;
 use crate::model::escape::escaped;
-use crate::model::file::difference::{in_words, undone_in_words};
+use crate::model::file::difference::{in_words, mended_in_words};
 use crate::model::past::budget::Budget;
 use crate::model::past::event::{Change, Event};
 use crate::model::past::incident::Who;
@@ -175,35 +175,32 @@ fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
         Event::Applied {
             file, differences, ..
         } => {
-            let changes = undone_in_words(differences).join(", ");
+            let changes = mended_in_words(differences).join(", ");
             tracing::info!(
                 message_id = id::APPLIED, %account, file = %file.display(), changes, not_said,
                 "list applied"
             );
         }
         Event::FirstRun {
-            file,
-            fingerprint,
-            backup,
-            ..
+            file, key, backup, ..
         } => tracing::warn!(
-            message_id = id::FIRST_RUN, %account, file = %file.display(), fingerprint, backup = %backup.display(), not_said,
+            message_id = id::FIRST_RUN, %account, file = %file.display(), %key, backup = %backup.display(), not_said,
             "key removed that is not on the list"
         ),
         Event::Repaired(change) => {
             let Change { file, incident, .. } = change;
-            let undone = undone_in_words(&change.differences).join(", ");
+            let found = in_words(&change.differences).join(", ");
             let stood_ms = change.stood_milliseconds;
             tracing::warn!(
-                message_id = id::REPAIRED, %account, file = %file.display(), undone, incident, stood_ms, not_said,
+                message_id = id::REPAIRED, %account, file = %file.display(), found, incident, stood_ms, not_said,
                 "drift undone"
             );
         }
         Event::Differs(change) => {
             let Change { file, incident, .. } = change;
-            let would = in_words(&change.differences).join(", ");
+            let found = in_words(&change.differences).join(", ");
             tracing::warn!(
-                message_id = id::DIFFERS, %account, file = %file.display(), would, incident, not_said,
+                message_id = id::DIFFERS, %account, file = %file.display(), found, incident, not_said,
                 "file differs, not written (mode = \"observe\")"
             );
         }
@@ -213,7 +210,7 @@ fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
         ),
         Event::OtherFile { other, .. } => {
             let keys = other.found.keys.iter().take(20);
-            let keys: Vec<&str> = keys.map(|key| key.fingerprint.as_str()).collect();
+            let keys: Vec<String> = keys.map(ToString::to_string).collect();
             let (file, keys) = (escaped(&other.file), keys.join(", "));
             tracing::warn!(
                 message_id = id::OTHER_FILE, %account, file, keys, not_said,

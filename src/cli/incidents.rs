@@ -17,9 +17,7 @@ use crate::host::chain;
 use crate::host::store;
 use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
-use crate::model::key::id::KeyId;
-use crate::model::key::lenient::unclear;
-use crate::model::past::incident::{Change, Incident, Kept, SCHEMA, Since, Undone, Who};
+use crate::model::past::incident::{Incident, Kept, SCHEMA, Since, Undone, Who};
 use crate::model::status::problem::duration;
 
 /// What its exit status means, for `--help` and the man page.
@@ -161,7 +159,7 @@ fn describe(told: &Told) -> String {
         escaped(&incident.file)
     );
     for change in &incident.changes {
-        let _ = writeln!(t, "  {}", escaped(said(change).trim_end()));
+        let _ = writeln!(t, "  {}", escaped(&change.to_string()));
     }
     if incident.more_changes > 0 {
         let _ = writeln!(t, "  and {} more", incident.more_changes);
@@ -238,41 +236,6 @@ fn said_of(who: &Who) -> String {
         "{exe} ({comm}), pid {pid}, uid {uid}, {login}, at {:.3}",
         who.at
     )
-}
-
-fn said(change: &Change) -> String {
-    match change {
-        Change::Deleted => "deleted".to_owned(),
-        Change::Kind { to } => format!("replaced by a {to}"),
-        Change::Added(key) => format!("+ {key} {}", key.comment),
-        Change::Removed(key) => format!("- {key} {}", key.comment),
-        Change::Altered(key) => format!("~ {key} {}", key.comment),
-        Change::Bytes => "other bytes, same keys".to_owned(),
-        Change::Unclear { lines } => unclear(*lines),
-        Change::Unreadable => "could not be read".to_owned(),
-        Change::Owner { from, to } => format!("owner {from} to {to}"),
-        Change::Mode { from, to } => format!("mode {from} to {to}"),
-        Change::Links { count } => format!("{count} hard links"),
-        Change::OpenForWriting => "open for writing".to_owned(),
-        Change::NoAnswer => "held by a call that does not return".to_owned(),
-        Change::AccessList => "access control list".to_owned(),
-        Change::Locked { on } => format!("immutable or append-only flag on the {on}"),
-        Change::DirectoryMode { to } => format!("directory mode {to}"),
-        Change::Label { to } => format!("SELinux type {to}"),
-        Change::DirectoryLabel { to } => format!("directory SELinux type {to}"),
-        Change::OtherFile {
-            kind,
-            keys,
-            more,
-            unclear: lines,
-        } => {
-            let key = |key: &KeyId| format!("+ {key} {}", key.comment);
-            let more = (*more > 0).then(|| format!("and {more} more"));
-            let lines = (*lines > 0).then(|| unclear(*lines));
-            let keys: Vec<String> = keys.iter().map(key).chain(more).chain(lines).collect();
-            format!("another file that sshd reads ({kind}) {}", keys.join(", "))
-        }
-    }
 }
 
 /// What is over in a moment is told in finer units.

@@ -41,8 +41,7 @@ pub(super) fn provenance(key: &KeyStatus) -> String {
 /// What stands in a file that is not the managed one, a line each.
 pub(super) fn keys_in_file(text: &mut String, indent: &str, found: &InFile) {
     for key in &found.keys {
-        let (algorithm, comment) = (escaped(&key.algorithm), escaped(&key.comment));
-        let _ = writeln!(text, "{indent}{key} {algorithm} {comment}");
+        let _ = writeln!(text, "{indent}{key}");
     }
     if found.more > 0 {
         let _ = writeln!(text, "{indent}and {}", count(found.more, "more key"));
@@ -70,22 +69,20 @@ pub(super) fn changes(
     text
 }
 
-/// One change: `+` what a file gets, `-` what it loses, `~` what becomes as it should be.
+/// One change; of a key that comes also from where.
 fn change(text: &mut String, account: &AccountName, difference: &Difference, decision: &Decision) {
     let line = match difference {
         Difference::OtherFile(other) => return other_file(text, other),
-        Difference::Added(_) => difference.to_string(),
         Difference::Removed(key) => {
             let from = match grant(account, key, decision) {
                 Some(grant) => format!("  ({})", provenance(&grant.into())),
                 None => String::new(),
             };
-            format!("{difference}{from}")
+            format!("{}{from}", difference.mended())
         }
-        Difference::Missing => "~ the file is made".to_owned(),
-        other => format!("~ {other}"),
+        other => other.mended(),
     };
-    let _ = writeln!(text, "  {}", line.trim_end());
+    let _ = writeln!(text, "  {line}");
 }
 
 fn grant<'a>(account: &AccountName, key: &KeyId, decision: &'a Decision) -> Option<&'a Grant> {
@@ -99,7 +96,7 @@ fn grant<'a>(account: &AccountName, key: &KeyId, decision: &'a Decision) -> Opti
 fn other_file(text: &mut String, other: &OtherFile) {
     let path = escaped(&other.file);
     for key in &other.found.keys {
-        let _ = writeln!(text, "  - {key} {}  ({path})", key.comment);
+        let _ = writeln!(text, "  - {key}  ({path})");
     }
     if other.found.unclear > 0 {
         let _ = writeln!(text, "  - {}  ({path})", unclear(other.found.unclear));

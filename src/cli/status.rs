@@ -476,7 +476,7 @@ fn describe_account(t: &mut String, row: &Row, now: Timestamp) {
             None => String::new(),
         };
         let key = &status.key;
-        let _ = writeln!(t, "  {key} {} {}", key.algorithm, escaped(&key.comment));
+        let _ = writeln!(t, "  {key}");
         if status.parameter.is_empty() {
             let _ = writeln!(t, "    not on the list");
         } else {

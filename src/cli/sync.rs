@@ -212,20 +212,20 @@ fn changes_of(before: Option<&Row>, after: &Row) -> Vec<String> {
     let mut lines = Vec::new();
     for KeyStatus { key, .. } in &old {
         if lacks(&new, key) {
-            lines.push(format!("  - {key} {}", key.comment));
+            lines.push(format!("  - {key}"));
         }
     }
     for status in &new {
         if lacks(&old, &status.key) {
             let (key, from) = (&status.key, print::provenance(status));
-            lines.push(format!("  + {key} {}  ({from})", key.comment));
+            lines.push(format!("  + {key}  ({from})"));
         }
     }
     // What was in the file before the agent came, or was put there since, no status ever named as in force.
     if after.changed_at > before.and_then(|before| before.changed_at) {
         for key in &after.removed_keys {
             if lacks(&old, key) && lacks(&new, key) {
-                lines.push(format!("  - {key} {}", key.comment));
+                lines.push(format!("  - {key}"));
             }
         }
     }
@@ -242,7 +242,7 @@ fn changes_of(before: Option<&Row>, after: &Row) -> Vec<String> {
         }
         for key in &other.found.keys {
             let file = escaped(&other.file);
-            lines.push(format!("  - {key} {}  ({file})", key.comment));
+            lines.push(format!("  - {key}  ({file})"));
         }
     }
     lines

@@ -80,7 +80,8 @@ fn an_incident_tells_what_it_was_and_keeps_what_stood_there() {
     let text = shown(&world.run(&["incidents"]).stdout);
     for part in [
         "alice",
-        &format!("+ {}", fingerprint(&rogue)),
+        "not on the list: rogue ",
+        &fingerprint(&rogue),
         "stood ",
         "undone: file replaced",
         kept,

@@ -95,7 +95,7 @@ fn events_reach_the_journal_with_their_fields() {
         "{event:?}"
     );
     assert_eq!(event["SYSLOG_IDENTIFIER"], "authorized-keys-agent");
-    assert!(event["UNDONE"].contains("SHA256:"), "{event:?}");
+    assert!(event["FOUND"].contains("SHA256:"), "{event:?}");
     let incident = &world.incidents()[0];
     assert_eq!(event["INCIDENT"], incident["id"].as_str().unwrap());
     assert_eq!(

@@ -180,7 +180,7 @@ fn a_person_accepts_one_list() {
         "{}",
         shown(&accepted.stderr)
     );
-    assert!(shown(&accepted.stdout).contains(&format!("- {}", fingerprint(&lines[0]))));
+    assert!(shown(&accepted.stdout).contains(&format!("- key0 {}", fingerprint(&lines[0]))));
     assert_eq!(keys(&world, "alice"), 0);
     // It counted for that list alone.
     world.approve("alice", "k0", &lines[0]);

@@ -131,7 +131,8 @@ fn a_key_in_a_second_file_lets_in_until_the_agent_runs_and_never_again() {
         wait("the drift to be counted", || repaired(&world) == round);
         let last = written(&world)["drift"]["last"]["changes"].to_string();
         assert!(
-            last.contains("other file `") && last.contains(&fingerprint(&comes_back)),
+            last.contains("another file that sshd reads: `")
+                && last.contains(&fingerprint(&comes_back)),
             "{last}"
         );
     }
@@ -203,7 +204,7 @@ fn reported_it_stays_until_it_is_to_be_removed() {
     let text = shown(&world.run(&["status"]).stdout);
     assert!(
         text.contains(&format!(
-            "  other file: {}\n    {fingerprint} ssh-ed25519 rogue",
+            "  other file: {}\n    rogue {fingerprint}",
             file.display()
         )),
         "{text}"
@@ -228,7 +229,7 @@ fn reported_it_stays_until_it_is_to_be_removed() {
     world.accounts = manage;
     let preview = world.run(&["diff"]);
     let expected = format!(
-        "alice\n  - {fingerprint} rogue  ({f})\n  - {f}\n",
+        "alice\n  - rogue {fingerprint}  ({f})\n  - {f}\n",
         f = file.display()
     );
     assert_eq!(
@@ -239,7 +240,7 @@ fn reported_it_stays_until_it_is_to_be_removed() {
     );
     let check = shown(&world.run(&["check"]).stdout);
     assert!(
-        check.contains(&format!("with {fingerprint}")) && check.contains("publish these keys"),
+        check.contains(&format!("with rogue {fingerprint}")) && check.contains("publish these keys"),
         "{check}"
     );
     assert!(
@@ -250,7 +251,7 @@ fn reported_it_stays_until_it_is_to_be_removed() {
     let synced = world.run(&["sync"]);
     let said = shown(&synced.stdout);
     assert!(
-        said.contains(&format!("  - {fingerprint} rogue  ({})", file.display())),
+        said.contains(&format!("  - rogue {fingerprint}  ({})", file.display())),
         "{said}{}",
         agent.log()
     );
@@ -288,7 +289,7 @@ fn observed_it_is_drift_and_stays() {
     plant(&file, ALICE, &format!("{planted}\n"));
     let before = stamp(&file);
     let reason = format!(
-        "- other file `{}` with {}",
+        "another file that sshd reads: `{}` with rogue {}",
         file.display(),
         fingerprint(&planted)
     );

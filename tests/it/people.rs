@@ -232,11 +232,11 @@ fn diff_says_what_sync_then_does() {
     let text = shown(&diff.stdout);
     assert_eq!(diff.status.code(), Some(1), "{text}{}", shown(&diff.stderr));
     assert!(
-        text.contains(&format!("- {} old", fingerprint(&old))),
+        text.contains(&format!("- old {}", fingerprint(&old))),
         "{text}"
     );
     assert!(
-        text.contains(&format!("+ {} new", fingerprint(&new))) && text.contains("alice/laptop"),
+        text.contains(&format!("+ new {}", fingerprint(&new))) && text.contains("alice/laptop"),
         "{text}"
     );
     assert_eq!(world.read("alice"), old, "diff writes nothing");
@@ -248,8 +248,8 @@ fn diff_says_what_sync_then_does() {
     let said = shown(&sync.stdout);
     assert_eq!(sync.status.code(), Some(0), "{said}{}", shown(&sync.stderr));
     assert!(
-        said.contains(&format!("- {} old", fingerprint(&old)))
-            && said.contains(&format!("+ {} new", fingerprint(&new)))
+        said.contains(&format!("- old {}", fingerprint(&old)))
+            && said.contains(&format!("+ new {}", fingerprint(&new)))
     );
     assert_eq!(world.run(&["diff"]).status.code(), Some(0));
     fs::remove_dir_all(world.path("approved")).unwrap();
@@ -295,7 +295,8 @@ fn diff_shows_what_a_held_list_would_take_away() {
     assert_eq!(diff.status.code(), Some(1), "{text}{said}");
     let gone: Vec<String> = keys[..2]
         .iter()
-        .map(|line| format!("- {}", fingerprint(line)))
+        .enumerate()
+        .map(|(number, line)| format!("- key{number} {}", fingerprint(line)))
         .filter(|line| !text.contains(line))
         .collect();
     assert!(
@@ -357,7 +358,7 @@ fn sync_asks_the_running_services_and_waits() {
     world.approve("bob", "laptop", &key("bob"));
     let said = shown(&world.run(&["sync"]).stdout);
     assert!(
-        said.contains(&format!("- {} launch", fingerprint(&launch))),
+        said.contains(&format!("- launch {}", fingerprint(&launch))),
         "{said}"
     );
     assert_eq!(
@@ -370,7 +371,7 @@ fn sync_asks_the_running_services_and_waits() {
     let sync = world.run(&["sync"]);
     assert_eq!(sync.status.code(), Some(0), "{}", shown(&sync.stderr));
     assert!(
-        shown(&sync.stdout).contains(&format!("+ {} second", fingerprint(&second))),
+        shown(&sync.stdout).contains(&format!("+ second {}", fingerprint(&second))),
         "{}",
         shown(&sync.stdout)
     );

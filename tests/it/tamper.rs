@@ -503,7 +503,7 @@ fn observe_mode_reports_and_writes_nothing() {
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        reason == format!("- {} rogue", fingerprint(&rogue))
+        reason == format!("not on the list: rogue {}", fingerprint(&rogue))
     });
     assert_eq!(world.account("alice")["state"], "drifted");
     let status = world.run(&["status"]);

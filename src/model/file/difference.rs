@@ -150,14 +150,14 @@ fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
 /// How many differences of one file are put into words: the account chooses how many there are.
 const TOLD: usize = 20;
 
-/// What is to be done about each difference, no more than a person reads: `+` comes, `-` goes, the rest is mended.
+/// How the file is, no more of it than a person reads.
 pub fn in_words(differences: &[Difference]) -> Vec<String> {
     in_words_by(differences, ToString::to_string)
 }
 
-/// What was done about each: a key that was added is removed.
-pub fn undone_in_words(differences: &[Difference]) -> Vec<String> {
-    in_words_by(differences, Difference::undone)
+/// What mending each does, no more of it than a person reads.
+pub fn mended_in_words(differences: &[Difference]) -> Vec<String> {
+    in_words_by(differences, Difference::mended)
 }
 
 fn in_words_by(differences: &[Difference], words: impl Fn(&Difference) -> String) -> Vec<String> {
@@ -188,31 +188,27 @@ impl Difference {
         matches!(self, Self::Added(_) | Self::Unclear(_) | Self::OtherFile(_))
     }
 
-    fn undone(&self) -> String {
+    /// What the agent does about it: `+` comes into the file, `-` goes, `~` becomes as it should be.
+    pub fn mended(&self) -> String {
         match self {
-            Self::Added(key) => format!("removed {}", named(key)),
-            Self::Removed(key) => format!("added {}", named(key)),
-            Self::Missing => "created".to_owned(),
-            Self::OtherFile(other) => format!("removed other file {other}"),
-            other => format!("was {other}"),
+            Self::Added(key) => format!("- {key}"),
+            Self::Removed(key) => format!("+ {key}"),
+            Self::OtherFile(other) => format!("- {other}"),
+            Self::Missing => "~ the file is made".to_owned(),
+            other => format!("~ {other}"),
         }
     }
 }
 
-/// A key as people know it.
-fn named(key: &KeyId) -> String {
-    let name = if key.comment.is_empty() { "" } else { " " };
-    format!("{key}{name}{}", key.comment)
-}
-
+/// How the file is, never what is done about it.
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => write!(f, "deleted"),
+            Self::Missing => write!(f, "file missing"),
             Self::Kind(kind) => write!(f, "replaced by {kind}"),
-            Self::Added(key) => write!(f, "- {}", named(key)),
-            Self::Removed(key) => write!(f, "+ {}", named(key)),
-            Self::Altered(key) => write!(f, "altered {}", named(key)),
+            Self::Added(key) => write!(f, "not on the list: {key}"),
+            Self::Removed(key) => write!(f, "missing: {key}"),
+            Self::Altered(key) => write!(f, "altered: {key}"),
             Self::Bytes => write!(f, "other bytes, same keys"),
             Self::Unclear(lines) => write!(f, "{}", unclear(*lines)),
             Self::Unreadable => write!(f, "cannot be read"),
@@ -229,7 +225,7 @@ impl fmt::Display for Difference {
             Self::DirectoryMode(mode) => write!(f, "directory mode {mode:04o}"),
             Self::Label(label) => write!(f, "SELinux type {label}"),
             Self::DirectoryLabel(label) => write!(f, "directory SELinux type {label}"),
-            Self::OtherFile(other) => write!(f, "- other file {other}"),
+            Self::OtherFile(other) => write!(f, "another file that sshd reads: {other}"),
         }
     }
 }
@@ -244,22 +240,25 @@ mod tests {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIaDx5TTkaWJ8Qra3i8J59dHlibub2Qiv69l7JVqY6ql";
 
     #[test]
-    fn what_comes_and_what_goes_is_said_in_one_direction_with_its_name() {
+    fn what_is_there_and_what_comes_and_goes_is_said_with_its_name() {
         let wanted = format!("{KEY} alice\n");
         let found = format!("{OTHER} mallory\n");
         let all = compare_keys(wanted.as_bytes(), found.as_bytes());
         let sha = |line: &str| FoundKeys::read(line.as_bytes()).keys[0].fingerprint.clone();
         let (alice, mallory) = (
-            format!("{} alice", sha(KEY)),
-            format!("{} mallory", sha(OTHER)),
+            format!("alice {}", sha(KEY)),
+            format!("mallory {}", sha(OTHER)),
         );
         assert_eq!(
             in_words(&all),
-            [format!("- {mallory}"), format!("+ {alice}")]
+            [
+                format!("not on the list: {mallory}"),
+                format!("missing: {alice}")
+            ]
         );
         assert_eq!(
-            undone_in_words(&all),
-            [format!("removed {mallory}"), format!("added {alice}")]
+            mended_in_words(&all),
+            [format!("- {mallory}"), format!("+ {alice}")]
         );
     }
 
@@ -273,12 +272,15 @@ mod tests {
                 .collect();
             let said: Vec<_> = said
                 .iter()
-                .map(|said| said.split(" SHA256").next().unwrap())
+                .map(|said| said.split(": ").next().unwrap())
                 .collect();
             assert_eq!(said, expected, "{found:?}");
         };
-        check(&format!("{wanted}{OTHER}\0\n"), &["-"]);
-        check(&format!("{wanted}no-pty,no-pty {OTHER} mallory\n"), &["-"]);
+        check(&format!("{wanted}{OTHER}\0\n"), &["not on the list"]);
+        check(
+            &format!("{wanted}no-pty,no-pty {OTHER} mallory\n"),
+            &["not on the list"],
+        );
         check(
             &format!("\tNO-PTY {KEY} alice\0\n"),
             &["other bytes, same keys"],
@@ -290,7 +292,11 @@ mod tests {
         );
         check(
             &format!("{OTHER}\na\nb\n"),
-            &["-", "+", "2 lines that are not understood"],
+            &[
+                "not on the list",
+                "missing",
+                "2 lines that are not understood",
+            ],
         );
         // No comment is so long that a change in it goes unseen.
         let long = |end: &str| format!("{KEY} {}{end}\n", "a".repeat(1000));

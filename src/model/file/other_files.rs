@@ -114,12 +114,8 @@ impl InFile {
     /// The keys in words, no more of them than a person reads; empty when there are none.
     pub fn in_words(&self) -> String {
         const SHOWN: usize = 5;
-        let shown: Vec<&str> = self
-            .keys
-            .iter()
-            .take(SHOWN)
-            .map(|key| key.fingerprint.as_str())
-            .collect();
+        let shown = self.keys.iter().take(SHOWN).map(KeyId::to_string);
+        let shown: Vec<String> = shown.collect();
         let more = self.keys.len().saturating_sub(SHOWN) + self.more;
         let mut words = Vec::new();
         if !shown.is_empty() {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::escape::escaped;
 use crate::model::key::grant::Grant;
 use crate::model::key::lenient::FoundKey;
 
@@ -38,8 +39,33 @@ impl From<&Grant> for KeyId {
     }
 }
 
+/// The name first: that is what a person looks for.
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.fingerprint)
+        match self.comment.as_str() {
+            "" => f.write_str("(no name)")?,
+            name => f.write_str(&escaped(name))?,
+        }
+        write!(f, " {}", escaped(&self.fingerprint))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_shown_with_its_name_first() {
+        let check = |comment: &str, expected: &str| {
+            let key = KeyId {
+                fingerprint: "SHA256:x".to_owned(),
+                algorithm: "ssh-ed25519".to_owned(),
+                comment: comment.to_owned(),
+            };
+            assert_eq!(key.to_string(), expected);
+        };
+        check("alice@laptop", "alice@laptop SHA256:x");
+        check("", "(no name) SHA256:x");
+        check("a\u{1b}[2J", "a\\u{1b}[2J SHA256:x");
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::model::account::AccountName;
 use crate::model::file::difference::Difference;
 use crate::model::file::other_files::OtherFile;
+use crate::model::key::id::KeyId;
 use crate::model::past::audit::Sought;
 use crate::model::past::incident::{Incident, More};
 
@@ -20,7 +21,7 @@ pub enum Event {
     FirstRun {
         account: AccountName,
         file: PathBuf,
-        fingerprint: String,
+        key: KeyId,
         backup: PathBuf,
     },
     /// A change was undone.

@@ -3,6 +3,7 @@
 //! Schema 1: fields may be added, none changes its meaning.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::model::account::AccountName;
 use crate::model::file::difference::{Difference, Lock};
 use crate::model::file::wanted::{Kind, Lines};
 use crate::model::key::id::KeyId;
+use crate::model::key::lenient::unclear;
 
 /// The version of this schema.
 pub const SCHEMA: u32 = 1;
@@ -410,6 +412,52 @@ impl Change {
     }
 }
 
+/// In the words of [`Difference`], and what it should have been where that is kept.
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Deleted => write!(f, "file missing"),
+            Self::Kind { to } => write!(f, "replaced by a {to}"),
+            Self::Added(key) => write!(f, "not on the list: {key}"),
+            Self::Removed(key) => write!(f, "missing: {key}"),
+            Self::Altered(key) => write!(f, "altered: {key}"),
+            Self::Bytes => write!(f, "other bytes, same keys"),
+            Self::Unclear { lines } => write!(f, "{}", unclear(*lines)),
+            Self::Unreadable => write!(f, "cannot be read"),
+            Self::Owner { from, to } => write!(f, "owner {to}, not {from}"),
+            Self::Mode { from, to } => write!(f, "mode {to}, not {from}"),
+            Self::Links { count } => write!(f, "{count} hard links"),
+            Self::AccessList => write!(f, "access control list"),
+            Self::OpenForWriting => write!(f, "open for writing"),
+            Self::NoAnswer => write!(f, "held by a call that does not return"),
+            Self::Locked { on } if on == "file" => write!(f, "immutable or append-only flag"),
+            Self::Locked { on } => write!(f, "immutable or append-only flag on the {on}"),
+            Self::DirectoryMode { to } => write!(f, "directory mode {to}"),
+            Self::Label { to } => write!(f, "SELinux type {to}"),
+            Self::DirectoryLabel { to } => write!(f, "directory SELinux type {to}"),
+            Self::OtherFile {
+                kind,
+                keys,
+                more,
+                unclear: lines,
+            } => {
+                write!(f, "another file that sshd reads ({kind})")?;
+                let mut found: Vec<String> = keys.iter().map(ToString::to_string).collect();
+                if *more > 0 {
+                    found.push(format!("{more} more"));
+                }
+                if *lines > 0 {
+                    found.push(unclear(*lines));
+                }
+                if found.is_empty() {
+                    return Ok(());
+                }
+                write!(f, ": {}", found.join(", "))
+            }
+        }
+    }
+}
+
 fn octal(mode: u32) -> String {
     format!("{mode:04o}")
 }
@@ -467,13 +515,56 @@ mod tests {
         check(&[], &[]);
     }
 
-    #[test]
-    fn what_an_account_chooses_is_bounded() {
-        let name = |number: usize| KeyId {
+    fn wanted() -> Lines {
+        Lines {
+            content: Vec::new(),
+            uid: 0,
+            gid: 0,
+            mode: 0o600,
+        }
+    }
+
+    fn name(number: usize) -> KeyId {
+        KeyId {
             fingerprint: format!("SHA256:{number:043}"),
             algorithm: "ssh-ed25519".to_owned(),
             comment: "c".repeat(200),
-        };
+        }
+    }
+
+    #[test]
+    fn an_incident_says_the_same_as_the_status_and_the_log() {
+        let (key, label) = (name(1), "tmp_t".to_owned());
+        for difference in [
+            Difference::Missing,
+            Difference::Kind(Kind::Symlink),
+            Difference::Kind(Kind::DirectoryOf(0)),
+            Difference::Added(key.clone()),
+            Difference::Removed(key.clone()),
+            Difference::Altered(key),
+            Difference::Bytes,
+            Difference::Unclear(2),
+            Difference::Unreadable,
+            Difference::Owner(1, 2),
+            Difference::Mode(0o666),
+            Difference::Links(2),
+            Difference::AccessList,
+            Difference::OpenForWriting,
+            Difference::NoAnswer,
+            Difference::Locked(Lock::File),
+            Difference::Locked(Lock::Directory),
+            Difference::DirectoryMode(0o777),
+            Difference::Label(label.clone()),
+            Difference::DirectoryLabel(label),
+        ] {
+            let change = Change::of(&difference, &wanted()).to_string();
+            let alike = change.split(", not ").next();
+            assert_eq!(alike, Some(difference.to_string().as_str()));
+        }
+    }
+
+    #[test]
+    fn what_an_account_chooses_is_bounded() {
         let found = InFile {
             keys: (0..50).map(name).collect(),
             more: 9_950,
@@ -483,13 +574,7 @@ mod tests {
         let other = OtherFile::new(Path::new("/home/alice/.ssh/authorized_keys2"), found);
         let mut differences = vec![Difference::OtherFile(other)];
         differences.extend((0..10_000).map(|number| Difference::Added(name(number))));
-        let wanted = Lines {
-            content: Vec::new(),
-            uid: 0,
-            gid: 0,
-            mode: 0o600,
-        };
-        let (changes, more_changes) = Incident::changes(&differences, &wanted);
+        let (changes, more_changes) = Incident::changes(&differences, &wanted());
         let listed = |change: &Change| match change {
             Change::OtherFile {
                 keys,

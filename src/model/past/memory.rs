@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Mode;
 use crate::model::desired::in_force::{InForce, Synced};
-use crate::model::file::difference::{Difference, in_words, undone_in_words};
+use crate::model::file::difference::{Difference, in_words};
 use crate::model::file::orders::Order;
 use crate::model::file::other_files::OtherFile;
 use crate::model::file::wanted::{Lines, Wanted};
@@ -479,7 +479,7 @@ impl Story<'_> {
         self.events.push(Event::FirstRun {
             account: self.name.clone(),
             file: file.to_owned(),
-            fingerprint: key.fingerprint.clone(),
+            key: key.clone(),
             backup: backup.to_owned(),
         });
     }
@@ -489,7 +489,7 @@ impl Story<'_> {
         self.memory.drift.last = Some(DriftEvent {
             at: self.when.now,
             account: self.name.clone(),
-            changes: undone_in_words(&differences),
+            changes: in_words(&differences),
         });
         let change = self.change(file, differences, Some(told));
         self.events.push(Event::Repaired(change));
@@ -1004,11 +1004,9 @@ mod tests {
             Event::Applied { differences, .. } => {
                 format!("applied {}", in_words(differences).join(", "))
             }
-            Event::FirstRun {
-                fingerprint,
-                backup,
-                ..
-            } => format!("first run {fingerprint} {}", backup.display()),
+            Event::FirstRun { key, backup, .. } => {
+                format!("first run {key} {}", backup.display())
+            }
             Event::Repaired(repaired) => change("repaired", repaired),
             Event::Differs(differs) => change("differs", differs),
             Event::Refused { reason, .. } => format!("refused {reason}"),
@@ -1037,24 +1035,37 @@ mod tests {
         );
         assert_eq!(
             took_over,
-            ["first run 7 /backups/alice", "applied - 7, + 1"]
+            [
+                "first run (no name) 7 /backups/alice",
+                "applied not on the list: (no name) 7, missing: (no name) 1"
+            ]
         );
         assert_eq!(past.see(Did::Nothing, &[], None), [""; 0]);
         // The list gives another key, and the file was as it should be until then.
         past.list(&[1, 3]);
         assert_eq!(
             past.repair(&[added(2), removed(3)], "[1, 2]"),
-            ["applied - 2, + 3"]
+            ["applied not on the list: (no name) 2, missing: (no name) 3"]
         );
         assert_eq!(past.memory.drift, Drift::default());
         // The account adds a key.
         let told = past.repair(&[added(7)], "[1, 3, 7]");
-        assert_eq!(told, ["incident Replaced 1", "repaired - 7"]);
+        assert_eq!(
+            told,
+            [
+                "incident Replaced 1",
+                "repaired not on the list: (no name) 7"
+            ]
+        );
         assert_eq!(past.memory.drift.repaired, 1);
         let last = past.memory.drift.last.clone().unwrap();
         assert_eq!(
             (last.at, last.account, last.changes),
-            (at(0), alice(), vec!["removed 7".to_owned()])
+            (
+                at(0),
+                alice(),
+                vec!["not on the list: (no name) 7".to_owned()]
+            )
         );
         // What the list does not know of either.
         let told = past.repair(&[Difference::Mode(0o666)], "[1, 3]");
@@ -1078,9 +1089,17 @@ mod tests {
         // As the agent left it.
         check(&[added(1), removed(3)], "[1, 2]", None);
         // The account added 7, which neither list has.
-        check(&[added(1), added(7), removed(3)], "x", Some("- 7"));
+        check(
+            &[added(1), added(7), removed(3)],
+            "x",
+            Some("not on the list: (no name) 7"),
+        );
         // It had taken 2 out, which both lists have.
-        check(&[added(1), removed(2), removed(3)], "x", Some("+ 2"));
+        check(
+            &[added(1), removed(2), removed(3)],
+            "x",
+            Some("missing: (no name) 2"),
+        );
         // It put 3 in before the list did.
         check(&[added(1)], "x", Some("other bytes, same keys"));
         check(
@@ -1199,8 +1218,11 @@ mod tests {
     #[test]
     fn the_same_change_again_is_the_same_incident() {
         let mut past = Past::in_sync();
-        let fresh = ["incident Replaced 1", "repaired - 7"];
-        let again = ["again 1 0", "repaired - 7"];
+        let fresh = [
+            "incident Replaced 1",
+            "repaired not on the list: (no name) 7",
+        ];
+        let again = ["again 1 0", "repaired not on the list: (no name) 7"];
         assert_eq!(past.repair(&[added(7)], "x"), fresh);
         past.wait(59);
         assert_eq!(past.repair(&[added(7)], "x"), again);
@@ -1269,18 +1291,30 @@ mod tests {
             |did: Did, differences: &[Difference], stood| past.see(did, differences, stood);
         let x = || Some(stood("x"));
         let first = see(Did::Reported, &[added(7)], x());
-        assert_eq!(first, ["incident SeenOnly 1", "differs - 7"]);
+        assert_eq!(
+            first,
+            [
+                "incident SeenOnly 1",
+                "differs not on the list: (no name) 7"
+            ]
+        );
         assert_eq!(see(Did::Reported, &[added(7)], x()), [""; 0]);
         let more = see(Did::Reported, &[added(7), added(8)], x());
-        assert_eq!(more, ["incident SeenOnly 2", "differs - 7, - 8"]);
+        assert_eq!(
+            more,
+            [
+                "incident SeenOnly 2",
+                "differs not on the list: (no name) 7, not on the list: (no name) 8"
+            ]
+        );
         assert_eq!(see(Did::Nothing, &[], None), [""; 0]);
         let again = see(Did::Reported, &[added(7)], x());
-        assert_eq!(again, ["again 1 0", "differs - 7"]);
+        assert_eq!(again, ["again 1 0", "differs not on the list: (no name) 7"]);
         assert_eq!(past.memory.drift.repaired, 0, "nothing was undone");
         // A file that was never ours is no incident.
         let mut past = Past::new();
         let told = past.see(Did::Reported, &[added(7)], None);
-        assert_eq!(told, ["differs - 7, no incident"]);
+        assert_eq!(told, ["differs not on the list: (no name) 7, no incident"]);
         assert!(past.in_force.accounts[&alice()].synced.is_none());
     }
 
@@ -1420,11 +1454,11 @@ mod tests {
         let words = |events: Vec<Event>| events.iter().map(told).collect::<Vec<_>>();
         let mut past = Past::in_sync();
         let outcome = taken(&past, 7);
-        let name = format!("- other file `{OTHER}` with 7");
+        let name = format!("another file that sshd reads: `{OTHER}` with (no name) 7");
         assert_eq!(
             words(past.after(outcome)),
             [
-                "first run 7 /backups/alice2".to_owned(),
+                "first run (no name) 7 /backups/alice2".to_owned(),
                 format!("applied {name}")
             ]
         );
@@ -1435,7 +1469,7 @@ mod tests {
             told,
             [
                 "incident Removed 1",
-                &format!("repaired - other file `{OTHER}` with 8")
+                &format!("repaired another file that sshd reads: `{OTHER}` with (no name) 8")
             ]
         );
         assert_eq!(past.memory.drift.repaired, 1);
@@ -1451,7 +1485,7 @@ mod tests {
             outcome.left = left;
             words(past.after(outcome))
         };
-        let seven = format!("other file `{OTHER}` with 7");
+        let seven = format!("other file `{OTHER}` with (no name) 7");
         assert_eq!(see(vec![other(7)]), [seven.as_str()]);
         assert_eq!(see(vec![other(7)]), [""; 0]);
         let stuck = OtherFile::new(Path::new(OTHER), InFile::unread("a mount".to_owned()));
@@ -1473,7 +1507,7 @@ mod tests {
             }
             words(past.after(outcome))
         };
-        let differs = format!("differs - other file `{OTHER}` with 7");
+        let differs = format!("differs another file that sshd reads: `{OTHER}` with (no name) 7");
         assert_eq!(see(Some(7)), ["incident SeenOnly 1", &differs]);
         assert_eq!(see(Some(7)), [""; 0]);
         assert_eq!(see(None), [""; 0]);

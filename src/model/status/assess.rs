@@ -863,7 +863,11 @@ mod tests {
         };
         check(Did::Nothing, &[], "in-sync");
         check(replaced(), &[added(7), removed(1)], "in-sync");
-        check(Did::Reported, &[added(7), removed(1)], "drifted: - 7, + 1");
+        check(
+            Did::Reported,
+            &[added(7), removed(1)],
+            "drifted: not on the list: (no name) 7, missing: (no name) 1",
+        );
         check(refused("no room"), &[added(7)], "refused: no room");
         check(not_allowed(), &[], "refused: needs root");
         check(
@@ -897,7 +901,7 @@ mod tests {
         };
         let taken = || Did::Removed { copy: None };
         let stuck = format!("refused: sshd also reads `{OTHER}`, which is not taken away: a mount");
-        let drifted = format!("drifted: - other file `{OTHER}` with 7");
+        let drifted = format!("drifted: another file that sshd reads: `{OTHER}` with (no name) 7");
         check(Mode::Enforce, Did::Nothing, taken(), "in-sync");
         check(Mode::Enforce, Did::Nothing, refused("a mount"), &stuck);
         check(
@@ -945,7 +949,7 @@ mod tests {
         assert_eq!(shown(&row), "held: the list that would change it is held");
         assert_eq!(
             shown(&host.alice(Did::Reported, &[added(7)], None)),
-            "drifted: - 7"
+            "drifted: not on the list: (no name) 7"
         );
         assert!(row.problems().is_empty(), "the held list is the problem");
         host.decision.desired = Some(keys_of_alice(vec![grant(1), grant(2)]));
@@ -968,7 +972,12 @@ mod tests {
             "refused: no room",
         );
         check(Mode::Enforce, Did::Nothing, &[], "in-sync");
-        check(Mode::Observe, Did::Reported, &[added(7)], "drifted: - 7");
+        check(
+            Mode::Observe,
+            Did::Reported,
+            &[added(7)],
+            "drifted: not on the list: (no name) 7",
+        );
         check(Mode::Enforce, refused("a loop"), &[], "refused: a loop");
         // One that may not look takes the enforcer's word, whatever it was.
         check(Mode::Enforce, not_allowed(), &[], "refused: no room");
