@@ -1,7 +1,6 @@
 //! `lint`: would these lines be taken, by the policy and by sshd. Exit 0 clean, 1 problems, 2 usage or config.
 
 use crate::cli::print;
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,8 +10,9 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::surroundings::{self, Outcome};
+use crate::host::directory;
 use crate::model::desired::judge::Rules;
-use crate::model::desired::lint::{Draft, Remark, lint};
+use crate::model::desired::lint::{Draft, ListDraft, lint, lint_list};
 use crate::model::escape::escaped;
 use crate::model::key::policy::Policy;
 use crate::model::key::release::Version;
@@ -27,9 +27,9 @@ Exit status:
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Files of authorized_keys lines, as they would be published for one account; `-` is stdin
-    #[arg(required = true, value_name = "FILE")]
-    files: Vec<PathBuf>,
+    /// A directory in the list's layout (ACCOUNT or ACCOUNT/LABEL), or files with the keys of one account; `-` is stdin
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
     /// Judge for the sshd of this release of OpenSSH, such as 8.7, instead of a recent one
     #[arg(long, value_name = "VERSION")]
     openssh: Option<Version>,
@@ -51,28 +51,38 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
             "note: no config can be read at `{path}`, so the default policy counts"
         );
     }
-    let mut drafts: Vec<Draft> = Vec::new();
-    for file in &arguments.files {
-        let name = if file.as_os_str() == "-" {
-            "<stdin>".to_owned()
-        } else {
-            file.display().to_string()
-        };
-        // The same file twice is no duplicate.
-        if !drafts.iter().any(|draft| draft.name == name) {
-            drafts.push(Draft {
-                bytes: read(file).with_context(|| format!("cannot read `{name}`"))?,
-                name,
-            });
-        }
-    }
     let judged = policy.clone().unwrap_or_default();
     let rules = Rules {
         policy: &judged,
         zone: &surroundings::zone(),
         openssh: arguments.openssh,
     };
-    let lint = lint(&drafts, rules, surroundings::now());
+    let now = surroundings::now();
+    let (mut drafts, mut lists): (Vec<Draft>, Vec<ListDraft>) = (Vec::new(), Vec::new());
+    for path in &arguments.paths {
+        let name = if path.as_os_str() == "-" {
+            "<stdin>".to_owned()
+        } else {
+            path.display().to_string()
+        };
+        // The same file twice is no duplicate.
+        if drafts.iter().any(|draft| draft.name == name)
+            || lists.iter().any(|list| list.directory == name)
+        {
+        } else if path.is_dir() {
+            lists.push(directory::draft(path)?);
+        } else {
+            drafts.push(Draft {
+                bytes: read(path).with_context(|| format!("cannot read `{name}`"))?,
+                parameter: None,
+                name,
+            });
+        }
+    }
+    let mut lint = lint(&drafts, rules, now);
+    for list in &lists {
+        lint.add(lint_list(list, None, rules, now));
+    }
     if arguments.json {
         let config = policy.map(|_| path.display().to_string());
         let mut json = serde_json::to_value(&lint)?;
@@ -80,21 +90,17 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
         json["config"] = json!(config);
         print::data(&format!("{json:#}\n"))?;
     } else {
-        let mut text = String::new();
-        for Remark { file, line, reason } in &lint.problems {
-            // The value as a whole is at its first line, where an editor can go.
-            let _ = writeln!(text, "{file}:{}: {reason}", line.unwrap_or(1));
-        }
-        for Remark { file, line, reason } in &lint.notes {
-            let _ = writeln!(text, "{file}:{}: note: {reason}", line.unwrap_or(1));
-        }
-        print::data(&text)?;
+        print::data(&print::remarks(&lint))?;
     }
-    let (keys, problems) = (
+    let mut summary = vec![
         count(lint.keys, "key"),
         count(lint.problems.len(), "problem"),
-    );
-    let _ = writeln!(io::stderr(), "{keys}, {problems}");
+    ];
+    if !lists.is_empty() {
+        let accounts = lists.iter().map(|list| list.accounts.len()).sum();
+        summary.insert(0, count(accounts, "account"));
+    }
+    let _ = writeln!(io::stderr(), "{}", summary.join(", "));
     Ok(u8::from(!lint.problems.is_empty()))
 }
 

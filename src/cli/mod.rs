@@ -98,7 +98,8 @@ enum Command {
     Check(check::Arguments),
     /// Judge authorized_keys lines before they are published
     ///
-    /// Would they be taken, by the policy and by sshd? For CI; works without a configuration, by the default policy.
+    /// Would they be taken, by the policy and by sshd, and fit into parameters? Takes a whole list as a directory, or single
+    /// files. For CI; works without a configuration, by the default policy.
     #[command(after_help = lint::EXIT)]
     Lint(lint::Arguments),
     /// Remove what is this instance's own, before an image is made of it; config and authorized_keys stay

@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use crate::model::account::AccountName;
 use crate::model::desired::decide::Decision;
+use crate::model::desired::lint::{Lint, Remark};
 use crate::model::escape::escaped;
 use crate::model::file::difference::Difference;
 use crate::model::file::other_files::{InFile, OtherFile};
@@ -24,6 +25,20 @@ pub(super) fn data(text: &str) -> anyhow::Result<()> {
         .lock()
         .write_all(text.as_bytes())
         .context("cannot write to stdout")
+}
+
+/// What `lint` found, a line each, as compilers write it.
+pub(super) fn remarks(lint: &Lint) -> String {
+    let mut text = String::new();
+    let mut all = |remarks: &[Remark], what: &str| {
+        for Remark { file, line, reason } in remarks {
+            // The value as a whole is at its first line, where an editor can go.
+            let _ = writeln!(text, "{file}:{}: {what}{reason}", line.unwrap_or(1));
+        }
+    };
+    all(&lint.problems, "");
+    all(&lint.notes, "note: ");
+    text
 }
 
 /// Where a key comes from: `/k/alice/laptop version 3 of 2026-11-24T10:00:00Z`.

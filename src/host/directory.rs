@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use crate::host::Bounded;
 use crate::model::account::{AccountName, BadAccountName};
+use crate::model::desired::lint::{Draft, ListDraft, Unusable};
 use crate::model::list::approved::Entry;
 use crate::model::list::bounds::{Excess, Tally};
 
@@ -70,6 +71,22 @@ impl DirectoryError {
         };
         Some(hint.to_owned())
     }
+
+    /// What `lint` says of it, where the rest of the directory can be looked at all the same.
+    fn unusable(self) -> Result<Unusable, Self> {
+        let (path, what) = match &self {
+            Self::Name { path, source } => (path, source.to_string()),
+            Self::NotAFile(path) => (path, "not a readable text file".to_owned()),
+            Self::TooLarge(path) => (path, format!("larger than {MAX_VALUE} bytes")),
+            Self::TooDeep(path) => (path, format!("more than {MAX_DEPTH} directories deep")),
+            Self::Io { .. } | Self::Changed(_) | Self::TooMuch(_) => return Err(self),
+        };
+        let hint = self.hint().map(|hint| format!(": {hint}"));
+        Ok(Unusable {
+            path: shown(path),
+            reason: what + &hint.unwrap_or_default(),
+        })
+    }
 }
 
 const MAX_VALUE: u64 = 8 << 20;
@@ -80,18 +97,120 @@ const MAX_DEPTH: usize = 8;
 /// Names that start with `.` or end in `~` are an editor's and are left out.
 pub fn read(directory: &Path) -> Result<Vec<Entry>, DirectoryError> {
     let (mut entries, mut tally) = (Vec::new(), Tally::default());
-    for (name, path) in names(directory)? {
-        let account = AccountName::try_from(name).map_err(|source| DirectoryError::Name {
-            path: path.clone(),
-            source,
-        })?;
-        read_below(&account, &path, 1, &mut |entry: Entry| {
-            tally.add(&entry.parameter, &entry.value)?;
+    walk(directory, &mut |found| {
+        if let Found::Value(value) = found? {
+            let entry = value.entry()?;
+            let added = tally.add(&entry.parameter, &entry.value);
+            added.map_err(DirectoryError::TooMuch)?;
             entries.push(entry);
-            Ok(())
-        })?;
-    }
+        }
+        Ok(())
+    })?;
     Ok(entries)
+}
+
+/// The same before it is published: with what [`read`] leaves out, and with all for which it would give no list. Blocks.
+pub fn draft(directory: &Path) -> Result<ListDraft, DirectoryError> {
+    let mut draft = ListDraft {
+        directory: shown(directory),
+        ..ListDraft::default()
+    };
+    let mut tally = Tally::default();
+    walk(directory, &mut |found| {
+        match found {
+            Ok(Found::Value(value)) => {
+                let name = shown(&value.path);
+                let text = String::from_utf8_lossy(&value.bytes);
+                let added = tally.add(&name, &text);
+                added.map_err(DirectoryError::TooMuch)?;
+                let parameter = value.path.strip_prefix(directory).map(shown);
+                let values = draft.accounts.entry(value.account).or_default();
+                values.push(Draft {
+                    name,
+                    parameter: parameter.ok(),
+                    bytes: value.bytes,
+                });
+            }
+            Ok(Found::LeftOut(path)) => draft.left_out.push(shown(&path)),
+            Ok(Found::Empty(path)) => draft.empty.push(shown(&path)),
+            Err(error) => draft.unusable.push(error.unusable()?),
+        }
+        Ok(())
+    })?;
+    Ok(draft)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// One thing in the directory.
+enum Found {
+    Value(Value),
+    /// A name that does not count.
+    LeftOut(PathBuf),
+    /// A directory in which no name counts.
+    Empty(PathBuf),
+}
+
+/// One file, as it was while it was read.
+struct Value {
+    account: AccountName,
+    path: PathBuf,
+    last_modified: Option<Timestamp>,
+    bytes: Vec<u8>,
+}
+
+impl Value {
+    fn entry(self) -> Result<Entry, DirectoryError> {
+        let path = self.path.to_str().map(ToOwned::to_owned);
+        Ok(Entry {
+            account: self.account,
+            parameter: path.ok_or(DirectoryError::NotAFile(self.path))?,
+            version: None,
+            last_modified: self.last_modified,
+            // What is not UTF-8 becomes U+FFFD: harmless in a comment, refused in an option.
+            value: String::from_utf8_lossy(&self.bytes).into_owned(),
+        })
+    }
+}
+
+/// What takes all that is found, or why a part of it is unusable; its error ends the walk.
+type Visit<'a> = dyn FnMut(Result<Found, DirectoryError>) -> Result<(), DirectoryError> + 'a;
+
+fn walk(directory: &Path, visit: &mut Visit<'_>) -> Result<(), DirectoryError> {
+    for (name, path) in names(directory, visit)? {
+        match AccountName::try_from(name) {
+            Ok(account) => walk_below(&account, &path, 1, visit)?,
+            Err(source) => visit(Err(DirectoryError::Name { path, source }))?,
+        }
+    }
+    Ok(())
+}
+
+fn walk_below(
+    account: &AccountName,
+    path: &Path,
+    depth: usize,
+    visit: &mut Visit<'_>,
+) -> Result<(), DirectoryError> {
+    if depth > MAX_DEPTH {
+        return visit(Err(DirectoryError::TooDeep(path.to_owned())));
+    }
+    if !fs::metadata(path)
+        .map_err(failed("look at", path))?
+        .is_dir()
+    {
+        return visit(read_value(account, path).map(Found::Value));
+    }
+    let below = names(path, visit)?;
+    if below.is_empty() {
+        visit(Ok(Found::Empty(path.to_owned())))?;
+    }
+    for (_, path) in below {
+        walk_below(account, &path, depth + 1, visit)?;
+    }
+    Ok(())
 }
 
 /// The first thing on the way to a value that others than its owner and group may not read, or that is in a home, which services
@@ -120,34 +239,13 @@ fn closed_below(path: &Path, depth: usize) -> Option<PathBuf> {
     if !meta.is_dir() || depth > MAX_DEPTH {
         return None;
     }
-    names(path)
+    names(path, &mut |found| found.map(drop))
         .ok()?
         .into_iter()
         .find_map(|(_, path)| closed_below(&path, depth + 1))
 }
 
-fn read_below(
-    account: &AccountName,
-    path: &Path,
-    depth: usize,
-    found: &mut impl FnMut(Entry) -> Result<(), Excess>,
-) -> Result<(), DirectoryError> {
-    if depth > MAX_DEPTH {
-        return Err(DirectoryError::TooDeep(path.to_owned()));
-    }
-    if fs::metadata(path)
-        .map_err(failed("look at", path))?
-        .is_dir()
-    {
-        for (_, path) in names(path)? {
-            read_below(account, &path, depth + 1, found)?;
-        }
-        return Ok(());
-    }
-    found(read_value(account, path)?).map_err(DirectoryError::TooMuch)
-}
-
-fn read_value(account: &AccountName, path: &Path) -> Result<Entry, DirectoryError> {
+fn read_value(account: &AccountName, path: &Path) -> Result<Value, DirectoryError> {
     let open = OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)
@@ -166,16 +264,11 @@ fn read_value(account: &AccountName, path: &Path) -> Result<Entry, DirectoryErro
     let last_modified = i32::try_from(nanoseconds)
         .ok()
         .and_then(|ns| Timestamp::new(seconds, ns).ok());
-    Ok(Entry {
+    Ok(Value {
         account: account.clone(),
-        parameter: path
-            .to_str()
-            .ok_or_else(|| DirectoryError::NotAFile(path.to_owned()))?
-            .to_owned(),
-        version: None,
+        path: path.to_owned(),
         last_modified,
-        // What is not UTF-8 becomes U+FFFD: harmless in a comment, refused in an option.
-        value: String::from_utf8_lossy(&read.bytes).into_owned(),
+        bytes: read.bytes,
     })
 }
 
@@ -189,15 +282,19 @@ fn stamp(file: &File, path: &Path) -> Result<(i64, i64, u64), DirectoryError> {
 }
 
 /// The names that count in a directory, sorted.
-fn names(directory: &Path) -> Result<Vec<(String, PathBuf)>, DirectoryError> {
+fn names(
+    directory: &Path,
+    visit: &mut Visit<'_>,
+) -> Result<Vec<(String, PathBuf)>, DirectoryError> {
     let mut all = Vec::new();
     for entry in fs::read_dir(directory).map_err(failed("list", directory))? {
         let path = entry.map_err(failed("list", directory))?.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            return Err(DirectoryError::NotAFile(path));
-        };
-        if !name.starts_with('.') && !name.ends_with('~') {
-            all.push((name.to_owned(), path));
+        match path.file_name().and_then(|name| name.to_str()) {
+            None => visit(Err(DirectoryError::NotAFile(path)))?,
+            Some(name) if name.starts_with('.') || name.ends_with('~') => {
+                visit(Ok(Found::LeftOut(path)))?;
+            }
+            Some(name) => all.push((name.to_owned(), path)),
         }
     }
     all.sort();

@@ -236,6 +236,71 @@ fn files_are_judged_together() {
 }
 
 #[test]
+fn a_directory_is_judged_as_a_whole_list() {
+    let (alice, bob) = (key("alice"), key("bob"));
+    let repository = Repository::new(&[]);
+    let list = repository.path().join("list");
+    let write = |name: &str, content: &str| {
+        let path = list.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    };
+    write("ec2-user/alice", &alice);
+    write("ec2-user/bob", &bob);
+    write("deploy", &format!("restrict {alice}\n"));
+    write(".git/config", "x");
+    let good = repository.lint(&["list"]);
+    assert_eq!(
+        (shown(&good.stdout).as_str(), good.status.code()),
+        ("", Some(0))
+    );
+    assert!(shown(&good.stderr).ends_with("2 accounts, 3 keys, 0 problems\n"));
+
+    write("ec2-user/old", &format!("restrict {alice}\n"));
+    write("ec2-user/.alice.swp", "x");
+    write("ec2-user/notes~", "x");
+    write("gone", "# nobody\n");
+    write("bob.bak", &bob);
+    write("an account/x", &bob);
+    fs::create_dir(list.join("empty")).unwrap();
+    nix::unistd::mkfifo(&list.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let bad = repository.lint(&["list"]);
+    let said = shown(&bad.stdout);
+    for (line, expected) in said.lines().zip([
+        "list/an account:1: `an account` is not an account name",
+        "list/ec2-user/alice:1: the same key (",
+        "list/ec2-user/old:1: the same key (",
+        "list/fifo:1: not a readable text file: move it out of the directory, or let its name begin",
+        "list/bob.bak:1: note: counts as keys of `bob.bak`: move it away if it should not",
+        "list/ec2-user/.alice.swp:1: note: left out: its name begins with a dot or ends in `~`",
+        "list/ec2-user/notes~:1: note: left out",
+        "list/empty:1: note: an empty directory says nothing",
+        "list/gone:1: note: holds only comments: leaves `gone` without keys",
+        "no more",
+    ]) {
+        assert!(line.starts_with(expected), "{line}\n{said}");
+    }
+    assert_eq!(said.lines().count(), 9, "{said}");
+    assert!(
+        shown(&bad.stderr).ends_with("4 accounts, 3 keys, 4 problems\n"),
+        "{}",
+        shown(&bad.stderr)
+    );
+    assert_eq!(bad.status.code(), Some(1));
+    let json: Value = serde_json::from_slice(&repository.lint(&["--json", "list"]).stdout).unwrap();
+    assert_eq!(json["problems"].as_array().unwrap().len(), 4);
+
+    std::os::unix::fs::symlink("nowhere", list.join("dangling")).unwrap();
+    let broken = repository.lint(&["list"]);
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(
+        shown(&broken.stderr).contains("`list/dangling`"),
+        "{}",
+        shown(&broken.stderr)
+    );
+}
+
+#[test]
 fn the_policy_is_the_config_s() {
     let line = key("alice");
     let config = "[accounts]\nmanage = [\"alice\"]\n[policy]\nalgorithms = [\"ssh-rsa\"]\n";
@@ -268,8 +333,7 @@ fn the_policy_is_the_config_s() {
             "cannot read the config `missing.toml`",
         ),
         (&["missing"], "cannot read `missing`: No such file"),
-        (&["."], "cannot read `.`: Is a directory"),
-        (&[], "<FILE>..."),
+        (&[], "<PATH>..."),
     ] {
         let output = repository.lint(arguments);
         assert_eq!(

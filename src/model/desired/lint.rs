@@ -1,23 +1,47 @@
 //! What is wrong with values before they are published, said as a compiler does: file, line, reason.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
 use serde::Serialize;
 
+use crate::model::account::AccountName;
 use crate::model::desired::judge::{self, Rules};
 use crate::model::escape::escaped;
 use crate::model::key::grant::Grant;
 use crate::model::key::line::Line;
 use crate::model::key::mistake;
+use crate::model::list::template::check_name;
 
 /// One value, as it would be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
     /// The file's name, for messages.
     pub name: String,
+    /// The name of its parameter below the path of the list, where it is in a directory in the list's layout.
+    pub parameter: Option<String>,
     /// What is in it.
     pub bytes: Vec<u8>,
+}
+
+/// A directory in the list's layout, as it would be published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListDraft {
+    pub directory: String,
+    pub accounts: BTreeMap<AccountName, Vec<Draft>>,
+    /// What is no part of the list by its name.
+    pub left_out: Vec<String>,
+    /// Directories without a value.
+    pub empty: Vec<String>,
+    /// For each of these the directory would give no list at all.
+    pub unusable: Vec<Unusable>,
+}
+
+/// What no list can have in it, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unusable {
+    pub path: String,
+    pub reason: String,
 }
 
 /// What was found.
@@ -57,8 +81,98 @@ pub struct Remark {
 const STANDARD: usize = 4 << 10;
 const ADVANCED: usize = 8 << 10;
 
+/// Judges a whole list, account by account; `below` is the path of its parameters, where that is known.
+pub fn lint_list(list: &ListDraft, below: Option<&str>, rules: Rules<'_>, now: Timestamp) -> Lint {
+    let mut lint = Lint::default();
+    for (account, drafts) in &list.accounts {
+        lint.add(lint_values(drafts, Some(account), rules, now));
+        for draft in drafts {
+            let name = draft.parameter.as_deref().unwrap_or_default();
+            let full = format!("{}/{name}", below.unwrap_or_default());
+            if let Err(error) = check_name(full.trim_start_matches('/')) {
+                lint.problems
+                    .push(remark(&draft.name, None, error.to_string()));
+            }
+            if looks_left_over(name) {
+                let text = format!("counts as keys of `{account}`: move it away if it should not");
+                lint.notes.push(remark(&draft.name, None, text));
+            }
+        }
+    }
+    for Unusable { path, reason } in &list.unusable {
+        lint.problems.push(remark(path, None, reason.clone()));
+    }
+    for path in &list.left_out {
+        // What git keeps in a repository of keys is no surprise.
+        if !path
+            .rsplit('/')
+            .next()
+            .is_some_and(|name| name.starts_with(".git"))
+        {
+            let text = "left out: its name begins with a dot or ends in `~`";
+            lint.notes.push(remark(path, None, text.to_owned()));
+        }
+    }
+    for path in &list.empty {
+        let text = "an empty directory says nothing, not even that an account has no keys";
+        lint.notes.push(remark(path, None, text.to_owned()));
+    }
+    if list.accounts.is_empty() {
+        let text = "no list: it names no account; each needs a file, or a directory of files";
+        lint.problems
+            .push(remark(&list.directory, None, text.to_owned()));
+    }
+    for remarks in [&mut lint.problems, &mut lint.notes] {
+        remarks.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    }
+    lint
+}
+
+/// Names that editors, package managers and people give to what is no longer meant, or not for a program.
+fn looks_left_over(parameter: &str) -> bool {
+    const ENDS: [&str; 10] = [
+        ".bak",
+        ".old",
+        ".orig",
+        ".rej",
+        ".save",
+        ".swp",
+        ".tmp",
+        ".rpmsave",
+        ".rpmnew",
+        ".disabled",
+    ];
+    /// An account has none of these names; a label may well end so.
+    const NO_ACCOUNT: [&str; 5] = [".pub", ".md", ".txt", ".yml", ".yaml"];
+    const PAPERS: [&str; 5] = ["readme", "license", "licence", "makefile", "codeowners"];
+    let parameter = parameter.to_ascii_lowercase();
+    let account = parameter.split('/').next().unwrap_or_default();
+    let has = |name: &str, ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
+    parameter.split('/').any(|name| has(name, &ENDS))
+        || has(account, &NO_ACCOUNT)
+        || PAPERS.contains(&account)
+}
+
 /// Judges `drafts` as the values of one account. `now` tells which keys have expired.
 pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
+    let mut lint = lint_values(drafts, None, rules, now);
+    let order: HashMap<String, usize> = drafts
+        .iter()
+        .enumerate()
+        .map(|(at, draft)| (escaped(&draft.name), at))
+        .collect();
+    for remarks in [&mut lint.problems, &mut lint.notes] {
+        remarks.sort_by_key(|remark| (order.get(&remark.file).copied(), remark.line));
+    }
+    lint
+}
+
+fn lint_values(
+    drafts: &[Draft],
+    account: Option<&AccountName>,
+    rules: Rules<'_>,
+    now: Timestamp,
+) -> Lint {
     let texts: Vec<_> = drafts
         .iter()
         .map(|draft| (draft.name.as_str(), String::from_utf8_lossy(&draft.bytes)))
@@ -99,9 +213,20 @@ pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
                 .push(remark(&draft.name, Some(line), text.to_owned()));
         }
     }
+    let all_are_tombstones = judged.tombstones.len() == drafts.len();
     for name in &judged.tombstones {
-        let text = "holds only comments: leaves its account without keys, unless another value gives it some";
-        lint.notes.push(remark(name, None, text.to_owned()));
+        let text = match account {
+            None => {
+                "holds only comments: leaves its account without keys, unless another value gives it some".to_owned()
+            }
+            Some(account) if all_are_tombstones => {
+                format!("holds only comments: leaves `{account}` without keys")
+            }
+            Some(account) => {
+                format!("holds only comments: says nothing beside the other values of `{account}`")
+            }
+        };
+        lint.notes.push(remark(name, None, text));
     }
     let kept: HashMap<&str, &Grant> = judged
         .grants
@@ -140,15 +265,17 @@ pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
             _ => {}
         }
     }
-    let order: HashMap<String, usize> = drafts
-        .iter()
-        .enumerate()
-        .map(|(at, draft)| (escaped(&draft.name), at))
-        .collect();
-    for remarks in [&mut lint.problems, &mut lint.notes] {
-        remarks.sort_by_key(|remark| (order.get(&remark.file).copied(), remark.line));
-    }
     lint
+}
+
+impl Lint {
+    /// With what was found in other values.
+    pub fn add(&mut self, other: Self) {
+        self.files.extend(other.files);
+        self.keys += other.keys;
+        self.problems.extend(other.problems);
+        self.notes.extend(other.notes);
+    }
 }
 
 fn too_large(size: usize) -> Option<String> {
@@ -182,6 +309,7 @@ mod tests {
         let drafts: Vec<_> = drafts
             .iter()
             .map(|(name, text)| Draft {
+                parameter: None,
                 name: (*name).to_owned(),
                 bytes: text.clone().into_bytes(),
             })
@@ -243,6 +371,112 @@ mod tests {
         }
     }
 
+    /// Lints a list; `values` are names below it and what is in them. Each finding is `NAME:LINE REASON`.
+    fn check_list(values: &[(&str, String)], below: Option<&str>, expected: &[&str]) {
+        let mut list = ListDraft {
+            directory: "list".to_owned(),
+            ..ListDraft::default()
+        };
+        for (parameter, text) in values {
+            let account = parameter.split('/').next().unwrap();
+            let account = AccountName::try_from(account).unwrap();
+            list.accounts.entry(account).or_default().push(Draft {
+                name: format!("list/{parameter}"),
+                parameter: Some((*parameter).to_owned()),
+                bytes: text.clone().into_bytes(),
+            });
+        }
+        let rules = Rules {
+            policy: &Policy::default(),
+            zone: &TimeZone::UTC,
+            openssh: None,
+        };
+        let lint = lint_list(&list, below, rules, Timestamp::UNIX_EPOCH);
+        let told = |what: &str, remarks: &[Remark]| -> Vec<String> {
+            let shown = |one: &Remark| {
+                let file = one.file.trim_start_matches("list/");
+                format!("{what}{file}:{} {}", one.line.unwrap_or(0), one.reason)
+            };
+            remarks.iter().map(shown).collect()
+        };
+        let found = [told("", &lint.problems), told("note ", &lint.notes)].concat();
+        assert_eq!(found.len(), expected.len(), "{found:#?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_judged_account_by_account() {
+        let (key, gone) = (A.to_owned(), "# left".to_owned());
+        let restricted = format!("restrict {A}");
+        check_list(
+            &[("alice/laptop", key.clone()), ("bob", restricted.clone())],
+            None,
+            &[],
+        );
+        check_list(
+            &[("alice/a", key.clone()), ("alice/b", restricted)],
+            None,
+            &["alice/a:1 the same key", "alice/b:1 the same key"],
+        );
+        check_list(
+            &[("alice/a", key.clone()), ("alice/b", key.clone())],
+            None,
+            &["note alice/b:1 the same key as in line 1 of `list/alice/a`"],
+        );
+        check_list(
+            &[
+                ("alice/a", key.clone()),
+                ("alice/b", gone.clone()),
+                ("bob", gone),
+            ],
+            None,
+            &[
+                "note alice/b:0 holds only comments: says nothing beside the other values of `alice`",
+                "note bob:0 holds only comments: leaves `bob` without keys",
+            ],
+        );
+        check_list(&[], None, &["list:0 no list: it names no account"]);
+    }
+
+    #[test]
+    fn names_that_no_parameter_can_have_and_left_overs_are_told() {
+        let names = |names: &[&str], below: Option<&str>, expected: &[&str]| {
+            let values: Vec<_> = names.iter().map(|name| (*name, A.to_owned())).collect();
+            check_list(&values, below, expected);
+        };
+        names(
+            &["alice/my laptop", "bob@corp/a"],
+            None,
+            &[
+                "alice/my laptop:0 no parameter name has ` `",
+                "bob@corp/a:0 no parameter name has `@`",
+            ],
+        );
+        let deep = "/x".repeat(14);
+        names(
+            &["alice/a"],
+            Some(&deep),
+            &["alice/a:0 no parameter name has more than 15"],
+        );
+        names(&["alice"], Some(&deep), &[]);
+        for left_over in [
+            "bob.bak",
+            "README",
+            "README.md",
+            "bob.pub",
+            "bob/laptop.orig",
+            "bob.old/a",
+        ] {
+            let told = format!("note {left_over}:0 counts as keys of `");
+            names(&[left_over], None, &[&told]);
+        }
+        for fine in ["bob/laptop.pub", "bob/readme", "j.doe/work.txt"] {
+            names(&[fine], None, &[]);
+        }
+    }
+
     #[test]
     fn utf_16_is_told_once() {
         let bytes: Vec<u8> = [0xff, 0xfe]
@@ -250,6 +484,7 @@ mod tests {
             .chain(A.bytes().flat_map(|b| [b, 0]))
             .collect();
         let draft = Draft {
+            parameter: None,
             name: "a".to_owned(),
             bytes,
         };

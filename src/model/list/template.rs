@@ -153,6 +153,33 @@ impl NameTemplate {
     }
 }
 
+/// Why no parameter can have a name.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BadName {
+    #[error("no parameter name has `{}`: only letters, digits and . - _ /", .0.escape_debug())]
+    Character(char),
+    #[error("no parameter name has more than {MAX_LEVELS} levels")]
+    TooDeep,
+    #[error("no parameter name has more than {MAX_NAME} characters")]
+    TooLong,
+}
+
+/// That a parameter can have this name, or the part of it that is known.
+pub fn check_name(name: &str) -> Result<(), BadName> {
+    let is_bad = |c: &char| !is_name_character(*c) && *c != '/';
+    if let Some(bad) = name.chars().find(is_bad) {
+        return Err(BadName::Character(bad));
+    }
+    if name.len() > MAX_NAME {
+        return Err(BadName::TooLong);
+    }
+    let levels = name.split('/').filter(|level| !level.is_empty());
+    if levels.count() > MAX_LEVELS {
+        return Err(BadName::TooDeep);
+    }
+    Ok(())
+}
+
 /// A name without its `:label` or `:version`, as replies give it.
 pub fn without_selector(name: &str) -> &str {
     let start = name.rfind('/').unwrap_or(0);
@@ -367,6 +394,23 @@ mod tests {
         check("/{tag:Role}{region}", "/webeu-central-1");
         check("/", "/");
         check("///", "/");
+    }
+
+    #[test]
+    fn a_name_that_no_parameter_can_have_is_told() {
+        let check = |name: &str, expected: Result<(), BadName>| {
+            assert_eq!(check_name(name), expected, "{name}");
+        };
+        check("/keys/ec2-user/alice.laptop_1", Ok(()));
+        check("ec2-user", Ok(()));
+        check("/keys/jane@corp", Err(BadName::Character('@')));
+        check("/keys/alice/my laptop", Err(BadName::Character(' ')));
+        check("/keys/alice/käthe", Err(BadName::Character('ä')));
+        check(&"/x".repeat(15), Ok(()));
+        check(&"/x".repeat(16), Err(BadName::TooDeep));
+        check(&format!("x{}", "/x".repeat(15)), Err(BadName::TooDeep));
+        check(&"x".repeat(1011), Ok(()));
+        check(&"x".repeat(1012), Err(BadName::TooLong));
     }
 
     #[test]
