@@ -24,18 +24,30 @@ use crate::model::status::problem::Severity;
 use crate::model::status::schema::Health;
 
 /// What the exit status of `run` means, for `--help` and the man page.
-pub(super) const RUN_EXIT: &str = "\
+pub(super) const RUN_END: &str = "\
+Examples:
+  sudo agent run
+      In a container, or to see on a terminal what the agent does
+
 Exit status:
   0  ended by SIGTERM or SIGINT
   2  wrong usage or configuration";
 
-pub(super) const FETCH_EXIT: &str = "\
+pub(super) const FETCH_END: &str = "\
+Examples:
+  agent fetch --once --config config.toml
+      Tries a source as any user
+
 Exit status:
   0  ended by SIGTERM or SIGINT; with --once, the list is stored
   1  with --once: there is no list
   2  wrong usage or configuration";
 
-pub(super) const ENFORCE_EXIT: &str = "\
+pub(super) const ENFORCE_END: &str = "\
+Examples:
+  sudo agent enforce --once
+      One pass over the files, from the list that was fetched last
+
 Exit status:
   0  ended by SIGTERM or SIGINT; with --once, all is in sync
   1  with --once: not all is in sync

@@ -17,7 +17,11 @@ use crate::model::status::problem::{Cause, Problem, told};
 use crate::model::status::schema::AccountState;
 
 /// What its exit status means, for `--help` and the man page.
-pub(super) const EXIT: &str = "\
+pub(super) const END: &str = "\
+Examples:
+  sudo agent diff
+      Before a list is enforced here, or before a held one is let through
+
 Exit status:
   0  nothing would change
   1  something would

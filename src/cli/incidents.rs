@@ -21,7 +21,11 @@ use crate::model::past::incident::{Incident, Kept, SCHEMA, Since, Undone, Who};
 use crate::model::status::problem::duration;
 
 /// What its exit status means, for `--help` and the man page.
-pub(super) const EXIT: &str = "\
+pub(super) const END: &str = "\
+Examples:
+  sudo agent incidents --since yesterday
+      What was changed since then, and by whom
+
 Exit status:
   0  listed, or there is none
   2  wrong usage or configuration, or not readable";

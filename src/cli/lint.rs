@@ -19,7 +19,13 @@ use crate::model::key::release::Version;
 use crate::model::status::preflight::count;
 
 /// What its exit status means, for `--help` and the man page.
-pub(super) const EXIT: &str = "\
+pub(super) const END: &str = "\
+Examples:
+  agent lint approved/
+      A whole list, as a directory in its layout, before it is published
+  agent lint --openssh 8.7 alice.pub bob.pub
+      Single files, for the sshd of Amazon Linux 2023
+
 Exit status:
   0  no problem
   1  a problem

@@ -28,83 +28,96 @@ use crate::model::escape::escaped;
 /// Makes this host's authorized_keys say exactly what the approved list says.
 ///
 /// The approved list says who may log in. The agent fetches it, rewrites the managed authorized_keys files
-/// atomically, watches them, and undoes any other change. No error ever removes a key: without a new list the last
-/// good one stays in force.
+/// atomically, watches them, and undoes any other change. A fetch that fails removes no key: the last good list stays in
+/// force.
 ///
 /// Packages install the command as `agent`, too. Two services do the work: one fetches the list and has no root, the
 /// other enforces it and has no network.
 #[derive(Parser)]
-#[command(version, propagate_version = true, max_term_width = 100, after_long_help = REFERENCE)]
+#[command(version, max_term_width = 80, after_long_help = REFERENCE)]
 pub struct Cli {
     /// Configuration file [default: /etc/authorized-keys-agent/config.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", display_order = LAST)]
     config: Option<PathBuf>,
-    /// How much to log on stderr
-    #[arg(long, global = true, value_name = "LEVEL", default_value = "info")]
+    /// What to log on stderr: error, warn, info, debug or trace [default: info]
+    #[arg(
+        long,
+        global = true,
+        value_name = "LEVEL",
+        default_value = "info",
+        hide_default_value = true,
+        hide_possible_values = true,
+        display_order = LAST
+    )]
     log: LogLevel,
     #[command(subcommand)]
     command: Command,
 }
 
+/// Where options stand that every command has: after its own.
+const LAST: usize = 100;
+
 #[derive(Subcommand)]
 enum Command {
-    /// Fetch and enforce in the foreground
-    ///
-    /// For containers, development and a first try. Under systemd the two halves are two services; here the one that fetches
-    /// is a process below the other, and is started again when it ends.
-    #[command(after_help = daemons::RUN_EXIT)]
-    Run,
-    /// Fetch the list and store it, as authorized-keys-fetch.service does
-    ///
-    /// Needs no root. The list is replaced only when its content changed; whatever goes wrong leaves the last good one.
-    #[command(after_help = daemons::FETCH_EXIT)]
-    Fetch(daemons::FetchArguments),
-    /// Enforce the stored list, as authorized-keys-agent.service does
-    ///
-    /// Needs root and no network. Before a first list has come it changes nothing.
-    #[command(after_help = daemons::ENFORCE_EXIT)]
-    Enforce(daemons::EnforceArguments),
-    /// Fetch now, enforce now, wait, and print what changed
-    ///
-    /// Running services are asked to do it and waited for; what does not run is done here.
-    #[command(after_help = sync::EXIT)]
-    Sync(sync::Arguments),
-    /// Print what enforcing would change, and write nothing
-    ///
-    /// Fetches afresh; with the source out of reach the stored list is compared. `+` is what a file would get, `-` what it
-    /// would lose, `~` what else would change.
-    #[command(after_help = diff::EXIT)]
-    Diff,
-    /// Print health, list, accounts, keys, rejects and drift
+    /// Say whether all is right, and if not, what to do
     ///
     /// The files are looked at as it answers. Works for any user: what that user may not read is the enforcer's last word,
     /// shown with its age. In observe mode the keys are those in the file, not those of the list.
     ///
     /// A line with `!` is an error and makes the status degraded, one with `~` is a warning. In
     /// /usr/share/doc/authorized-keys-agent, problems.md.gz explains each and status.schema.json describes the JSON.
-    #[command(after_help = status::EXIT)]
+    #[command(after_help = status::END)]
     Status(status::Arguments),
-    /// Print what was changed in managed files, how long it stood and how it was undone; as root
+    /// Fetch now, enforce now, wait, and print what changed
     ///
-    /// The newest is last. Of each it says where the content that stood in the file is kept, and who made the change where
-    /// the audit log knows.
-    #[command(after_help = incidents::EXIT)]
-    Incidents(incidents::Arguments),
-    /// Look at everything the agent needs, and say what is missing
+    /// Running services are asked to do it and waited for; what does not run is done here.
+    #[command(after_help = sync::END)]
+    Sync(sync::Arguments),
+    /// Print what enforcing would change, and write nothing
+    ///
+    /// Fetches afresh; with the source out of reach the stored list is compared. `+` is what a file would get, `-` what it
+    /// would lose, `~` what else would change.
+    #[command(after_help = diff::END)]
+    Diff,
+    /// Look at all that the agent needs, and say what is missing
     ///
     /// Configuration, source, credentials, instance metadata, accounts, directories and sshd. Nothing is written; below
     /// each failure stands what to do.
-    #[command(after_help = check::EXIT)]
+    #[command(after_help = check::END)]
     Check(check::Arguments),
     /// Judge authorized_keys lines before they are published
     ///
     /// Would they be taken, by the policy and by sshd, and fit into parameters? Takes a whole list as a directory, or single
     /// files. For CI; works without a configuration, by the default policy.
-    #[command(after_help = lint::EXIT)]
+    #[command(after_help = lint::END)]
     Lint(lint::Arguments),
-    /// Remove what is this instance's own, before an image is made of it; config and authorized_keys stay
-    #[command(after_help = seal::EXIT)]
+    /// Print who changed managed files, what, and how it was undone
+    ///
+    /// As root. The newest is last. Of each it says how long it stood, where the content that stood in the file is kept, and
+    /// who made the change where the audit log knows.
+    #[command(after_help = incidents::END)]
+    Incidents(incidents::Arguments),
+    /// Remove what is this instance's own, before an image is made of it
+    ///
+    /// The configuration, the break-glass keys and the authorized_keys files stay; those with keys are named.
+    #[command(after_help = seal::END)]
     Seal,
+    /// Fetch and enforce in the foreground
+    ///
+    /// For containers, development and a first try. Under systemd the two halves are two services; here the one that fetches
+    /// is a process below the other, and is started again when it ends.
+    #[command(after_help = daemons::RUN_END)]
+    Run,
+    /// Fetch the list and store it, as authorized-keys-fetch.service does
+    ///
+    /// Needs no root. The list is replaced only when its content changed; whatever goes wrong leaves the last good one.
+    #[command(after_help = daemons::FETCH_END)]
+    Fetch(daemons::FetchArguments),
+    /// Enforce the stored list, as authorized-keys-agent.service does
+    ///
+    /// Needs root and no network. Before a first list has come it changes nothing.
+    #[command(after_help = daemons::ENFORCE_END)]
+    Enforce(daemons::EnforceArguments),
 }
 
 impl Cli {
@@ -156,6 +169,26 @@ impl From<LogLevel> for journal::Level {
 
 /// What `--help` ends with, and the man page too: sections of terms and what they mean.
 const REFERENCE: &str = "\
+Examples:
+  sudo agent check
+      What is missing, before the first list comes
+  sudo agent diff
+      What the list would change here
+  sudo agent status
+      What is in force, what is wrong, and what to do
+
+Words:
+  held
+      The list would remove too many of this host's keys at once: they stay
+      until it has come often enough, or until `sync --accept-removals`
+  refused
+      The agent could not bring the file in line, or sshd does not take it
+  also open
+      sshd lets people in by another way too, such as EC2 Instance Connect
+  not listed
+      The configuration manages the account and no list ever named it: its keys
+      stay
+
 Exit status:
   0  done, and all is well
   1  something is not as it should be; each command says what
@@ -190,7 +223,7 @@ Environment:
   NO_COLOR
       No colour in what is logged on a terminal
   AWS_REGION, AWS_PROFILE, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
-      As in other AWS programs; without them the instance's role and region count
+      As in other AWS programs; else the instance's role and region count
   AWS_ENDPOINT_URL_SSM
       Another address of Parameter Store
   HTTPS_PROXY, NO_PROXY

@@ -16,7 +16,11 @@ use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
 
 /// What its exit status means, for `--help` and the man page.
-pub(super) const EXIT: &str = "\
+pub(super) const END: &str = "\
+Examples:
+  sudo agent seal
+      As the last step of an image build, with both services stopped
+
 Exit status:
   0  sealed
   1  a service runs; nothing is removed

@@ -27,7 +27,13 @@ use crate::model::status::schema::{
 };
 
 /// What its exit status means, for `--help` and the man page.
-pub(super) const EXIT: &str = "\
+pub(super) const END: &str = "\
+Examples:
+  sudo agent status
+      What is wrong, the worst first, and what to do
+  agent status --json
+      For scripts, which go by the codes of the problems
+
 Exit status:
   0  healthy
   1  degraded

@@ -25,7 +25,13 @@ use crate::model::status::problem::Severity;
 use crate::model::status::schema::{Health, KeyStatus, Row, Status};
 
 /// What its exit status means, for `--help` and the man page.
-pub(super) const EXIT: &str = "\
+pub(super) const END: &str = "\
+Examples:
+  sudo agent sync
+      The list as it is now is in force when this ends
+  sudo agent sync --accept-removals
+      Lets a held list through; `agent diff` shows before what that removes
+
 Exit status:
   0  in sync
   1  not all is in sync, or the list could not be fetched
@@ -36,8 +42,8 @@ pub(super) struct Arguments {
     /// Let this one list remove as many keys as it does, even all of them
     #[arg(long)]
     accept_removals: bool,
-    /// Seconds to wait for running services
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    /// Seconds to wait for running services [default: 30]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, hide_default_value = true, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
 }
 

@@ -240,7 +240,8 @@ fn reported_it_stays_until_it_is_to_be_removed() {
     );
     let check = shown(&world.run(&["check"]).stdout);
     assert!(
-        check.contains(&format!("with rogue {fingerprint}")) && check.contains("publish these keys"),
+        check.contains(&format!("with rogue {fingerprint}"))
+            && check.contains("publish these keys"),
         "{check}"
     );
     assert!(

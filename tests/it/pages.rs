@@ -1,13 +1,14 @@
-//! What people read in the repository: every link leads somewhere, every config is one, and every command is run or read.
+//! What people read, pages and help: every link leads somewhere, every config is one, and every command is run or read.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use authorized_keys_agent::cli::Cli;
 use authorized_keys_agent::model::config::tables::Config;
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser};
 
 use crate::support::moto::Moto;
 use crate::support::world::{key, shown};
@@ -180,6 +181,66 @@ fn every_command_of_the_agent_is_one_and_no_other_program_is_unknown() {
         }
     }
     assert!(read_ones > 20, "{read_ones} commands");
+}
+
+/// What this command prints, and nothing else.
+fn help(command: &[&str]) -> String {
+    let done = Command::new(env!("CARGO_BIN_EXE_authorized-keys-agent"))
+        .args(command)
+        .output()
+        .unwrap();
+    assert!(done.status.success() && done.stderr.is_empty(), "{done:?}");
+    shown(&done.stdout)
+}
+
+#[test]
+fn every_help_has_an_example_and_fits_a_terminal() {
+    let cli = Cli::command();
+    let names = cli.get_subcommands().map(clap::Command::get_name);
+    for name in std::iter::once(None).chain(names.map(Some)) {
+        let whence = name.unwrap_or("agent");
+        for option in ["-h", "--help"] {
+            let words: Vec<&str> = name.into_iter().chain([option]).collect();
+            let said = help(&words);
+            for line in said.lines() {
+                let width = line.chars().count();
+                assert!(width <= 80 && line == line.trim_end(), "{whence}: {line}");
+            }
+            // Its last sections are not wrapped anew: they are written as they are printed.
+            let end = said.split_once("Exit status:\n").unwrap_or_default().1;
+            assert!(
+                name.is_none() && option == "-h" || end.contains("\n  2  "),
+                "{whence}: {said}"
+            );
+            let wrapped = end
+                .lines()
+                .find(|line| !line.is_empty() && !line.starts_with(' ') && !line.ends_with(':'));
+            assert_eq!(wrapped, None, "{whence}");
+        }
+        let words: Vec<&str> = name.into_iter().chain(["--help"]).collect();
+        let said = help(&words);
+        let (_, examples) = said.split_once("Examples:\n").expect(whence);
+        let examples = examples.split("\n\n").next().unwrap().lines();
+        let commands: Vec<&str> = examples
+            .filter_map(|line| {
+                let words = line.strip_prefix("  ")?;
+                (!words.starts_with(' ')).then_some(words)
+            })
+            .collect();
+        assert!(!commands.is_empty(), "{said}");
+        for command in commands {
+            let command = command.trim_start_matches("sudo ");
+            read(command, whence);
+            let own = name.is_none_or(|name| command.starts_with(&format!("agent {name}")));
+            assert!(own, "{whence}: {command}");
+        }
+    }
+    for word in ["held", "refused", "also open", "not listed"] {
+        assert!(
+            help(&["--help"]).contains(&format!("\n  {word}\n")),
+            "{word}"
+        );
+    }
 }
 
 /// A line of a shell begins with a program that a test runs or reads, or with a file of this repository.

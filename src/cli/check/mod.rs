@@ -25,7 +25,11 @@ use crate::model::status::preflight::{Finding, Verdict, count, keys};
 use crate::model::status::problem::Cause;
 
 /// What its exit status means, for `--help` and the man page.
-pub(super) const EXIT: &str = "\
+pub(super) const END: &str = "\
+Examples:
+  sudo agent check
+      After the configuration was written, and when a fetch fails
+
 Exit status:
   0  nothing failed
   1  something failed
