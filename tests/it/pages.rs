@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,7 +12,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::support::moto::Moto;
-use crate::support::world::{key, shown};
+use crate::support::world::{ALICE, World, key, shown};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -33,18 +34,42 @@ fn pages() -> Vec<(PathBuf, String)> {
     found
 }
 
-/// The blocks of a page in this language, each with its lines.
-fn blocks<'a>(page: &'a str, language: &str) -> Vec<&'a str> {
-    let start = format!("```{language}\n");
-    let blocks = page.split(start.as_str()).skip(1);
-    blocks
-        .map(|rest| rest.split("```").next().unwrap())
-        .collect()
+/// A page in two: its blocks, each with its language, and all other lines. A block in a list is indented.
+fn split(page: &str) -> (Vec<(&str, String)>, String) {
+    let (mut blocks, mut prose): (Vec<(&str, String)>, _) = (Vec::new(), String::new());
+    let mut inside = None;
+    for line in page.lines() {
+        let words = line.trim_start();
+        match (words.strip_prefix("```"), inside) {
+            (Some(language), None) => {
+                blocks.push((language, String::new()));
+                inside = Some(line.len() - words.len());
+            }
+            (Some(_), Some(_)) => inside = None,
+            (None, Some(indent)) => {
+                let (_, block) = blocks.last_mut().unwrap();
+                *block += line.get(indent..).unwrap_or_default();
+                block.push('\n');
+            }
+            (None, None) => {
+                prose += line;
+                prose.push('\n');
+            }
+        }
+    }
+    assert_eq!(inside, None, "a block does not end: {page}");
+    (blocks, prose)
 }
 
-/// A page without its blocks.
+/// The blocks of a page in this language.
+fn blocks(page: &str, language: &str) -> Vec<String> {
+    let (blocks, _) = split(page);
+    let blocks = blocks.into_iter().filter(|(of, _)| *of == language);
+    blocks.map(|(_, block)| block).collect()
+}
+
 fn prose(page: &str) -> String {
-    page.split("\n```").step_by(2).collect()
+    split(page).1
 }
 
 /// What is between backquotes.
@@ -261,12 +286,17 @@ fn known(line: &str, whence: &str) {
                     let unit = unit.trim_end_matches(".service");
                     root().join(format!("systemd/{unit}.service")).exists()
                 };
-                ["start", "stop", "restart", "reload", "edit", "enable"].contains(&verb)
+                [
+                    "start", "stop", "restart", "reload", "edit", "enable", "disable",
+                ]
+                .contains(&verb)
                     && units.into_iter().all(exists)
             }
             "journalctl" => command
                 .split_once("MESSAGE_ID=")
                 .is_some_and(|(_, id)| id == authorized_keys_agent::agent::events::id::REPAIRED),
+            // Run below.
+            "cp" => command.contains(BACKUPS),
             file => root().join(file).is_file(),
         };
         assert!(known, "{whence}: `{command}` is not tested");
@@ -275,7 +305,7 @@ fn known(line: &str, whence: &str) {
 
 /// In one directory with the files that they name, one after the other.
 #[test]
-fn the_commands_for_parameter_store_work() {
+fn the_commands_for_aws_work() {
     let moto = Moto::start();
     let directory = tempfile::tempdir().unwrap();
     for file in ["alice.pub", "keys"] {
@@ -285,19 +315,28 @@ fn the_commands_for_parameter_store_work() {
     for version in 1..=7 {
         moto.put("String", "/ssh/prod/ec2-user", &format!("# {version}"));
     }
+    // What a page reads from elsewhere.
+    symlink(root().join("packaging"), directory.path().join("packaging")).unwrap();
+    fs::create_dir(directory.path().join(".ssh")).unwrap();
+    fs::write(
+        directory.path().join(".ssh/id_ed25519.pub"),
+        key("me") + "\n",
+    )
+    .unwrap();
     let mut run = 0;
     for (path, text) in pages() {
         if !(path.starts_with("docs") || path.as_os_str() == "README.md") {
             continue;
         }
         for line in blocks(&text, "sh").iter().flat_map(|block| block.lines()) {
-            if !line.starts_with("aws ssm ") {
+            if !line.starts_with("aws ") {
                 continue;
             }
             let mut shell = moto.client("sh");
             let done = shell
                 .args(["-euc", line])
                 .current_dir(&directory)
+                .env("HOME", directory.path())
                 .output()
                 .unwrap();
             let said = shown(&done.stderr);
@@ -305,12 +344,48 @@ fn the_commands_for_parameter_store_work() {
             run += 1;
         }
     }
-    assert!(run >= 6, "{run} commands");
+    assert!(run >= 8, "{run} commands");
+}
+
+const BACKUPS: &str = "/var/lib/authorized-keys-agent/backups/";
+
+#[test]
+fn the_file_that_was_there_before_goes_back_as_operations_says() {
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let blocks = blocks(&page, "sh");
+    let mut lines = blocks.iter().flat_map(|block| block.lines());
+    let back = lines.find(|line| line.contains(BACKUPS)).unwrap();
+    let world = World::new();
+    world.make_ssh("alice", ALICE);
+    let before = key("made-by-hand") + "\n";
+    world.put("alice", ALICE, &before);
+    world.approve(
+        "alice",
+        "laptop",
+        &(key("made-by-hand") + "\n" + &key("laptop")),
+    );
+    world.pass();
+    assert!(world.read("alice").contains("laptop"));
+    let back = back
+        .trim_start_matches("sudo ")
+        .replace(
+            BACKUPS,
+            &format!("{}/", world.path("state/backups").display()),
+        )
+        .replace("/home/ec2-user", &world.home("alice").display().to_string())
+        .replace("ec2-user", "alice");
+    let done = Command::new("sh").args(["-euc", &back]).output().unwrap();
+    assert!(done.status.success(), "{back}: {}", shown(&done.stderr));
+    assert_eq!(world.read("alice"), before);
+    let file = fs::metadata(world.file("alice")).unwrap();
+    assert_eq!((file.uid(), file.mode() & 0o777), (ALICE, 0o600));
 }
 
 #[test]
-fn the_readme_names_the_two_commands_that_do_everything() {
+fn the_readme_is_short_and_names_the_two_commands_that_do_everything() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let lines = readme.lines().count();
+    assert!(lines <= 150, "{lines} lines");
     let all = fs::read_to_string(root().join(".ci/run")).unwrap();
     let blocks = blocks(&readme, "sh");
     for command in ["tests/try", "tests/run"] {
