@@ -1,6 +1,11 @@
 //! `diff`: what enforcing would change. Exit 0 nothing, 1 changes, 2 cannot tell.
 
-use anyhow::Context;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Args;
 
 use crate::agent::fetched::{self, ListError};
 use crate::agent::gather::List;
@@ -11,8 +16,13 @@ use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
 use crate::host::chain;
 use crate::host::store::StoreError;
-use crate::model::config::tables::Config;
+use crate::model::account::AccountName;
+use crate::model::config::tables::{Config, Source};
+use crate::model::escape::escaped;
+use crate::model::file::difference::Difference;
 use crate::model::list::approved::ApprovedList;
+use crate::model::list::template::PathTemplate;
+use crate::model::status::preflight::count;
 use crate::model::status::problem::{Cause, Problem, told};
 use crate::model::status::schema::AccountState;
 
@@ -21,23 +31,62 @@ pub(super) const END: &str = "\
 Examples:
   sudo agent diff
       Before a list is enforced here, or before a held one is let through
+  sudo agent diff --list approved/
+      Before a list is published: what it would change on this host
+  sudo agent diff --path '/authorized-keys/{tag:Role}'
+      Before the config names another path
 
 Exit status:
   0  nothing would change
   1  something would
-  2  that cannot be told: no list could be fetched, or a file not be looked at";
+  2  that cannot be told: the list could not be read, or a file not be looked at";
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Compare with a list that is not published: a directory in the list's layout
+    #[arg(long, value_name = "DIR", conflicts_with = "path")]
+    list: Option<PathBuf>,
+    /// Compare with the parameters below another path; templates count as in the config
+    #[arg(long, value_name = "PATH", value_parser = PathTemplate::parse)]
+    path: Option<PathTemplate>,
+}
+
+impl Arguments {
+    /// The other list that is asked for.
+    fn source(&self, configured: &Source) -> Option<Source> {
+        let other = Source {
+            paths: self.path.clone().into_iter().collect(),
+            parameters: BTreeMap::new(),
+            directory: self.list.clone(),
+            ..configured.clone()
+        };
+        (self.list.is_some() || self.path.is_some()).then_some(other)
+    }
+}
 
 /// Fetches afresh, so that it shows what `sync` would do. With the source out of reach it shows what the stored list would
-/// change, which is no answer.
-pub(super) async fn run(config: Config) -> Outcome {
-    let mut clients = Clients::new(&config.source, surroundings::may_ask_metadata());
-    let (list, mut blind) = match clients.list(&config.source, surroundings::now()).await {
-        Ok(list) => (list, false),
-        Err(error) => (stored(&config, &chain(&error))?, true),
+/// change, which is no answer; of a list that was named there is no other.
+pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
+    let named = arguments.source(&config.source);
+    let source = named.as_ref().unwrap_or(&config.source);
+    let mut clients = Clients::new(source, surroundings::may_ask_metadata());
+    let fetched = clients.list(source, surroundings::now()).await;
+    let (list, mut blind) = match (fetched, &named) {
+        (Ok(list), Some(_)) if list.entries.is_empty() => {
+            bail!("no list: there is no value in `{}`", list.source)
+        }
+        (Ok(list), _) => (list, false),
+        (Err(error), Some(_)) => return Err(anyhow::Error::from(error).context("no list")),
+        (Err(error), None) => (stored(&config, &chain(&error))?, true),
     };
     let (mut reconciler, mut looked) = compare(&config, &list, None).await?;
     if let Some(held) = reconciler.decision.held.clone() {
-        tracing::warn!("{held}; this is what it would change then");
+        let when = if named.is_some() {
+            "would be held once published: "
+        } else {
+            ""
+        };
+        tracing::warn!("{when}{held}; this is what it would change then");
         (reconciler, looked) = compare(&config, &list, Some(list.digest())).await?;
     }
     print::data(&print::changes(&looked.differences, &reconciler.decision))?;
@@ -64,11 +113,35 @@ pub(super) async fn run(config: Config) -> Outcome {
             tracing::error!("{}: {reason}", row.name);
         }
     }
+    let _ = writeln!(io::stderr(), "{}", summary(&list, &looked.differences));
     Ok(if blind {
         surroundings::USAGE
     } else {
         u8::from(!looked.differences.is_empty())
     })
+}
+
+/// Which list was compared, and what comes of it.
+fn summary(list: &ApprovedList, differences: &BTreeMap<AccountName, Vec<Difference>>) -> String {
+    let listed: BTreeSet<_> = list.entries.iter().map(|entry| &entry.account).collect();
+    let (mut come, mut go, mut change) = (0, 0, 0);
+    for difference in differences.values().flatten() {
+        match difference {
+            Difference::Removed(_) => come += 1,
+            Difference::Added(_) => go += 1,
+            Difference::OtherFile(other) => go += other.found.keys.len() + other.found.more,
+            Difference::Options { .. } => change += 1,
+            _ => {}
+        }
+    }
+    let what = if differences.is_empty() {
+        "nothing would change".to_owned()
+    } else {
+        let of = count(differences.len(), "account");
+        format!("{of} would change, keys: +{come} -{go} ~{change}")
+    };
+    let (from, listed) = (escaped(&list.source), count(listed.len(), "account"));
+    format!("compared with {from} ({listed}): {what}")
 }
 
 fn stored(config: &Config, error: &str) -> anyhow::Result<ApprovedList> {

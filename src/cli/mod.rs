@@ -76,9 +76,10 @@ enum Command {
     /// Print what enforcing would change, and write nothing
     ///
     /// Fetches afresh; with the source out of reach the stored list is compared. `+` is what a file would get, `-` what it
-    /// would lose, `~` what else would change.
+    /// would lose, `~` what else would change, such as the options of a key. With `--list` or `--path` it compares with a
+    /// list that is not in force yet: what publishing it would change on this host.
     #[command(after_help = diff::END)]
-    Diff,
+    Diff(diff::Arguments),
     /// Look at all that the agent needs, and say what is missing
     ///
     /// Configuration, source, credentials, instance metadata, accounts, directories and sshd. Nothing is written; below
@@ -306,7 +307,7 @@ fn run(cli: &Cli) -> Outcome {
             Command::Enforce(arguments) => daemons::enforce(arguments, config, path).await,
             Command::Sync(arguments) => sync::run(arguments, config).await,
             Command::Seal => seal::run(&config),
-            Command::Diff => diff::run(config).await,
+            Command::Diff(arguments) => diff::run(arguments, config).await,
             Command::Check(arguments) => check::run(arguments, config, path).await,
             Command::Incidents(arguments) => incidents::run(arguments, &config),
             Command::Status(arguments) => status::run(arguments, config, path).await,

@@ -98,6 +98,14 @@ fn change(text: &mut String, account: &AccountName, difference: &Difference, dec
         other => other.mended(),
     };
     let _ = writeln!(text, "  {line}");
+    if let Difference::Options { found, wanted, .. } = difference {
+        let shown = |options: &str| match options {
+            "" => "no options".to_owned(),
+            options => options.to_owned(),
+        };
+        let _ = writeln!(text, "      before: {}", shown(found));
+        let _ = writeln!(text, "      after:  {}", shown(wanted));
+    }
 }
 
 fn grant<'a>(account: &AccountName, key: &KeyId, decision: &'a Decision) -> Option<&'a Grant> {

@@ -13,6 +13,7 @@
 mod access;
 mod ami;
 mod aws;
+mod before_publishing;
 mod beside;
 mod central;
 mod check;

@@ -19,8 +19,14 @@ pub enum Difference {
     Added(KeyId),
     /// It lacks a key.
     Removed(KeyId),
-    /// A key has other options or another comment, or stands twice.
+    /// A key has another comment, or stands twice.
     Altered(KeyId),
+    /// A key has these options, and should have the others; without any, they are empty.
+    Options {
+        key: KeyId,
+        found: String,
+        wanted: String,
+    },
     /// Its bytes differ, its keys do not.
     Bytes,
     /// So many of its lines are no keys that this program understands; sshd may.
@@ -129,8 +135,8 @@ fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
         };
         match wanted.get(fingerprint) {
             None => all.push(Difference::Added(key)),
-            Some(expected) if expected != lines => all.push(Difference::Altered(key)),
-            Some(_) => {}
+            Some(expected) if expected == lines => {}
+            Some(expected) => all.push(altered(key, expected, lines)),
         }
     }
     for (fingerprint, lines) in &wanted {
@@ -145,6 +151,21 @@ fn compare_keys(wanted: &[u8], found: &[u8]) -> Vec<Difference> {
         all.push(Difference::Bytes);
     }
     all
+}
+
+/// How the lines of a key that stands in both are not the same.
+fn altered(key: KeyId, wanted: &[FoundKey], found: &[FoundKey]) -> Difference {
+    let Some(wanted) = wanted.first() else {
+        return Difference::Altered(key);
+    };
+    match found.iter().find(|found| !found.has_options_of(wanted)) {
+        Some(found) => Difference::Options {
+            key,
+            found: found.options(),
+            wanted: wanted.options(),
+        },
+        None => Difference::Altered(key),
+    }
 }
 
 /// How many differences of one file are put into words: the account chooses how many there are.
@@ -176,6 +197,7 @@ impl Difference {
             || matches!(
                 self,
                 Self::Altered(_)
+                    | Self::Options { .. }
                     | Self::Unreadable
                     | Self::OpenForWriting
                     | Self::Kind(_)
@@ -195,6 +217,7 @@ impl Difference {
             Self::Removed(key) => format!("+ {key}"),
             Self::OtherFile(other) => format!("- {other}"),
             Self::Missing => "~ the file is made".to_owned(),
+            Self::Options { key, .. } => format!("~ {key} (options)"),
             other => format!("~ {other}"),
         }
     }
@@ -209,6 +232,7 @@ impl fmt::Display for Difference {
             Self::Added(key) => write!(f, "not on the list: {key}"),
             Self::Removed(key) => write!(f, "missing: {key}"),
             Self::Altered(key) => write!(f, "altered: {key}"),
+            Self::Options { key, .. } => write!(f, "other options: {key}"),
             Self::Bytes => write!(f, "other bytes, same keys"),
             Self::Unclear(lines) => write!(f, "{}", unclear(*lines)),
             Self::Unreadable => write!(f, "cannot be read"),
@@ -263,6 +287,30 @@ mod tests {
     }
 
     #[test]
+    fn options_are_told_before_and_after_without_a_key() {
+        let check = |wanted: &str, found: &str, expected: (&str, &str)| {
+            let line = |options: &str| format!("{options}{KEY} alice\n");
+            let all = compare_keys(line(wanted).as_bytes(), line(found).as_bytes());
+            let [Difference::Options { found, wanted, .. }] = all.as_slice() else {
+                panic!("{all:?}")
+            };
+            assert_eq!((found.as_str(), wanted.as_str()), expected);
+            let mended = mended_in_words(&all);
+            assert!(mended[0].starts_with("~ alice SHA256:"), "{mended:?}");
+        };
+        check("restrict,PTY ", "", ("", "restrict,pty"));
+        check("", "command=\"a\u{1b}\" ", ("command=\"a\\u{1b}\"", ""));
+        check(
+            "",
+            &format!("of-tomorrow=\"{OTHER}\" "),
+            ("of-tomorrow=\"(another key)", ""),
+        );
+        let long = format!("command=\"{}\" ", "x".repeat(5000));
+        let all = compare_keys(KEY.as_bytes(), format!("{long}{KEY}").as_bytes());
+        assert!(matches!(&all[..], [Difference::Options { found, .. }] if found.len() <= 1000));
+    }
+
+    #[test]
     fn a_key_that_sshd_takes_is_named_however_it_is_spelled() {
         let wanted = format!("# header\nno-pty {KEY} alice\n");
         let check = |found: &str, expected: &[&str]| {
@@ -285,7 +333,10 @@ mod tests {
             &format!("\tNO-PTY {KEY} alice\0\n"),
             &["other bytes, same keys"],
         );
-        check(&format!("no-pty, {KEY} alice\n"), &["altered"]);
+        check(&format!("no-pty, {KEY} alice\n"), &["other options"]);
+        check(&format!("no-pty {KEY} bob\n"), &["altered"]);
+        check(&format!("{wanted}{wanted}"), &["altered"]);
+        check(&format!("{wanted}{KEY} alice\n"), &["other options"]);
         check(
             &format!("{wanted}hello\n"),
             &["1 line that is not understood"],

@@ -11,7 +11,7 @@
 use base64ct::{Base64, Base64Unpadded, Encoding};
 use sha2::{Digest, Sha256};
 
-use crate::model::escape::shortened;
+use crate::model::escape::{escaped, shortened};
 use crate::model::key::blob::canonical;
 use crate::model::key::inside;
 use crate::model::key::line::{key_type, sanitized, split_options, trim, word};
@@ -56,6 +56,17 @@ impl FoundKey {
         /// Bytes.
         const MOST: usize = 200;
         shortened(&self.comment, MOST)
+    }
+
+    /// Its options, safe to be shown, and no more of them than a person reads. None of them is a key.
+    pub fn options(&self) -> String {
+        /// Bytes.
+        const MOST: usize = 1000;
+        shortened(&escaped(&inside::without_keys(&self.options)), MOST)
+    }
+
+    pub fn has_options_of(&self, other: &Self) -> bool {
+        self.options == other.options
     }
 }
 

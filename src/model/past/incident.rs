@@ -377,7 +377,9 @@ impl Change {
             Difference::Kind(kind) => Self::Kind { to: spelled(*kind) },
             Difference::Added(key) => Self::Added(key.clone()),
             Difference::Removed(key) => Self::Removed(key.clone()),
-            Difference::Altered(key) => Self::Altered(key.clone()),
+            Difference::Altered(key) | Difference::Options { key, .. } => {
+                Self::Altered(key.clone())
+            }
             Difference::Bytes => Self::Bytes,
             Difference::Unclear(lines) => Self::Unclear { lines: *lines },
             Difference::Unreadable => Self::Unreadable,

@@ -543,7 +543,9 @@ impl Story<'_> {
         let mut foreign = differences.to_vec();
         foreign.retain(|difference| match difference {
             Difference::Added(key) => !stood_before(key),
-            Difference::Removed(key) | Difference::Altered(key) => stood_before(key),
+            Difference::Removed(key)
+            | Difference::Altered(key)
+            | Difference::Options { key, .. } => stood_before(key),
             _ => true,
         });
         if foreign.is_empty() {
