@@ -12,7 +12,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
 
 use crate::support::moto::Moto;
-use crate::support::world::{ALICE, World, key, shown};
+use crate::support::world::{ALICE, World, key, shown, wait};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -174,7 +174,7 @@ fn read(command: &str, whence: &str) {
         let line = format!("{always} {optional}");
         let words = line.split_whitespace().map(|word| match word {
             "WHEN" => "1h",
-            word => word.trim_end_matches('…'),
+            word => word.trim_end_matches('…').trim_matches('\''),
         });
         if let Err(error) = Cli::try_parse_from(words) {
             // Or a sentence names it.
@@ -297,6 +297,7 @@ fn known(line: &str, whence: &str) {
                 .is_some_and(|(_, id)| id == authorized_keys_agent::agent::events::id::REPAIRED),
             // Run below.
             "cp" => command.contains(BACKUPS),
+            "echo" => command.contains(BREAK_GLASS),
             file => root().join(file).is_file(),
         };
         assert!(known, "{whence}: `{command}` is not tested");
@@ -345,6 +346,37 @@ fn the_commands_for_aws_work() {
         }
     }
     assert!(run >= 8, "{run} commands");
+}
+
+const BREAK_GLASS: &str = "/etc/authorized-keys-agent/break-glass";
+
+#[test]
+fn a_key_is_let_in_as_operations_says_where_a_list_locks_out() {
+    let page = fs::read_to_string(root().join("docs/operations.md")).unwrap();
+    let blocks = blocks(&page, "sh");
+    let mut lines = blocks.iter().flat_map(|block| block.lines());
+    let command = lines.find(|line| line.contains(BREAK_GLASS)).unwrap();
+    let world = World::new();
+    world.approve("alice", "laptop", &key("of-another-person"));
+    let let_in = command.replace("sudo ", "").replace(
+        BREAK_GLASS,
+        &world.path("break-glass").display().to_string(),
+    );
+    let run = || {
+        let done = Command::new("sh").args(["-euc", &let_in]).output().unwrap();
+        assert!(done.status.success(), "{let_in}: {}", shown(&done.stderr));
+    };
+    let agent = world.start();
+    run();
+    wait("your key", || world.read("alice").ends_with(" you\n"));
+    agent.stop();
+    // From another instance, where no agent runs; then it boots, without a network.
+    fs::write(world.path("break-glass"), "# none\n").unwrap();
+    world.pass();
+    assert!(!world.read("alice").contains(" you\n"));
+    run();
+    assert_eq!(world.run(&["enforce", "--once"]).status.code(), Some(0));
+    assert!(world.read("alice").contains(" you\n"));
 }
 
 const BACKUPS: &str = "/var/lib/authorized-keys-agent/backups/";
