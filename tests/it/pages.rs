@@ -368,7 +368,7 @@ fn a_key_is_let_in_as_operations_says_where_a_list_locks_out() {
     };
     let agent = world.start();
     run();
-    wait("your key", || world.read("alice").ends_with(" you\n"));
+    wait("your key", || world.read("alice").contains(" you\n"));
     agent.stop();
     // From another instance, where no agent runs; then it boots, without a network.
     fs::write(world.path("break-glass"), "# none\n").unwrap();

@@ -170,7 +170,7 @@ async fn who_asks(
         CredentialSource::Environment | CredentialSource::Profile
     );
     let whose = if own {
-        ": those of whoever runs this; a service has its own"
+        ": those of this shell; a service has its own"
     } else {
         ""
     };

@@ -70,7 +70,7 @@ pub(super) fn break_glass(config: &Config, decision: &Decision, findings: &mut V
         }
         Trouble::BreakGlassRefused { .. } => {
             let message = format!("no line of `{shown}` can be read");
-            let hint = "correct it, so that it lets somebody in when everything else fails";
+            let hint = "correct it: its keys are for when everything else fails";
             Some(Finding::fail("break-glass", message, hint))
         }
         _ => None,
