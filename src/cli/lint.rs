@@ -13,8 +13,6 @@ use crate::cli::surroundings::{self, Outcome};
 use crate::host::directory;
 use crate::model::desired::judge::Rules;
 use crate::model::desired::lint::{Draft, ListDraft, lint, lint_list};
-use crate::model::escape::escaped;
-use crate::model::key::policy::Policy;
 use crate::model::key::release::Version;
 use crate::model::status::preflight::count;
 
@@ -49,14 +47,8 @@ const LARGEST: u64 = 8 << 20;
 
 /// `path` is the config, `named` by the caller or where it usually is.
 pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
-    let policy = policy(path, named)?;
-    if policy.is_none() {
-        let path = escaped(&path.display().to_string());
-        let _ = writeln!(
-            io::stderr(),
-            "note: no config can be read at `{path}`, so the default policy counts"
-        );
-    }
+    let config = surroundings::config_if_any(path, named)?;
+    let policy = config.map(|config| config.policy);
     let judged = policy.clone().unwrap_or_default();
     let rules = Rules {
         policy: &judged,
@@ -108,20 +100,6 @@ pub(super) fn run(arguments: &Arguments, path: &Path, named: bool) -> Outcome {
     }
     let _ = writeln!(io::stderr(), "{}", summary.join(", "));
     Ok(u8::from(!lint.problems.is_empty()))
-}
-
-/// The config's policy; `None` where there is no config and none was named.
-fn policy(path: &Path, named: bool) -> anyhow::Result<Option<Policy>> {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
-    let text = match std::fs::read_to_string(path) {
-        Err(error)
-            if !named && matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) =>
-        {
-            return Ok(None);
-        }
-        text => text.with_context(|| format!("cannot read the config `{}`", path.display()))?,
-    };
-    Ok(Some(surroundings::parse_config(path, &text)?.policy))
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

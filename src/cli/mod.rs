@@ -3,6 +3,7 @@
 mod check;
 mod daemons;
 mod diff;
+mod export;
 mod incidents;
 mod lint;
 mod print;
@@ -86,6 +87,14 @@ enum Command {
     /// each failure stands what to do.
     #[command(after_help = check::END)]
     Check(check::Arguments),
+    /// Make a first list of the keys that this host's accounts have now
+    ///
+    /// For each account a directory, in it for each key a file that is named by the key's comment, as `lint`, `diff --list`
+    /// and a `directory` as the source read it. Nothing else changes on this host. What a list would not take is named with
+    /// file and line, and exported as it stands, so that nothing is lost; a private key never is. Works without a
+    /// configuration, and without root for one's own account.
+    #[command(after_help = export::END)]
+    Export(export::Arguments),
     /// Judge authorized_keys lines before they are published
     ///
     /// Would they be taken, by the policy and by sshd, and fit into parameters? Takes a whole list as a directory, or single
@@ -288,8 +297,14 @@ fn run(cli: &Cli) -> Outcome {
         .enable_all()
         .build()?;
     let path = cli.config.as_deref().unwrap_or(Path::new(CONFIG));
-    if let Command::Lint(arguments) = &cli.command {
-        return lint::run(arguments, path, cli.config.is_some());
+    // These work without a config.
+    let is_named = cli.config.is_some();
+    match &cli.command {
+        Command::Lint(arguments) => return lint::run(arguments, path, is_named),
+        Command::Export(arguments) => {
+            return runtime.block_on(export::run(arguments, path, is_named));
+        }
+        _ => {}
     }
     let config = match (read_config(path), &cli.command) {
         (Err(error), Command::Status(arguments)) => {
@@ -300,8 +315,8 @@ fn run(cli: &Cli) -> Outcome {
     };
     runtime.block_on(async {
         match &cli.command {
-            // Done above: it works without a config.
-            Command::Lint(_) => Ok(USAGE),
+            // Done above.
+            Command::Lint(_) | Command::Export(_) => Ok(USAGE),
             Command::Run => Box::pin(daemons::run(config, path, cli.same())).await,
             Command::Fetch(arguments) => daemons::fetch(arguments, config, path).await,
             Command::Enforce(arguments) => daemons::enforce(arguments, config, path).await,

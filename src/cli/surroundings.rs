@@ -1,5 +1,6 @@
 //! What a command has from the process it runs in: the clock, the environment, the config; and how it ends.
 
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -9,6 +10,7 @@ use jiff::tz::TimeZone;
 
 use crate::host::process;
 use crate::model::config::tables::Config;
+use crate::model::escape::escaped;
 use crate::model::status::problem::Cause;
 
 /// How a command ended; each command says what its code means.
@@ -22,6 +24,24 @@ pub(super) fn read_config(path: &Path) -> anyhow::Result<Config> {
     let text = std::fs::read_to_string(path)
         .with_context(|| format!("cannot read the config `{}`", path.display()))?;
     parse_config(path, &text)
+}
+
+/// The config; `None` where there is none and none was named, which is said.
+pub(super) fn config_if_any(path: &Path, named: bool) -> anyhow::Result<Option<Config>> {
+    use ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    match std::fs::read_to_string(path) {
+        Err(error)
+            if !named && matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) =>
+        {
+            let path = escaped(&path.display().to_string());
+            let _ = writeln!(
+                io::stderr(),
+                "note: no config can be read at `{path}`, so the default policy counts"
+            );
+            Ok(None)
+        }
+        _ => read_config(path).map(Some),
+    }
 }
 
 pub(super) fn parse_config(path: &Path, text: &str) -> anyhow::Result<Config> {

@@ -1,11 +1,15 @@
 //! The approved list from a local directory: `<account>` or `<account>/<label>…`, each file one value.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, fchmod, mkdirat};
 
 use crate::host::Bounded;
 use crate::model::account::{AccountName, BadAccountName};
@@ -46,6 +50,9 @@ pub enum DirectoryError {
     /// Half of it is no list either, so no more is read.
     #[error(transparent)]
     TooMuch(Excess),
+    /// A new list is written where nothing is in the way.
+    #[error("`{}` is there and not empty: name a directory that is new or empty", .0.display())]
+    NotEmpty(PathBuf),
     /// A loop of links, or a mistake.
     #[error("`{}` is more than {MAX_DEPTH} directories deep", .0.display())]
     TooDeep(PathBuf),
@@ -79,7 +86,9 @@ impl DirectoryError {
             Self::NotAFile(path) => (path, "not a readable text file".to_owned()),
             Self::TooLarge(path) => (path, format!("larger than {MAX_VALUE} bytes")),
             Self::TooDeep(path) => (path, format!("more than {MAX_DEPTH} directories deep")),
-            Self::Io { .. } | Self::Changed(_) | Self::TooMuch(_) => return Err(self),
+            Self::Io { .. } | Self::Changed(_) | Self::TooMuch(_) | Self::NotEmpty(_) => {
+                return Err(self);
+            }
         };
         let hint = self.hint().map(|hint| format!(": {hint}"));
         Ok(Unusable {
@@ -211,6 +220,70 @@ fn walk_below(
         walk_below(account, &path, depth + 1, visit)?;
     }
     Ok(())
+}
+
+/// Values by account and label.
+pub type Values = BTreeMap<AccountName, Vec<(String, Vec<u8>)>>;
+
+/// Makes a list of `values`, which the fetcher can read, in a directory that is new or empty. Blocks.
+///
+/// The directory may be another account's: everything is made below descriptors, and nothing that is there is followed or
+/// written to.
+pub fn write(directory: &Path, values: &Values) -> Result<(), DirectoryError> {
+    if is_new(directory)? {
+        fs::create_dir(directory).map_err(failed("make", directory))?;
+    }
+    let list = enter(AT_FDCWD, directory, directory)?;
+    for (account, values) in values {
+        let path = directory.join(account.as_str());
+        mkdirat(&list, account.as_str(), Mode::S_IRWXU)
+            .map_err(io::Error::from)
+            .map_err(failed("make", &path))?;
+        let below = enter(&list, Path::new(account.as_str()), &path)?;
+        for (label, value) in values {
+            let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+            let written = openat(&below, label.as_str(), flags, OPEN_FILE)
+                .map_err(io::Error::from)
+                .and_then(|file| {
+                    // Whatever the umask is.
+                    fchmod(&file, OPEN_FILE)?;
+                    File::from(file).write_all(value)
+                });
+            written.map_err(failed("write", &path.join(label)))?;
+        }
+    }
+    Ok(())
+}
+
+/// True for a directory that is still to be made, false for an empty one; anything else is in the way of a new list.
+pub fn is_new(directory: &Path) -> Result<bool, DirectoryError> {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    let not_empty = || Err(DirectoryError::NotEmpty(directory.to_owned()));
+    match fs::read_dir(directory) {
+        Ok(mut entries) => entries.next().map_or(Ok(false), |_| not_empty()),
+        Err(error) if error.kind() == NotFound => Ok(true),
+        Err(error) if error.kind() == NotADirectory => not_empty(),
+        Err(error) => Err(failed("list", directory)(error)),
+    }
+}
+
+const OPEN_FILE: Mode = Mode::S_IRUSR
+    .union(Mode::S_IWUSR)
+    .union(Mode::S_IRGRP)
+    .union(Mode::S_IROTH);
+
+/// Holds a directory that was just made, and lets all read it.
+fn enter(at: impl AsFd, name: &Path, path: &Path) -> Result<OwnedFd, DirectoryError> {
+    const OPEN: Mode = OPEN_FILE
+        .union(Mode::S_IXUSR)
+        .union(Mode::S_IXGRP)
+        .union(Mode::S_IXOTH);
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let entered = openat(at, name, flags, Mode::empty());
+    entered
+        .and_then(|entered| fchmod(&entered, OPEN).map(|()| entered))
+        .map_err(io::Error::from)
+        .map_err(failed("open", path))
 }
 
 /// The first thing on the way to a value that others than its owner and group may not read, or that is in a home, which services

@@ -1,10 +1,15 @@
 //! What a list would change, before it is published; and the first list, of the files that a host has.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::{Command, Output};
 
 use crate::support::moto::Moto;
-use crate::support::world::{ALICE, BOB, World, fingerprint, key, shown};
+use crate::support::oracle::Sshd;
+use crate::support::world::{
+    ALICE, BOB, World, fingerprint, key, key_of, mode, pair, plant, shown,
+};
 
 /// Writes a list into a directory: names below it and values.
 fn write_list(directory: &Path, values: &[(&str, &str)]) {
@@ -145,4 +150,263 @@ fn diff_reads_another_path_of_parameter_store() {
         "{}",
         shown(&none.stderr)
     );
+}
+
+/// What a command said, and how it ended.
+fn told(output: &Output) -> (Option<i32>, String, String) {
+    let (text, said) = (shown(&output.stdout), shown(&output.stderr));
+    (output.status.code(), text, said)
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn hand_made_files_become_a_list_under_which_nobody_is_locked_out() {
+    let mut world = World::new();
+    let sshd = Sshd::new();
+    let (laptop, phone, bob) = (pair("alice@laptop"), pair("alice@phone"), pair(""));
+    let restricted = format!("no-pty,command=\"/bin/echo \\\"hi\\\"\" {}", phone.1);
+    let own = format!("# by hand\n{}\n\n{restricted}\n", laptop.1);
+    for (account, uid, content) in [("alice", ALICE, &own), ("bob", BOB, &bob.1)] {
+        world.make_ssh(account, uid);
+        world.put(account, uid, content);
+    }
+    let old = key("old");
+    plant(&world.ssh("alice").join("authorized_keys2"), ALICE, &old);
+    fs::create_dir(world.ssh("svc")).unwrap();
+    fs::write(world.file("svc"), key("deploy")).unwrap();
+    world.accounts = "manage = [\"alice\"]".to_owned();
+
+    let list = world.path("list");
+    let directory = list.to_str().unwrap();
+    let (code, text, said) = told(&world.run(&["export", directory]));
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(0), "alice  2 keys\nbob    1 key\n"),
+        "{said}"
+    );
+    let home = world.path("home").display().to_string();
+    for line in [
+        format!(
+            "left out: alice: 1 key in {home}/alice/.ssh/authorized_keys2; --all-files exports it\n"
+        ),
+        format!("left out: svc: 1 key in {home}/svc/.ssh/authorized_keys; name it to export it\n"),
+        "note: bob is not in `[accounts] manage`\n".to_owned(),
+        format!("exported 2 accounts, 3 keys to {directory}\nnext: agent lint {directory}\n"),
+    ] {
+        assert!(said.contains(&line), "{line}\n{said}");
+    }
+    assert_eq!(
+        (world.read("alice"), world.read("bob")),
+        (own, bob.1.clone())
+    );
+    assert_eq!(
+        fs::read_to_string(list.join("alice/alice-phone")).unwrap(),
+        format!("{restricted}\n")
+    );
+    assert_eq!(
+        (
+            mode(&list.join("alice")),
+            mode(&list.join("alice/alice-phone"))
+        ),
+        (0o755, 0o644)
+    );
+
+    world.accounts = "manage = [\"alice\", \"bob\"]".to_owned();
+    let (code, text, said) = told(&world.run(&["lint", directory]));
+    assert_eq!((code, text.as_str()), (Some(0), ""), "{said}");
+    let (code, text, said) = told(&world.run(&["diff", "--list", directory]));
+    assert_eq!(code, Some(1), "{said}");
+    let gone: Vec<&str> = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with('-'))
+        .collect();
+    assert!(
+        gone.iter().all(|line| line.contains("authorized_keys2")),
+        "{text}"
+    );
+    assert!(
+        !text.contains("  + ") && !text.contains("(options)"),
+        "{text}"
+    );
+
+    let before: Vec<String> = ["alice", "bob"].map(|name| world.read(name)).into();
+    fs::remove_dir(world.path("approved")).unwrap();
+    fs::rename(&list, world.path("approved")).unwrap();
+    assert_eq!(world.pass(), 0);
+    for (name, before) in ["alice", "bob"].iter().zip(&before) {
+        let after = world.read(name);
+        assert_eq!(sorted(&after), sorted(&before.replace("\n\n", "\n")));
+    }
+    for (account, pair) in [("alice", &laptop), ("alice", &phone), ("bob", &bob)] {
+        assert!(
+            sshd.login(&world.file(account), &pair.0.path().join("id")),
+            "{account}"
+        );
+    }
+}
+
+#[test]
+fn what_a_list_would_not_take_is_named_and_exported_as_it_stands() {
+    let mut world = World::new();
+    world.tables = "[policy]\nmin-rsa-bits = 4096".to_owned();
+    let (directory, twice) = pair("alice");
+    let private = fs::read_to_string(directory.path().join("id")).unwrap();
+    let (other, short) = (key("other"), key_of("rsa", "old"));
+    world.make_ssh("alice", ALICE);
+    world.put(
+        "alice",
+        ALICE,
+        &format!("{twice}\n{twice} again\nno-pty {other}\n{other}\nhello\n{short}\n"),
+    );
+    world.make_ssh("bob", BOB);
+    world.put("bob", BOB, &format!("{private}{}\n", key("bob")));
+    let list = world.path("list");
+    let directory = list.to_str().unwrap();
+    let (code, text, said) = told(&world.run(&["export", directory]));
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(1), "alice  4 keys\nbob    1 key\n"),
+        "{said}"
+    );
+    let alice = world.file("alice").display().to_string();
+    for expected in [
+        format!("{alice}:2: note: the same key as in line 1"),
+        format!("{alice}:3: the same key ("),
+        format!("{alice}:4: the same key ("),
+        format!("{alice}:5: not an authorized_keys line"),
+        format!("{alice}:6: an RSA key of 3072 bits"),
+        format!(
+            "{}:1: a PRIVATE key, which is not exported",
+            world.file("bob").display()
+        ),
+    ] {
+        assert!(said.contains(&expected), "{expected}\n{said}");
+    }
+    let next = format!("next: correct 5 problems there, then agent lint {directory}\n");
+    assert!(said.ends_with(&next), "{said}");
+    let linted = shown(&world.run(&["lint", directory]).stdout);
+    for name in [
+        "alice/other:1: the same",
+        "alice/other-2:1: the same",
+        "alice/not-understood:1",
+        "alice/old:1",
+    ] {
+        assert!(linted.contains(&format!("list/{name}")), "{name}\n{linted}");
+    }
+    assert!(!linted.contains("list/bob"), "{linted}");
+    let all = Command::new("grep")
+        .args(["-r", "", directory])
+        .output()
+        .unwrap();
+    for line in private.lines() {
+        assert!(!shown(&all.stdout).contains(line) && !said.contains(line));
+    }
+}
+
+#[test]
+fn export_makes_a_new_list_of_those_who_are_named() {
+    let world = World::new();
+    let root = key("root");
+    for (account, uid, line) in [("root", 0, &root), ("alice", ALICE, &key("alice"))] {
+        world.make_ssh(account, uid);
+        world.put(account, uid, line);
+    }
+    plant(
+        &world.ssh("root").join("authorized_keys2"),
+        0,
+        &key("second"),
+    );
+    let list = world.path("list");
+    let directory = list.to_str().unwrap();
+    let export = |arguments: &[&str]| told(&world.run(&[&["export"], arguments].concat()));
+    let (code, text, said) = export(&["--all-files", directory, "root"]);
+    assert_eq!((code, text.as_str()), (Some(0), "root  2 keys\n"), "{said}");
+    assert_eq!(
+        fs::read_to_string(list.join("root/root")).unwrap(),
+        format!("{root}\n")
+    );
+    let (code, text, said) = export(&[directory, "root"]);
+    assert_eq!((code, text.as_str()), (Some(2), ""), "{said}");
+    assert!(
+        said.contains("is there and not empty: name a directory that is new or empty"),
+        "{said}"
+    );
+    let new = world.path("new");
+    let new_name = new.to_str().unwrap();
+    for (directory, account, expected) in [
+        ("/nowhere/list", "alice", "cannot make `/nowhere/list`"),
+        (new_name, "nobody-here", "no account `nobody-here`"),
+        (new_name, "a/b", "is not an account name"),
+        (
+            new_name,
+            "mallory",
+            "left out: mallory: no keys\nerror: nothing is exported",
+        ),
+    ] {
+        let (code, text, said) = export(&[directory, account]);
+        assert_eq!(
+            (code, text.as_str(), new.exists()),
+            (Some(2), "", false),
+            "{said}"
+        );
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn no_home_makes_root_read_for_it_or_write_elsewhere() {
+    let world = World::new();
+    for (account, uid) in [("alice", ALICE), ("bob", BOB)] {
+        world.make_ssh(account, uid);
+    }
+    let secret = key("secret");
+    fs::write(world.path("secret"), &secret).unwrap();
+    fs::set_permissions(world.path("secret"), fs::Permissions::from_mode(0o600)).unwrap();
+    symlink(world.path("secret"), world.file("alice")).unwrap();
+    world.put("bob", BOB, &key("../../../etc/cron.d/x"));
+    let list = world.path("list");
+    fs::create_dir(&list).unwrap();
+    let (code, text, said) = told(&world.run(&["export", list.to_str().unwrap()]));
+    assert_eq!((code, text.as_str()), (Some(2), "bob  1 key\n"), "{said}");
+    let expected = format!("left out: {}: cannot read", world.file("alice").display());
+    assert!(said.contains(&expected), "{said}");
+    assert!(list.join("bob/etc-cron.d-x").is_file() && !list.join("alice").exists());
+    symlink("/tmp", world.path("link")).unwrap();
+    let (code, _, said) = told(&world.run(&["export", world.path("link").to_str().unwrap()]));
+    assert_eq!(code, Some(2), "{said}");
+}
+
+#[test]
+fn an_account_exports_its_own_keys_without_root_and_config() {
+    let world = World::new();
+    fs::copy(
+        env!("CARGO_BIN_EXE_authorized-keys-agent"),
+        world.path("agent"),
+    )
+    .unwrap();
+    for (account, uid) in [("alice", ALICE), ("bob", BOB)] {
+        world.make_ssh(account, uid);
+        world.put(account, uid, &key(account));
+    }
+    let as_alice = |arguments: &[&str]| {
+        let id = ALICE.to_string();
+        let mut command = world.command("setpriv");
+        command
+            .args(["--reuid", &id, "--regid", &id, "--clear-groups"])
+            .arg(world.path("agent"))
+            .arg("export")
+            .args(arguments)
+            .current_dir(world.home("alice"));
+        told(&command.output().unwrap())
+    };
+    let (code, text, said) = as_alice(&["list"]);
+    assert_eq!((code, text.as_str()), (Some(0), "alice  1 key\n"), "{said}");
+    let (code, _, said) = as_alice(&["other", "bob"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("run this as root"), "{said}");
 }

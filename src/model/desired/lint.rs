@@ -129,7 +129,7 @@ pub fn lint_list(list: &ListDraft, below: Option<&str>, rules: Rules<'_>, now: T
 }
 
 /// Names that editors, package managers and people give to what is no longer meant, or not for a program.
-fn looks_left_over(parameter: &str) -> bool {
+pub fn looks_left_over(parameter: &str) -> bool {
     const ENDS: [&str; 10] = [
         ".bak",
         ".old",
@@ -173,20 +173,7 @@ fn lint_values(
     rules: Rules<'_>,
     now: Timestamp,
 ) -> Lint {
-    let texts: Vec<_> = drafts
-        .iter()
-        .map(|draft| (draft.name.as_str(), String::from_utf8_lossy(&draft.bytes)))
-        .collect();
-    let judged = judge::judge_drafts(texts.iter().map(|(name, text)| (*name, &**text)), rules);
-    let mut lint = Lint {
-        keys: judged.grants.len(),
-        ..Lint::default()
-    };
-    for rejected in &judged.rejected {
-        let line = Some(rejected.line).filter(|line| *line > 0);
-        lint.problems
-            .push(remark(&rejected.parameter, line, rejected.reason.clone()));
-    }
+    let mut lint = lint_lines(drafts, account, rules, now);
     for draft in drafts {
         let size = draft.bytes.len();
         lint.files.push(Size {
@@ -212,6 +199,30 @@ fn lint_values(
             lint.notes
                 .push(remark(&draft.name, Some(line), text.to_owned()));
         }
+    }
+    lint
+}
+
+/// Judges the lines alone, wherever they stand.
+pub fn lint_lines(
+    drafts: &[Draft],
+    account: Option<&AccountName>,
+    rules: Rules<'_>,
+    now: Timestamp,
+) -> Lint {
+    let texts: Vec<_> = drafts
+        .iter()
+        .map(|draft| (draft.name.as_str(), String::from_utf8_lossy(&draft.bytes)))
+        .collect();
+    let judged = judge::judge_drafts(texts.iter().map(|(name, text)| (*name, &**text)), rules);
+    let mut lint = Lint {
+        keys: judged.grants.len(),
+        ..Lint::default()
+    };
+    for rejected in &judged.rejected {
+        let line = Some(rejected.line).filter(|line| *line > 0);
+        lint.problems
+            .push(remark(&rejected.parameter, line, rejected.reason.clone()));
     }
     let all_are_tombstones = judged.tombstones.len() == drafts.len();
     for name in &judged.tombstones {

@@ -2,6 +2,7 @@
 
 pub mod boiled;
 pub mod difference;
+pub mod export;
 pub mod orders;
 pub mod other_files;
 pub mod plan;
