@@ -26,8 +26,9 @@ use crate::model::desired::guard::Held;
 use crate::model::file::orders::Whom;
 use crate::model::list::rejected::Rejected;
 use crate::model::status::assess::{OfEnforcer, fights, rivals};
-use crate::model::status::problem::{Cause, Problem, told};
+use crate::model::status::problem::{Cause, Problem};
 use crate::model::status::schema::{Enforcer, Host, Status};
+use crate::model::status::told::told;
 
 /// Makes this process the enforcer of this host, for as long as the lock is held.
 pub fn claim(paths: &Paths) -> Result<Lock, StartError> {
@@ -199,7 +200,7 @@ impl Enforcing {
             .iter()
             .filter(|new| !effects.rejected.contains(new))
         {
-            events::rejected(&new.parameter, new.line, &new.reason);
+            events::rejected(new);
         }
         effects.rejected = rejected;
         if decision.changed || effects.saved.is_none() || effects.unsaved.is_some() {

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::model::account::AccountName;
 use crate::model::escape::escaped;
 use crate::model::file::difference::{in_words, mended_in_words};
+use crate::model::list::rejected::Rejected;
 use crate::model::past::budget::Budget;
 use crate::model::past::event::{Change, Event};
 use crate::model::past::incident::Who;
@@ -101,7 +102,7 @@ impl Teller {
         };
         tracing::warn!(
             message_id = id::REVOKED_SESSION, %account, session = id, leader, fingerprint, from, not_said,
-            hint = "loginctl kill-session --signal=SIGKILL, or `end-sessions = true`",
+            hint = "loginctl kill-session --signal=SIGKILL and the session; or `end-sessions = true` in `[accounts]`",
             "a live session was opened with a key that is not approved"
         );
     }
@@ -120,7 +121,7 @@ impl Teller {
         };
         tracing::warn!(
             message_id = id::SESSION_ENDED, %account, session = id, leader, fingerprint, from, not_said,
-            "session ended: it was opened with a key that is not approved"
+            "the agent ended a session that was opened with a key that is not approved"
         );
     }
 
@@ -130,7 +131,7 @@ impl Teller {
             tracing::warn!(
                 message_id = id::UNSAID, %account, not_said,
                 hint = "agent incidents",
-                "more came about this account than was said"
+                "there were more events about this account than the log shows"
             );
         }
     }
@@ -206,7 +207,7 @@ fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
         }
         Event::Refused { reason, .. } => tracing::warn!(
             message_id = id::REFUSED, %account, reason, not_said,
-            "file not brought in line"
+            "the agent cannot bring the file in line"
         ),
         Event::OtherFile { other, .. } => {
             let keys = other.found.keys.iter().take(20);
@@ -214,13 +215,13 @@ fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
             let (file, keys) = (escaped(&other.file), keys.join(", "));
             tracing::warn!(
                 message_id = id::OTHER_FILE, %account, file, keys, not_said,
-                "sshd also reads this file, and it stays"
+                "sshd also reads this file, and the agent leaves it"
             );
         }
         Event::Rival { times, program, .. } => tracing::warn!(
             message_id = id::RIVAL, %account, times, program, not_said,
-            hint = "take the file away from that program, or the account out of `[accounts] manage`",
-            "the same change comes again and again: another program manages this file, so repairs wait for up to a second"
+            hint = "configure that program to leave the file alone, or take the account out of `manage` in `[accounts]`",
+            "another program makes the same change again and again, so the agent waits up to a second before it undoes it"
         ),
         Event::Lock {
             seconds: Some(seconds),
@@ -228,15 +229,15 @@ fn tell(event: &Event, account: &AccountName, NotSaid(not_said): NotSaid) {
         } => tracing::warn!(
             message_id = id::LOCKED, %account, seconds, not_said,
             hint = "agent incidents",
-            "the account plants keys again and again: for a while nothing can be changed in the directory of its file"
+            "the account plants keys again and again, so for a while the agent lets nothing change in the directory of its file"
         ),
         Event::Lock { seconds: None, .. } => tracing::info!(
             message_id = id::UNLOCKED, %account, not_said,
-            "the directory of its file is the account's own again"
+            "the directory of its file belongs to the account again"
         ),
         Event::PutAside { aside, .. } => tracing::warn!(
             message_id = id::PUT_ASIDE, %account, aside, not_said,
-            "what was in the way has another name now; look at it, and remove it"
+            "the agent has renamed what was in the way of the file; look at it, then remove it"
         ),
         Event::Incident { .. } | Event::Again { .. } => {}
     }
@@ -247,8 +248,8 @@ pub(super) fn cloned(from: &str, here: &str) {
         message_id = id::CLONED,
         from,
         here,
-        hint = "run `agent seal` before making an image",
-        "the state on this disk is another instance's and is not used; the first list of this one counts"
+        hint = "run `agent seal` before you make an image",
+        "the state on this disk is of another instance, so the agent starts with an empty one"
     );
 }
 
@@ -256,15 +257,26 @@ pub(super) fn held(reason: &str) {
     tracing::warn!(message_id = id::HELD, reason, "list held");
 }
 
-pub(super) fn rejected(parameter: &str, line: usize, reason: &str) {
-    let parameter = escaped(parameter);
-    tracing::warn!(
-        message_id = id::REJECTED,
-        parameter,
-        line,
-        reason,
-        "not taken from the list"
-    );
+pub(super) fn rejected(rejected: &Rejected) {
+    let (parameter, line) = (escaped(&rejected.parameter), rejected.line);
+    let (message_id, reason) = (id::REJECTED, &rejected.reason);
+    if rejected.is_private_key() {
+        tracing::error!(
+            message_id,
+            parameter,
+            line,
+            reason,
+            "not taken from the list"
+        );
+    } else {
+        tracing::warn!(
+            message_id,
+            parameter,
+            line,
+            reason,
+            "not taken from the list"
+        );
+    }
 }
 
 pub(super) fn fetch_failed(source: &str, error: &str, hint: Option<&str>, has_list: bool) {

@@ -23,8 +23,9 @@ use crate::model::file::difference::Difference;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::template::PathTemplate;
 use crate::model::status::preflight::count;
-use crate::model::status::problem::{Cause, Problem, told};
+use crate::model::status::problem::{Cause, Problem};
 use crate::model::status::schema::AccountState;
+use crate::model::status::told::told;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const END: &str = "\

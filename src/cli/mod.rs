@@ -11,6 +11,7 @@ mod seal;
 mod status;
 mod surroundings;
 mod sync;
+mod wrap;
 
 use std::ffi::OsString;
 use std::io;
@@ -65,8 +66,8 @@ enum Command {
     /// The files are looked at as it answers. Works for any user: what that user may not read is the enforcer's last word,
     /// shown with its age. In observe mode the keys are those in the file, not those of the list.
     ///
-    /// A line with `!` is an error and makes the status degraded, one with `~` is a warning. In
-    /// /usr/share/doc/authorized-keys-agent, problems.md.gz explains each and status.schema.json describes the JSON.
+    /// An error makes the status degraded, a warning does not. In /usr/share/doc/authorized-keys-agent, problems.md.gz explains
+    /// each and status.schema.json describes the JSON.
     #[command(after_help = status::END)]
     Status(status::Arguments),
     /// Fetch now, enforce now, wait, and print what changed

@@ -1,6 +1,6 @@
 //! What a command has from the process it runs in: the clock, the environment, the config; and how it ends.
 
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -98,6 +98,16 @@ pub(super) fn instant() -> std::time::Instant {
 pub(super) fn may_ask_metadata() -> bool {
     !std::env::var("AWS_EC2_METADATA_DISABLED")
         .is_ok_and(|disabled| disabled.eq_ignore_ascii_case("true"))
+}
+
+/// <https://no-color.org>
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the environment is read here and handed down"
+)]
+pub(super) fn has_colour() -> bool {
+    let is_unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal() && !is_unwanted
 }
 
 /// sshd reads a time without `Z` in the system's zone.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::support::imds_server::{ImdsServer, Instance};
 use crate::support::ssm_server::{Behaviour, SsmServer};
-use crate::support::world::{ALICE, BOB, World, key, pair, shell_as, shown};
+use crate::support::world::{ALICE, BOB, World, flat, key, pair, shell_as, shown};
 
 const SECRET: &str = "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY";
 
@@ -434,7 +434,7 @@ fn doors_that_sshd_opens_are_named() {
     row(
         "AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%u",
         &[&format!(
-            "warn  sshd         sshd also reads `/etc/ssh/keys/%u` of {all}"
+            "warn  sshd         also open: keys in `/etc/ssh/keys/%u` (AuthorizedKeysFile), for {all}"
         )],
         0,
     );
@@ -451,7 +451,7 @@ fn doors_that_sshd_opens_are_named() {
         &[
             "ok    sshd         reads the managed file of alice, mallory",
             "FAIL  sshd         sshd refuses the managed file of bob: sshd reads `none`",
-            "warn  sshd         sshd also takes certificates of the authorities in `/etc/ca.pub` for bob",
+            "warn  sshd         also open: certificates of the authorities in `/etc/ca.pub` (TrustedUserCAKeys), for bob",
         ],
         1,
     );
@@ -459,15 +459,15 @@ fn doors_that_sshd_opens_are_named() {
     row(
         &format!("{command} /bin/true %u"),
         &[&format!(
-            "warn  sshd         sshd also asks `/bin/true %u` for keys of {all}"
+            "warn  sshd         also open: keys from `/bin/true %u` (AuthorizedKeysCommand), for {all}"
         )],
         0,
     );
     row(
         &format!("{command} /opt/aws/bin/eic_run_authorized_keys %u %f"),
         &[
-            "warn  sshd         sshd also asks `/opt/aws/bin/eic_run_authorized_keys %u %f` (EC2 Instance Connect)",
-            "      hint: keys that are not on the approved list let people in there",
+            "warn  sshd         also open: EC2 Instance Connect (AuthorizedKeysCommand)",
+            "      hint: if you use it: `accepted-doors = [\"instance-connect\"]` in `[accounts]`",
         ],
         0,
     );
@@ -496,7 +496,7 @@ fn doors_that_sshd_opens_are_named() {
     // The port it listens at.
     row(
         &format!("{MANAGED}\nPort 2222\nMatch LocalPort 2222\nTrustedUserCAKeys /etc/ca.pub"),
-        &["warn  sshd         sshd also takes certificates"],
+        &["warn  sshd         also open: certificates"],
         0,
     );
     row(
@@ -536,7 +536,7 @@ fn what_keeps_sshd_from_taking_a_file_fails() {
         &[
             "ok    sshd         reads the managed file of alice, mallory",
             "FAIL  sshd         sshd refuses the managed file of bob: StrictModes: `TMP/home/bob` has mode 0777",
-            "      hint: let only the account write to that directory: chmod go-w",
+            "      hint: chmod go-w on what the text names",
         ],
         1,
     );
@@ -594,7 +594,8 @@ fn check_says_of_an_account_what_status_says() {
         world.path("").to_str().unwrap().trim_end_matches('/'),
     );
     assert!(
-        status.contains(&format!("  ! alice is refused: {reason}")) && status.contains(hint),
+        flat(&status).contains(&format!("error: alice is refused: {reason}"))
+            && flat(&status).contains(hint.trim()),
         "{status}"
     );
     let file = world.path("keys/%U");

@@ -49,11 +49,13 @@ fn a_clone_touches_nothing_before_its_own_first_list() {
     );
     let said = shown(&enforced.stderr);
     assert!(
-        said.contains("no list yet (the stored one was fetched for `i-0123456789abcdef0`)"),
+        said.contains(
+            "no list has come yet (the stored one was fetched for `i-0123456789abcdef0`)"
+        ),
         "{said}"
     );
     assert!(
-        said.contains("the state on this disk is another instance's"),
+        said.contains("the state on this disk is of another instance"),
         "{said}"
     );
     assert_eq!(
@@ -64,7 +66,7 @@ fn a_clone_touches_nothing_before_its_own_first_list() {
     assert_eq!(world.run(&["enforce", "--once"]).status.code(), Some(1));
     assert_eq!(identity(&world.file("alice")), before);
     assert!(
-        world.problems().contains("no list yet"),
+        world.problems().contains("no list has come yet"),
         "{}",
         world.problems()
     );

@@ -108,7 +108,10 @@ fn who_fights_changes_nothing_any_more_and_gets_its_directory_back() {
     wait("the repair as ever", || world.read("alice") == content);
     let (status, log) = agent.stop();
     assert!(status.success());
-    for line in ["plants keys again and again", "is the account's own again"] {
+    for line in [
+        "plants keys again and again",
+        "belongs to the account again",
+    ] {
         assert!(log.contains(line), "{line}: {log}");
     }
 }
@@ -204,7 +207,8 @@ fn what_cannot_be_locked_is_said_and_left_as_it_is() {
     wait("the word", || problem(&world).is_some());
     let text = problem(&world).unwrap();
     assert!(
-        text.contains("alice is not locked") && text.contains("not in a directory of its own"),
+        text.contains("cannot lock the directory of alice")
+            && text.contains("not in a directory of its own"),
         "{text}"
     );
     // Whatever else happens there.

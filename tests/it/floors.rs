@@ -28,7 +28,7 @@ const MODEL: [&[&str]; 8] = [
 ];
 
 /// What any room of its floor may use, besides the types that the floor itself offers.
-const SHARED: [&str; 4] = ["chain;", "print;", "surroundings::", "daemons;"];
+const SHARED: [&str; 5] = ["chain;", "print;", "wrap::", "surroundings", "daemons;"];
 
 /// Files that still use each other in a circle.
 const CIRCLES: [&[&str]; 0] = [];

@@ -455,7 +455,7 @@ done"#,
     wait("the rival to be named", || {
         world
             .problems()
-            .contains("the same change comes again and again")
+            .contains("undoes the same change again and again")
     });
     let repaired = || world.status()["drift"]["repaired"].as_u64().unwrap();
     wait("the back-off to grow", || repaired() >= 16);
@@ -472,7 +472,7 @@ done"#,
     assert_eq!(
         agent
             .log()
-            .matches("another program manages this file")
+            .matches("another program makes the same change")
             .count(),
         1,
         "{}",
@@ -486,7 +486,7 @@ done"#,
     assert!(
         world
             .problems()
-            .contains("`/opt/rival/agent` manages this file too"),
+            .contains("`/opt/rival/agent` writes this file too"),
         "{}",
         world.problems()
     );

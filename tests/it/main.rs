@@ -26,6 +26,7 @@ mod evidence;
 mod fights;
 mod flood;
 mod floors;
+mod glance;
 mod grammar;
 mod harmless;
 mod held;

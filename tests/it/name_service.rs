@@ -81,7 +81,7 @@ fn a_service_that_fails_counts_as_it_last_said() {
     world.approve("dora", "second", &next);
     world.pass();
     assert!(world.read("dora").contains(&next), "{}", world.problems());
-    let told = "(NSS) does not answer for dora; what it said last counts meanwhile";
+    let told = "(NSS) does not answer for dora; its last answer counts meanwhile";
     assert!(world.problems().contains(told), "{}", world.problems());
     let check = world.run(&["check"]);
     let said = shown(&check.stdout);

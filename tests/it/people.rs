@@ -3,7 +3,7 @@
 use std::fs;
 
 use crate::support::world::{
-    ALICE, BOB, Ends, World, fingerprint, halt, key, shell_as, shown, signal, wait,
+    ALICE, BOB, Ends, World, fingerprint, flat, halt, key, shell_as, shown, signal, wait,
 };
 
 #[test]
@@ -32,14 +32,14 @@ fn status_tells_the_truth_at_every_stage() {
     );
     assert!(status["list"]["age_seconds"].as_i64().unwrap() < 60);
     assert_eq!(world.account("alice")["verified"], true);
-    let text = shown(&world.run(&["status"]).stdout);
+    let text = shown(&world.run(&["status", "--keys"]).stdout);
     for part in [
         "healthy",
         "alice",
         "in-sync",
         &fingerprint(&line),
         "alice@laptop",
-        "drift    0 changes undone",
+        "drift     0 changes undone",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
@@ -123,7 +123,7 @@ fn any_user_may_ask_and_is_told_what_was_not_looked_at() {
         world.config().display()
     );
     let output = shell_as(ALICE, &script);
-    let text = shown(&output.stdout);
+    let text = flat(&shown(&output.stdout));
     assert_eq!(
         output.status.code(),
         Some(0),
@@ -132,7 +132,7 @@ fn any_user_may_ask_and_is_told_what_was_not_looked_at() {
     );
     assert!(
         text.contains("in-sync")
-            && text.contains("as the enforcer last said")
+            && text.contains("as the enforcer said last")
             && text.contains("as root"),
         "{text}"
     );
@@ -156,17 +156,17 @@ fn what_a_user_may_not_see_is_not_denied() {
         world.path("agent").display(),
         world.config().display()
     );
-    let told = || shown(&shell_as(ALICE, &script).stdout);
+    let told = || flat(&shown(&shell_as(ALICE, &script).stdout));
     let text = told();
     assert!(
-        text.starts_with("healthy") && text.contains("as the enforcer last said"),
+        text.starts_with("healthy") && text.contains("as the enforcer said last"),
         "{text}"
     );
     assert!(!text.contains("no fetcher"), "{text}");
     // The enforcer passes on what it sees there.
     fs::rename(world.path("approved"), world.path("away")).unwrap();
     wait("the outage", || {
-        told().contains("! the last fetch failed: cannot list")
+        told().contains("error: the last fetch failed: cannot list")
     });
     assert_eq!(shell_as(ALICE, &script).status.code(), Some(1));
     fs::rename(world.path("away"), world.path("approved")).unwrap();
@@ -183,9 +183,10 @@ fn status_looks_before_anything_is_enforced() {
     world.put("alice", ALICE, &rogue);
     world.make_ssh("bob", BOB);
     world.put("bob", BOB, &key("bob"));
-    let text = shown(&world.run(&["status"]).stdout);
+    let text = shown(&world.run(&["status", "--keys"]).stdout);
     assert!(
-        text.contains("no list has spoken of them yet") && text.contains(&fingerprint(&rogue)),
+        text.contains("no list has named these accounts yet")
+            && text.contains(&fingerprint(&rogue)),
         "{text}"
     );
     world.approve("alice", "laptop", &approved);
@@ -211,7 +212,7 @@ fn status_looks_before_anything_is_enforced() {
         "{alice:#}"
     );
     assert!(
-        status["problems"].to_string().contains("alice is drifted"),
+        status["problems"].to_string().contains("alice has drifted"),
         "{status:#}"
     );
     assert!(
@@ -438,7 +439,7 @@ fn a_config_error_names_file_line_and_cure_and_a_bad_reload_changes_nothing() {
     world.top = String::new();
     world.config();
     wait("the problem in the status", || {
-        world.problems().contains("cannot be used")
+        world.problems().contains("cannot use it")
     });
     assert_eq!(world.read("alice"), before);
     signal("HUP", agent.pid());
@@ -516,7 +517,7 @@ fn without_root_everything_works_for_ones_own_account() {
     wait("the repair", || {
         !world.read("alice").contains("rogue") && world.read("alice").contains("alice@laptop")
     });
-    let looked = || shown(&as_alice(&["status"]).output().unwrap().stdout);
+    let looked = || shown(&as_alice(&["status", "--keys"]).output().unwrap().stdout);
     wait("a status that has looked", || {
         looked().contains("looked at just now") && looked().starts_with("healthy")
     });

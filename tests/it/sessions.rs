@@ -143,7 +143,7 @@ fn the_session_of_a_revoked_key_is_named_and_left_alone() {
     assert_eq!(status.status.code(), Some(1));
     let text = shown(&status.stdout);
     assert!(
-        text.contains("  alice  session c4, pid 104 from 192.0.2.1 since 2026-11-25T22:11:33Z"),
+        text.contains("  alice: session c4, pid 104, from 192.0.2.1, since 2026-11-25T22:11:33Z"),
         "{text}"
     );
     assert!(
@@ -212,7 +212,7 @@ fn where_it_is_asked_for_the_session_is_ended_and_no_other() {
     let agent = world.start();
     world.revoke("alice", "revoked");
     wait("the end of the session", || {
-        said(&agent, "session ended") == 1
+        said(&agent, "the agent ended a session") == 1
     });
     wait("the status", || ids(&word(&world)).is_empty());
     world.revoke("alice", "moved");

@@ -6,7 +6,7 @@ use std::fs;
 use crate::support::imds_server::{ImdsServer, Instance};
 use crate::support::moto::Moto;
 use crate::support::oracle::Sshd;
-use crate::support::world::{ALICE, World, key, numbered, pair, shown, wait};
+use crate::support::world::{ALICE, World, flat, key, numbered, pair, shown, wait};
 
 const BY_PATH: &str = "paths = [\"/authorized-keys/web\"]";
 
@@ -319,7 +319,7 @@ fn every_key_says_where_it_comes_from() {
             .starts_with("20"),
         "{key}"
     );
-    let text = shown(&world.run(&["status"]).stdout);
+    let text = flat(&shown(&world.run(&["status", "--keys"]).stdout));
     assert!(text.contains(&format!("{name} version 2 of 20")), "{text}");
     // The list's age is said, and is a problem once it is too old.
     world.every = "1h".to_owned();

@@ -114,7 +114,7 @@ fn life() -> BTreeMap<&'static str, Value> {
     let open = format!("AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%u\n{PLAIN}");
     let shut = format!("AllowUsers root\n{PLAIN}");
     for (name, config, verdict) in [
-        ("bypassed", &open, "bypassed"),
+        ("also-open", &open, "also-open"),
         ("refused by sshd", &shut, "refused"),
     ] {
         configure(&world, config);
@@ -164,7 +164,7 @@ fn observed() -> Value {
     world.approve("alice", "laptop", &key("alice"));
     let _agent = world.start();
     wait("sshd's answer", || {
-        written_access(&world, "alice")["verdict"] == "bypassed"
+        written_access(&world, "alice")["verdict"] == "also-open"
     });
     world.status()
 }
@@ -211,7 +211,7 @@ fn what_status_prints_is_as_the_schema_says() {
         ),
         (
             "accounts.*.access.verdict",
-            "effective bypassed refused unknown",
+            "effective also-open refused unknown",
         ),
         ("accounts.*.other_files.*.kind", "symlink"),
     ] {

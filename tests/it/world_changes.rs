@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::support::name_service::NameService;
 use crate::support::world::{
-    ALICE, BOB, Running, World, halt, key, plant, shell_as, shown, signal, wait,
+    ALICE, BOB, Running, World, flat, halt, key, plant, shell_as, shown, signal, wait,
 };
 
 const CAROL: u32 = 61_004;
@@ -140,9 +140,9 @@ fn a_fetch_that_is_overdue_is_said_to_be() {
     let mut report: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     report["next_attempt"] = "2026-01-01T00:00:00Z".into();
     fs::write(&path, report.to_string()).unwrap();
-    let said = shown(&world.run(&["status"]).stdout);
+    let said = flat(&shown(&world.run(&["status"]).stdout));
     assert!(
-        said.starts_with("degraded") && said.contains("no word of the fetch"),
+        said.starts_with("degraded") && said.contains("a fetch is overdue"),
         "{said}"
     );
     assert!(

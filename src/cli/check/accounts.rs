@@ -15,8 +15,9 @@ use crate::model::desired::decide::Trouble;
 use crate::model::file::difference::Difference;
 use crate::model::people::Lookup;
 use crate::model::status::preflight::{Finding, Here};
-use crate::model::status::problem::{self, Cause, Problem};
+use crate::model::status::problem::{Cause, Problem};
 use crate::model::status::schema::{AccountState, Row};
+use crate::model::status::told;
 
 /// How long the file system of one account may take to say whether it is written to.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -35,8 +36,8 @@ pub(super) async fn look(reconciler: &Reconciler, looked: &Looked, findings: &mu
     let troubles = &reconciler.decision.troubles;
     let is_silent = |trouble: &&Trouble| matches!(trouble, Trouble::PeopleSilent { .. });
     let silent = troubles.iter().filter(is_silent).cloned();
-    for told in problem::told(silent.map(Problem::from)) {
-        let hint = told.cause.hint().unwrap_or_default();
+    for told in told::told(silent.map(Problem::from)) {
+        let hint = told.hint().unwrap_or_default();
         findings.push(Finding::fail("account", told.text(), hint));
     }
     let lock = paths::enforce_lock(&reconciler.config.paths);

@@ -10,8 +10,9 @@ use crate::model::file::difference::Difference;
 use crate::model::sshd::access::{Access, RefusedBy, Verdict};
 use crate::model::status::assess::sshd_problems;
 use crate::model::status::preflight::Finding;
-use crate::model::status::problem::{Cause, Problem, Told, several, told};
+use crate::model::status::problem::{Cause, Problem, several};
 use crate::model::status::schema::{AccountState, Row};
+use crate::model::status::told::{Told, told};
 
 /// Whether sshd reads the managed files and takes what is in them, and what it reads besides.
 pub(super) fn look(reconciler: &Reconciler, looked: &Looked, findings: &mut Vec<Finding>) {
@@ -77,9 +78,9 @@ type Judged<'a> = (Verdict, Option<&'a str>, Option<RefusedBy>);
 fn verdicts(reconciler: &Reconciler, version: &str, findings: &mut Vec<Finding>) {
     let mut all: BTreeMap<Judged<'_>, Vec<&str>> = BTreeMap::new();
     for (name, access) in judged(reconciler) {
-        // One that is bypassed is read as well.
+        // One of an account with another door open is read as well.
         let verdict = match access.verdict {
-            Verdict::Bypassed => Verdict::Effective,
+            Verdict::AlsoOpen => Verdict::Effective,
             verdict => verdict,
         };
         let judged = (verdict, access.reason.as_deref(), access.refused_by);
@@ -151,12 +152,5 @@ fn go_away(looked: &Looked, findings: &mut Vec<Finding>) {
 
 /// A problem of the status, as a finding.
 fn warning(told: &Told) -> Finding {
-    let text = match &told.cause {
-        Cause::OpenDoor(door) => {
-            let names: Vec<&str> = told.accounts.iter().map(AccountName::as_str).collect();
-            door.describe(&several(&names))
-        }
-        _ => told.text(),
-    };
-    Finding::warn("sshd", text, told.cause.hint().unwrap_or_default())
+    Finding::warn("sshd", told.text(), told.hint().unwrap_or_default())
 }

@@ -99,6 +99,8 @@ pub struct Decision {
     pub troubles: Vec<Trouble>,
     /// Lines and values of the list that were not taken.
     pub rejected: Vec<Rejected>,
+    /// Accounts that it leaves without keys by a value of comments alone.
+    pub tombstones: Vec<AccountName>,
     /// Keys that stand in them, see [`Desired::meant`].
     meant: BTreeMap<AccountName, Vec<Option<String>>>,
     /// The same of the break-glass file.
@@ -324,6 +326,7 @@ impl Decision {
         });
         self.meant = std::mem::take(&mut desired.meant);
         self.rejected.clone_from(&desired.rejected);
+        self.tombstones.clone_from(&desired.tombstones);
         self.desired = Some(desired);
         self.list = Some(Listed {
             digest: list.digest(),

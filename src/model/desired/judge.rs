@@ -1,7 +1,7 @@
 //! The desired state: which keys each account has, by the list and the policy, and what was rejected and why.
 
 use crate::model::key::grant::{Grant, Grants, GrantsOf};
-use crate::model::list::rejected::Rejected;
+use crate::model::list::rejected::{PRIVATE_KEY, Rejected};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
@@ -255,11 +255,9 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
         reason: escaped(&reason),
     };
     if let Some(line) = secret::private_key(text) {
-        let reason = "a PRIVATE key: nothing of this value is used; delete it and replace that key \
-            everywhere, it is known to all who can read the list";
         return Value {
             says: Says::Nothing,
-            rejected: vec![reject(line, reason.to_owned())],
+            rejected: vec![reject(line, PRIVATE_KEY.to_owned())],
             unread: String::new(),
             meant: vec![None],
         };

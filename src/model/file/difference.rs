@@ -181,6 +181,30 @@ pub fn mended_in_words(differences: &[Difference]) -> Vec<String> {
     in_words_by(differences, Difference::mended)
 }
 
+/// How the file is, with its keys counted and not named, so that accounts in the same trouble say the same.
+pub fn in_short(differences: &[Difference]) -> String {
+    let mut kinds: Vec<(Kinds, usize)> = Vec::new();
+    for difference in differences {
+        let kind = difference.kind();
+        match kinds.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, times)) => *times += 1,
+            None => kinds.push((kind, 1)),
+        }
+    }
+    let words = kinds.into_iter().map(|(kind, times)| match kind {
+        Kinds::Keys(what) if times == 1 => format!("1 key {what}"),
+        Kinds::Keys(what) => format!("{times} keys {what}"),
+        Kinds::Other(words) => words,
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
+
+#[derive(PartialEq)]
+enum Kinds {
+    Keys(&'static str),
+    Other(String),
+}
+
 fn in_words_by(differences: &[Difference], words: impl Fn(&Difference) -> String) -> Vec<String> {
     let mut all: Vec<String> = differences.iter().take(TOLD).map(words).collect();
     let more = differences.len().saturating_sub(TOLD);
@@ -208,6 +232,17 @@ impl Difference {
     /// A key left the file, or may have, when this was undone.
     pub fn held_a_key(&self) -> bool {
         matches!(self, Self::Added(_) | Self::Unclear(_) | Self::OtherFile(_))
+    }
+
+    fn kind(&self) -> Kinds {
+        match self {
+            Self::Added(_) => Kinds::Keys("not on the list"),
+            Self::Removed(_) => Kinds::Keys("missing"),
+            Self::Altered(_) => Kinds::Keys("altered"),
+            Self::Options { .. } => Kinds::Keys("with other options"),
+            Self::OtherFile(_) => Kinds::Other("another file that sshd reads".to_owned()),
+            other => Kinds::Other(other.to_string()),
+        }
     }
 
     /// What the agent does about it: `+` comes into the file, `-` goes, `~` becomes as it should be.
@@ -308,6 +343,23 @@ mod tests {
         let long = format!("command=\"{}\" ", "x".repeat(5000));
         let all = compare_keys(KEY.as_bytes(), format!("{long}{KEY}").as_bytes());
         assert!(matches!(&all[..], [Difference::Options { found, .. }] if found.len() <= 1000));
+    }
+
+    #[test]
+    fn in_short_keys_are_counted() {
+        let key = |text: &str| KeyId {
+            fingerprint: text.to_owned(),
+            algorithm: String::new(),
+            comment: String::new(),
+        };
+        let all = [
+            Difference::Added(key("a")),
+            Difference::Removed(key("b")),
+            Difference::Added(key("c")),
+            Difference::Mode(0o666),
+        ];
+        let said = "2 keys not on the list, 1 key missing, mode 0666";
+        assert_eq!(in_short(&all), said);
     }
 
     #[test]

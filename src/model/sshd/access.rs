@@ -1,11 +1,13 @@
 //! What sshd makes of a managed file: it reads it and takes its keys, it refuses them, or others get in besides.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::account::Account;
 use crate::model::key::grant::Grant;
+use crate::model::key::id::KeyId;
 use crate::model::key::line::{KeyLine, Line};
 use crate::model::key::release::{UTC_EXPIRY, Version};
 use crate::model::location::expand;
@@ -33,7 +35,7 @@ pub enum Verdict {
     /// sshd reads this file and takes its keys, and nothing else lets in but what is accepted.
     Effective,
     /// sshd reads the file, and another door is open that the config does not accept.
-    Bypassed,
+    AlsoOpen,
     /// sshd does not read the file, or takes none of its keys.
     Refused,
     /// sshd has not said, or not for every connection.
@@ -227,7 +229,7 @@ pub fn judge(settings: &Settings, facts: Facts<'_>, accepted: &[Accepted]) -> Ac
     let bad = (!bad.is_empty()).then(|| in_short(&bad));
     let (verdict, reason) = match (doors.iter().any(Door::is_open), facts.doubt) {
         _ if all => (Verdict::Refused, bad),
-        (true, _) => (Verdict::Bypassed, bad),
+        (true, _) => (Verdict::AlsoOpen, bad),
         (false, Some(doubt)) => {
             let reasons: Vec<String> = bad
                 .into_iter()
@@ -322,16 +324,12 @@ impl Loose {
 }
 
 /// The keys that sshd does not take, though it reads the file, each with why.
-fn refused_keys(settings: &Settings, facts: Facts<'_>) -> Vec<String> {
+fn refused_keys(settings: &Settings, facts: Facts<'_>) -> Vec<(String, KeyId)> {
     // Thousands of keys have a handful of types.
     let mut types: Vec<(&str, bool)> = Vec::new();
     let mut bad = Vec::new();
     for key in facts.keys {
-        let Grant {
-            fingerprint,
-            algorithm,
-            ..
-        } = *key;
+        let algorithm = &key.algorithm;
         let known = types
             .iter()
             .find(|(known, _)| known == algorithm)
@@ -341,11 +339,10 @@ fn refused_keys(settings: &Settings, facts: Facts<'_>) -> Vec<String> {
             types.push((algorithm, taken));
         }
         if taken {
-            bad.extend(refused_key(settings, facts, key));
+            bad.extend(refused_key(settings, facts, key).map(|why| (why, (*key).into())));
         } else {
-            bad.push(format!(
-                "{fingerprint}: {algorithm} is not in PubkeyAcceptedAlgorithms"
-            ));
+            let why = format!("{algorithm} is not in PubkeyAcceptedAlgorithms");
+            bad.push((why, (*key).into()));
         }
     }
     bad
@@ -364,10 +361,7 @@ fn takes_type(settings: &Settings, algorithm: &str) -> bool {
 /// Why sshd does not take this key, though it takes keys of its type.
 fn refused_key(settings: &Settings, facts: Facts<'_>, key: &Grant) -> Option<String> {
     let Grant {
-        fingerprint,
-        algorithm,
-        line,
-        ..
+        algorithm, line, ..
     } = key;
     let root_by_command = facts.account.uid == 0 && settings.root_login == "forced-commands-only";
     let bits_matter = algorithm == "ssh-rsa" && settings.rsa_bits > 1024;
@@ -380,33 +374,37 @@ fn refused_key(settings: &Settings, facts: Facts<'_>, key: &Grant) -> Option<Str
         return None;
     };
     if let Some(Err(error)) = old.map(|version| line.taken_by(version)) {
-        return Some(format!("{fingerprint}: {error}"));
+        return Some(error.to_string());
     }
     let KeyLine { key, options, .. } = line;
     match key.rsa_bits() {
         Some(bits) if bits_matter && bits < settings.rsa_bits => Some(format!(
-            "{fingerprint}: an RSA key of {bits} bits, RequiredRSASize is {}",
+            "an RSA key of {bits} bits, RequiredRSASize is {}",
             settings.rsa_bits
         )),
-        _ if root_by_command && !options.forces_command() => Some(format!(
-            "{fingerprint}: no `command`, PermitRootLogin is forced-commands-only"
-        )),
+        _ if root_by_command && !options.forces_command() => {
+            Some("no `command`, and PermitRootLogin is forced-commands-only".to_owned())
+        }
         _ => None,
     }
 }
 
-fn in_short(all: &[String]) -> String {
+/// Why keys are not taken, and which: `ssh-rsa is not in PubkeyAcceptedAlgorithms (alice SHA256:…)`.
+fn in_short(all: &[(String, KeyId)]) -> String {
     const SHOWN: usize = 3;
-    let shown = all
-        .iter()
-        .take(SHOWN)
-        .map(String::as_str)
-        .collect::<Vec<_>>()
-        .join("; ");
-    match all.len().saturating_sub(SHOWN) {
-        0 => format!("not taken: {shown}"),
-        more => format!("not taken: {shown}; and {more} more"),
+    let mut by_reason: BTreeMap<&str, Vec<&KeyId>> = BTreeMap::new();
+    for (why, key) in all {
+        by_reason.entry(why).or_default().push(key);
     }
+    let reasons = by_reason.into_iter().map(|(why, keys)| {
+        let shown: Vec<String> = keys.iter().take(SHOWN).map(ToString::to_string).collect();
+        let more = match keys.len().saturating_sub(SHOWN) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!("{why} ({}{more})", shown.join(", "))
+    });
+    format!("not taken: {}", reasons.collect::<Vec<_>>().join("; "))
 }
 
 impl Verdict {
@@ -414,7 +412,7 @@ impl Verdict {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Effective => "effective",
-            Self::Bypassed => "bypassed",
+            Self::AlsoOpen => "also-open",
             Self::Refused => "refused",
             Self::Unknown => "unknown",
         }
@@ -523,10 +521,10 @@ mod tests {
     fn what_sshd_reads_and_takes_is_effective() {
         check(&PLAIN, "effective", 0);
         check(&Row { keys: &[], ..PLAIN }, "effective", 0);
-        let bypassed = |settings| Row { settings, ..PLAIN };
-        check(&bypassed("trustedusercakeys /ca"), "bypassed", 1);
-        let two = bypassed("authorizedkeysfile .ssh/authorized_keys2 %h/.ssh/authorized_keys");
-        check(&two, "bypassed", 1);
+        let open = |settings| Row { settings, ..PLAIN };
+        check(&open("trustedusercakeys /ca"), "also-open", 1);
+        let two = open("authorizedkeysfile .ssh/authorized_keys2 %h/.ssh/authorized_keys");
+        check(&two, "also-open", 1);
         check(
             &Row {
                 guarded: &["/home/bob/.ssh/authorized_keys2"],
@@ -540,7 +538,7 @@ mod tests {
                 guarded: &["/home/bob/.ssh/authorized_keys3"],
                 ..two
             },
-            "bypassed",
+            "also-open",
             1,
         );
     }
@@ -559,7 +557,7 @@ mod tests {
                     settings: "trustedusercakeys /ca",
                     ..row
                 },
-                "bypassed",
+                "also-open",
                 1,
             );
             check(
@@ -623,7 +621,7 @@ mod tests {
                 settings: forced,
                 ..PLAIN
             },
-            "refused: not taken: SHA256:x: no `command`, PermitRootLogin is forced-commands-only",
+            "refused: not taken: no `command`, and PermitRootLogin is forced-commands-only ((no name) SHA256:x)",
             0,
         );
         let command = format!("command=\"x\" {ED25519}");
@@ -733,7 +731,8 @@ mod tests {
             );
         };
         row("requiredrsasize 2048", &[RSA][..], "effective");
-        let small = "not taken: SHA256:x: an RSA key of 2048 bits, RequiredRSASize is 3072";
+        let small =
+            "not taken: an RSA key of 2048 bits, RequiredRSASize is 3072 ((no name) SHA256:x)";
         row("requiredrsasize 3072", &[RSA], &format!("refused: {small}"));
         row(
             "requiredrsasize 3072",
@@ -758,7 +757,7 @@ mod tests {
         };
         let why = "which would drop the whole line";
         let reason = format!(
-            "not taken: SHA256:x: `expiry-time` in UTC needs OpenSSH 9.1, and here it is 8.7, {why}"
+            "not taken: `expiry-time` in UTC needs OpenSSH 9.1, and here it is 8.7, {why} ((no name) SHA256:x)"
         );
         old("8.7", &[&utc], &format!("refused: {reason}"));
         old(
@@ -767,13 +766,18 @@ mod tests {
             &format!("effective: {reason}"),
         );
         old("9.1", &[&utc], "effective");
-        let reason = "not taken: SHA256:x: the option `verify-required` needs OpenSSH 8.4, and here it is 8.3";
-        old("8.3", &[&touch], &format!("refused: {reason}, {why}"));
+        let reason =
+            "not taken: the option `verify-required` needs OpenSSH 8.4, and here it is 8.3";
+        old(
+            "8.3",
+            &[&touch],
+            &format!("refused: {reason}, {why} ((no name) SHA256:x)"),
+        );
         row("pubkeyacceptedalgorithms rsa-sha2-512", &[RSA], "effective");
         row(
             "pubkeyacceptedalgorithms rsa-sha2-*",
             &[ED25519],
-            "refused: not taken: SHA256:x: ssh-ed25519 is not in PubkeyAcceptedAlgorithms",
+            "refused: not taken: ssh-ed25519 is not in PubkeyAcceptedAlgorithms ((no name) SHA256:x)",
         );
     }
 }

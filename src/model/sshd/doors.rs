@@ -214,32 +214,21 @@ impl Door {
     /// In words; `whom` names the accounts it stands open for.
     pub fn describe(&self, whom: &str) -> String {
         let Self { detail, .. } = self;
-        let name = self
-            .name
-            .as_ref()
-            .map(|name| format!(" ({name})"))
-            .unwrap_or_default();
-        match self.kind {
-            Kind::AuthorizedKeysFile => format!("sshd also reads `{detail}` of {whom}"),
-            Kind::Command => {
-                format!(
-                    "sshd also asks `{detail}`{name} for keys of {whom} (AuthorizedKeysCommand)"
-                )
+        let what = match (self.kind, &self.name) {
+            (Kind::Command, Some(name)) => format!("{name} (AuthorizedKeysCommand)"),
+            (Kind::Command, None) => format!("keys from `{detail}` (AuthorizedKeysCommand)"),
+            (Kind::AuthorizedKeysFile, _) => format!("keys in `{detail}` (AuthorizedKeysFile)"),
+            (Kind::Authority, _) => {
+                format!("certificates of the authorities in `{detail}` (TrustedUserCAKeys)")
             }
-            Kind::Authority => format!(
-                "sshd also takes certificates of the authorities in `{detail}` for {whom} (TrustedUserCAKeys)"
-            ),
-            Kind::Password => format!("sshd also lets {whom} in by password ({detail})"),
-            Kind::KeyboardInteractive => {
-                format!("sshd also lets {whom} in by what PAM asks, such as a password ({detail})")
+            (Kind::Password, _) => format!("passwords ({detail})"),
+            (Kind::KeyboardInteractive, _) => {
+                format!("what PAM asks for, such as a password ({detail})")
             }
-            Kind::HostBased => format!("sshd also lets {whom} in from hosts it trusts ({detail})"),
-            Kind::Gssapi => {
-                format!(
-                    "sshd also lets {whom} in by Kerberos, where the host has a keytab ({detail})"
-                )
-            }
-        }
+            (Kind::HostBased, _) => format!("hosts that sshd trusts ({detail})"),
+            (Kind::Gssapi, _) => format!("Kerberos, where the host has a keytab ({detail})"),
+        };
+        format!("also open: {what}, for {whom}")
     }
 
     /// What a person can do about it.
@@ -248,20 +237,18 @@ impl Door {
             Some(INSTANCE_CONNECT) => "instance-connect",
             _ => self.kind.as_str(),
         };
-        let meant =
-            format!("if it is meant to be open: `accepted-doors = [\"{accept}\"]` in `[accounts]`");
         let close = match self.kind {
             Kind::AuthorizedKeysFile => {
-                "keys that are not on the approved list let people in there: name only the managed file in \
-                 `AuthorizedKeysFile` of sshd_config; one in a home is taken away with `other-files = \"remove\"`"
+                "to close it: name only the managed file in `AuthorizedKeysFile` (sshd_config), or, for one in a home, \
+                 `other-files = \"remove\"` in `[accounts]`"
             }
-            Kind::Command | Kind::Authority => {
-                "keys that are not on the approved list let people in there: remove the setting from sshd_config \
-                 or sshd's unit"
+            Kind::Command => {
+                "to close it: remove `AuthorizedKeysCommand` from sshd_config or sshd's unit"
             }
-            _ => "turn it off in sshd_config",
+            Kind::Authority => "to close it: remove `TrustedUserCAKeys` from sshd_config",
+            _ => "to close it: turn it off in sshd_config",
         };
-        format!("{close}; {meant}")
+        format!("if you use it: `accepted-doors = [\"{accept}\"]` in `[accounts]`; {close}")
     }
 }
 

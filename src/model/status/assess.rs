@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Mode};
 use crate::model::desired::decide::{Decision, Trouble, manages};
-use crate::model::file::difference::{Difference, in_words};
+use crate::model::file::difference::{Difference, in_short, in_words};
 use crate::model::file::orders::Unworkable;
 use crate::model::file::other_files::{OtherFile, OtherFiles};
 use crate::model::file::wanted::Wanted;
@@ -125,6 +125,7 @@ pub fn row(
         other_files,
         verified: !matches!(outcome.managed.did, Did::Hanging | Did::NotAllowed { .. }),
         keys: keys_in_file(known, outcome),
+        buried: known.decision.tombstones.contains(name),
         loose: outcome.loose.clone().map(Box::new),
         ..blank(name, state, why)
     };
@@ -203,6 +204,7 @@ fn blank(name: &AccountName, state: AccountState, why: Option<Cause>) -> Row {
         other_files: Vec::new(),
         writes_prevented: None,
         keys: None,
+        buried: false,
         verified: true,
         loose: None,
     }
@@ -241,8 +243,11 @@ fn state(known: Known<'_>, outcome: &Outcome) -> (AccountState, Option<Cause>) {
         differing.extend(outcome.other_differences());
     }
     if !differing.is_empty() {
-        let changes = in_words(&differing).join(", ");
-        return (AccountState::Drifted, Some(Cause::FileDrifted { changes }));
+        let drifted = Cause::FileDrifted {
+            changes: in_words(&differing),
+            in_short: in_short(&differing),
+        };
+        return (AccountState::Drifted, Some(drifted));
     }
     if known.decision.is_held_back(&outcome.orders.account.name) {
         return (AccountState::Held, Some(Cause::HeldBack));
@@ -439,15 +444,22 @@ pub fn status(known: Known<'_>, of: OfEnforcer, memory: &Memory, rows: Rows) -> 
     let vanished = known.people.vanished.iter();
     let vanished = vanished.filter(|name| decision.speaks_of(name));
     problems.extend(vanished.map(|name| Problem::of(name, Cause::Vanished)));
-    let of_list = decision.rejected.len();
+    let (private, of_list): (Vec<_>, Vec<_>) = decision
+        .rejected
+        .iter()
+        .partition(|one| one.is_private_key());
+    if let Some(first) = private.first() {
+        let (place, more) = (first.place(), private.len() - 1);
+        problems.push(Problem::new(Cause::PrivateKey { place, more }));
+    }
     let is_told = |trouble| matches!(trouble, &Trouble::BreakGlassRefused { .. });
     let of_break_glass = if decision.troubles.iter().any(is_told) {
         0
     } else {
         decision.break_glass_rejected.len()
     };
-    if of_list + of_break_glass > 0 {
-        let lines = of_list + of_break_glass;
+    let lines = of_list.len() + of_break_glass;
+    if lines > 0 {
         problems.push(Problem::new(Cause::LinesRejected { lines }));
     }
     problems.extend(
@@ -924,7 +936,7 @@ mod tests {
                 assert_eq!(told.len(), usize::from(row.why.is_some()));
             }
         };
-        let keys = "not-listed: the list says nothing about it and never did, so its keys stay";
+        let keys = "not-listed: no list has ever named it, so its keys stay";
         check(Did::Nothing, &[], Some("not-listed"));
         check(Did::Reported, &[Difference::Missing], Some("not-listed"));
         check(
@@ -946,7 +958,10 @@ mod tests {
         };
         host.decision.desired = Some(keys_of_alice(vec![grant(1)]));
         let row = host.alice(Did::Nothing, &[], None);
-        assert_eq!(shown(&row), "held: the list that would change it is held");
+        assert_eq!(
+            shown(&row),
+            "held: the list that would change its keys is held"
+        );
         assert_eq!(
             shown(&host.alice(Did::Reported, &[added(7)], None)),
             "drifted: not on the list: (no name) 7"
@@ -1076,10 +1091,10 @@ mod tests {
         host.sshd_says(".ssh/authorized_keys", true);
         let verdict = |row: &Row| row.access.as_ref().map(|access| access.verdict);
         let before = host.alice(Did::Nothing, &[], None);
-        assert_eq!(verdict(&before), Some(Verdict::Bypassed));
+        assert_eq!(verdict(&before), Some(Verdict::AlsoOpen));
         host.sshd = None;
         let row = host.alice(replaced(), &[added(7)], Some(&before));
-        assert_eq!(verdict(&row), Some(Verdict::Bypassed));
+        assert_eq!(verdict(&row), Some(Verdict::AlsoOpen));
         host.sshd_says("/etc/keys/%u", false);
         let row = host.alice(Did::Nothing, &[], Some(&before));
         assert_eq!(verdict(&row), Some(Verdict::Refused));
@@ -1120,9 +1135,9 @@ mod tests {
                 let accounts = &mut host.decision.in_force.accounts;
                 accounts.get_mut(&name("alice")).unwrap().alone = false;
             },
-            Verdict::Bypassed,
+            Verdict::AlsoOpen,
         );
-        check(|host| host.config.mode = Mode::Observe, Verdict::Bypassed);
+        check(|host| host.config.mode = Mode::Observe, Verdict::AlsoOpen);
     }
 
     #[test]
@@ -1155,7 +1170,7 @@ mod tests {
         check(
             strange,
             "bob",
-            Some("held: the list has no usable key for it yet, so the file stays as it is"),
+            Some("held: the list gives it no key that can be used, so its file stays as it is"),
         );
         check(
             |host| {
@@ -1163,7 +1178,7 @@ mod tests {
                 host.decision.held = Some(held());
             },
             "bob",
-            Some("held: the list that would change it is held"),
+            Some("held: the list that would change its keys is held"),
         );
         // It was deleted from the host.
         let deleted = |host: &mut Scene| {
@@ -1219,16 +1234,18 @@ mod tests {
     fn problems_are_told_once_the_worst_first() {
         let mut host = Scene::new();
         let drifted = |account: &str, changes: &str| {
-            let changes = changes.to_owned();
-            let why = Cause::FileDrifted { changes };
+            let why = Cause::FileDrifted {
+                changes: vec![changes.to_owned()],
+                in_short: changes.to_owned(),
+            };
             blank(&name(account), AccountState::Drifted, Some(why))
         };
         let mut effective = blank(&name("frank"), AccountState::InSync, None);
         effective.other_files.push(other(None));
         let rows = [
-            drifted("alice", "deleted"),
+            drifted("alice", "file missing"),
             drifted("bob", "mode 0644"),
-            drifted("eve", "deleted"),
+            drifted("eve", "file missing"),
             effective,
         ];
         host.decision.troubles = vec![Trouble::PeopleSilent {
@@ -1268,7 +1285,7 @@ mod tests {
         ];
         assert_eq!(told, expected);
         let first = &status.told()[0];
-        assert_eq!(first.text(), "alice, eve are drifted: deleted");
+        assert_eq!(first.text(), "alice, eve have drifted: file missing");
     }
 
     #[test]
@@ -1419,7 +1436,8 @@ mod tests {
             Cause::HeldBack,
             Cause::NotListed,
             Cause::FileDrifted {
-                changes: String::new(),
+                changes: Vec::new(),
+                in_short: String::new(),
             },
             Cause::NotManaged { uid_min: None },
         ]));

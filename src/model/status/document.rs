@@ -10,10 +10,11 @@ use crate::model::list::rejected::Rejected;
 use crate::model::past::memory::Drift;
 use crate::model::session::Session;
 use crate::model::sshd::access::Access;
-use crate::model::status::problem::{Cause, Severity, Told};
+use crate::model::status::problem::{Cause, Severity};
 use crate::model::status::schema::{
     AccountState, Enforcer, Health, Host, KeyStatus, Row, SCHEMA, SshdStatus, Status, UnmanagedFile,
 };
+use crate::model::status::told::Told;
 
 /// The whole of it.
 #[derive(Debug, Serialize)]
@@ -81,8 +82,10 @@ struct AccountRow<'a> {
 }
 
 impl Status {
-    /// As it is printed at `now`.
-    pub fn document(&self, now: Timestamp) -> Document<'_> {
+    /// As it is printed at `now`, with these accounts, or with all when there are none.
+    pub fn document(&self, accounts: &[AccountName], now: Timestamp) -> Document<'_> {
+        let rows = self.rows.values();
+        let rows = rows.filter(|row| accounts.is_empty() || accounts.contains(&row.name));
         let listed = self.list.listed.as_ref();
         let list = ListRow {
             source: self.list.source.clone(),
@@ -100,9 +103,13 @@ impl Status {
             host: &self.host,
             mode: &self.mode,
             health: self.health(),
-            problems: self.told().iter().map(ProblemRow::from).collect(),
+            problems: self
+                .told_of(accounts)
+                .iter()
+                .map(ProblemRow::from)
+                .collect(),
             list,
-            accounts: self.rows.values().map(AccountRow::from).collect(),
+            accounts: rows.map(AccountRow::from).collect(),
             rejected: &self.rejected,
             drift: &self.drift,
             sshd: self.sshd.as_ref(),
@@ -126,7 +133,7 @@ impl From<&Told> for ProblemRow {
             account,
             accounts,
             text: told.text(),
-            hint: told.cause.hint(),
+            hint: told.hint(),
         }
     }
 }

@@ -5,3 +5,5 @@ pub mod document;
 pub mod preflight;
 pub mod problem;
 pub mod schema;
+pub mod summary;
+pub mod told;

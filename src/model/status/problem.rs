@@ -1,7 +1,5 @@
 //! What a person should look at. A problem is a value with a stable code; it becomes words only when it is printed.
 
-use std::collections::HashMap;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +79,11 @@ pub enum Cause {
     LinesRejected {
         lines: usize,
     },
+    /// A value of the list holds a private key, and so do so many more.
+    PrivateKey {
+        place: String,
+        more: usize,
+    },
     /// The file is not as it should be, and nothing could be done.
     FileRefused {
         reason: String,
@@ -88,8 +91,12 @@ pub enum Cause {
         hint: Option<String>,
     },
     FileDrifted {
-        changes: String,
+        changes: Vec<String>,
+        /// The same without the names of keys.
+        in_short: String,
     },
+    /// The file is as it should be, and without any key.
+    NoKeys,
     /// An account answers for the file system that the file is on.
     OwnMount(OwnMount),
     /// `manage` names an account that no list ever named, and its file has keys.
@@ -151,13 +158,6 @@ pub enum Severity {
     Warning,
 }
 
-/// Every problem with the same cause, once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
-    pub cause: Cause,
-    pub accounts: Vec<AccountName>,
-}
-
 impl Problem {
     pub fn new(cause: Cause) -> Self {
         Self {
@@ -185,36 +185,6 @@ impl Severity {
         match self {
             Self::Error => "error",
             Self::Warning => "warning",
-        }
-    }
-}
-
-/// Puts problems with the same cause together, the worst first.
-pub fn told(problems: impl IntoIterator<Item = Problem>) -> Vec<Told> {
-    let mut by_cause: HashMap<Cause, Vec<AccountName>> = HashMap::new();
-    for Problem { cause, account } in problems {
-        by_cause.entry(cause).or_default().extend(account);
-    }
-    let all = by_cause.into_iter();
-    let mut all: Vec<Told> = all
-        .map(|(cause, accounts)| Told { cause, accounts })
-        .collect();
-    all.sort_by_cached_key(|told| (told.cause.severity(), told.cause.rank(), told.text()));
-    all
-}
-
-impl Told {
-    /// One sentence.
-    pub fn text(&self) -> String {
-        let names: Vec<&str> = self.accounts.iter().map(AccountName::as_str).collect();
-        self.cause.text(&several(&names), names.len() > 1)
-    }
-
-    /// The sentence and what a person can do, in one line.
-    pub fn line(&self) -> String {
-        match self.cause.hint() {
-            Some(hint) => format!("{}; hint: {hint}", self.text()),
-            None => self.text(),
         }
     }
 }
@@ -259,6 +229,7 @@ macro_rules! codes {
 }
 
 codes! {
+    Cause::PrivateKey { .. } => "private-key",
     Cause::NoEnforcer => "no-enforcer",
     Cause::ConfigUnusable { .. } => "config-unusable",
     Cause::ConfigOpen { .. } => "config-open",
@@ -302,6 +273,7 @@ codes! {
     Cause::OpenDoor(_) => "open-door",
     Cause::SessionsUnknown { .. } => "sessions-unknown",
     Cause::LogLost { .. } => "log-lost",
+    Cause::NoKeys => "no-keys",
     Cause::KeysRefused { .. } => "keys-refused",
     Cause::OtherFile(_) => "other-file",
     Cause::SshdSilent { .. } => "sshd-silent",
@@ -313,7 +285,7 @@ codes! {
 
 impl Cause {
     /// Where it stands among those of its severity.
-    fn rank(&self) -> usize {
+    pub(super) fn rank(&self) -> usize {
         let place = CODES.iter().position(|code| *code == self.code());
         place.unwrap_or(CODES.len())
     }
@@ -324,6 +296,7 @@ impl Cause {
             | Self::SessionsUnknown { .. }
             | Self::LogLost { .. }
             | Self::OtherFile(_)
+            | Self::NoKeys
             | Self::KeysRefused { .. }
             | Self::SshdSilent { .. }
             | Self::SshdDoubt(_)
@@ -341,17 +314,15 @@ impl Cause {
     pub fn reason(&self) -> String {
         match self {
             Self::FileRefused { reason, .. } | Self::SshdRefuses { reason, .. } => reason.clone(),
-            Self::FileDrifted { changes } => changes.clone(),
+            Self::FileDrifted { changes, .. } => changes.join(", "),
             Self::OwnMount(OwnMount { place, uid, .. }) => format!(
                 "uid {uid} answers for the file system at `{place}` and can show sshd other keys than the agent"
             ),
-            Self::NotListed => {
-                "the list says nothing about it and never did, so its keys stay".to_owned()
-            }
+            Self::NotListed => "no list has ever named it, so its keys stay".to_owned(),
             Self::NothingUsable => {
-                "the list has no usable key for it yet, so the file stays as it is".to_owned()
+                "the list gives it no key that can be used, so its file stays as it is".to_owned()
             }
-            Self::HeldBack => "the list that would change it is held".to_owned(),
+            Self::HeldBack => "the list that would change its keys is held".to_owned(),
             Self::NotManaged { uid_min: None } => "not in `manage`".to_owned(),
             Self::NotManaged { uid_min: Some(uid) } => format!(
                 "a system account (uid below {uid}); name it in full in `manage` to manage it"
@@ -387,29 +358,35 @@ impl Cause {
     }
 
     /// One sentence; `whom` are the accounts it concerns, of which there may be `many`.
-    fn text(&self, whom: &str, many: bool) -> String {
+    #[expect(clippy::too_many_lines, reason = "one sentence a cause, in rows")]
+    pub(super) fn text(&self, whom: &str, many: bool) -> String {
         let is = if many { "are" } else { "is" };
+        let has = if many { "have" } else { "has" };
         match self {
-            Self::NoEnforcer => "no enforcer is running, so nothing is repaired".to_owned(),
+            Self::NoEnforcer => "no enforcer is running, so the agent repairs nothing".to_owned(),
             Self::FirstPass => "the enforcer has not finished its first pass yet".to_owned(),
             Self::WordUnreadable { error } => {
-                format!("{error}; what the enforcer says is not known")
+                format!("{error}; so this command cannot tell what the enforcer says")
             }
             Self::ConfigUnusable { error } => {
-                format!("the config was changed and cannot be used: {error}")
+                format!("the config has changed and the agent cannot use it: {error}")
             }
-            Self::ConfigOpen { path } => format!(
-                "`{path}` can be changed by others than root, who then decide whose keys work here"
-            ),
-            Self::StateDamaged { error } => format!("{error}; the state was started anew"),
+            Self::ConfigOpen { path } => {
+                format!("others than root can change `{path}`, and so decide whose keys work here")
+            }
+            Self::StateDamaged { error } => {
+                format!("{error}; the enforcer has started with an empty state")
+            }
             Self::StateUnsaved { error } => {
-                format!("{error}; what is in force is lost when the agent restarts")
+                format!("{error}; a restart of the agent would lose which keys are in force")
             }
             Self::NoThreads { error } => {
-                format!("the enforcer gets no thread, so its work waits: {error}")
+                format!("the kernel gives the enforcer no thread, so its work waits: {error}")
             }
             Self::NothingWatched { error } => {
-                format!("no file is watched, so all are looked at every few seconds: {error}")
+                format!(
+                    "the agent cannot watch any file, so it looks at all of them every few seconds: {error}"
+                )
             }
             Self::Unwatched {
                 accounts,
@@ -417,11 +394,14 @@ impl Cause {
                 want,
             } => unwatched_text(*accounts, error, *want),
             Self::Vanished => format!(
-                "{whom} {is} not in the account database any more, and kept as before for a while"
+                "the account database no longer knows {whom}; the agent keeps the keys as they are for an hour"
             ),
-            Self::NoFetcher => "no fetcher is running, so no change of the list arrives".to_owned(),
+            Self::NoFetcher => {
+                "no fetcher is running, so no change of the list arrives here".to_owned()
+            }
             Self::FetcherLate => {
-                "no word of the fetch that was due: the fetcher hangs, was stopped, or cannot write its report".to_owned()
+                "a fetch is overdue: the fetcher hangs, was stopped, or cannot write its report"
+                    .to_owned()
             }
             Self::FetchReportUnreadable { error } => error.clone(),
             Self::FetchFailed { error, .. } => format!("the last fetch failed: {error}"),
@@ -431,18 +411,39 @@ impl Cause {
                 duration(*limit)
             ),
             Self::ListUnenforced => {
-                "the list that was fetched is not the one the enforcer speaks of".to_owned()
+                "the enforcer has not taken up the list that was fetched".to_owned()
             }
             Self::Decision(trouble) => trouble_text(trouble),
             Self::ListHeld(held) => held.to_string(),
             Self::LinesRejected { lines: 1 } => {
-                "1 line of the list not taken, see `rejected`".to_owned()
+                "1 line of the list was not taken, see `rejected` below".to_owned()
             }
             Self::LinesRejected { lines } => {
-                format!("{lines} lines of the list not taken, see `rejected`")
+                format!("{lines} lines of the list were not taken, see `rejected` below")
+            }
+            Self::PrivateKey { place, more } => {
+                let more = match more {
+                    0 => String::new(),
+                    1 => " and in 1 more value".to_owned(),
+                    more => format!(" and in {more} more values"),
+                };
+                format!(
+                    "a PRIVATE key is in {place}{more}: all who can read the list know it, and the agent takes nothing of \
+                     that value"
+                )
             }
             Self::FileRefused { reason, .. } => format!("{whom} {is} refused: {reason}"),
-            Self::FileDrifted { changes } => format!("{whom} {is} drifted: {changes}"),
+            Self::FileDrifted { changes, in_short } => {
+                /// More are counted.
+                const NAMED: usize = 2;
+                let changes = if changes.len() > NAMED {
+                    in_short
+                } else {
+                    &changes.join(", ")
+                };
+                format!("{whom} {has} drifted: {changes}")
+            }
+            Self::NoKeys => format!("{whom} {has} no keys, so the managed file lets nobody in"),
             Self::OwnMount(_) => format!("{whom} {is} refused: {}", self.reason()),
             Self::NotListed => format!("{whom} {is} not listed: {}", self.reason()),
             Self::NothingUsable | Self::HeldBack => format!("{whom} {is} held: {}", self.reason()),
@@ -454,11 +455,11 @@ impl Cause {
                 since,
             } => {
                 let who = match program {
-                    Some(program) => format!("`{program}` manages this file too"),
-                    None => "another program manages this file".to_owned(),
+                    Some(program) => format!("`{program}` writes this file too"),
+                    None => "another program writes this file too".to_owned(),
                 };
                 format!(
-                    "{whom}: the same change comes again and again ({times} times since {since:.0}): {who}"
+                    "{whom}: the agent undoes the same change again and again ({times} times since {since:.0}): {who}"
                 )
             }
             Self::Fight {
@@ -468,14 +469,14 @@ impl Cause {
             } => {
                 // `lock = "always"`.
                 if let (0, Some(why)) = (times, cannot) {
-                    return format!("{whom} {is} not locked: {why}");
+                    return format!("the agent cannot lock the directory of {whom}: {why}");
                 }
                 let now = match (cannot, until) {
-                    (Some(why), _) => format!("each change is undone, and {why}"),
+                    (Some(why), _) => format!("the agent undoes each change, and {why}"),
                     (None, Some(until)) => {
-                        format!("nothing can be changed in its directory until {until:.0}")
+                        format!("until {until:.0} the agent lets nothing change in that directory")
                     }
-                    (None, None) => "each change is undone".to_owned(),
+                    (None, None) => "the agent undoes each change".to_owned(),
                 };
                 format!("{whom} changes the file again and again ({times} times): {now}")
             }
@@ -486,39 +487,42 @@ impl Cause {
                 let from = session.from.as_ref().map(|from| format!(" from {from}"));
                 let from = from.unwrap_or_default();
                 format!(
-                    "session {id} of {whom}{from} was opened with a key that is not approved, {fingerprint}"
+                    "session {id} of {whom}{from} was opened with a key that is not approved: {fingerprint}"
                 )
             }
             Self::SessionsUnknown { error } => {
-                format!("which keys opened live sessions is not known: {error}")
+                format!("the agent cannot tell which keys opened the live sessions: {error}")
             }
             Self::LogLost { lines } => {
-                format!("nobody takes what the enforcer logs; lines lost so far: {lines}")
+                format!("no program reads what the enforcer logs; it has lost {lines} lines so far")
             }
-            Self::OpenDoor(door) => format!("bypassed: {}", door.describe(whom)),
+            Self::OpenDoor(door) => door.describe(whom),
             Self::OtherFile(other) => {
                 let OtherFile { file, found, .. } = other;
                 format!("{whom}: sshd also reads `{file}` with {}", found.in_words())
             }
             Self::KeysRefused { reason } => format!("{whom}: {reason}"),
             Self::SshdSilent { error } => {
-                format!("what sshd makes of the files is not known: {error}")
+                format!("sshd does not say which files it reads: {error}")
             }
             Self::SshdDoubt(doubt) => doubt.describe().to_owned(),
             Self::OtherSshd { command } => {
-                format!("another sshd listens, and whom it lets in is not judged: `{command}`")
+                format!(
+                    "another sshd listens, and the agent does not judge whom it lets in: `{command}`"
+                )
             }
         }
     }
 
-    /// What a person can do about it.
+    /// What a person can type or change about it.
+    #[expect(clippy::too_many_lines, reason = "one hint a cause, in rows")]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::FetchFailed { hint, .. } | Self::FileRefused { hint, .. } => return hint.clone(),
             Self::OpenDoor(door) => return Some(door.hint()),
             Self::Session(Session { id, .. }) => {
                 return Some(format!(
-                    "loginctl kill-session --signal=SIGKILL {id}, or `end-sessions = true`"
+                    "loginctl kill-session --signal=SIGKILL {id}; or `end-sessions = true` in `[accounts]`"
                 ));
             }
             Self::Decision(Trouble::BreakGlassOpen { path }) => {
@@ -529,13 +533,13 @@ impl Cause {
             }
             Self::OwnMount(OwnMount { place, .. }) => {
                 return Some(format!(
-                    "umount -l '{place}', and take `user_allow_other` out of /etc/fuse.conf"
+                    "umount -l '{place}'; then take `user_allow_other` out of /etc/fuse.conf"
                 ));
             }
             Self::NoEnforcer => "systemctl enable --now authorized-keys-agent",
             Self::NoFetcher => "systemctl enable --now authorized-keys-fetch",
             Self::FetcherLate => {
-                "`journalctl -u authorized-keys-fetch` says more; then `systemctl restart authorized-keys-fetch`"
+                "systemctl restart authorized-keys-fetch; `journalctl -u authorized-keys-fetch` says more"
             }
             Self::FetchReportUnreadable { .. } => "systemctl restart authorized-keys-fetch",
             Self::ConfigUnusable { .. } => {
@@ -549,23 +553,28 @@ impl Cause {
             }
             Self::Decision(Trouble::ListTooLarge(_)) => Excess::HINT,
             Self::Decision(Trouble::PeopleSilent { .. }) => {
-                "look at nsswitch.conf(5) and what it names, such as sssd"
+                "check the services that nsswitch.conf(5) names for `passwd`, such as sssd"
             }
             Self::Vanished => {
-                "is the service that knew it at work, such as sssd? Nothing need be done for an account that was deleted"
+                "if it still exists: start the service that knows it, such as sssd; if it was deleted: nothing"
             }
-            Self::NotListed | Self::NothingUsable => {
-                "publish keys for it, or a comment-only value to leave it without"
+            Self::PrivateKey { .. } => {
+                "delete that value, and replace that key everywhere: take its public half off every host"
             }
-            Self::LinesRejected { .. } => "`agent lint` says of each line what is wrong",
+            Self::NotListed | Self::NothingUsable | Self::NoKeys => {
+                "publish keys for it; or, to leave it without keys, a value of comments alone"
+            }
+            Self::LinesRejected { .. } => {
+                "correct them; `agent lint` says what is wrong with each line"
+            }
             Self::Fight { .. } => {
-                "`ps -u` shows its processes, and `agent incidents` what they planted; revoke its keys, end its sessions"
+                "revoke its keys and end its sessions; `ps -u` shows its processes, `agent incidents` what they planted"
             }
             Self::Rival { .. } => {
-                "take the file away from that program, or the account out of `[accounts] manage`"
+                "configure that program to leave the file alone, or take the account out of `manage` in `[accounts]`"
             }
             Self::NoThreads { .. } => {
-                "`systemctl status authorized-keys-agent` shows its tasks and their limit; see also `kernel.pid_max` and `kernel.threads-max` (sysctl(8))"
+                "raise `TasksMax=` of the unit (`systemctl status authorized-keys-agent` shows it), or `kernel.pid_max` and `kernel.threads-max` (sysctl(8))"
             }
             Self::NothingWatched { .. } => {
                 "raise `fs.inotify.max_user_instances` (sysctl(8)): other programs of root have all of them"
@@ -577,41 +586,71 @@ impl Cause {
                 let others = if needed > most { 0 } else { *most };
                 let limit = (others + needed) * 3 / 2;
                 return Some(format!(
-                    "sysctl -w fs.inotify.max_user_watches={}, and the same line without `sysctl -w` in /etc/sysctl.d/",
+                    "sysctl -w fs.inotify.max_user_watches={}; to keep it, the same without `sysctl -w` in /etc/sysctl.d/",
                     limit.next_multiple_of(1024)
                 ));
             }
             Self::Unwatched { .. } => {
-                "is it on a file system that lets neither root nor the account read it?"
+                "move it to a file system where root, or the account, may read it"
             }
             Self::OtherFile(_) => {
-                "`other-files = \"remove\"` in `[accounts]` takes away those in a home"
+                "publish these keys, then remove that file; in homes `other-files = \"remove\"` in `[accounts]` does"
             }
             Self::SshdRefuses {
                 by: Some(RefusedBy::StrictModes),
                 ..
-            } => "let only the account write to that directory: chmod go-w",
+            } => "chmod go-w on what the text names, so that only the account can write there",
             Self::SshdRefuses {
                 by: Some(RefusedBy::OtherFile),
                 ..
-            } => "let `AuthorizedKeysFile` in sshd_config and `[accounts] file` name the same file",
+            } => {
+                "name the same file in `AuthorizedKeysFile` (sshd_config) and in `file` of `[accounts]`"
+            }
             Self::SshdRefuses { .. } => {
-                "change that setting in sshd_config, or expect nobody to log in by this file"
+                "change that setting in sshd_config, or take the account out of `manage` in `[accounts]`"
             }
             Self::KeysRefused { .. } => "replace these keys, or change that setting in sshd_config",
             Self::SshdSilent { .. } => {
-                "`sshd -t` as root checks its configuration; `/run/sshd` is missing until sshd has run once"
+                "`sshd -t` as root checks its configuration; if `/run/sshd` is missing, start sshd once"
             }
             Self::SessionsUnknown { .. } => {
-                "`loginctl` must answer, and the journal must keep what sshd says at `LogLevel INFO` (journald.conf(5))"
+                "check that `loginctl` answers, and that the journal keeps what sshd logs at `LogLevel INFO`"
             }
             Self::LogLost { .. } => {
-                "look at systemd-journald, or at what reads the log of the container"
+                "`systemctl status systemd-journald`; in a container, check what reads its log"
             }
             Self::SshdDoubt(_) | Self::OtherSshd { .. } => {
-                "look at sshd_config(5), and at how sshd is started, for who else gets in"
+                "check in sshd_config(5), and in how sshd is started, who else gets in"
             }
-            _ => return None,
+            Self::FileDrifted { .. } => {
+                "`agent diff` shows all of it; with `mode = \"enforce\"` the agent puts it right"
+            }
+            Self::FirstPass => "wait; a home on a dead file server takes some seconds",
+            Self::WordUnreadable { .. } => "systemctl restart authorized-keys-agent",
+            Self::StateDamaged { .. } => {
+                "nothing, if the list is right; the damaged state is kept as `enforced.json.damaged`"
+            }
+            Self::StateUnsaved { .. } => {
+                "make room, or let root write to the directory that the text names"
+            }
+            Self::ListStale { .. } | Self::Decision(Trouble::Revoked { .. }) => {
+                "`agent check` looks at everything that a fetch needs"
+            }
+            Self::ListUnenforced => {
+                "`journalctl -u authorized-keys-agent` says why; `agent sync` tries again"
+            }
+            Self::Decision(Trouble::ListForeign { .. } | Trouble::ListGone { .. }) => "agent sync",
+            Self::Decision(Trouble::ListUnreadable { .. }) => {
+                "remove the file that the text names, then `agent sync`"
+            }
+            Self::Decision(Trouble::ListSchema { .. }) => {
+                "systemctl restart authorized-keys-fetch authorized-keys-agent"
+            }
+            Self::Decision(
+                Trouble::BreakGlassUnreadable { .. } | Trouble::BreakGlassRefused { .. },
+            ) => "correct the file; `agent lint` with its name says what is wrong with each line",
+            Self::HeldBack => "`agent diff` shows what the list would change",
+            Self::NotManaged { .. } => "to manage it, name it in `manage` of `[accounts]`",
         };
         Some(hint.to_owned())
     }
@@ -619,29 +658,33 @@ impl Cause {
 
 fn unwatched_text(accounts: usize, error: &str, want: Option<(usize, usize)>) -> String {
     let what = match accounts {
-        0 => "what decides about all accounts".to_owned(),
+        0 => "the files that decide about all accounts".to_owned(),
         1 => "1 account".to_owned(),
         more => format!("{more} accounts"),
     };
     let why = match want {
         Some((needed, most)) if needed > most => format!(
-            "{needed} watches are needed, and the agent takes no more than {most}, three quarters of `fs.inotify.max_user_watches`"
+            "it needs {needed} watches, and takes no more than {most}, three quarters of `fs.inotify.max_user_watches`"
         ),
         Some((needed, _)) => format!(
-            "{needed} watches are needed, and other programs have nearly all that `fs.inotify.max_user_watches` allows"
+            "it needs {needed} watches, and other programs have nearly all that `fs.inotify.max_user_watches` allows"
         ),
         None => error.to_owned(),
     };
-    format!("{what} cannot be watched, and looked at every few seconds instead: {why}")
+    format!("the agent cannot watch {what}, so it looks every few seconds: {why}")
 }
 
 fn trouble_text(trouble: &Trouble) -> String {
     const STAYS: &str = "the last list stays in force";
     const KEPT: &str = "the break-glass keys stay as they were";
     match trouble {
-        Trouble::NoList { foreign: None } => "no list yet, so nothing is changed".to_owned(),
+        Trouble::NoList { foreign: None } => {
+            "no list has come yet, so the agent changes nothing".to_owned()
+        }
         Trouble::NoList { foreign: Some(id) } => {
-            format!("no list yet (the stored one was fetched for `{id}`), so nothing is changed")
+            format!(
+                "no list has come yet (the stored one was fetched for `{id}`), so the agent changes nothing"
+            )
         }
         Trouble::ListForeign { instance } => {
             format!("the stored list was fetched for `{instance}`; {STAYS}")
@@ -656,19 +699,21 @@ fn trouble_text(trouble: &Trouble) -> String {
             "the list is empty: is the path, or the directory, the right one?".to_owned()
         }
         Trouble::BreakGlassOpen { path } => {
-            format!("`{path}` can be changed by others than root; {KEPT}")
+            format!("others than root can change `{path}`; {KEPT}")
         }
         Trouble::BreakGlassUnreadable { error } => format!("{error}; {KEPT}"),
-        Trouble::BreakGlassRefused { path } => format!("no line of `{path}` can be read; {KEPT}"),
+        Trouble::BreakGlassRefused { path } => {
+            format!("`{path}` has no line that is a key; {KEPT}")
+        }
         Trouble::PeopleSilent { accounts } => {
             let names: Vec<&str> = accounts.iter().map(AccountName::as_str).collect();
             let whom = several(&names);
             format!(
-                "the account database (NSS) does not answer for {whom}; what it said last counts meanwhile"
+                "the account database (NSS) does not answer for {whom}; its last answer counts meanwhile"
             )
         }
         Trouble::Revoked { since } => format!(
-            "no good list since {since}, so all keys but the break-glass ones are removed (`on-stale = \"revoke\"`)"
+            "no good list has come since {since}, so the agent has removed all keys but the break-glass ones (`on-stale = \"revoke\"`)"
         ),
     }
 }

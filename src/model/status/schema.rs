@@ -16,7 +16,8 @@ use crate::model::list::rejected::Rejected;
 use crate::model::past::memory::Drift;
 use crate::model::session::Session;
 use crate::model::sshd::access::{Access, Loose, Verdict};
-use crate::model::status::problem::{Cause, Problem, Severity, Told, told};
+use crate::model::status::problem::{Cause, Problem, Severity};
+use crate::model::status::told::{Told, told};
 
 /// The version of the schema.
 pub const SCHEMA: u32 = 2;
@@ -105,6 +106,9 @@ pub struct Row {
     /// The keys in the file, where these are not the keys in force: in observe mode. Those in force are kept elsewhere.
     #[serde(default)]
     pub keys: Option<Vec<KeyStatus>>,
+    /// The list leaves it without keys by a value of comments alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub buried: bool,
     /// The command that prints this has looked at the file.
     #[serde(skip)]
     pub verified: bool,
@@ -227,8 +231,17 @@ pub fn keys(decision: &Decision, name: &AccountName, now: Timestamp) -> Vec<KeyS
 impl Status {
     /// Everything a person should look at, the same cause once, the worst first.
     pub fn told(&self) -> Vec<Told> {
+        self.told_of(&[])
+    }
+
+    /// Of these accounts, or of all when there are none, and what concerns no single account.
+    pub fn told_of(&self, accounts: &[AccountName]) -> Vec<Told> {
         let of_rows = self.rows.values().flat_map(Row::problems);
-        told(self.problems.iter().cloned().chain(of_rows))
+        let all = self.problems.iter().cloned().chain(of_rows);
+        told(all.filter(|problem| {
+            let account = problem.account.as_ref();
+            accounts.is_empty() || account.is_none_or(|account| accounts.contains(account))
+        }))
     }
 
     pub fn health(&self) -> Health {
@@ -351,6 +364,9 @@ impl Row {
         {
             all.push(why.clone());
         }
+        if self.has_no_keys() && !self.buried {
+            all.push(Cause::NoKeys);
+        }
         let Some(access) = &self.access else {
             all.extend(self.other_causes());
             return all;
@@ -361,15 +377,21 @@ impl Row {
                 let by = access.refused_by;
                 all.push(Cause::SshdRefuses { reason, by });
             }
-            Verdict::Effective | Verdict::Bypassed if !reason.is_empty() => {
+            Verdict::Effective | Verdict::AlsoOpen if !reason.is_empty() => {
                 all.push(Cause::KeysRefused { reason });
             }
-            Verdict::Effective | Verdict::Bypassed | Verdict::Unknown => {}
+            Verdict::Effective | Verdict::AlsoOpen | Verdict::Unknown => {}
         }
         let open = access.doors.iter().filter(|door| door.is_open());
         all.extend(open.cloned().map(Cause::OpenDoor));
         all.extend(self.other_causes());
         all
+    }
+
+    /// Its file is as it should be, and lets nobody in. In observe mode that is the file that was found.
+    pub fn has_no_keys(&self) -> bool {
+        let is_settled = matches!(self.state, AccountState::InSync | AccountState::Held);
+        is_settled && self.uid.is_some() && self.keys.as_ref().is_some_and(Vec::is_empty)
     }
 
     fn other_causes(&self) -> impl Iterator<Item = Cause> {

@@ -598,6 +598,11 @@ pub fn fingerprint(line: &str) -> String {
     text.split_whitespace().nth(1).unwrap().to_owned()
 }
 
+/// Words with one blank between them: what a command prints for people is broken into lines of 80 columns.
+pub fn flat(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 pub fn shown(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

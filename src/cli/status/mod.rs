@@ -1,0 +1,170 @@
+//! `status`: looks at the files as it answers. Exit 0 healthy, 1 degraded, 2 usage or config, 3 no enforcer.
+
+mod describe;
+#[cfg(test)]
+mod golden;
+mod look;
+
+use std::path::{self, Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+use jiff::Timestamp;
+
+use self::describe::View;
+use crate::agent::{paths, publish};
+use crate::cli::print;
+use crate::cli::surroundings::{self, Outcome};
+use crate::host::{process, store};
+use crate::model::account::AccountName;
+use crate::model::config::tables::{Config, Paths};
+use crate::model::escape::escaped;
+use crate::model::status::problem::{Cause, Problem, several};
+use crate::model::status::schema::{Health, Status};
+
+/// What its exit status means, for `--help` and the man page.
+pub(super) const END: &str = "\
+Examples:
+  sudo agent status
+      What is wrong, the worst first, and what to do; then a line an account
+  sudo agent status alice
+      All of one account: its keys, where each comes from, what sshd makes of them
+  agent status --json
+      For scripts, which go by the codes of the problems
+  agent status --format summary --output /run/agent.json
+      One line for a fleet, in a file that is always whole
+
+Exit status:
+  0  healthy
+  1  degraded
+  2  wrong usage or configuration
+  3  no enforcer is running";
+
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Only these accounts, each with its keys
+    #[arg(value_name = "ACCOUNT")]
+    accounts: Vec<String>,
+    /// Every account with its keys, and where each key comes from
+    #[arg(long)]
+    keys: bool,
+    /// Print JSON, schema 2: the same as `--format json`
+    #[arg(long, conflicts_with = "format")]
+    json: bool,
+    /// `text`, `json`, or `summary`: one line of JSON under 500 bytes, for a fleet [default: text]
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    format: Format,
+    /// Write it to this file, which is replaced as a whole, and print nothing
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+    Summary,
+}
+
+impl Arguments {
+    fn format(&self) -> Format {
+        if self.json { Format::Json } else { self.format }
+    }
+}
+
+const STOPPED: u8 = 3;
+
+pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> Outcome {
+    let now = surroundings::now();
+    let (mut status, unseen) = look::status(config, now).await;
+    let open = surroundings::open_config(path);
+    status.problems.extend(open.map(Problem::new));
+    put(arguments, &status, unseen.as_deref(), now)?;
+    Ok(match status.health() {
+        Health::Healthy => 0,
+        Health::Degraded => 1,
+        Health::Stopped => STOPPED,
+    })
+}
+
+/// With a config that cannot be used: what the enforcer said last, which goes by the config that it read before.
+pub(super) fn last_word(
+    arguments: &Arguments,
+    path: &Path,
+    error: &anyhow::Error,
+) -> anyhow::Result<()> {
+    let config = std::fs::read_to_string(path).unwrap_or_default();
+    let paths = Paths::of_broken(&config);
+    let Some(mut status) = publish::read_with_keys(&paths).ok().flatten() else {
+        return Ok(());
+    };
+    let is_known = |problem: &Problem| matches!(problem.cause, Cause::ConfigUnusable { .. });
+    if !status.problems.iter().any(is_known) {
+        let error = format!("{error:#}");
+        status
+            .problems
+            .push(Problem::new(Cause::ConfigUnusable { error }));
+    }
+    if process::holder(&paths::enforce_lock(&paths)).is_none() {
+        status.problems.push(Problem::new(Cause::NoEnforcer));
+    }
+    let unseen = Some("the config cannot be used");
+    put(arguments, &status, unseen, surroundings::now())
+}
+
+fn put(
+    arguments: &Arguments,
+    status: &Status,
+    unseen: Option<&str>,
+    now: Timestamp,
+) -> anyhow::Result<()> {
+    let accounts = named(&arguments.accounts, status)?;
+    let text = match arguments.format() {
+        Format::Text => {
+            let view = View {
+                accounts: &accounts,
+                keys: arguments.keys || !accounts.is_empty(),
+                unseen,
+                colour: arguments.output.is_none() && surroundings::has_colour(),
+            };
+            describe::describe(status, &view, now)
+        }
+        Format::Json => serde_json::to_string_pretty(&status.document(&accounts, now))? + "\n",
+        Format::Summary => status.fleet_line(now),
+    };
+    match &arguments.output {
+        Some(file) => {
+            let file = path::absolute(file).context("the name of the file is empty")?;
+            Ok(store::write(&file, text.as_bytes(), 0o644)?)
+        }
+        None => print::data(&text),
+    }
+}
+
+/// Those that the status speaks of.
+fn named(asked: &[String], status: &Status) -> anyhow::Result<Vec<AccountName>> {
+    let mut accounts = Vec::new();
+    for name in asked {
+        let known = AccountName::try_from(name.as_str()).ok();
+        let known = known.filter(|name| describe::speaks_of(status, name));
+        let Some(known) = known else {
+            let all: Vec<&str> = status.rows.names().map(AccountName::as_str).collect();
+            let all = match several(&all) {
+                all if all.is_empty() => "it names no account".to_owned(),
+                all => format!("it names {all}"),
+            };
+            bail!(
+                "the status does not name the account `{}`; {all}",
+                escaped(name)
+            );
+        };
+        accounts.push(known);
+    }
+    Ok(accounts)
+}
