@@ -201,6 +201,10 @@ fn every_command_of_the_agent_is_one_and_no_other_program_is_unknown() {
             read(command.trim_start_matches("sudo "), &whence);
             read_ones += 1;
         }
+        // tests/release runs every block of that page.
+        if whence == "docs/packages.md" {
+            continue;
+        }
         for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
             known(line, &whence);
         }
@@ -324,6 +328,13 @@ fn the_commands_for_aws_work() {
         key("me") + "\n",
     )
     .unwrap();
+    fs::create_dir_all(directory.path().join("target/dist/dists")).unwrap();
+    fs::write(directory.path().join("target/dist/package"), "").unwrap();
+    let mut bucket = moto.client("aws");
+    let made = bucket
+        .args(["s3", "mb", "s3://packages.example.com"])
+        .output();
+    assert!(made.unwrap().status.success());
     let mut run = 0;
     for (path, text) in pages() {
         if !(path.starts_with("docs") || path.as_os_str() == "README.md") {
