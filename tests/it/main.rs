@@ -49,6 +49,7 @@ mod outage;
 mod own_mounts;
 mod pages;
 mod people;
+mod picture;
 mod secrets;
 mod sessions;
 mod shipped;
