@@ -18,9 +18,9 @@ use crate::host::{accounts, keyfile, process};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Accounts, Config};
 use crate::model::desired::judge::Rules;
-use crate::model::desired::lint::Lint;
+use crate::model::desired::lint::{Draft, Lint};
 use crate::model::escape::escaped;
-use crate::model::file::export::{KeyFile, export};
+use crate::model::file::export::export;
 use crate::model::file::other_files::InFile;
 use crate::model::key::lenient::unclear;
 use crate::model::people::Lookup;
@@ -78,6 +78,14 @@ pub(super) async fn run(arguments: &Arguments, path: &Path, named: bool) -> Outc
         .map(|config| (config.accounts.clone(), config.policy.clone()))
         .unwrap_or_default();
     let answer = ask_sshd(&people).await;
+    if let Err(why) = &answer {
+        let why = escaped(why);
+        let _ = writeln!(
+            io::stderr(),
+            "note: which files sshd reads is not known ({why}), so the usual ones are looked at"
+        );
+    }
+    let answer = answer.as_ref().ok();
     let rules = Rules {
         policy: &policy,
         zone: &surroundings::zone(),
@@ -87,19 +95,19 @@ pub(super) async fn run(arguments: &Arguments, path: &Path, named: bool) -> Outc
     let (mut lint, mut keys, mut left_out) = (Lint::default(), BTreeMap::new(), LeftOut::default());
     for (name, account) in &people.chosen {
         let mut files = Vec::new();
-        for (path, is_managed) in files_of(account, &settings, answer.as_ref()) {
-            let bytes = read(account, &path).await;
+        for (path, is_managed) in files_of(account, &settings, answer) {
+            let found = left_out.unless_read(&path, read(account, &path).await);
             if is_managed || arguments.all_files {
-                files.extend(left_out.unless_read(&path, bytes).map(|bytes| KeyFile {
-                    path: path.display().to_string(),
+                files.extend(found.map(|bytes| Draft {
+                    name: path.display().to_string(),
+                    parameter: None,
                     bytes,
                 }));
             } else {
-                let found = left_out.unless_read(&path, bytes);
                 left_out.add(name, &path, found.as_deref(), "--all-files exports it");
             }
         }
-        let exported = export(name, &files, rules, surroundings::now());
+        let exported = export(name, files, rules, surroundings::now());
         lint.add(exported.lint);
         if exported.values.is_empty() {
             if !arguments.accounts.is_empty() {
@@ -111,7 +119,7 @@ pub(super) async fn run(arguments: &Arguments, path: &Path, named: bool) -> Outc
         }
     }
     for account in &people.others {
-        for (path, _) in files_of(account, &settings, answer.as_ref()) {
+        for (path, _) in files_of(account, &settings, answer) {
             let found = read(account, &path).await.ok().flatten();
             left_out.add(
                 &account.name,
@@ -160,12 +168,14 @@ async fn people(arguments: &Arguments, config: Option<&Config>) -> anyhow::Resul
             .extract_if(.., |_, account| is_chosen(account))
             .collect();
     }
-    let managed = accounts.into_iter().flat_map(Accounts::named);
-    let managed: Vec<AccountName> = managed
-        .filter(|name| is_whole && process::is_root() && !chosen.contains_key(*name))
-        .cloned()
-        .collect();
-    for name in arguments.accounts.iter().chain(&managed) {
+    let is_for_all = is_whole && process::is_root();
+    // A directory service may know them.
+    let managed = accounts.filter(|_| is_for_all).into_iter();
+    let managed = managed.flat_map(Accounts::named);
+    for name in arguments.accounts.iter().chain(managed) {
+        if chosen.contains_key(name) {
+            continue;
+        }
         let account = match local.remove(name) {
             Some(account) => account,
             None => match ask_who(name).await? {
@@ -176,11 +186,10 @@ async fn people(arguments: &Arguments, config: Option<&Config>) -> anyhow::Resul
         };
         chosen.insert(name.clone(), account);
     }
-    let others = if is_whole && process::is_root() {
-        local.into_values().collect()
-    } else {
-        Vec::new()
-    };
+    if !is_for_all {
+        local.clear();
+    }
+    let others = local.into_values().collect();
     Ok(People { chosen, others })
 }
 
@@ -195,15 +204,20 @@ async fn ask_who(name: &AccountName) -> anyhow::Result<Option<Account>> {
     }
 }
 
-/// What sshd reads; only root is told.
-async fn ask_sshd(people: &People) -> Option<Answer> {
+/// What sshd reads, or why that is not known.
+async fn ask_sshd(people: &People) -> Result<Answer, String> {
     if !process::is_root() {
-        return None;
+        return Err("only root can ask it".to_owned());
     }
     let chosen: Vec<Account> = people.chosen.values().cloned().collect();
     let others = people.others.clone();
     let ask = move || Circumstances::look().ask(&chosen, &others, accounts::groups);
-    ask_within(SSHD_PATIENCE, ask).await
+    let answer = ask_within(SSHD_PATIENCE, ask).await;
+    let answer = answer.ok_or("it does not answer")?;
+    match answer.error {
+        Some(error) => Err(error),
+        None => Ok(answer),
+    }
 }
 
 /// Every file of keys of an account, and whether it is the one that is, or would be, managed.

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::support::logins::world as with_sshd;
 use crate::support::moto::Moto;
 use crate::support::oracle::Sshd;
 use crate::support::world::{
@@ -406,7 +407,55 @@ fn an_account_exports_its_own_keys_without_root_and_config() {
     };
     let (code, text, said) = as_alice(&["list"]);
     assert_eq!((code, text.as_str()), (Some(0), "alice  1 key\n"), "{said}");
+    assert!(
+        said.contains("note: which files sshd reads is not known (only root can ask it)"),
+        "{said}"
+    );
     let (code, _, said) = as_alice(&["other", "bob"]);
     assert_eq!(code, Some(2), "{said}");
     assert!(said.contains("run this as root"), "{said}");
+}
+
+#[test]
+fn what_sshd_reads_elsewhere_is_named_and_exported_when_asked_for() {
+    let world = with_sshd(
+        "AuthorizedKeysFile .ssh/authorized_keys /etc/ssh/keys/%u /etc/ssh/all\nPasswordAuthentication no\nUsePAM no",
+    );
+    let (central, all) = (key("central"), key("everywhere"));
+    fs::create_dir(world.path("etc/ssh/keys")).unwrap();
+    fs::write(world.path("etc/ssh/keys/alice"), format!("{central}\n")).unwrap();
+    fs::write(world.path("etc/ssh/all"), format!("{all}\n")).unwrap();
+    world.make_ssh("alice", ALICE);
+    world.put("alice", ALICE, &key("own"));
+    let list = world.path("list");
+    let (code, text, said) = told(&world.run(&["export", list.to_str().unwrap(), "alice"]));
+    assert_eq!((code, text.as_str()), (Some(0), "alice  1 key\n"), "{said}");
+    for path in ["/etc/ssh/keys/alice", "/etc/ssh/all"] {
+        let line = format!("left out: alice: 1 key in {path}; --all-files exports it\n");
+        assert!(said.contains(&line), "{said}");
+    }
+    fs::remove_dir_all(&list).unwrap();
+    let arguments = [
+        "export",
+        "--all-files",
+        list.to_str().unwrap(),
+        "alice",
+        "bob",
+    ];
+    let (code, text, said) = told(&world.run(&arguments));
+    assert_eq!(
+        (code, text.as_str()),
+        (Some(0), "alice  3 keys\nbob    1 key\n"),
+        "{said}"
+    );
+    for (name, line) in [
+        ("alice/central", &central),
+        ("alice/everywhere", &all),
+        ("bob/everywhere", &all),
+    ] {
+        assert_eq!(
+            fs::read_to_string(list.join(name)).unwrap(),
+            format!("{line}\n")
+        );
+    }
 }

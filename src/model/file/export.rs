@@ -16,13 +16,6 @@ use crate::model::key::lenient::FoundLine;
 use crate::model::key::line::{KeyLine, Line, LineError};
 use crate::model::key::secret;
 
-/// One file in which sshd looks for keys.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeyFile {
-    pub path: String,
-    pub bytes: Vec<u8>,
-}
-
 /// What comes of the files of one account.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
@@ -40,37 +33,26 @@ const NO_KEYS: &str = "not-understood";
 /// Makes values of `files`, in the order in which sshd reads them.
 pub fn export(
     account: &AccountName,
-    files: &[KeyFile],
+    mut files: Vec<Draft>,
     rules: Rules<'_>,
     now: Timestamp,
 ) -> Exported {
-    let (mut drafts, mut private) = (Vec::new(), Vec::new());
-    for file in files {
-        let (bytes, line) = without_private_key(&file.bytes);
-        private.extend(line.map(|line| Remark {
-            file: escaped(&file.path),
-            line: Some(line),
-            reason: "a PRIVATE key, which is not exported: it belongs with its owner alone, take it away".to_owned(),
-        }));
-        if !holds_nothing(&bytes) {
-            drafts.push(Draft {
-                name: file.path.clone(),
-                parameter: None,
-                bytes,
-            });
-        }
+    let mut private = Vec::new();
+    for file in &mut files {
+        private.extend(take_private_key(file));
     }
+    files.retain(|file| !holds_nothing(&file.bytes));
     let mut exported = Exported {
-        lint: lint_lines(&drafts, Some(account), rules, now),
+        lint: lint_lines(&files, Some(account), rules, now),
         ..Exported::default()
     };
     exported.lint.problems.splice(0..0, private);
     let (mut known, mut not_understood) = (HashSet::new(), Vec::new());
     let mut labels = Labels(BTreeSet::from([NO_KEYS.to_owned()]));
-    for line in drafts
+    let lines = files
         .iter()
-        .flat_map(|draft| draft.bytes.split(|b| *b == b'\n'))
-    {
+        .flat_map(|file| file.bytes.split(|b| *b == b'\n'));
+    for line in lines {
         let key = match Line::read(line) {
             Ok(Line::Blank | Line::Comment) => continue,
             Ok(Line::Key(key)) if !known.insert(grants(&key)) => continue,
@@ -88,13 +70,9 @@ pub fn export(
                 FoundLine::Nothing | FoundLine::Unclear => None,
             },
         };
-        let of_line = |mut line: Vec<u8>| {
-            line.push(b'\n');
-            line
-        };
         match key {
-            Some((label, line)) => exported.values.push((label, of_line(line))),
-            None => not_understood.extend(of_line(line.to_vec())),
+            Some((label, line)) => exported.values.push((label, [&line[..], b"\n"].concat())),
+            None => not_understood.extend([line, b"\n"].concat()),
         }
     }
     exported.keys = exported.values.len();
@@ -109,22 +87,25 @@ fn grants(line: &KeyLine) -> (String, String) {
     (line.options.to_string(), line.key.fingerprint().to_owned())
 }
 
-/// `bytes`, and the line in which a private key begins; then every line that is no public key is blank, since it may be a
-/// part of it.
-fn without_private_key(bytes: &[u8]) -> (Vec<u8>, Option<usize>) {
-    let begins = secret::private_key(&String::from_utf8_lossy(bytes));
-    if begins.is_none() {
-        return (bytes.to_vec(), None);
-    }
+/// Of a file with a private key every line that is no public key becomes blank, since it may be a part of it; what to say then.
+fn take_private_key(file: &mut Draft) -> Option<Remark> {
+    let begins = secret::private_key(&String::from_utf8_lossy(&file.bytes))?;
     let is_public = |line: &&[u8]| {
         matches!(FoundLine::read(line), FoundLine::Key(_))
             && secret::private_key(&String::from_utf8_lossy(line)).is_none()
     };
-    let lines = bytes.split(|b| *b == b'\n');
+    let lines = file.bytes.split(|b| *b == b'\n');
     let kept: Vec<&[u8]> = lines
         .map(|line| Some(line).filter(is_public).unwrap_or_default())
         .collect();
-    (kept.join(&b'\n'), begins)
+    file.bytes = kept.join(&b'\n');
+    let reason =
+        "a PRIVATE key, which is not exported: it belongs with its owner alone, take it away";
+    Some(Remark {
+        file: escaped(&file.name),
+        line: Some(begins),
+        reason: reason.to_owned(),
+    })
 }
 
 /// Labels that are taken, in small letters: not every file system tells large ones apart.
@@ -174,11 +155,12 @@ mod tests {
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIaDx5TTkaWJ8Qra3i8J59dHlibub2Qiv69l7JVqY6ql";
 
     fn of(files: &[&str]) -> Exported {
-        let files: Vec<KeyFile> = files
+        let files = files
             .iter()
             .enumerate()
-            .map(|(at, text)| KeyFile {
-                path: format!("f{at}"),
+            .map(|(at, text)| Draft {
+                name: format!("f{at}"),
+                parameter: None,
                 bytes: text.as_bytes().to_vec(),
             })
             .collect();
@@ -189,7 +171,7 @@ mod tests {
         };
         export(
             &"alice".try_into().unwrap(),
-            &files,
+            files,
             rules,
             Timestamp::UNIX_EPOCH,
         )
