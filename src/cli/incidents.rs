@@ -2,7 +2,7 @@
 //! readable.
 
 use crate::cli::print;
-use std::fmt::Write as _;
+use crate::cli::wrap::{Colour, wrap};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -153,66 +153,62 @@ fn point(text: &str, now: Timestamp, zone: &TimeZone) -> anyhow::Result<Timestam
 }
 
 fn describe(told: &Told) -> String {
-    let mut text = String::new();
-    let (t, incident) = (&mut text, &told.incident);
-    let _ = writeln!(
-        t,
-        "{:.3}  {}  {}",
+    let incident = &told.incident;
+    let mut text = format!(
+        "{:.3}  {}  {}\n",
         incident.at,
         incident.account,
         escaped(&incident.file)
     );
+    let mut line = |words: &str| wrap(&mut text, ("", Colour::None), 2, &escaped(words));
     for change in &incident.changes {
-        let _ = writeln!(t, "  {}", escaped(&change.to_string()));
+        line(&change.to_string());
     }
     if incident.more_changes > 0 {
-        let _ = writeln!(t, "  and {} more", incident.more_changes);
+        line(&format!("and {} more", incident.more_changes));
     }
     let stood = match (incident.stood_milliseconds, incident.stood_since) {
         (Some(stood), Some(Since::Seen)) => {
-            format!("stood {} after it was first seen", brief(stood))
+            format!("stood {} after the agent first saw it", brief(stood))
         }
         (Some(stood), _) => format!("stood {}", brief(stood)),
         (None, _) => "stood for an unknown time".to_owned(),
     };
     let undone = match incident.undone {
-        Undone::Replaced => "undone: file replaced",
-        Undone::Removed => "undone: file taken away",
-        Undone::Prevented => "prevented: the file had been replaced before it was written to",
-        Undone::Cut => "undone: file put aside, then written over",
-        Undone::Renewed => "undone: directory put aside, and made anew",
-        Undone::SeenOnly => "seen, not written (mode = \"observe\")",
+        Undone::Replaced => "undone: the agent replaced the file",
+        Undone::Removed => "undone: the agent removed the file",
+        Undone::Prevented => "prevented: the agent replaced the file before the write",
+        Undone::Cut => "undone: without room for a new file, the agent wrote over this one",
+        Undone::Renewed => "undone: the agent renamed the directory and made a new one",
+        Undone::SeenOnly => "seen and not undone (mode = \"observe\")",
     };
-    let _ = writeln!(t, "  {stood}, {undone}");
+    line(&format!("{stood}, {undone}"));
     if let Some(who) = &incident.who {
         let first = if incident.repeated > 0 {
             "the first "
         } else {
             ""
         };
-        let _ = writeln!(t, "  {first}by {}", said_of(who));
+        line(&format!("{first}by {}", said_of(who)));
     }
     if incident.repeated > 0 {
-        let again = if incident.repeated == 1 {
-            "once"
-        } else {
-            &format!("{} times", incident.repeated)
+        let again = match incident.repeated {
+            1 => "once".to_owned(),
+            many => format!("{many} times"),
         };
-        let _ = writeln!(
-            t,
-            "  the same came again {again}, last at {:.3}",
+        line(&format!(
+            "the same came again {again}, last at {:.3}",
             incident.last_at
-        );
+        ));
     }
     for who in &incident.again_by {
-        let _ = writeln!(t, "  again by {}", said_of(who));
+        line(&format!("again by {}", said_of(who)));
     }
     if incident.uncounted > 0 {
-        let _ = writeln!(
-            t,
-            "  {} other changes in the same minute, of which nothing is kept",
+        line(&format!(
+            "other changes in the same minute: {}, not kept one by one",
             incident.uncounted
-        );
+        ));
     }
     if let Some(evidence) = &incident.evidence {
         let kept = match (evidence.kept, &told.content_file) {
@@ -221,21 +217,24 @@ fn describe(told: &Told) -> String {
             (Kept::Lines, Some(path)) => format!("{}, without comments", path.display()),
             _ => "not kept".to_owned(),
         };
-        let _ = writeln!(
-            t,
-            "  content {kept} ({} bytes, {})",
-            evidence.bytes, evidence.sha256
-        );
+        let (bytes, sha256) = (evidence.bytes, &evidence.sha256);
+        line(&format!("content {kept} ({bytes} bytes, {sha256})"));
     }
     text
 }
 
 fn said_of(who: &Who) -> String {
-    let login = who.auid.map_or_else(
-        || "no login".to_owned(),
-        |auid| format!("logged in as uid {auid}"),
-    );
-    let (exe, comm, pid, uid) = (escaped(&who.exe), escaped(&who.comm), who.pid, who.uid);
+    let login = match who.auid {
+        Some(auid) => format!("logged in as uid {auid}"),
+        None => "no login".to_owned(),
+    };
+    let Who {
+        exe,
+        comm,
+        pid,
+        uid,
+        ..
+    } = who;
     format!(
         "{exe} ({comm}), pid {pid}, uid {uid}, {login}, at {:.3}",
         who.at

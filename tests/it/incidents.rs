@@ -83,7 +83,7 @@ fn an_incident_tells_what_it_was_and_keeps_what_stood_there() {
         "not on the list: rogue ",
         &fingerprint(&rogue),
         "stood ",
-        "undone: file replaced",
+        "undone: the agent replaced the file",
         kept,
     ] {
         assert!(text.contains(part), "{part}: {text}");
@@ -248,7 +248,7 @@ fn observe_mode_keeps_one_incident_of_what_it_sees() {
         (&incident["undone"], &incident["repeated"]),
         (&"seen-only".into(), &0.into())
     );
-    assert!(shown(&world.run(&["incidents"]).stdout).contains("seen, not written"));
+    assert!(shown(&world.run(&["incidents"]).stdout).contains("seen and not undone"));
 }
 
 #[test]

@@ -43,9 +43,7 @@ pub(super) fn describe(status: &Status, view: &View<'_>, now: Timestamp) -> Stri
     }
     problems(t, status, view);
     accounts(t, status, view, now);
-    if view.accounts.is_empty() {
-        rejected(t, &status.rejected);
-    }
+    rejected(t, &status.rejected);
     sessions(t, status, view);
     unmanaged(t, status, view);
     not_looked_at(t, status, view, now);
