@@ -104,6 +104,8 @@ pub async fn run(
         "enforcer started"
     );
     let again = Arc::clone(&pending);
+    let look_again: LookAgain = Arc::new(move |name| again.add(Change::At(Subject::Account(name))));
+    enforcing.reconciler.ring = Some(Arc::clone(&look_again));
     let start = Instant::now();
     let mut daemon = Daemon {
         pending,
@@ -113,7 +115,7 @@ pub async fn run(
         watches: None,
         lease_breaks: LeaseBreaks::listen()
             .map_err(|error| StartError::Signals("enforcer", error))?,
-        look_again: Arc::new(move |name| again.add(Change::At(Subject::Account(name)))),
+        look_again,
         held_back: HeldBack::default(),
         times: Times {
             full_check: start,

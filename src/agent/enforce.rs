@@ -16,7 +16,7 @@ use crate::agent::publish::{News, Publisher};
 use crate::agent::sessions::{Answer, Sessions};
 use crate::agent::signals::StartError;
 use crate::agent::wakeups::{AgentWatches, Pending, Subject, Trigger, Wake, watch};
-use crate::agent::workers::LONG_PATIENCE;
+use crate::agent::workers::{LONG_PATIENCE, PATIENCE};
 use crate::agent::{events, paths};
 use crate::host::keyfile::Leases;
 use crate::host::process::{self, Lock};
@@ -129,7 +129,7 @@ impl Enforcing {
 
     /// One pass over everything, without watching.
     pub async fn once(&mut self, accepted: Option<String>, now: Timestamp) -> Passed {
-        self.decide(accepted, now).await;
+        self.decide(accepted, Some(PATIENCE), now).await;
         self.reconciler.consult_sshd(Vec::new(), now).await;
         // What it makes of the files is the running enforcer's business.
         self.reconciler.world.sshd.answer = None;
@@ -156,6 +156,16 @@ impl Enforcing {
     /// The whole pass for a wake.
     pub async fn pass(&mut self, wake: &Wake, means: Means<'_>) -> Passed {
         tracing::debug!(trigger = ?wake.why, whom = ?wake.whom, "pass");
+        let everybody = Wake {
+            why: Trigger::ListChanged,
+            whom: Whom::Everybody,
+        };
+        // What was waited for before anything is taken away.
+        let wake = if self.reconciler.can_look_first(&wake.whom) {
+            &everybody
+        } else {
+            wake
+        };
         if wake.whom == Whom::Everybody {
             let asked = matches!(wake.why, Trigger::Reload | Trigger::Startup);
             let paths = &self.reconciler.config.paths;
@@ -167,15 +177,23 @@ impl Enforcing {
                 // One that was left before this process began was for another one.
                 accepted = None;
             }
-            self.decide(accepted, means.now).await;
+            self.decide(accepted, asked.then_some(PATIENCE), means.now)
+                .await;
         }
         self.look(wake, means).await
     }
 
     /// Decides, and saves what is in force before any file is touched: a crash between the two must not forget who is
     /// managed.
-    async fn decide(&mut self, accepted: Option<String>, now: Timestamp) {
-        self.reconciler.decide(List::Stored, accepted, now).await;
+    async fn decide(
+        &mut self,
+        accepted: Option<String>,
+        patience: Option<Duration>,
+        now: Timestamp,
+    ) {
+        self.reconciler
+            .decide(List::Stored, accepted, patience, now)
+            .await;
         let Self {
             reconciler,
             effects,

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::agent::marks::{Marks, stood, stood_beside};
 use crate::agent::wakeups::{AgentWatches, Subject};
 use crate::host::keyfile::{
-    Attempt, By, Leases, Mark, Observed, Other, Refusal, Terms, Visit, Witness, Writing, own_mount,
-    survey,
+    Attempt, By, Leases, Mark, Observed, Other, Refusal, Terms, Visit, Witness, Writing,
+    in_force_at, own_mount, survey,
 };
 use crate::host::{accounts, chain, store};
 use crate::model::account::{Account, AccountName};
@@ -25,7 +25,7 @@ use crate::model::location::Location;
 use crate::model::mounts::OwnMount;
 use crate::model::past::evidence::Stood;
 use crate::model::past::incident::Undone;
-use crate::model::past::outcome::{Did, FileOutcome, Outcome};
+use crate::model::past::outcome::{Did, FileOutcome, Outcome, StoodBefore};
 
 /// Replacements of one file in one pass. An account that changes it faster than that is seen by the next event.
 const ATTEMPTS: u32 = 3;
@@ -144,11 +144,16 @@ pub fn settle(orders: Arc<Orders>, tools: &Tools, progress: &Progress) -> Outcom
         attempts: Vec::new(),
         aside: Vec::new(),
         lock: None,
+        stood: Vec::new(),
         writes_prevented: None,
         orders,
     };
     if let Some(mount) = for_visit.own_mount(&tools.own_mounts) {
         outcome.managed = FileOutcome::of(Did::OnOwnMount(mount));
+        return outcome;
+    }
+    if for_visit.adopts {
+        outcome.tell_what_stands();
         return outcome;
     }
     errand.managed(&mut outcome);
@@ -667,6 +672,24 @@ impl Orders {
 }
 
 impl Outcome {
+    /// What sshd reads in each file, with the account's rights.
+    fn tell_what_stands(&mut self) {
+        let orders = Arc::clone(&self.orders);
+        for order in [&orders.managed].into_iter().chain(&orders.others) {
+            let path = &order.target.location.path;
+            match in_force_at(&orders.account, path) {
+                Ok(content) => self.stood.extend(content.map(|content| StoodBefore {
+                    file: path.clone(),
+                    content,
+                })),
+                Err(refusal) => {
+                    self.managed = FileOutcome::of(refused(&refusal, false));
+                    return;
+                }
+            }
+        }
+    }
+
     /// Another file that should not be there stays.
     fn refuse_other(&mut self, order: &Order, found: Option<&Other>, did: Did) {
         let content = found.and_then(|found| found.content.as_deref());

@@ -156,6 +156,8 @@ impl World {
                 .map(|since| look_for(*since, now))
                 .min(),
             people: Arc::clone(&self.people),
+            adopted: BTreeMap::new(),
+            unlooked: BTreeMap::new(),
             openssh: if changed { openssh } else { None },
             // Damaged or missing, it confirms nothing.
             fetched: fetched::report(&config.paths).ok().flatten(),
@@ -399,6 +401,20 @@ impl World {
         };
         self.sshd.take(answer, now);
         true
+    }
+
+    /// Asks sshd which files it reads for accounts that join. Needs root.
+    pub async fn what_sshd_reads(&self, accounts: Vec<Account>) -> Option<Answer> {
+        if !process::is_root() {
+            return None;
+        }
+        let patience = if self.bell.is_some() {
+            VERSION_PATIENCE
+        } else {
+            SSHD_PATIENCE
+        };
+        let question = move || Circumstances::look().ask(&accounts, &[], accounts::groups);
+        ask_within(patience, question).await
     }
 
     /// What to watch so that a change of sshd's configuration is noticed: files, and directories for any new file.

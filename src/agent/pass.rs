@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::agent::errand::{LookAgain, Tools};
 use crate::agent::gather::{self, List, World};
@@ -23,14 +23,16 @@ use crate::host::process;
 use crate::host::store::StoreError;
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Mode};
+use crate::model::desired::adopted::Adopted;
 use crate::model::desired::decide::{Decision, Said, Terms};
 use crate::model::desired::in_force::InForce;
 use crate::model::file::difference::Difference;
-use crate::model::file::orders::{self, Basis, Whom};
+use crate::model::file::orders::{self, Basis, FirstLook, Whom};
 use crate::model::past::audit::Own;
 use crate::model::past::event::Event;
 use crate::model::past::memory::{Circumstances, Memory};
 use crate::model::past::outcome::Outcome;
+use crate::model::sshd::effective::DEFAULT;
 use crate::model::status::assess::{self, Judgements, Known, OfEnforcer};
 use crate::model::status::problem::Cause;
 use crate::model::status::schema::{Row, Rows, Status};
@@ -55,6 +57,8 @@ pub struct Reconciler {
     writes: bool,
     /// This process is about to end, and leaves nothing locked.
     ends: bool,
+    /// Called with an account that joins once its file system answers.
+    pub ring: Option<LookAgain>,
     /// This program, as the audit log names it.
     own: Arc<Own>,
 }
@@ -115,6 +119,9 @@ pub struct Looked {
     /// A key has left a file or the list, and sessions that it opened may still live.
     pub keys_left: bool,
 }
+
+/// When files are looked at again that were to be looked at before anything is taken away, if nothing tells of them sooner.
+const LOOK_FIRST_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// How many accounts are worked on before what came of them is taken in.
 const AT_ONCE: usize = 512;
@@ -201,6 +208,7 @@ impl Reconciler {
             saved,
             writes,
             ends: false,
+            ring: None,
             own: Arc::new(Own {
                 exe: process::executable(),
                 uid: process::user(),
@@ -216,12 +224,30 @@ impl Reconciler {
         self.config = config;
     }
 
-    /// Gathers what there is to know, and decides which keys are in force.
-    pub async fn decide(&mut self, list: List<'_>, accepted: Option<String>, now: Timestamp) {
+    /// Gathers what there is to know, and decides which keys are in force. With `patience`, accounts that join and whose files
+    /// take their time are waited for.
+    pub async fn decide(
+        &mut self,
+        list: List<'_>,
+        accepted: Option<String>,
+        patience: Option<Duration>,
+        now: Timestamp,
+    ) {
         let mut facts = self
             .world
             .gather(&self.config, &self.decision, list, accepted, now)
             .await;
+        let newcomers = self.decision.newcomers(&facts, &self.config);
+        if !newcomers.is_empty() {
+            let (adopted, unlooked) = self.look_first(&newcomers, patience, now).await;
+            if !unlooked.is_empty() {
+                // It speaks of them too.
+                self.world.forget_list();
+                let soon = now + LOOK_FIRST_AGAIN;
+                facts.look_again = Some(facts.look_again.map_or(soon, |at| at.min(soon)));
+            }
+            (facts.adopted, facts.unlooked) = (adopted, unlooked);
+        }
         let terms = Terms {
             config: &self.config,
             zone: &self.zone,
@@ -230,6 +256,96 @@ impl Reconciler {
         self.shared = orders::shared_files(&self.config, &self.decision, &self.world.people);
         self.memory
             .note_former(std::mem::take(&mut self.decision.former));
+    }
+
+    /// True where one of these has joined, and its file system has answered since it was last asked what stands in its files.
+    pub fn can_look_first(&self, whom: &Whom) -> bool {
+        let Whom::These(names) = whom else {
+            return false;
+        };
+        let waits = |name: &&AccountName| self.decision.unlooked.contains_key(*name);
+        let mut waiting = names.iter().filter(waits);
+        waiting.any(|name| !self.workers.is_at_work_on(name))
+    }
+
+    /// What stands in the files of accounts that were never in force, and of whom that is not known, and why.
+    pub async fn look_first(
+        &mut self,
+        names: &[AccountName],
+        patience: Option<Duration>,
+        now: Timestamp,
+    ) -> (
+        BTreeMap<AccountName, Adopted>,
+        BTreeMap<AccountName, String>,
+    ) {
+        let people = Arc::clone(&self.world.people);
+        let newcomers: Vec<&Account> = names
+            .iter()
+            .filter_map(|name| people.account(name))
+            .collect();
+        let accounts = newcomers.iter().map(|account| (*account).clone()).collect();
+        let reports = !self.config.accounts.removes_other_files();
+        let answer = if reports {
+            None
+        } else {
+            self.world.what_sshd_reads(accounts).await
+        };
+        let own = |name: &AccountName| {
+            let answer = answer.as_ref()?;
+            let silent = answer.is_mute().then_some(DEFAULT);
+            answer.reads(Some(name)).or(silent)
+        };
+        let (mut orders, mut unlooked) = (Vec::new(), BTreeMap::new());
+        for account in newcomers {
+            let name = &account.name;
+            let reads = own(name).or(self.decision.in_force.sshd_reads(name));
+            if reads.is_none() && answer.is_none() && !reports && process::is_root() {
+                let reason = "sshd has not said yet which files it reads".to_owned();
+                unlooked.insert(name.clone(), reason);
+                continue;
+            }
+            // One that no work can be done on has no file of the agent's either.
+            let look = FirstLook { account, reads };
+            orders.extend(orders::first_look(self.basis(now), look));
+        }
+        let expected: Vec<AccountName> =
+            orders.iter().map(|one| one.account.name.clone()).collect();
+        let nobody: LookAgain = Arc::new(|_| {});
+        let tools = Tools {
+            watches: None,
+            backups: paths::backups(&self.config.paths),
+            look_again: self.ring.clone().unwrap_or(nobody),
+            elsewhere: false,
+            leases: None,
+            own_mounts: Arc::clone(&self.world.own_mounts),
+        };
+        let outcomes = self.workers.work(orders, &tools, patience, &|| ()).await;
+        let mut adopted = BTreeMap::new();
+        for outcome in outcomes {
+            let name = outcome.orders.account.name.clone();
+            if let Some(reason) = outcome.managed.did.refusal() {
+                unlooked.insert(name, reason.to_owned());
+                continue;
+            }
+            let of_host = answer.as_ref().and_then(|answer| answer.reads(None));
+            let reads = own(&name).filter(|own| of_host.is_some_and(|of_host| of_host != *own));
+            let mut found = Adopted {
+                sshd_reads: reads.map(str::to_owned),
+                ..Adopted::default()
+            };
+            for stood in &outcome.stood {
+                let (bytes, is_whole) = (&stood.content.bytes, stood.content.is_whole);
+                found.read(&stood.file, bytes, is_whole, &self.zone);
+            }
+            adopted.insert(name, found);
+        }
+        for name in expected {
+            if !adopted.contains_key(&name) {
+                let slow = || "its file system has not answered yet".to_owned();
+                unlooked.entry(name).or_insert_with(slow);
+            }
+        }
+        (adopted, unlooked)
     }
 
     /// How it will be once a list has spoken of every managed account and was enforced. Returns whether sshd has answered.
@@ -292,7 +408,11 @@ impl Reconciler {
             }
         }
         let known: HashSet<&AccountName> = names.iter().map(|(name, _)| name).collect();
-        let is_gone = |name: &AccountName| wake.whom.includes(name) && !known.contains(name);
+        let is_gone = |name: &AccountName| {
+            wake.whom.includes(name)
+                && !known.contains(name)
+                && !self.decision.unlooked.contains_key(name)
+        };
         self.memory.keep_retries(|name| !is_gone(name));
         self.workers.forget(is_gone);
         if let Some(leases) = look.leases {
@@ -437,7 +557,7 @@ impl Reconciler {
             self.put(row, looked);
         }
         let differences = outcome.differences();
-        if !differences.is_empty() && outcome.orders.listed {
+        if !differences.is_empty() && outcome.orders.listed && !outcome.orders.stays {
             looked.keys_left |= differences.iter().any(Difference::held_a_key);
             // Opened for writing, it has changed nothing.
             if differences

@@ -119,6 +119,12 @@ impl Workers {
         self.held = 0;
     }
 
+    /// True while a thread is at the files of this account that no pass waits for.
+    pub fn is_at_work_on(&self, name: &AccountName) -> bool {
+        let away = self.away.get(name);
+        away.is_some_and(|away| !away.worker.done.load(Ordering::Acquire))
+    }
+
     /// When something is to be done about a thread that is away.
     pub fn next_due(&self) -> Option<Instant> {
         self.away.values().map(|away| away.next).min()

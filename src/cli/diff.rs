@@ -1,6 +1,7 @@
 //! `diff`: what enforcing would change. Exit 0 nothing, 1 changes, 2 cannot tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
@@ -12,12 +13,14 @@ use crate::agent::gather::List;
 use crate::agent::pass::{Looked, Reconciler};
 use crate::agent::publish;
 use crate::agent::source::Clients;
+use crate::agent::workers::PATIENCE;
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
 use crate::host::chain;
 use crate::host::store::StoreError;
 use crate::model::account::AccountName;
 use crate::model::config::tables::{Config, Source};
+use crate::model::desired::decide::Decision;
 use crate::model::escape::escaped;
 use crate::model::file::difference::Difference;
 use crate::model::list::approved::ApprovedList;
@@ -41,6 +44,9 @@ Exit status:
   0  nothing would change
   1  something would
   2  that cannot be told: the list could not be read, or a file not be looked at";
+
+/// What would change, account by account.
+type Changes = BTreeMap<AccountName, Vec<Difference>>;
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -87,10 +93,13 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
         } else {
             ""
         };
-        tracing::warn!("{when}{held}; this is what it would change then");
+        tracing::warn!("{when}{held}");
+        let at_once = std::mem::take(&mut looked.differences);
         (reconciler, looked) = compare(&config, &list, Some(list.digest())).await?;
+        print::data(&in_two(&at_once, &looked.differences, &reconciler.decision))?;
+    } else {
+        print::data(&print::changes(&looked.differences, &reconciler.decision))?;
     }
-    print::data(&print::changes(&looked.differences, &reconciler.decision))?;
     let decision = &reconciler.decision;
     for told in told(decision.troubles.iter().cloned().map(Problem::from)) {
         tracing::warn!("{}", told.line());
@@ -122,8 +131,25 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     })
 }
 
+/// Of a list that is held: what comes at once, and what of all that it would change waits.
+fn in_two(at_once: &Changes, all: &Changes, decision: &Decision) -> String {
+    let mut waits = all.clone();
+    for (account, differences) in &mut waits {
+        let comes = at_once.get(account).map_or(&[][..], Vec::as_slice);
+        differences.retain(|difference| !comes.contains(difference));
+    }
+    waits.retain(|_, differences| !differences.is_empty());
+    let mut text = String::new();
+    for (title, changes) in [("at once", at_once), ("waits", &waits)] {
+        if !changes.is_empty() {
+            let _ = write!(text, "{title}:\n{}", print::changes(changes, decision));
+        }
+    }
+    text
+}
+
 /// Which list was compared, and what comes of it.
-fn summary(list: &ApprovedList, differences: &BTreeMap<AccountName, Vec<Difference>>) -> String {
+fn summary(list: &ApprovedList, differences: &Changes) -> String {
     let listed: BTreeSet<_> = list.entries.iter().map(|entry| &entry.account).collect();
     let (mut come, mut go, mut change) = (0, 0, 0);
     for difference in differences.values().flatten() {
@@ -166,7 +192,9 @@ async fn compare(
     let said = publish::read(&config.paths).ok().flatten();
     let mut reconciler =
         Reconciler::observer(config.clone(), surroundings::zone(), said).map_err(hinted)?;
-    reconciler.decide(List::Given(list), accepted, now).await;
+    reconciler
+        .decide(List::Given(list), accepted, Some(PATIENCE), now)
+        .await;
     reconciler.consult_sshd(Vec::new(), now).await;
     let looked = reconciler
         .look_once(false, now, surroundings::instant())

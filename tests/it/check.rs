@@ -619,8 +619,8 @@ fn a_list_that_would_be_held_is_told() {
     world.approve("alice", "laptop", &key("another"));
     world.approve("bob", "laptop", &key("another of bob"));
     let held = [
-        "warn  keys         the list would remove 2 of 3 keys on this host; it applies once",
-        "      hint: `agent diff` shows what it would take away",
+        "warn  keys         the list would remove 2 of 3 keys on this host: alice SHA256:",
+        "      hint: `agent diff` shows what waits",
         "ok    keys         bob: 1 key accepted, 0 rejected",
         "ok    account      alice: `TMP/home/alice/.ssh/authorized_keys` can be replaced",
         "ok    sshd         reads the managed file of alice, bob, mallory",

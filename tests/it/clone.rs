@@ -76,35 +76,43 @@ fn a_clone_touches_nothing_before_its_own_first_list() {
     world.approve("alice", "laptop", &key("clone-alice"));
     assert_eq!(
         world.pass(),
-        0,
-        "its own list needs no confirmation: nothing was in force here"
+        1,
+        "the launch key is weighed as anywhere else"
     );
+    let keys = world.read("alice");
     assert!(
-        world.read("alice").contains("clone-alice") && world.keys("alice") == 1,
-        "{}",
-        world.read("alice")
+        keys.contains("clone-alice") && keys.contains("launch"),
+        "{keys}"
     );
+    assert_eq!(world.keys("alice"), 2, "{keys}");
     assert_eq!(
         world.keys("bob"),
         0,
         "the template's key of an account that this list does not name is gone"
     );
+    assert_eq!(world.accept(), 0);
+    let keys = world.read("alice");
+    assert!(
+        keys.contains("clone-alice") && world.keys("alice") == 1,
+        "{keys}"
+    );
 }
 
 #[test]
-fn a_clone_with_break_glass_keys_has_only_those_before_its_first_list() {
+fn a_clone_with_break_glass_keys_has_those_and_its_own_before_its_first_list() {
     let mut world = template();
     cloned(&mut world);
     fs::write(world.path("break-glass"), key("break-glass")).unwrap();
     assert_eq!(world.run(&["enforce", "--once"]).status.code(), Some(1));
-    for account in ["alice", "bob"] {
-        assert!(
-            world.read(account).contains("break-glass") && world.keys(account) == 1,
-            "{account}"
-        );
+    for (account, keys) in [("alice", 2), ("bob", 1)] {
+        assert!(world.read(account).contains("break-glass"), "{account}");
+        assert_eq!(world.keys(account), keys, "{account}");
     }
+    assert!(world.read("alice").contains("launch"));
     assert!(!world.file("mallory").exists(), "no list ever spoke of it");
-    assert_eq!(world.pass(), 0);
+    assert_eq!(world.pass(), 1, "the launch key waits");
+    assert_eq!((world.keys("alice"), world.keys("bob")), (3, 2));
+    assert_eq!(world.accept(), 0);
     assert_eq!((world.keys("alice"), world.keys("bob")), (2, 2));
 }
 

@@ -3,7 +3,7 @@
 //! Worlds are made at random: whom the list names, what each account has made of its home, whether its file was the
 //! agent's before. A pass runs in this process, on real files, with real rights.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use std::time::Instant;
 use authorized_keys_agent::agent::errand::LookAgain;
 use authorized_keys_agent::agent::pass::{Look, Looked, NoAuditor, Reconciler};
 use authorized_keys_agent::agent::wakeups::{Trigger, Wake};
+use authorized_keys_agent::host::keyfile::survey;
 use authorized_keys_agent::model::account::{Account, AccountName};
 use authorized_keys_agent::model::config::tables::{Config, Mode, Owner};
 use authorized_keys_agent::model::desired::decide::{BreakGlassFact, Facts, ListFact, Terms};
@@ -22,6 +23,7 @@ use authorized_keys_agent::model::file::other_files::holds_nothing;
 use authorized_keys_agent::model::file::wanted::content;
 use authorized_keys_agent::model::instance::Identity;
 use authorized_keys_agent::model::key::grant::with_break_glass;
+use authorized_keys_agent::model::key::lenient::FoundKeys;
 use authorized_keys_agent::model::list::approved::{ApprovedList, Entry};
 use authorized_keys_agent::model::people::{Lookup, People};
 use authorized_keys_agent::model::sshd::effective::DEFAULT;
@@ -236,6 +238,11 @@ impl Host {
 
     /// Decides by this list, which a person has accepted.
     fn decide(&mut self, says: impl IntoIterator<Item = Says>) {
+        self.decide_on(says, true);
+    }
+
+    /// The same of a list that nobody has accepted: what is in the files of those who join is looked at first.
+    fn decide_on(&mut self, says: impl IntoIterator<Item = Says>, accepted: bool) {
         let value = |(number, says): (usize, Says)| match says {
             Says::Nothing => None,
             Says::Keys(keys) => {
@@ -260,10 +267,12 @@ impl Host {
         let mut facts = Facts {
             now: self.now,
             identity: Identity::Unknown,
-            accepted: Some(list.digest()),
+            accepted: accepted.then(|| list.digest()),
             list: ListFact::Read(Box::new(list)),
             break_glass: BreakGlassFact::Read(String::new()),
             people: Arc::clone(&reconciler.world.people),
+            adopted: BTreeMap::new(),
+            unlooked: BTreeMap::new(),
             silent_about: Vec::new(),
             look_again: None,
             openssh: None,
@@ -271,6 +280,12 @@ impl Host {
             stored_at: None,
             said: None,
         };
+        if !accepted {
+            let newcomers = reconciler.decision.newcomers(&facts, &reconciler.config);
+            let patience = Some(std::time::Duration::from_mins(1));
+            let looked = run(reconciler.look_first(&newcomers, patience, self.now));
+            (facts.adopted, facts.unlooked) = looked;
+        }
         let terms = Terms {
             config: &reconciler.config,
             zone: &TimeZone::UTC,
@@ -278,6 +293,24 @@ impl Host {
         reconciler.decision = std::mem::take(&mut reconciler.decision).decide(&mut facts, terms);
         let former = std::mem::take(&mut reconciler.decision.former);
         reconciler.memory.note_former(former);
+    }
+
+    /// Fingerprints of the keys by which sshd lets an account in.
+    fn lets_in(&self, name: &str, uid: u32) -> BTreeSet<String> {
+        let person = Account {
+            name: account(name),
+            uid,
+            gid: uid,
+            home: self.world.home(name),
+        };
+        let file = self.world.file(name);
+        let files = [file.with_file_name("authorized_keys2"), file];
+        let read = files
+            .iter()
+            .filter_map(|file| survey(&person, file).ok().flatten());
+        read.flat_map(|content| FoundKeys::read(&content).keys)
+            .map(|key| key.fingerprint)
+            .collect()
     }
 
     /// One pass over all files.
@@ -557,6 +590,47 @@ fn check(worlds: &Worlds) -> Result<(), TestCaseError> {
     prop_assert!(settled, "{:?}", second.rows);
     prop_assert!(!second.in_force_changed);
     Ok(())
+}
+
+fn check_first(worlds: &Worlds) -> Result<(), TestCaseError> {
+    let mut host = Host::new(worlds);
+    for ((name, uid), start) in PEOPLE.into_iter().zip(&worlds.accounts) {
+        host.make(name, uid, start);
+    }
+    let before = PEOPLE.map(|(name, uid)| host.lets_in(name, uid));
+    for why in [Trigger::Startup, Trigger::Timer] {
+        host.decide_on(worlds.accounts.iter().map(|start| start.says), false);
+        host.pass(why);
+        for ((name, uid), before) in PEOPLE.into_iter().zip(&before) {
+            let now = host.lets_in(name, uid);
+            prop_assert!(now.is_superset(before), "{name}: {before:?}, {now:?}");
+            prop_assert!(
+                before.is_empty() || host.reconciler.decision.held.is_some() || now == *before
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Whatever its files are like.
+#[test]
+fn no_first_list_takes_a_key_away_by_itself() {
+    let config = ProptestConfig {
+        cases: WORLDS / 2,
+        failure_persistence: None,
+        max_shrink_iters: 100,
+        ..ProptestConfig::default()
+    };
+    let random = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
+    let mut runner = TestRunner::new_with_rng(config, random);
+    let worlds = a_world().prop_map(|worlds| Worlds {
+        was_ours: false,
+        enforces: true,
+        ..worlds
+    });
+    if let Err(error) = runner.run(&worlds, |worlds| check_first(&worlds)) {
+        panic!("{error}");
+    }
 }
 
 #[test]

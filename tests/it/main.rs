@@ -24,6 +24,7 @@ mod dead_enforcer;
 mod environment;
 mod evidence;
 mod fights;
+mod first_list;
 mod flood;
 mod floors;
 mod glance;

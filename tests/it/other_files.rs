@@ -351,7 +351,13 @@ fn nothing_is_taken_before_the_list_says_who_gets_in() {
     assert_eq!(after, before);
     world.approve("alice", "laptop", &key("alice"));
     world.pass();
+    // What it holds is in force, and so it stays until a person has accepted that it goes.
+    assert_eq!(stamp(&second(&world, "alice")), before[0]);
+    assert_eq!(world.keys("alice"), 2);
+    world.revoke("bob", "broken");
+    assert_eq!(world.accept(), 0);
     assert!(is_gone(&second(&world, "alice")));
+    assert_eq!(world.keys("alice"), 1);
     assert_eq!(
         (
             stamp(&second(&world, "bob")),
@@ -363,7 +369,7 @@ fn nothing_is_taken_before_the_list_says_who_gets_in() {
     world.revoke("alice", "laptop");
     world.pass();
     assert!(
-        world.status()["list"]["held"].is_string(),
+        world.status()["list"]["held"].is_object(),
         "{}",
         world.status()
     );
@@ -1080,6 +1086,7 @@ fn without_room_for_a_copy_the_first_one_stays_and_later_ones_go() {
     fs::create_dir(world.path("state")).unwrap();
     fs::write(world.path("state/backups"), "in the way").unwrap();
     assert_eq!(world.pass(), 1);
+    assert_eq!(world.accept(), 1);
     let reason = world.account("alice")["reason"].to_string();
     assert!(
         !is_gone(&file) && reason.contains("cannot be backed up"),
@@ -1102,7 +1109,9 @@ fn what_cannot_be_copied_the_first_time_is_put_aside() {
     let large = format!("{}\n{}", key("launch"), "#".repeat(3_000_000));
     plant(&file, ALICE, &large);
     world.approve("alice", "laptop", &key("alice"));
-    assert_eq!(world.pass(), 0);
+    assert_eq!(world.pass(), 1);
+    assert!(!is_gone(&file));
+    assert_eq!(world.accept(), 0);
     let aside = litter(&world.ssh("alice"), &["authorized_keys"]);
     assert!(
         is_gone(&file) && aside.len() == 1 && aside[0].starts_with("authorized_keys2.aside-"),

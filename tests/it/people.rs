@@ -65,6 +65,7 @@ fn status_tells_the_truth_at_every_stage() {
 #[test]
 fn in_observe_mode_every_command_tells_the_same_truth() {
     let mut world = World::new();
+    world.hold_for_long();
     let (carol, dave) = (key("carol"), key("dave"));
     world.approve("alice", "key", &carol);
     assert_eq!(world.pass(), 0);
@@ -245,13 +246,18 @@ fn diff_says_what_sync_then_does() {
         !world.path("run/status.json").exists() && !world.path("state").exists(),
         "diff writes nothing at all"
     );
+    let (goes, comes) = (
+        format!("- old {}", fingerprint(&old)),
+        format!("+ new {}", fingerprint(&new)),
+    );
     let sync = world.run(&["sync"]);
     let said = shown(&sync.stdout);
+    assert_eq!(sync.status.code(), Some(1), "{said}{}", shown(&sync.stderr));
+    assert!(said.contains(&comes) && !said.contains(&goes), "{said}");
+    let sync = world.run(&["sync", "--accept-removals"]);
+    let said = shown(&sync.stdout);
     assert_eq!(sync.status.code(), Some(0), "{said}{}", shown(&sync.stderr));
-    assert!(
-        said.contains(&format!("- old {}", fingerprint(&old)))
-            && said.contains(&format!("+ new {}", fingerprint(&new)))
-    );
+    assert!(said.contains(&goes) && !said.contains(&comes), "{said}");
     assert_eq!(world.run(&["diff"]).status.code(), Some(0));
     fs::remove_dir_all(world.path("approved")).unwrap();
     let stored = world.run(&["diff"]);
@@ -301,7 +307,7 @@ fn diff_shows_what_a_held_list_would_take_away() {
         .filter(|line| !text.contains(line))
         .collect();
     assert!(
-        gone.is_empty() && said.contains("what it would change then"),
+        gone.is_empty() && text.starts_with("waits:\n") && said.contains("(1 so far)"),
         "{text}{said}"
     );
     assert_eq!(

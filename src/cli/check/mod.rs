@@ -15,6 +15,7 @@ use serde_json::json;
 
 use crate::agent::gather::List;
 use crate::agent::pass::{Looked, Reconciler};
+use crate::agent::workers::PATIENCE;
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
 use crate::host::{chain, keyfile, process};
@@ -94,7 +95,7 @@ async fn foresee(
         Some(list) => List::Given(list),
         None => List::Stored,
     };
-    reconciler.decide(list(), None, now).await;
+    reconciler.decide(list(), None, Some(PATIENCE), now).await;
     if let Some(held) = reconciler.decision.held.clone() {
         // Only a list that was read whole comes to the service.
         if read.list.is_some() && read.whole {
@@ -104,7 +105,7 @@ async fn foresee(
         // What it says is looked at all the same.
         let listed = reconciler.decision.list.as_ref();
         let digest = listed.map(|listed| listed.digest.clone());
-        reconciler.decide(list(), digest, now).await;
+        reconciler.decide(list(), digest, Some(PATIENCE), now).await;
     }
     reconciler.foresee(now).await;
     let looked = reconciler

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use crate::agent::fetched;
 use crate::agent::gather::List;
 use crate::agent::pass::Reconciler;
+use crate::agent::workers::PATIENCE;
 use crate::agent::{paths, publish, sessions, unmanaged};
 use crate::cli::surroundings;
 use crate::host::store::{self, StoreError};
@@ -92,7 +93,9 @@ fn no_enforcer(now: Timestamp) -> Enforcer {
 /// knows is taken from what it `said`.
 async fn look(config: &Config, said: Option<Status>, now: Timestamp) -> Result<Status, StoreError> {
     let mut reconciler = Reconciler::observer(config.clone(), surroundings::zone(), said.clone())?;
-    reconciler.decide(List::Stored, None, now).await;
+    reconciler
+        .decide(List::Stored, None, Some(PATIENCE), now)
+        .await;
     let local = accounts::local();
     let asked = reconciler.consult_sshd(local.clone(), now).await;
     reconciler

@@ -6,7 +6,7 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -16,6 +16,7 @@ use crate::host::Bounded;
 use crate::host::keyfile::identity::Identity;
 use crate::host::keyfile::refusal::{Refusal, errno};
 use crate::model::account::Account;
+use crate::model::file::wanted::Content;
 
 /// The most that is taken of it as it is: hundreds of keys.
 const LIMIT: u64 = 256 << 10;
@@ -23,6 +24,35 @@ const LIMIT: u64 = 256 << 10;
 /// The file at `path` as `account` sees it, of a large one the lines that may be keys; `None` where there is no regular
 /// file. What cannot be read is an error. Blocks for as long as the file system does.
 pub fn survey(account: &Account, path: &Path) -> Result<Option<Vec<u8>>, Refusal> {
+    match survey_bounded(account, path)? {
+        Some(read) if !read.is_whole => Err(Refusal::Io {
+            what: "read",
+            path: path.to_owned(),
+            source: Errno::EFBIG,
+        }),
+        read => Ok(read.map(|read| read.bytes)),
+    }
+}
+
+/// What lets `account` in by the file at `path`, and is to be known before that is taken away; `None` where nothing does. What
+/// sshd may read and this program cannot is content too, of which nothing is known. Blocks for as long as the file system does.
+pub fn in_force_at(account: &Account, path: &Path) -> Result<Option<Content>, Refusal> {
+    match survey_bounded(account, path) {
+        Ok(read) => Ok(read.map(Content::from)),
+        Err(refusal @ Refusal::NeedsRoot(_)) => Err(refusal),
+        Err(Refusal::Io {
+            source: Errno::EACCES,
+            ..
+        }) if is_closed(account, path) => Ok(None),
+        Err(_) => Ok(Some(Content {
+            bytes: Vec::new(),
+            is_whole: false,
+        })),
+    }
+}
+
+/// The same as [`survey`], and whether that is all of it.
+fn survey_bounded(account: &Account, path: &Path) -> Result<Option<Bounded>, Refusal> {
     let _identity = Identity::of(account.uid, account.gid)?;
     read(path).or_else(|error| match errno(&error) {
         // No file, a name that none can have, a link to itself, a socket.
@@ -37,7 +67,27 @@ pub fn survey(account: &Account, path: &Path) -> Result<Option<Vec<u8>>, Refusal
     })
 }
 
-fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+/// True where the account may not read what is at `path`, nor would sshd with the further groups of the account.
+fn is_closed(account: &Account, path: &Path) -> bool {
+    let Ok(_identity) = Identity::of(account.uid, account.gid) else {
+        return false;
+    };
+    let is_denied = |path: &Path| {
+        let opened = std::fs::metadata(path);
+        matches!(opened, Err(error) if error.kind() == ErrorKind::PermissionDenied)
+    };
+    // What keeps the account out: the last that it may still look at.
+    let Some(barrier) = path.ancestors().find(|one| !is_denied(one)) else {
+        return false;
+    };
+    let Ok(meta) = std::fs::metadata(barrier) else {
+        return false;
+    };
+    let needed = if meta.is_dir() { 0o010 } else { 0o040 };
+    meta.uid() == account.uid || meta.gid() == account.gid || meta.mode() & needed == 0
+}
+
+fn read(path: &Path) -> io::Result<Option<Bounded>> {
     // Neither waits for a FIFO nor takes a terminal; sshd reads regular files only.
     let file = OpenOptions::new()
         .read(true)
@@ -47,9 +97,5 @@ fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     if !meta.is_file() {
         return Ok(None);
     }
-    let read = Bounded::read_keys(&file, LIMIT, meta.len())?;
-    if !read.is_whole {
-        return Err(ErrorKind::FileTooLarge.into());
-    }
-    Ok(Some(read.bytes))
+    Bounded::read_keys(&file, LIMIT, meta.len()).map(Some)
 }

@@ -133,6 +133,19 @@ pub struct Guard {
     /// How many times in a row a list that removes more must come before it applies.
     #[serde(deserialize_with = "at_least_one")]
     pub confirmations: u32,
+    /// Who lets the removals of a list through that is held.
+    pub confirm: Confirm,
+}
+
+/// Who lets the removals of a list through that is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Confirm {
+    /// Polls that find the same list, `confirmations` times in a row; or a person.
+    #[default]
+    Polls,
+    /// A person alone, by `agent sync --accept-removals`.
+    Person,
 }
 
 /// The `[verify]` table.
@@ -268,6 +281,7 @@ impl Default for Guard {
         Self {
             max_removed: 0.5,
             confirmations: 3,
+            confirm: Confirm::Polls,
         }
     }
 }
@@ -464,6 +478,7 @@ mod tests {
         check_error("[policy]\nalgorithms = []", "names no key type");
         check_error("[guard]\nmax-removed = 2.0", "0.0 to 1.0");
         check_error("[guard]\nconfirmations = 0", "at least 1");
+        check_error("[guard]\nconfirm = \"nobody\"", "`polls` or `person`");
         check_error("[paths]\nstate-dir = \"x\"", "absolute path");
     }
 

@@ -11,8 +11,9 @@ use sha2::{Digest, Sha256};
 
 use crate::model::account::AccountName;
 use crate::model::config::tables::{Config, OnStale};
+use crate::model::desired::adopted::Adopted;
 use crate::model::desired::guard::{self, Circumstances, Held, Verdict};
-use crate::model::desired::in_force::{Holding, InForce};
+use crate::model::desired::in_force::{Account, Holding, InForce};
 use crate::model::desired::judge::{self, Desired, Rules};
 use crate::model::instance::Identity;
 use crate::model::key::grant::Grant;
@@ -31,6 +32,10 @@ pub struct Facts {
     pub list: ListFact,
     pub break_glass: BreakGlassFact,
     pub people: Arc<People>,
+    /// What stood in the files of [newcomers](Decision::newcomers).
+    pub adopted: BTreeMap<AccountName, Adopted>,
+    /// Newcomers whose files were not looked at, and why. They stay as they are.
+    pub unlooked: BTreeMap<AccountName, String>,
     /// Of these the account database says nothing; what it said of them before is in `people`.
     pub silent_about: Vec<AccountName>,
     /// When the decision must be made again for who has vanished.
@@ -107,6 +112,10 @@ pub struct Decision {
     pub break_glass_rejected: Vec<Rejected>,
     /// Accounts that the list names and that are not in force.
     pub strangers: Vec<AccountName>,
+    /// See [`Facts::unlooked`].
+    pub unlooked: BTreeMap<AccountName, String>,
+    /// What stood in the files of accounts that the list may take on.
+    adopted: BTreeMap<AccountName, Adopted>,
     /// What is in force may have changed since it was last published.
     pub changed: bool,
     /// When the decision must be made again, whatever happens.
@@ -216,9 +225,15 @@ impl Decision {
             self.in_force.openssh = facts.openssh;
             self.changed = true;
         }
+        self.unlooked = std::mem::take(&mut facts.unlooked);
+        self.adopted = std::mem::take(&mut facts.adopted);
         self.take_list(facts, terms);
         self.read_break_glass(facts, terms);
-        self.changed |= self.in_force.await_first_list();
+        self.changed |= self.in_force.await_first_list(&self.unlooked);
+        self.adopt(|in_force, name| {
+            let account = in_force.accounts.get(name);
+            account.is_some_and(|account| account.managed)
+        });
         if let Some(at) = facts.look_again {
             self.look_again_at(at);
         }
@@ -320,7 +335,10 @@ impl Decision {
             }
         }
         let in_force = &self.in_force;
-        let mut desired = judge::judge(&list, self.rules(terms), &in_force.grants(), |name| {
+        let mut previous = in_force.grants();
+        let adopted = self.adopted.iter();
+        previous.extend(adopted.map(|(name, adopted)| (name, adopted.grants.as_slice())));
+        let mut desired = judge::judge(&list, self.rules(terms), &previous, |name| {
             in_force.accounts.contains_key(name)
                 || manages(terms.config, &facts.people, in_force, name)
         });
@@ -383,10 +401,61 @@ impl Decision {
         self.in_force.break_glass_gone = None;
     }
 
-    /// The guard, and with its leave the list into force.
+    /// Accounts that this list, or the break-glass file on a clone, would take on: what is in their files is looked at before
+    /// the agent writes any, so that no list takes keys away unweighed which it never knew. Those of an account that is in
+    /// force are not looked at for that: what is planted there counts for nothing.
+    pub fn newcomers(&self, facts: &Facts, config: &Config) -> Vec<AccountName> {
+        let mut names = BTreeSet::new();
+        let has_break_glass = match &facts.break_glass {
+            BreakGlassFact::Read(text) => !text.trim().is_empty(),
+            BreakGlassFact::Open | BreakGlassFact::Unreadable(_) => false,
+        };
+        if let ListFact::Read(list) = &facts.list {
+            names.extend(list.entries.iter().map(|entry| &entry.account));
+            names.extend(self.in_force.accounts.keys());
+        } else if self.in_force.list.is_none() && has_break_glass {
+            names.extend(self.in_force.accounts.keys());
+        }
+        let is_new = |name: &&AccountName| {
+            let account = self.in_force.accounts.get(*name);
+            !account.is_some_and(|account| account.managed)
+                && facts.people.account(name).is_some()
+                && manages(config, &facts.people, &self.in_force, name)
+        };
+        names.into_iter().filter(is_new).cloned().collect()
+    }
+
+    /// Puts the keys into force that stood in the files of these accounts.
+    fn adopt(&mut self, takes_on: impl Fn(&InForce, &AccountName) -> bool) {
+        for (name, adopted) in std::mem::take(&mut self.adopted) {
+            if !takes_on(&self.in_force, &name) {
+                self.adopted.insert(name, adopted);
+                continue;
+            }
+            let account = self.in_force.accounts.entry(name).or_default();
+            let mut grants = adopted.grants;
+            // Those of the instance that this one is a clone of.
+            let inherited = std::mem::take(&mut account.inherited);
+            grants.retain(|grant| !inherited.contains(&grant.fingerprint));
+            account.joining = !grants.is_empty() || adopted.obscure > 0;
+            account.obscure = adopted.obscure;
+            account.grants = grants;
+            account.brought.clear();
+            account.managed = true;
+            account.sshd_reads = account.sshd_reads.take().or(adopted.sshd_reads);
+            self.changed = true;
+        }
+    }
+
+    /// The guard, and the list into force: as a whole, or only what it adds.
     fn weigh(&mut self, mut desired: Desired, facts: &Facts, config: &Config) {
         let Some(list) = &self.list else { return };
         let digest = list.digest.clone();
+        let accepted = facts.accepted.as_ref() == Some(&digest);
+        self.adopt(|in_force, name| {
+            in_force.accounts.contains_key(name) || desired.takes_on(name, accepted)
+        });
+        self.adopted.clear();
         let fetched = facts.fetched.as_ref();
         let mut holding = Holding::again(
             self.in_force.holding.as_ref(),
@@ -395,66 +464,108 @@ impl Decision {
             config.source.every,
             facts.now,
         );
-        let accepted = facts.accepted.as_ref() == Some(&digest);
         let said = match &facts.said {
             Some(said) if said.digest == digest => Some(&said.held),
             _ => None,
         };
         if let Some(Some(held)) = said {
             holding.seen = held.seen;
+            holding.since = held.since;
         }
         let is_let_through = said == Some(&None);
+        let remembered = config.guard.remembers(config.source.every);
+        self.in_force.forget_steps(facts.now, remembered);
+        let is_here = |name: &AccountName| self.is_here(name, facts, config);
+        let is_known = |name: &AccountName| {
+            let account = self.in_force.accounts.get(name);
+            is_here(name) && !account.is_some_and(|account| account.joining)
+        };
+        let of_all = Circumstances {
+            guard: &config.guard,
+            every: config.source.every,
+            holding: &holding,
+            accepted: accepted || is_let_through,
+            exists: &is_here,
+            buried: &|name| self.is_buried(name, &desired),
+            now: facts.now,
+        };
+        let of_known = Circumstances {
+            exists: &is_known,
+            ..of_all
+        };
         let verdict = match said {
             Some(Some(held)) if !accepted => Verdict::Hold(held.clone()),
-            _ => guard::judge(
-                &self.in_force.grants(),
-                &desired,
-                Circumstances {
-                    guard: &config.guard,
-                    seen: holding.seen,
-                    accepted: accepted || is_let_through,
-                    exists: &|name| self.is_here(name, facts, config),
-                    buried: &|name| self.is_buried(name, &desired),
-                    now: facts.now,
-                },
-            ),
+            _ => guard::judge(&self.in_force, &desired, of_all),
         };
+        let counted = guard::toll(&self.in_force, &desired, of_all).settled;
         match verdict {
             Verdict::Hold(held) => {
-                self.held = Some(held);
+                // Whoever joins with many keys, perhaps for that purpose, keeps no other account's key in force.
+                let all_wait = guard::judge(&self.in_force, &desired, of_known) != Verdict::Apply;
+                let of_known = guard::toll(&self.in_force, &desired, of_known).settled;
+                let mut taken = desired.clone();
+                let waits = |account: &Account| all_wait || account.joining;
+                self.put(&mut taken, waits, accepted, counted.of > 0, facts, config);
+                if !all_wait {
+                    self.in_force.note_step(of_known.removed, facts.now);
+                }
+                self.in_force.list.get_or_insert(digest);
                 self.in_force.holding = Some(holding);
+                self.held = Some(held);
                 self.strangers = self.strangers_of(&desired);
                 self.desired = Some(desired);
             }
             Verdict::Apply => {
+                let is_settled = accepted || config.guard.lets_through(holding.seen);
+                let has_keys = counted.of > 0;
+                self.put(&mut desired, |_| false, accepted, has_keys, facts, config);
+                if is_settled && counted.removed > 0 {
+                    self.in_force.settle();
+                } else {
+                    self.in_force.note_step(counted.removed, facts.now);
+                }
+                self.in_force.list = Some(digest);
+                self.in_force.holding = None;
                 self.held = None;
-                self.apply(&digest, &mut desired, accepted, facts, config);
                 self.strangers = self.strangers_of(&desired);
             }
         }
     }
 
-    fn apply(
+    /// Puts into force what the list says, and of an account that `waits` only what it adds.
+    fn put(
         &mut self,
-        digest: &str,
         desired: &mut Desired,
+        waits: impl Fn(&Account) -> bool,
         accepted: bool,
+        has_keys: bool,
         facts: &Facts,
         config: &Config,
     ) {
         let names = self.in_force.accounts.keys().chain(desired.grants.keys());
         let managed: BTreeSet<AccountName> = names
+            .filter(|name| !self.unlooked.contains_key(*name))
             .filter(|name| manages(config, &facts.people, &self.in_force, name))
             .cloned()
             .collect();
         self.keys_left = self.in_force.managed().any(|(name, account)| {
             let next = desired.keys_of(name);
             let stays = |grant: &Grant| next.iter().any(|n| n.fingerprint == grant.fingerprint);
-            account.grants.as_slice() != next && !account.grants.iter().all(stays)
+            !waits(account)
+                && account.grants.as_slice() != next
+                && !account.grants.iter().all(stays)
         });
-        self.note_former(|name, grants| grants != desired.keys_of(name));
+        self.note_former(|name, account| {
+            let next = desired.keys_of(name);
+            if waits(account) {
+                return !next.iter().all(|grant| account.grants.contains(grant));
+            }
+            account.grants != next
+        });
+        let is_managed = |name: &AccountName| managed.contains(name);
+        let came = has_keys.then_some(facts.now);
         self.in_force
-            .apply(digest, desired, |name| managed.contains(name), accepted);
+            .take(desired, is_managed, waits, accepted, came);
     }
 
     /// A comment that stood beside keys before says nothing about their absence now.
@@ -486,9 +597,9 @@ impl Decision {
     }
 
     /// Remembers the keys of each account whose keys are about to change.
-    fn note_former(&mut self, changes: impl Fn(&AccountName, &[Grant]) -> bool) {
+    fn note_former(&mut self, changes: impl Fn(&AccountName, &Account) -> bool) {
         for (name, account) in self.in_force.managed() {
-            if !changes(name, &account.grants) {
+            if !changes(name, account) {
                 continue;
             }
             let all = account.grants.iter().chain(&self.in_force.break_glass);
@@ -570,25 +681,33 @@ impl Decision {
     }
 
     /// True when a key that is not in force is not meant to be either: no error in what was read, no list that is held or
-    /// too old, and none that was not read yet keeps it from being so.
+    /// too old, none that was not read yet, and no file that was not read keeps it from being so.
     pub fn denies(&self, name: &AccountName, fingerprint: &str) -> bool {
         let is = |grant: &Grant| grant.fingerprint == fingerprint;
         let is_held = |desired: &Desired| desired.keys_of(name).iter().any(is);
         let account = self.in_force.accounts.get(name);
         let is_stale = self.revoked && account.is_some_and(|account| account.grants.iter().any(is));
+        let is_obscure = account.is_some_and(Account::stays_as_it_is);
         let mut meant = self.meant.get(name).into_iter().flatten();
         let is_meant = meant.any(|key| key.as_deref().is_none_or(|key| key == fingerprint));
-        let was_read = self.list.is_some() && self.break_glass_rejected.is_empty();
+        let was_read = self.list.is_some()
+            && self.break_glass_rejected.is_empty()
+            && !self.unlooked.contains_key(name)
+            && !is_obscure;
         was_read && !is_meant && !is_stale && !self.desired.as_ref().is_some_and(is_held)
     }
 
-    /// The list, while it is held, would give this account other keys than it has.
+    /// Keys of this account wait to be taken away, since the list that does so is held; or what is in its files does.
     pub fn is_held_back(&self, name: &AccountName) -> bool {
         let (Some(desired), Some(account)) = (&self.desired, self.in_force.accounts.get(name))
         else {
             return false;
         };
-        desired.keys_of(name) != account.grants.as_slice()
+        let stays = |grant: &Grant| {
+            let mut next = desired.keys_of(name).iter();
+            next.any(|next| next.fingerprint == grant.fingerprint)
+        };
+        account.managed && (account.stays_as_it_is() || !account.grants.iter().all(stays))
     }
 }
 
@@ -661,6 +780,8 @@ mod tests {
                 list: ListFact::AsBefore,
                 break_glass: BreakGlassFact::Read(String::new()),
                 people: Arc::new(people),
+                adopted: BTreeMap::new(),
+                unlooked: BTreeMap::new(),
                 silent_about: Vec::new(),
                 look_again: None,
                 openssh: None,
@@ -764,8 +885,12 @@ mod tests {
     fn shown(decision: &Decision) -> String {
         let mut all = Vec::new();
         for (name, account) in &decision.in_force.accounts {
-            let mut keys: Vec<&str> = account.grants.iter().map(|g| g.comment.as_str()).collect();
-            keys.sort_unstable();
+            let key = |grant: &Grant| {
+                let end = if grant.expires_at.is_some() { "!" } else { "" };
+                format!("{}{end}", grant.comment)
+            };
+            let mut keys: Vec<String> = account.grants.iter().map(key).collect();
+            keys.sort_by_key(|key| key.trim_end_matches('!').parse::<u32>().unwrap_or(0));
             let word = format!("{name}={}", keys.join(","));
             all.push(if account.managed {
                 word
@@ -809,7 +934,12 @@ mod tests {
         check(&[FIRST, "alice=1,2,5 bob=3,4"], "alice=1,2,5 bob=3,4", None);
         // An account that leaves the list is emptied, and not forgotten.
         check(&[FIRST, "alice=1,2"], "alice=1,2 bob=", None);
-        check(&[FIRST, "alice=1,2", "alice=1"], "alice=1 bob=", None);
+        // One step after another takes no more than one alone.
+        check(
+            &[FIRST, "alice=1,2", "alice=1"],
+            "alice=1,2 bob=",
+            Some((3, Some(3))),
+        );
         check(
             &[FIRST, "alice=1", "alice=1,2 bob=5,4"],
             "alice=1,2 bob=4,5",
@@ -836,6 +966,47 @@ mod tests {
         check(&[FIRST, "alice=1", "bob=3"], FIRST, Some((3, Some(3))));
         check(&[FIRST, "alice=1", FIRST], FIRST, None);
         check(&[FIRST, "", "alice=1,2 bob=5"], "alice=1,2 bob=5", None);
+        // What it adds comes at once, to accounts that are new too, and nothing goes.
+        check(
+            &[FIRST, "alice=1,5 carol=6"],
+            "alice=1,2,5 bob=3,4 carol=6",
+            Some((3, Some(3))),
+        );
+        check(
+            &[FIRST, "alice=5", "bob=6"],
+            "alice=1,2,5 bob=3,4,6",
+            Some((4, Some(3))),
+        );
+        check(&[FIRST, "alice=5", FIRST], FIRST, None);
+        check(&[FIRST, "alice=5", "alice=1,2,5"], "alice=1,2,5 bob=", None);
+        // A key that is on both has the options of the list.
+        check(
+            &[FIRST, "alice=1!"],
+            "alice=1!,2 bob=3,4",
+            Some((3, Some(3))),
+        );
+        // However many keys it brings, the next one takes no more of those that were there before.
+        let many = "alice=1,2,5,6,7,8,9,10,11,12";
+        check(
+            &[
+                FIRST,
+                "alice=5,6,7,8,9,10,11,12",
+                many,
+                "alice=5,6,7,8,9,10,11,12",
+            ],
+            "alice=1,2,5,6,7,8,9,10,11,12 bob=",
+            Some((4, Some(3))),
+        );
+        check(
+            &[FIRST, "alice=1,2,5,6,7,8,9 bob=3,4", "alice=1,5,6,7,8,9"],
+            "alice=1,2,5,6,7,8,9 bob=3,4",
+            Some((3, Some(3))),
+        );
+        check(
+            &[FIRST, "alice=5,6,7,8,9,10", "alice=5,6,7,8,9,10,11 bob=3"],
+            "alice=1,2,5,6,7,8,9,10,11 bob=3,4",
+            Some((3, Some(3))),
+        );
         // An account that is not managed, or not here, gets nothing.
         check(&["alice=1 svc=9"], "alice=1", None);
         check(&["alice=1 ghost=9"], "alice=1", None);
@@ -860,7 +1031,209 @@ mod tests {
             &["carol", "ghost", "svc"],
         );
         check(&["alice=1 ghost=9", "alice=1"], &[]);
-        check(&[FIRST, "alice=1 carol=5"], &["carol"]);
+        check(&[FIRST, "alice=1 carol=?"], &["carol"]);
+        // What a list adds is in force while it is held.
+        check(&[FIRST, "alice=1 carol=5"], &[]);
+    }
+
+    impl Host {
+        /// The files of these accounts were looked at, and such keys are in them; `?` is a line that only sshd may understand.
+        fn stands(&mut self, files: &str) {
+            for (account, grants) in list_of(&files.replace(",?", "").replace('?', ""))
+                .entries
+                .iter()
+                .map(|entry| (entry.account.clone(), entry.value.clone()))
+            {
+                let mut adopted = Adopted::default();
+                let file = std::path::Path::new("/home/x/.ssh/authorized_keys");
+                adopted.read(file, grants.as_bytes(), true, &TimeZone::UTC);
+                let word = files
+                    .split_whitespace()
+                    .find(|word| word.starts_with(account.as_str()));
+                adopted.obscure = word.unwrap_or_default().matches('?').count();
+                self.facts.adopted.insert(account, adopted);
+            }
+        }
+    }
+
+    fn newcomers(host: &Host) -> Vec<String> {
+        let names = host.decision.newcomers(&host.facts, &host.config);
+        names.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn who_was_never_in_force_is_looked_at_first_and_nobody_else() {
+        let mut host = Host::new();
+        host.read("alice=1 bob=? svc=5 ghost=6");
+        assert_eq!(newcomers(&host), ["alice", "bob"]);
+        host.decide();
+        // bob was not taken on, so whatever is in his file then is looked at when a list has a key for him.
+        host.read("alice=1 bob=3");
+        assert_eq!(newcomers(&host), ["bob"]);
+        host.decide();
+        host.read("alice=1 bob=3");
+        assert!(newcomers(&host).is_empty());
+        // No list, and no other one than before.
+        host.facts.list = ListFact::AsBefore;
+        assert!(newcomers(&host).is_empty());
+        // It was left alone for a while.
+        host.manage(&["alice"]);
+        host.read("alice=1 bob=3");
+        host.decide();
+        host.manage(&["alice", "bob"]);
+        host.read("alice=1 bob=3");
+        assert_eq!(newcomers(&host), ["bob"]);
+    }
+
+    #[test]
+    fn a_first_list_is_weighed_against_the_keys_that_it_found() {
+        let check = |files: &str, list: &str, in_force: &str, held: Option<(usize, usize)>| {
+            let mut host = Host::new();
+            host.stands(files);
+            host.read(list);
+            let decision = host.decide();
+            assert_eq!(shown(decision), in_force, "{files}, {list}");
+            let held_now = decision.held.as_ref().map(|held| (held.removed, held.of));
+            assert_eq!(held_now, held, "{files}, {list}");
+        };
+        check(
+            "alice=1,2,3,4,5",
+            "alice=6",
+            "alice=1,2,3,4,5,6",
+            Some((5, 5)),
+        );
+        check("alice=1,2", "alice=1,6", "alice=1,6", None);
+        check("alice=1,2 bob=3,4", "alice=1,2", "alice=1,2", None);
+        check(
+            "alice=1,2 bob=3,4",
+            "alice=9 bob=#",
+            "alice=1,2,9 bob=3,4",
+            Some((4, 4)),
+        );
+        // A list that says nothing of an account takes it on no more than before.
+        check("alice=1,2", "alice=? bob=1", "bob=1", None);
+    }
+
+    #[test]
+    fn what_a_first_list_found_goes_when_it_is_confirmed_or_accepted() {
+        let first = || {
+            let mut host = Host::new();
+            host.stands("alice=1,2,3");
+            host.read("alice=6 bob=7");
+            assert_eq!(shown(host.decide()), "alice=1,2,3,6 bob=7");
+            assert!(!host.decision.keys_left);
+            host
+        };
+        let mut host = first();
+        for minutes in 1..3 {
+            assert!(host.decision.held.is_some());
+            host.facts.now = at(60 * minutes);
+            host.confirmed("alice=6 bob=7", at(60 * minutes));
+            host.decide();
+        }
+        assert_eq!(shown(&host.decision), "alice=6 bob=7");
+        assert!(host.decision.held.is_none() && host.decision.keys_left);
+        let mut host = first();
+        host.facts.accepted = Some(list_of("alice=6 bob=7").digest());
+        assert_eq!(shown(host.decide()), "alice=6 bob=7");
+        // The next list gives less up: it applies by itself.
+        let mut host = first();
+        host.read("alice=1,2,6 bob=7");
+        assert_eq!(shown(host.decide()), "alice=1,2,6 bob=7");
+        assert!(host.decision.held.is_none());
+        // What is planted meanwhile is none of it.
+        let mut host = first();
+        host.stands("alice=9 bob=9");
+        host.facts.adopted.clear();
+        host.read("alice=6 bob=7");
+        assert!(newcomers(&host).is_empty());
+        assert_eq!(shown(host.decide()), "alice=1,2,3,6 bob=7");
+    }
+
+    #[test]
+    fn who_joins_with_many_keys_keeps_nobody_elses_in_force() {
+        let mut host = Host::with("alice=1,2 bob=3,4");
+        host.facts.now = at(3600);
+        host.stands("carol=11,12,13,14,15,16");
+        host.read("alice=1,2 bob=3 carol=5");
+        let decision = host.decide();
+        assert_eq!(shown(decision), "alice=1,2 bob=3 carol=5,11,12,13,14,15,16");
+        assert_eq!(decision.held.as_ref().map(|held| held.removed), Some(7));
+        assert!(decision.is_held_back(&name("carol")) && !decision.is_held_back(&name("bob")));
+        // And keeps none in force for ever, nor lets it go sooner.
+        host.read("alice=1 carol=5");
+        let decision = host.decide();
+        assert_eq!(shown(decision), "alice=1,2 bob=3 carol=5,11,12,13,14,15,16");
+    }
+
+    #[test]
+    fn files_that_only_sshd_may_understand_stay_as_they_are_while_the_list_is_held() {
+        let mut host = Host::new();
+        host.stands("alice=1,?");
+        host.read("alice=6 bob=7");
+        let decision = host.decide();
+        assert_eq!(
+            decision.held.as_ref().map(|held| (held.removed, held.of)),
+            Some((2, 2))
+        );
+        let alice = &decision.in_force.accounts[&name("alice")];
+        assert!(alice.stays_as_it_is() && decision.is_held_back(&name("alice")));
+        assert!(
+            !decision.denies(&name("alice"), "SHA256:any"),
+            "it may stand in that line"
+        );
+        host.facts.accepted = Some(list_of("alice=6 bob=7").digest());
+        let decision = host.decide();
+        assert!(!decision.in_force.accounts[&name("alice")].stays_as_it_is());
+        assert!(decision.denies(&name("alice"), "SHA256:any"));
+    }
+
+    #[test]
+    fn who_was_not_looked_at_waits_alone() {
+        let mut host = Host::new();
+        let unlooked = || BTreeMap::from([(name("alice"), "it hangs".to_owned())]);
+        host.facts.unlooked = unlooked();
+        host.read("alice=6 bob=7");
+        assert_eq!(shown(host.decide()), "bob=7");
+        assert_eq!(host.decision.strangers, [name("alice")]);
+        assert_eq!(host.decision.unlooked, unlooked());
+        assert!(!host.decision.denies(&name("alice"), "SHA256:any"));
+        // Not even a person's word is one about keys that nobody saw.
+        host.facts.unlooked = unlooked();
+        host.facts.accepted = Some(list_of("alice=6 bob=7").digest());
+        host.read("alice=6 bob=7");
+        assert_eq!(shown(host.decide()), "bob=7");
+        host.stands("alice=1,2");
+        host.facts.accepted = None;
+        host.read("alice=6 bob=7");
+        assert_eq!(newcomers(&host), ["alice"]);
+        assert_eq!(shown(host.decide()), "alice=1,2,6 bob=7");
+    }
+
+    #[test]
+    fn a_clone_adopts_what_its_template_did_not_have() {
+        let mut host = Host::with(FIRST);
+        host.decision.in_force.instance = Some("i-template".to_owned());
+        let identity = Identity::Instance("i-here".to_owned());
+        host.decision = Decision::resumed(host.decision.in_force.clone(), &identity);
+        host.read("alice=5");
+        assert_eq!(newcomers(&host), ["alice", "bob"]);
+        // The launch key is 8.
+        host.stands("alice=1,2,8");
+        assert_eq!(shown(host.decide()), "alice=5,8 bob=");
+        assert_eq!(
+            host.decision.held.as_ref().map(|held| held.removed),
+            Some(1)
+        );
+        // For the break-glass keys it is managed before there is a list, and nothing else goes for them.
+        let mut host = Host::with(FIRST);
+        host.decision.in_force.instance = Some("i-template".to_owned());
+        host.decision = Decision::resumed(host.decision.in_force.clone(), &identity);
+        host.facts.break_glass = BreakGlassFact::Read(key("9"));
+        assert_eq!(newcomers(&host), ["alice", "bob"]);
+        host.stands("alice=1,8");
+        host.facts.unlooked = BTreeMap::from([(name("bob"), "it hangs".to_owned())]);
+        assert_eq!(shown(host.decide()), "alice=8 (bob=)");
     }
 
     /// In observe mode nothing is saved, and a command has nothing to weigh a list against.
@@ -1291,7 +1664,7 @@ mod tests {
         for identity in [Identity::Unknown, Identity::Other] {
             for (list, in_force) in [
                 ("", FIRST),
-                ("alice=5", FIRST),
+                ("alice=5", "alice=1,2,5 bob=3,4"),
                 ("alice=1,2 bob=5", "alice=1,2 bob=5"),
             ] {
                 let mut host = resumed(identity.clone());
@@ -1300,7 +1673,7 @@ mod tests {
                 host.facts.list = ListFact::Read(Box::new(list));
                 let decision = host.decide();
                 assert_eq!(shown(decision), in_force, "{identity:?}");
-                assert_eq!(decision.held.is_some(), in_force == FIRST);
+                assert_eq!(decision.held.is_some(), in_force != "alice=1,2 bob=5");
                 assert_eq!(decision.cloned, None);
             }
         }

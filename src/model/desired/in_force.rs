@@ -1,11 +1,11 @@
 //! What is in force on this host, kept across restarts: the last-known-good decision.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::model::account::{self, AccountName};
@@ -35,6 +35,9 @@ pub struct InForce {
     pub break_glass_gone: Option<Timestamp>,
     /// What the guard holds, and how often it has come.
     pub holding: Option<Holding>,
+    /// What lists took away at once of late, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
     /// Every account that is or was managed. One that leaves the list stays here, without keys.
     pub accounts: BTreeMap<AccountName, Account>,
     /// `AuthorizedKeysFile` of sshd when it last said it: at boot it says nothing before it runs.
@@ -47,11 +50,33 @@ pub struct InForce {
 
 /// One account.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says a thing of its own, and none depends on another"
+)]
 pub struct Account {
     /// False once the config no longer names it: its file is left alone, and it is remembered.
     pub managed: bool,
-    /// Its keys.
+    /// Its keys: those of the list and, while that is held, those that wait to go.
     pub grants: Vec<Grant>,
+    /// Fingerprints of the keys that a list has brought which is held, or was new a short while ago. They make no share of what
+    /// goes smaller: whoever writes the list could bring as many as it takes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brought: Vec<String>,
+    /// When the last of them came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub brought_at: Option<Timestamp>,
+    /// Its files, as they were before the agent wrote any, were looked at, and the keys in them are in force: no list has
+    /// taken them away yet.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub joining: bool,
+    /// How much stands in those files that only sshd may understand: while the list that would take it away is held, they
+    /// stay as they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub obscure: usize,
+    /// Fingerprints of the keys that it had as an account of another instance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherited: Vec<String>,
     /// What its file was when it was last in sync; `None` while it never was.
     pub synced: Option<Synced>,
     /// Its values that were only comments when the list was applied.
@@ -98,6 +123,25 @@ pub struct Holding {
     /// When it was counted last.
     #[serde(default)]
     pub counted_at: Timestamp,
+    /// Since when a list is held, this one or another.
+    #[serde(default)]
+    pub since: Option<Timestamp>,
+}
+
+/// A list that applied at once and took keys away.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Step {
+    pub at: Timestamp,
+    /// How many.
+    pub removed: usize,
+}
+
+/// More steps than this are told apart no longer.
+const STEPS: usize = 32;
+
+/// True for so long after `at`. A clock that was set back is no reason to remember something for ever.
+pub fn is_recent(at: Timestamp, now: Timestamp, remembered: SignedDuration) -> bool {
+    now.duration_since(at).abs() < remembered
 }
 
 impl Holding {
@@ -114,11 +158,13 @@ impl Holding {
         every: Duration,
         now: Timestamp,
     ) -> Self {
+        let held_since = before.map_or(Some(now), |before| before.since);
         let Some(before) = before.filter(|before| before.outcome == outcome) else {
             return Self {
                 outcome,
                 seen: 1,
                 counted_at: now,
+                since: held_since,
             };
         };
         // A clock that was set back is no reason to wait for as long.
@@ -133,6 +179,7 @@ impl Holding {
             outcome,
             seen: before.seen.saturating_add(u32::from(counts)),
             counted_at: if counts { now } else { since },
+            since: held_since,
         }
     }
 }
@@ -236,72 +283,134 @@ impl InForce {
     }
 
     /// What a clone keeps of it: the sshd that is on its disk, and whose files the keys of the other instance are in, so
-    /// that its own first list takes them away there too. Until then nothing of it is managed.
+    /// that its own first list takes them away there too. Until then nothing of it is managed. What else is in these files,
+    /// such as the launch key, is the clone's own: they are looked at as those of any account that joins.
     #[must_use]
     pub fn inherited(self) -> Self {
-        let accounts = self
-            .accounts
-            .into_keys()
-            .map(|name| (name, Account::default()))
-            .collect();
+        let of_host: Vec<String> = fingerprints(&self.break_glass).collect();
+        let clone = |(name, account): (AccountName, Account)| {
+            let inherited = fingerprints(&account.grants);
+            let account = Account {
+                inherited: inherited.chain(of_host.iter().cloned()).collect(),
+                ..Account::default()
+            };
+            (name, account)
+        };
         Self {
             schema: SCHEMA,
-            accounts,
+            accounts: self.accounts.into_iter().map(clone).collect(),
             openssh: self.openssh,
             ..Self::default()
         }
     }
 
-    /// Before the first list of its own a clone manages what it inherited only to put the break-glass keys there; returns
-    /// whether anything changed.
-    pub fn await_first_list(&mut self) -> bool {
+    /// Before the first list of its own a clone manages what it inherited only to put the break-glass keys there, once its files
+    /// were looked at; returns whether anything changed.
+    pub fn await_first_list(&mut self, unlooked: &BTreeMap<AccountName, String>) -> bool {
         if self.list.is_some() {
             return false;
         }
-        let managed = !self.break_glass.is_empty();
+        let has_keys = !self.break_glass.is_empty();
         let mut changed = false;
-        for account in self.accounts.values_mut() {
+        for (name, account) in &mut self.accounts {
+            let managed = has_keys && !unlooked.contains_key(name);
             changed |= account.managed != managed;
             account.managed = managed;
         }
         changed
     }
 
-    /// Puts a list into force. `manages` says which accounts are managed. A managed account that the list no
-    /// longer names has no keys. An account that is new and for which the list has no usable key is taken on
-    /// only by a tombstone, or if a person has `accepted` it: an error must not empty a file that was never ours.
-    /// What is put into force leaves `desired`: thousands of keys are not held twice.
-    pub fn apply(
+    /// What was brought or went so long ago counts as any other key does, unless a list is held.
+    pub fn forget_steps(&mut self, now: Timestamp, remembered: SignedDuration) {
+        self.steps
+            .retain(|step| is_recent(step.at, now, remembered));
+        if self.holding.is_none() {
+            for account in self.accounts.values_mut() {
+                account
+                    .brought_at
+                    .take_if(|at| !is_recent(*at, now, remembered));
+                if account.brought_at.is_none() {
+                    account.brought.clear();
+                }
+            }
+        }
+    }
+
+    /// A list has come so often, or a person has accepted it: all that it says is in force for good.
+    pub fn settle(&mut self) {
+        self.steps.clear();
+        for account in self.accounts.values_mut() {
+            account.brought.clear();
+            account.brought_at = None;
+        }
+    }
+
+    /// Puts a list into force. `manages` says which accounts are managed. Of an account that `waits` no key goes, and
+    /// what the list has for it comes at once. Any other one that the list no longer names has no keys. An account that is
+    /// new and for which the list has no usable key is taken on only by a tombstone, or if a person has `accepted` it: an
+    /// error must not empty a file that was never ours. The keys that are new `came` then, unless they are the first on this
+    /// host. What is put into force leaves `desired` where nothing waits:
+    /// thousands of keys are not held twice.
+    pub fn take(
         &mut self,
-        digest: &str,
         desired: &mut Desired,
         manages: impl Fn(&AccountName) -> bool,
+        waits: impl Fn(&Account) -> bool,
         accepted: bool,
+        came: Option<Timestamp>,
     ) {
         self.schema = SCHEMA;
-        self.list = Some(digest.to_owned());
-        self.holding = None;
         for (name, account) in &mut self.accounts {
             account.managed = manages(name);
             // What came while the agent did not look was there first.
             account.alone &= account.managed;
-            if account.managed {
-                account.grants = take(desired.grants.get_mut(name));
-                account.comment_only = take(desired.comment_only.get_mut(name));
+            if !account.managed {
+                continue;
             }
+            account.note_brought(desired.keys_of(name), came);
+            if waits(account) {
+                account.add(desired.keys_of(name));
+                continue;
+            }
+            account.grants = taken(desired.grants.get_mut(name));
+            account.comment_only = taken(desired.comment_only.get_mut(name));
+            account.joining = false;
+            account.obscure = 0;
+            let grants = &account.grants;
+            let stays = |key: &String| grants.iter().any(|grant| grant.fingerprint == *key);
+            account.brought.retain(stays);
         }
-        for (name, grants) in &mut desired.grants {
-            let known = self.accounts.contains_key(name);
-            let may_empty = accepted || desired.tombstones.contains(name);
-            if !known && manages(name) && (!grants.is_empty() || may_empty) {
-                let account = Account {
-                    managed: true,
-                    grants: std::mem::take(grants),
-                    comment_only: take(desired.comment_only.get_mut(name)),
-                    ..Account::default()
-                };
-                self.accounts.insert(name.clone(), account);
+        let new: Vec<AccountName> = desired
+            .grants
+            .keys()
+            .filter(|name| !self.accounts.contains_key(*name) && manages(name))
+            .filter(|name| desired.takes_on(name, accepted))
+            .cloned()
+            .collect();
+        for name in new {
+            let mut account = Account {
+                managed: true,
+                comment_only: taken(desired.comment_only.get_mut(&name)),
+                ..Account::default()
+            };
+            account.note_brought(desired.keys_of(&name), came);
+            account.grants = taken(desired.grants.get_mut(&name));
+            self.accounts.insert(name, account);
+        }
+    }
+
+    /// Notes that a list has taken so many keys away at once.
+    pub fn note_step(&mut self, removed: usize, now: Timestamp) {
+        if removed == 0 {
+            return;
+        }
+        let is_full = self.steps.len() >= STEPS;
+        match self.steps.last_mut() {
+            Some(last) if is_full => {
+                last.at = now;
+                last.removed += removed;
             }
+            _ => self.steps.push(Step { at: now, removed }),
         }
     }
 
@@ -323,8 +432,63 @@ impl InForce {
     }
 }
 
-fn take<T>(from: Option<&mut Vec<T>>) -> Vec<T> {
+impl Account {
+    /// Adds these keys to those in force; one that is there has what is said of it now.
+    fn add(&mut self, grants: &[Grant]) {
+        let named: HashSet<&str> = grants
+            .iter()
+            .map(|grant| grant.fingerprint.as_str())
+            .collect();
+        self.grants
+            .retain(|grant| !named.contains(grant.fingerprint.as_str()));
+        self.grants.extend_from_slice(grants);
+        self.grants.sort_by(|a, b| a.line.cmp(&b.line));
+    }
+
+    /// Of the `grants` of a list, those are brought that are not in force yet and `came` then, and those that were.
+    fn note_brought(&mut self, grants: &[Grant], came: Option<Timestamp>) {
+        let Some(at) = came else { return };
+        let before: HashSet<&str> = self
+            .grants
+            .iter()
+            .map(|grant| grant.fingerprint.as_str())
+            .collect();
+        let new = fingerprints(grants).filter(|key| !before.contains(key.as_str()));
+        let known = self.brought.len();
+        self.brought.extend(new.collect::<Vec<_>>());
+        if self.brought.len() > known {
+            self.brought_at = Some(at);
+        }
+    }
+
+    /// Only sshd may understand what is in its files, so the list that would take that away and is held leaves them.
+    pub fn stays_as_it_is(&self) -> bool {
+        self.obscure > 0
+    }
+}
+
+fn fingerprints(grants: &[Grant]) -> impl Iterator<Item = String> {
+    grants.iter().map(|grant| grant.fingerprint.clone())
+}
+
+fn taken<T>(from: Option<&mut Vec<T>>) -> Vec<T> {
     from.map(std::mem::take).unwrap_or_default()
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde wants"
+)]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serde wants"
+)]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]

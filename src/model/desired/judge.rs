@@ -39,6 +39,13 @@ impl Desired {
     pub fn keys_of(&self, name: &AccountName) -> &[Grant] {
         self.grants.get(name).map_or(&[], Vec::as_slice)
     }
+
+    /// True where the list is reason enough to manage the file of an account that never was.
+    pub fn takes_on(&self, name: &AccountName, accepted: bool) -> bool {
+        let is_named = self.grants.contains_key(name);
+        let may_empty = accepted || self.tombstones.contains(name);
+        is_named && (may_empty || !self.keys_of(name).is_empty())
+    }
 }
 
 /// By what a line is judged and written.

@@ -1,5 +1,6 @@
 //! Which keys are in force.
 
+pub mod adopted;
 pub mod decide;
 pub mod guard;
 pub mod in_force;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Accounts, Config, Mode, Owner};
 use crate::model::desired::decide::{Decision, manages};
-use crate::model::desired::in_force::InForce;
+use crate::model::desired::in_force::{Account as InForceAccount, InForce};
 use crate::model::file::other_files::OtherFiles;
 use crate::model::file::wanted::{Lines, Target, Wanted, content};
 use crate::model::key::grant::with_break_glass;
@@ -53,6 +53,10 @@ pub enum Locking {
 
 /// All files of one account: the managed one first.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each says a thing of its own, and none depends on another"
+)]
 pub struct Orders {
     pub account: Account,
     /// The list has spoken of the account. One that only `manage` names keeps its keys.
@@ -66,6 +70,19 @@ pub struct Orders {
     pub others_are_known: bool,
     /// Other files in the home are drift. Otherwise they stay and are reported.
     pub removes_others: bool,
+    /// All of them stay as they are, and that is said elsewhere: what they hold only sshd may understand, and the list that
+    /// would take it away is held.
+    pub stays: bool,
+    /// The keys that they hold are told.
+    pub adopts: bool,
+}
+
+/// How to look at the files of an account that was never in force.
+#[derive(Clone, Copy, Debug)]
+pub struct FirstLook<'a> {
+    pub account: &'a Account,
+    /// `AuthorizedKeysFile` for it, where that is known.
+    pub reads: Option<&'a str>,
 }
 
 /// Why there is no work on an account whose file should be managed.
@@ -222,7 +239,8 @@ fn of_account(basis: Basis<'_>, account: &Account, listed: bool) -> Result<Order
         Owner::Root => (0, 0o640),
     };
     // The keys of an account that no list named are reported, never taken.
-    let mode = if listed && basis.writes {
+    let stays = known.is_some_and(InForceAccount::stays_as_it_is);
+    let mode = if listed && basis.writes && !stays {
         config.mode
     } else {
         Mode::Observe
@@ -230,7 +248,10 @@ fn of_account(basis: Basis<'_>, account: &Account, listed: bool) -> Result<Order
     let synced = known.and_then(|known| known.synced.as_ref());
     let reads = reads(basis, &account.name);
     let others = OtherFiles::of(reads.unwrap_or_default(), account, &target.location.path);
+    // What they hold is in force until a list has taken it away.
+    let is_joining = known.is_some_and(|known| known.joining);
     let removes = listed
+        && !is_joining
         && decision.in_force.list.is_some()
         && reads.is_some()
         && config.accounts.removes_other_files();
@@ -251,6 +272,8 @@ fn of_account(basis: Basis<'_>, account: &Account, listed: bool) -> Result<Order
         listed,
         others: others.in_home.into_iter().map(other).collect(),
         removes_others: removes,
+        stays,
+        adopts: false,
         elsewhere: others.elsewhere,
         others_are_known: reads.is_some_and(|reads| !reads.is_empty()),
         managed: Order {
@@ -268,6 +291,28 @@ fn of_account(basis: Basis<'_>, account: &Account, listed: bool) -> Result<Order
             target,
         },
     })
+}
+
+/// Orders that change nothing, for a look at all files that let a newcomer in.
+pub fn first_look(basis: Basis<'_>, look: FirstLook<'_>) -> Result<Orders, Unworkable> {
+    let mut orders = of_account(basis, look.account, false)?;
+    let managed = &orders.managed;
+    let others = OtherFiles::of(
+        look.reads.unwrap_or_default(),
+        look.account,
+        &managed.target.location.path,
+    );
+    let other = |location| Order {
+        target: Target {
+            location,
+            ..managed.target.clone()
+        },
+        wanted: Wanted::Nothing,
+        ..managed.clone()
+    };
+    orders.others = others.in_home.into_iter().map(other).collect();
+    orders.adopts = true;
+    Ok(orders)
 }
 
 /// `AuthorizedKeysFile` for an account, as far as it is known.
@@ -324,7 +369,7 @@ pub fn shared_files(config: &Config, decision: &Decision, people: &People) -> BT
 mod tests {
     use super::*;
     use crate::model::config::tables::{OtherFiles as Treatment, Pattern};
-    use crate::model::desired::in_force::{Account as InForceOf, Synced};
+    use crate::model::desired::in_force::Synced;
     use crate::model::file::wanted::HEADER;
     use crate::model::key::grant::Grant;
     use crate::model::location::FilePattern;
@@ -374,7 +419,7 @@ mod tests {
         }
 
         /// What is in force for an account, which a list has spoken of by then.
-        fn listed(&mut self, account: &str) -> &mut InForceOf {
+        fn listed(&mut self, account: &str) -> &mut InForceAccount {
             let accounts = &mut self.decision.in_force.accounts;
             let account = accounts.entry(name(account)).or_default();
             account.managed = true;

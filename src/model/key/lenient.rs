@@ -51,6 +51,11 @@ pub struct FoundKeys {
 }
 
 impl FoundKey {
+    /// True for a line with the same key and options.
+    pub fn authorises_as(&self, other: &Self) -> bool {
+        (&self.fingerprint, &self.options) == (&other.fingerprint, &other.options)
+    }
+
     /// No more of the comment than a person reads; the account that wrote the file chose how long it is.
     pub fn comment(&self) -> String {
         /// Bytes.

@@ -166,7 +166,7 @@ impl fmt::Display for KeyLine {
 }
 
 /// Without blanks at both ends and the `\r` of a DOS line end.
-pub(super) fn trim(line: &[u8]) -> &[u8] {
+pub fn trim(line: &[u8]) -> &[u8] {
     let blank = |b: &u8| BLANKS.contains(b);
     let start = line.iter().position(|b| !blank(b)).unwrap_or(line.len());
     let end = line

@@ -299,7 +299,7 @@ impl Story<'_> {
         } = &mut outcome.managed;
         let order = &outcome.orders.managed;
         let file = order.target.location.path.clone();
-        if !outcome.orders.listed {
+        if !outcome.orders.listed || outcome.orders.stays {
             // Nothing is done there, and the status says so.
             return;
         }
@@ -804,6 +804,8 @@ mod tests {
                 elsewhere: Vec::new(),
                 others_are_known: true,
                 removes_others: true,
+                stays: false,
+                adopts: false,
             };
             let mut in_force = InForce::default();
             in_force.accounts.insert(alice(), InForceOf::default());
@@ -865,6 +867,7 @@ mod tests {
                 loose: None,
                 attempts: Vec::new(),
                 lock: None,
+                stood: Vec::new(),
                 writes_prevented: None,
                 aside: Vec::new(),
             }

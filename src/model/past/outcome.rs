@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::model::file::difference::Difference;
 use crate::model::file::orders::Orders;
 use crate::model::file::other_files::OtherFile;
+use crate::model::file::wanted::Content;
 use crate::model::mounts::OwnMount;
 use crate::model::past::evidence::Stood;
 use crate::model::past::incident::Undone;
@@ -31,8 +32,17 @@ pub struct Outcome {
     pub aside: Vec<String>,
     /// The directory of the file is locked, or is so no more; or why it cannot be.
     pub lock: Option<Result<bool, String>>,
+    /// The files that hold keys, where the order was to tell.
+    pub stood: Vec<StoodBefore>,
     /// A write into the file is prevented; or only undone, where its file system has no leases. `None` where that is not known.
     pub writes_prevented: Option<bool>,
+}
+
+/// What stood in a file before the agent ever wrote it.
+#[derive(Debug)]
+pub struct StoodBefore {
+    pub file: PathBuf,
+    pub content: Content,
 }
 
 /// What came of the work on one file.
@@ -140,6 +150,7 @@ impl Outcome {
             attempts: Vec::new(),
             aside: Vec::new(),
             lock: None,
+            stood: Vec::new(),
             writes_prevented: None,
         }
     }

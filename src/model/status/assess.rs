@@ -228,6 +228,15 @@ fn state(known: Known<'_>, outcome: &Outcome) -> (AccountState, Option<Cause>) {
     if refused.is_some() {
         return (AccountState::Refused, refused);
     }
+    if outcome.orders.stays {
+        let account = known
+            .decision
+            .in_force
+            .accounts
+            .get(&outcome.orders.account.name);
+        let lines = account.map_or(0, |account| account.obscure);
+        return (AccountState::Held, Some(Cause::FilesStay { lines }));
+    }
     let mut differing = match managed.did {
         Did::Reported => managed.differences.clone(),
         _ => Vec::new(),
@@ -295,8 +304,12 @@ pub fn passive_rows(known: Known<'_>) -> Vec<Row> {
                     let is_system = account.uid < people.uid_min;
                     let uid_min = is_system.then_some(people.uid_min);
                     (AccountState::Unmanaged, Some(Cause::NotManaged { uid_min }))
-                } else if decision.held.is_some() {
-                    (AccountState::Held, Some(Cause::HeldBack))
+                } else if let Some(reason) = decision.unlooked.get(name) {
+                    let cause = Cause::FileRefused {
+                        reason: reason.clone(),
+                        hint: None,
+                    };
+                    (AccountState::Refused, Some(cause))
                 } else {
                     (AccountState::Held, Some(Cause::NothingUsable))
                 }
@@ -727,6 +740,7 @@ mod tests {
                 loose: None,
                 attempts: Vec::new(),
                 lock: None,
+                stood: Vec::new(),
                 writes_prevented: None,
                 aside: Vec::new(),
             }
@@ -1175,10 +1189,11 @@ mod tests {
         check(
             |host| {
                 host.decision.strangers = vec![name("bob")];
-                host.decision.held = Some(held());
+                let reason = "its home hangs".to_owned();
+                host.decision.unlooked.insert(name("bob"), reason);
             },
             "bob",
-            Some("held: the list that would change its keys is held"),
+            Some("refused: its home hangs"),
         );
         // It was deleted from the host.
         let deleted = |host: &mut Scene| {
@@ -1201,6 +1216,7 @@ mod tests {
             of: 4,
             seen: 1,
             needed: Some(3),
+            ..Held::default()
         }
     }
 

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::model::account::AccountName;
+use crate::model::desired::guard::Held;
 use crate::model::file::other_files::OtherFile;
 use crate::model::key::id::KeyId;
 use crate::model::list::rejected::Rejected;
@@ -25,7 +26,7 @@ pub struct Document<'a> {
     mode: &'a str,
     health: Health,
     problems: Vec<ProblemRow>,
-    list: ListRow,
+    list: ListRow<'a>,
     accounts: Vec<AccountRow<'a>>,
     rejected: &'a [Rejected],
     drift: &'a Drift,
@@ -52,7 +53,7 @@ struct ProblemRow {
 }
 
 #[derive(Debug, Serialize)]
-struct ListRow {
+struct ListRow<'a> {
     source: Option<String>,
     digest: Option<String>,
     parameters: usize,
@@ -60,7 +61,15 @@ struct ListRow {
     age_seconds: Option<i64>,
     error: Option<String>,
     next_fetch_at: Option<Timestamp>,
-    held: Option<String>,
+    held: Option<HeldRow<'a>>,
+}
+
+/// What of a list waits.
+#[derive(Debug, Serialize)]
+struct HeldRow<'a> {
+    text: String,
+    #[serde(flatten)]
+    held: &'a Held,
 }
 
 #[derive(Debug, Serialize)]
@@ -95,7 +104,10 @@ impl Status {
             age_seconds: self.list.age(now),
             error: self.list.error.clone(),
             next_fetch_at: self.list.next_fetch_at,
-            held: self.list.held.as_ref().map(ToString::to_string),
+            held: self.list.held.as_ref().map(|held| HeldRow {
+                text: held.to_string(),
+                held,
+            }),
         };
         Document {
             schema: SCHEMA,

@@ -103,8 +103,12 @@ pub enum Cause {
     NotListed,
     /// The list names an account for the first time and gives it no usable key.
     NothingUsable,
-    /// The list that would change the file is held.
+    /// The list that would take keys of it away is held.
     HeldBack,
+    /// The same, and what stands in its files only sshd may understand.
+    FilesStay {
+        lines: usize,
+    },
     /// The list names an account that `manage` does not; below this uid, a system account.
     NotManaged {
         uid_min: Option<u32>,
@@ -261,6 +265,7 @@ codes! {
     Cause::Decision(Trouble::BreakGlassRefused { .. }) => "break-glass-refused",
     Cause::Decision(Trouble::PeopleSilent { .. }) => "accounts-unknown",
     Cause::ListHeld(_) => "list-held",
+    Cause::FilesStay { .. } => "files-stay",
     Cause::NoFetcher => "no-fetcher",
     Cause::FetcherLate => "fetcher-late",
     Cause::FetchFailed { .. } => "fetch-failed",
@@ -323,6 +328,13 @@ impl Cause {
                 "the list gives it no key that can be used, so its file stays as it is".to_owned()
             }
             Self::HeldBack => "the list that would change its keys is held".to_owned(),
+            Self::FilesStay { lines } => format!(
+                "{} that the agent cannot read and sshd may, so its files stay as they are, without the list's keys, while the list is held",
+                match lines {
+                    1 => "they hold 1 line".to_owned(),
+                    lines => format!("they hold {lines} lines"),
+                }
+            ),
             Self::NotManaged { uid_min: None } => "not in `manage`".to_owned(),
             Self::NotManaged { uid_min: Some(uid) } => format!(
                 "a system account (uid below {uid}); name it in full in `manage` to manage it"
@@ -446,7 +458,9 @@ impl Cause {
             Self::NoKeys => format!("{whom} {has} no keys, so the managed file lets nobody in"),
             Self::OwnMount(_) => format!("{whom} {is} refused: {}", self.reason()),
             Self::NotListed => format!("{whom} {is} not listed: {}", self.reason()),
-            Self::NothingUsable | Self::HeldBack => format!("{whom} {is} held: {}", self.reason()),
+            Self::NothingUsable | Self::HeldBack | Self::FilesStay { .. } => {
+                format!("{whom} {is} held: {}", self.reason())
+            }
             Self::NotManaged { .. } => format!("{whom} {is} unmanaged: {}", self.reason()),
             Self::SshdRefuses { reason, .. } => format!("{whom} {is} refused by sshd: {reason}"),
             Self::Rival {
@@ -546,7 +560,10 @@ impl Cause {
                 "correct the config, then `systemctl reload authorized-keys-agent`"
             }
             Self::ListHeld(_) => {
-                "`agent diff` shows what it would take away, `agent sync --accept-removals` lets it through"
+                "`agent diff` shows what waits, `agent sync --accept-removals` lets it go now"
+            }
+            Self::FilesStay { .. } => {
+                "put each key into a line that `agent lint` takes, or accept the list's removals"
             }
             Self::Decision(Trouble::NoList { .. } | Trouble::ListEmpty) => {
                 "`agent check` looks at the source: is it the right path, region and AWS account?"

@@ -284,12 +284,18 @@ impl World {
         self.run(&["enforce", "--once"]).status.code().unwrap()
     }
 
-    /// `run`, once its first pass is done.
+    /// A person takes what there is on the host for read, and the list with all that it takes away; the exit code.
+    pub fn accept(&self) -> i32 {
+        let sync = self.run(&["sync", "--accept-removals"]);
+        sync.status.code().unwrap()
+    }
+
     /// A list that is held stays so, however long the test takes.
     pub fn hold_for_long(&mut self) {
         self.tables.push_str("\n[guard]\nconfirmations = 1000\n");
     }
 
+    /// `run`, once its first pass is done.
     pub fn start(&self) -> Running {
         self.start_with(&["run"])
     }
