@@ -7,6 +7,7 @@ mod export;
 mod incidents;
 mod lint;
 mod print;
+mod publish;
 mod seal;
 mod status;
 mod surroundings;
@@ -102,6 +103,13 @@ enum Command {
     /// files. For CI; works without a configuration, by the default policy.
     #[command(after_help = lint::END)]
     Lint(lint::Arguments),
+    /// Put a directory of keys into Parameter Store
+    ///
+    /// Judges each line as `lint` does, shows which parameters change and who gains and loses on each account, asks, and puts
+    /// them in an order in which no host ever sees an account without the keys that it keeps. From a laptop or in CI: needs no
+    /// root and no configuration. Stopped anywhere and run again, it finishes.
+    #[command(after_help = publish::END)]
+    Publish(publish::Arguments),
     /// Print who changed managed files, what, and how it was undone
     ///
     /// As root. The newest is last. Of each it says how long it stood, where the content that stood in the file is kept, and
@@ -305,6 +313,10 @@ fn run(cli: &Cli) -> Outcome {
         Command::Export(arguments) => {
             return runtime.block_on(export::run(arguments, path, is_named));
         }
+        Command::Publish(arguments) => {
+            let published = publish::run(arguments, path, is_named);
+            return runtime.block_on(Box::pin(published));
+        }
         _ => {}
     }
     let config = match (read_config(path), &cli.command) {
@@ -317,7 +329,7 @@ fn run(cli: &Cli) -> Outcome {
     runtime.block_on(async {
         match &cli.command {
             // Done above.
-            Command::Lint(_) | Command::Export(_) => Ok(USAGE),
+            Command::Lint(_) | Command::Export(_) | Command::Publish(_) => Ok(USAGE),
             Command::Run => Box::pin(daemons::run(config, path, cli.same())).await,
             Command::Fetch(arguments) => daemons::fetch(arguments, config, path).await,
             Command::Enforce(arguments) => daemons::enforce(arguments, config, path).await,

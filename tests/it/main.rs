@@ -51,6 +51,7 @@ mod own_mounts;
 mod pages;
 mod people;
 mod picture;
+mod publish;
 mod secrets;
 mod sessions;
 mod shipped;

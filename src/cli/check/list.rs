@@ -229,7 +229,7 @@ fn readable(name: &str, wanted: &Wanted, found: &[Entry], misplaced: &[Rejected]
         let hint = match wanted.directory {
             Some(_) => "put the keys of an account into a file of its name there",
             None => {
-                "is it the right path, region and AWS account? put keys below it as `…/ACCOUNT/NAME`"
+                "is it the right path, region and AWS account? `agent publish DIR --to PATH` puts keys below it"
             }
         };
         return Finding::warn(

@@ -1,4 +1,4 @@
-//! Parameter Store: everything below a path, or parameters by name. All of it, or an error.
+//! Parameter Store: everything below a path, or parameters by name. All of it, or an error. And to publish: one write a call.
 //!
 //! Nothing of the SDK reaches a log: its calls run without a tracing subscriber, because at trace level it
 //! writes access key ids and headers, and with `LOG_SENSITIVE_BODIES` set whole replies. The task that hyper
@@ -13,6 +13,7 @@ mod profile;
 mod proxy;
 mod transport;
 mod usable;
+mod write;
 
 use std::collections::BTreeSet;
 use std::future::Future;
@@ -29,6 +30,7 @@ pub use self::connect::{Keys, Limits, Settings};
 pub use self::failure::{Failure, Network};
 pub use self::parameters::Parameter;
 use self::parameters::{Parameters, answers, in_calls};
+pub use self::write::{Patience, Publisher, Write, Written};
 use crate::model::list::template::without_selector;
 
 /// A client that keeps its connection.

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::connect::Limits;
 use super::failure::Failure;
+use crate::model::list::publication::Kind;
 use crate::model::list::template::without_selector;
 
 /// One parameter as stored.
@@ -18,6 +19,7 @@ pub struct Parameter {
     pub name: String,
     /// Its version.
     pub version: u64,
+    pub kind: Kind,
     /// When it was last changed.
     pub last_modified: Option<Timestamp>,
     /// Its value; a SecureString's is decrypted.
@@ -85,6 +87,7 @@ impl TryFrom<Reply> for Parameter {
                 .ok_or(Failure::Malformed("a parameter without a name"))?,
             version: u64::try_from(reply.version)
                 .map_err(|_| Failure::Malformed("a negative version"))?,
+            kind: reply.r#type.into(),
             last_modified: reply.last_modified_date.and_then(stamp),
             value: reply
                 .value

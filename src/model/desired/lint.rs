@@ -11,6 +11,7 @@ use crate::model::escape::escaped;
 use crate::model::key::grant::Grant;
 use crate::model::key::line::Line;
 use crate::model::key::mistake;
+use crate::model::list::bounds::{ADVANCED, STANDARD};
 use crate::model::list::template::check_name;
 
 /// One value, as it would be published.
@@ -76,10 +77,6 @@ pub struct Remark {
     /// For a person, escaped.
     pub reason: String,
 }
-
-/// "Standard: 4 KB", "Advanced: 8 KB" (Systems Manager guide, parameter tiers).
-const STANDARD: usize = 4 << 10;
-const ADVANCED: usize = 8 << 10;
 
 /// Judges a whole list, account by account; `below` is the path of its parameters, where that is known.
 pub fn lint_list(list: &ListDraft, below: Option<&str>, rules: Rules<'_>, now: Timestamp) -> Lint {

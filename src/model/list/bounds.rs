@@ -39,6 +39,10 @@ const LINES_OF_ONE: usize = 40_000;
 /// Bytes of a name, or of what is said of one: `PATH_MAX` of Linux; in Parameter Store names are shorter.
 const NAME: usize = 4096;
 
+/// What a parameter holds, in bytes: "Standard: 4 KB", "Advanced: 8 KB" (Systems Manager guide, parameter tiers).
+pub const STANDARD: usize = 4 << 10;
+pub const ADVANCED: usize = 8 << 10;
+
 /// What has been counted so far.
 #[derive(Debug, Default)]
 pub struct Tally {

@@ -56,6 +56,10 @@ impl Moto {
         format!("http://{}", self.address)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `aws ssm …`, with nothing of the machine's own configuration.
     pub fn aws(&self, arguments: &[&str]) -> String {
         self.cli("text", &[&["ssm"], arguments].concat())
@@ -108,20 +112,31 @@ impl Moto {
     pub fn put_many(&self, parameters: impl IntoIterator<Item = (String, String)>) {
         for (name, value) in parameters {
             let body = json!({"Name": name, "Value": value, "Type": "String"}).to_string();
-            let head = format!(
-                "POST / HTTP/1.1\r\nhost: ssm\r\nconnection: close\r\nx-amz-target: AmazonSSM.PutParameter\r\n\
+            let call = format!(
+                "x-amz-target: AmazonSSM.PutParameter\r\n\
                  authorization: AWS4-HMAC-SHA256 Credential=x/20260101/{REGION}/ssm/aws4_request, \
-                 SignedHeaders=host, Signature=x\r\ncontent-type: application/x-amz-json-1.1\r\n\
-                 content-length: {}\r\n\r\n",
-                body.len()
+                 SignedHeaders=host, Signature=x\r\ncontent-type: application/x-amz-json-1.1\r\n"
             );
-            let mut stream = TcpStream::connect(self.address).unwrap();
-            stream.set_read_timeout(Some(PATIENCE)).unwrap();
-            stream.write_all((head + &body).as_bytes()).unwrap();
-            let mut reply = String::new();
-            stream.read_to_string(&mut reply).unwrap();
-            assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
+            self.post("/", &call, &body);
         }
+    }
+
+    /// Forgets everything.
+    pub fn reset(&self) {
+        self.post("/moto-api/reset", "", "");
+    }
+
+    fn post(&self, path: &str, headers: &str, body: &str) {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: ssm\r\nconnection: close\r\n{headers}content-length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all((head + body).as_bytes()).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        assert!(reply.starts_with("HTTP/1.1 200"), "{reply}");
     }
 
     pub fn settings(&self) -> Settings {

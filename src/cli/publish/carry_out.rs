@@ -1,0 +1,196 @@
+//! Carries a plan out, write by write, and stops where another publisher is at work.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
+use std::time::{Duration, Instant};
+
+use anyhow::{anyhow, bail};
+
+use super::desk::{Desk, hinted};
+use crate::cli::surroundings::instant;
+use crate::host::ssm::{Failure, Publisher, Write};
+use crate::model::escape::escaped;
+use crate::model::list::bounds::STANDARD;
+use crate::model::list::order::Step;
+use crate::model::list::publication::{AllPublished, Kind};
+
+/// How often a person is told how far it is.
+const TELL: Duration = Duration::from_secs(5);
+
+/// How long Parameter Store may take to show what was put: it does not promise to do so at once.
+const SHOWS: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Says that it waits, the first time and where it takes longer.
+pub(super) fn tell_wait() -> impl FnMut(&Failure, Duration) {
+    let mut is_told = false;
+    move |failure, wait| {
+        if !is_told || wait >= Duration::from_secs(4) {
+            is_told = true;
+            let _ = writeln!(io::stderr(), "{failure}; it goes on, slower");
+        }
+    }
+}
+
+/// What is known of a parameter.
+#[derive(Clone, Copy)]
+struct Known {
+    version: u64,
+    kind: Kind,
+    is_advanced: bool,
+}
+
+pub(super) struct Carrier<'a> {
+    publisher: Publisher<'a>,
+    desk: &'a Desk<'a>,
+    kms_key: Option<&'a str>,
+    known: BTreeMap<String, Known>,
+    done: usize,
+    told: Instant,
+}
+
+impl<'a> Carrier<'a> {
+    pub(super) fn new(
+        publisher: Publisher<'a>,
+        desk: &'a Desk<'a>,
+        kms_key: Option<&'a str>,
+        published: AllPublished,
+    ) -> Self {
+        let known = published.into_iter().map(|(name, one)| {
+            let known = Known {
+                version: one.version,
+                kind: one.kind,
+                is_advanced: one.value.text.len() > STANDARD,
+            };
+            (name, known)
+        });
+        Self {
+            publisher,
+            desk,
+            kms_key,
+            known: known.collect(),
+            done: 0,
+            told: instant(),
+        }
+    }
+
+    /// How many of the steps are done.
+    pub(super) fn done(&self) -> usize {
+        self.done
+    }
+
+    /// A signature over all of it would be the last write: after the deletions, which it covers.
+    pub(super) async fn carry_out(&mut self, steps: &[Step]) -> anyhow::Result<()> {
+        let mut may_delete = false;
+        for step in steps {
+            if let Some(value) = &step.value {
+                self.put(&step.name, value).await?;
+            } else {
+                if !may_delete {
+                    self.check_shown().await?;
+                    may_delete = true;
+                }
+                self.delete(&step.name).await?;
+            }
+            self.done += 1;
+            if self.told.elapsed() > TELL {
+                self.told = instant();
+                let _ = writeln!(io::stderr(), "{} of {} written", self.done, steps.len());
+            }
+        }
+        Ok(())
+    }
+
+    async fn put(&mut self, name: &str, value: &str) -> anyhow::Result<()> {
+        let before = self.known.get(name).copied();
+        let kind = before.map_or(Kind::String, |before| before.kind);
+        let is_advanced = value.len() > STANDARD || before.is_some_and(|before| before.is_advanced);
+        let put = Write::Put {
+            name,
+            value,
+            kind,
+            is_new: before.is_none(),
+            is_advanced,
+            kms_key: self.kms_key,
+        };
+        let version = match (self.publisher.write(put).await, before) {
+            (Ok(written), before) => {
+                let expected = before.map_or(0, |before| before.version) + 1;
+                if !(expected..=expected + written.unanswered).contains(&written.version) {
+                    let (name, now) = (escaped(name), written.version);
+                    bail!(
+                        "another publisher is at work: `{name}` was to become version {expected}, and became {now}, so others were \
+                         put in between\n  hint: see what they held with `aws ssm get-parameter-history --name {name}`, take what \
+                         must stay into the directory, and run this again"
+                    );
+                }
+                written.version
+            }
+            (Err(failure), None) if failure.is_already_there() => {
+                self.made_by_another(name, value).await?
+            }
+            (Err(failure), _) => return Err(hinted(&failure)),
+        };
+        let known = Known {
+            version,
+            kind,
+            is_advanced,
+        };
+        self.known.insert(name.to_owned(), known);
+        Ok(())
+    }
+
+    /// A parameter that was not there is there: its version, if it holds what was to be put.
+    async fn made_by_another(&mut self, name: &str, value: &str) -> anyhow::Result<u64> {
+        let (published, _) = self.desk.published(&mut self.publisher).await?;
+        match published.get(name) {
+            Some(one) if one.value.text == value => Ok(one.version),
+            _ => Err(anyhow!(
+                "another publisher is at work: `{}` was not there, and is there now\n  hint: run this again: it shows what differs",
+                escaped(name)
+            )),
+        }
+    }
+
+    async fn delete(&mut self, name: &str) -> anyhow::Result<()> {
+        let deleted = self.publisher.write(Write::Delete { name }).await;
+        deleted.map_err(|failure| hinted(&failure))?;
+        self.known.remove(name);
+        Ok(())
+    }
+
+    /// Nothing is deleted before all that was put is to be seen, and nothing that others put.
+    async fn check_shown(&mut self) -> anyhow::Result<()> {
+        let start = instant();
+        loop {
+            let (published, _) = self.desk.published(&mut self.publisher).await?;
+            let version = |name: &String| published.get(name).map(|one| one.version);
+            let is_strange = |name: &&String| match (self.known.get(*name), version(name)) {
+                (Some(known), Some(version)) => version > known.version,
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+            if let Some(name) = published.keys().find(is_strange) {
+                let version = version(name).unwrap_or_default();
+                bail!(
+                    "another publisher is at work: `{}` has version {version} meanwhile\n  hint: nothing is deleted; run this again: \
+                     it shows what differs",
+                    escaped(name)
+                );
+            }
+            let is_late = |(name, known): &(&String, &Known)| version(name) != Some(known.version);
+            let Some((name, known)) = self.known.iter().find(is_late) else {
+                return Ok(());
+            };
+            if start.elapsed() > SHOWS {
+                bail!(
+                    "Parameter Store does not show version {} of `{}`\n  hint: another publisher may have deleted it; nothing is deleted \
+                     here; run this again",
+                    known.version,
+                    escaped(name)
+                );
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
