@@ -199,7 +199,8 @@ Examples:
 Words:
   held
       The list would remove too many of this host's keys at once: they stay
-      until it has come often enough, or until `sync --accept-removals`
+      until it has come often enough, or until `sync --accept-removals`; what
+      it adds is in force
   refused
       The agent could not bring the file in line, or sshd does not take it
   also open
