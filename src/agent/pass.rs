@@ -290,6 +290,7 @@ impl Reconciler {
         } else {
             self.world.what_sshd_reads(accounts).await
         };
+        let is_silent = answer.is_none() && !reports;
         let own = |name: &AccountName| {
             let answer = answer.as_ref()?;
             let silent = answer.is_mute().then_some(DEFAULT);
@@ -298,12 +299,8 @@ impl Reconciler {
         let (mut orders, mut unlooked) = (Vec::new(), BTreeMap::new());
         for account in newcomers {
             let name = &account.name;
-            let reads = own(name).or(self.decision.in_force.sshd_reads(name));
-            if reads.is_none() && answer.is_none() && !reports && process::is_root() {
-                let reason = "sshd has not said yet which files it reads".to_owned();
-                unlooked.insert(name.clone(), reason);
-                continue;
-            }
+            let known = own(name).or(self.decision.in_force.sshd_reads(name));
+            let reads = known.or(is_silent.then_some(DEFAULT));
             // One that no work can be done on has no file of the agent's either.
             let look = FirstLook { account, reads };
             orders.extend(orders::first_look(self.basis(now), look));
@@ -331,6 +328,7 @@ impl Reconciler {
             let reads = own(&name).filter(|own| of_host.is_some_and(|of_host| of_host != *own));
             let mut found = Adopted {
                 sshd_reads: reads.map(str::to_owned),
+                unasked: is_silent && self.decision.in_force.sshd_reads(&name).is_none(),
                 ..Adopted::default()
             };
             for stood in &outcome.stood {

@@ -18,6 +18,8 @@ pub struct Adopted {
     pub grants: Vec<Grant>,
     /// Lines that may let someone in and cannot be written anew, and files that were not read whole.
     pub obscure: usize,
+    /// sshd has not said which files it reads, so those were looked at that it reads by default.
+    pub unasked: bool,
     /// `AuthorizedKeysFile` for the account, where it has another than the host.
     pub sshd_reads: Option<String>,
 }

@@ -439,6 +439,7 @@ impl Decision {
             grants.retain(|grant| !inherited.contains(&grant.fingerprint));
             account.joining = !grants.is_empty() || adopted.obscure > 0;
             account.obscure = adopted.obscure;
+            account.unasked = adopted.unasked;
             account.grants = grants;
             account.brought.clear();
             account.managed = true;

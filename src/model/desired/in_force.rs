@@ -70,6 +70,10 @@ pub struct Account {
     /// taken them away yet.
     #[serde(default, skip_serializing_if = "is_false")]
     pub joining: bool,
+    /// sshd had not said which files it reads when these were looked at. Until it reads those that it reads by default, or a
+    /// person has accepted a list, other files stay.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unasked: bool,
     /// How much stands in those files that only sshd may understand: while the list that would take it away is held, they
     /// stay as they are.
     #[serde(default, skip_serializing_if = "is_zero")]
@@ -267,6 +271,7 @@ impl InForce {
                 account.alone &= said.is_none() && says == Some(DEFAULT);
                 changed = true;
             }
+            account.unasked &= says != Some(DEFAULT);
             if account.sshd_reads.as_deref() != own {
                 account.sshd_reads = own.map(str::to_owned);
             }
@@ -367,6 +372,7 @@ impl InForce {
             if !account.managed {
                 continue;
             }
+            account.unasked &= !accepted;
             account.note_brought(desired.keys_of(name), came);
             if waits(account) {
                 account.add(desired.keys_of(name));

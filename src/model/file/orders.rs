@@ -249,7 +249,7 @@ fn of_account(basis: Basis<'_>, account: &Account, listed: bool) -> Result<Order
     let reads = reads(basis, &account.name);
     let others = OtherFiles::of(reads.unwrap_or_default(), account, &target.location.path);
     // What they hold is in force until a list has taken it away.
-    let is_joining = known.is_some_and(|known| known.joining);
+    let is_joining = known.is_some_and(|known| known.joining || known.unasked);
     let removes = listed
         && !is_joining
         && decision.in_force.list.is_some()
