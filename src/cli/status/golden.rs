@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::describe::{View, describe};
+use super::describe::describe;
+use super::view::View;
 use crate::model::account::AccountName;
 use crate::model::desired::decide::Listed;
 use crate::model::file::other_files::InFile;

@@ -4,6 +4,8 @@ mod describe;
 #[cfg(test)]
 mod golden;
 mod look;
+mod rows;
+mod view;
 
 use std::path::{self, Path, PathBuf};
 
@@ -11,7 +13,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
-use self::describe::View;
+use self::view::View;
 use crate::agent::{paths, publish};
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};

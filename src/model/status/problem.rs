@@ -428,10 +428,10 @@ impl Cause {
             Self::Decision(trouble) => trouble_text(trouble),
             Self::ListHeld(held) => held.to_string(),
             Self::LinesRejected { lines: 1 } => {
-                "1 line of the list was not taken, see `rejected` below".to_owned()
+                "1 line of the list was not taken, see `rejected`".to_owned()
             }
             Self::LinesRejected { lines } => {
-                format!("{lines} lines of the list were not taken, see `rejected` below")
+                format!("{lines} lines of the list were not taken, see `rejected`")
             }
             Self::PrivateKey { place, more } => {
                 let more = match more {
