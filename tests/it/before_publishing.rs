@@ -459,3 +459,47 @@ fn what_sshd_reads_elsewhere_is_named_and_exported_when_asked_for() {
         );
     }
 }
+
+/// As operations.md leads there, with what the agent prints at each step.
+#[test]
+fn from_hand_made_files_to_a_first_list_in_five_steps() {
+    let moto = Moto::start();
+    let sshd = Sshd::new();
+    let mut world = World::new();
+    world.use_store(&moto.endpoint(), "paths = [\"/keys/web\"]");
+    let (laptop, bob) = (pair("alice@laptop"), pair("bob"));
+    let restricted = format!("no-pty {}", laptop.1);
+    for (account, uid, line) in [("alice", ALICE, &restricted), ("bob", BOB, &bob.1)] {
+        world.make_ssh(account, uid);
+        world.put(account, uid, &format!("{line}\n"));
+    }
+    let list = world.path("list");
+    let directory = list.to_str().unwrap();
+    let step = |world: &World, arguments: &[&str], expected: i32| {
+        let (code, text, said) = told(&world.run(arguments));
+        assert_eq!(code, Some(expected), "{arguments:?}: {text}{said}");
+        text + &said
+    };
+    step(&world, &["export", directory], 0);
+    step(&world, &["lint", directory], 0);
+    let keys_would_stay = |said: &str| assert!(said.contains("keys: +0 -0 ~0"), "{said}");
+    keys_would_stay(&step(&world, &["diff", "--list", directory], 1));
+    let publish = ["publish", directory, "--to", "/keys/web", "--yes"];
+    let said = step(&world, &publish, 0);
+    assert!(said.contains("alice@laptop"), "{said}");
+
+    world.top = "mode = \"observe\"".to_owned();
+    let before = world.read("alice");
+    step(&world, &["sync"], 1);
+    keys_would_stay(&step(&world, &["diff"], 1));
+    assert_eq!(world.read("alice"), before);
+
+    world.top = String::new();
+    step(&world, &["sync"], 0);
+    assert_eq!(sorted(&world.read("alice")), [restricted.as_str()]);
+    for (account, pair) in [("alice", &laptop), ("bob", &bob)] {
+        let identity = pair.0.path().join("id");
+        assert!(sshd.login(&world.file(account), &identity), "{account}");
+    }
+    step(&world, &["diff"], 0);
+}
