@@ -65,6 +65,7 @@ fn a_label_that_sshd_may_not_read_is_mended_and_told() {
     relabel(&file);
     wait("a file without the label", || label(&file).is_none());
     assert_eq!(world.read("alice"), content);
+    wait("its incident", || world.incidents().len() == 1);
     relabel(&ssh);
     wait("the directory's label", || {
         label(&ssh).as_deref() == Some(RIGHT)
