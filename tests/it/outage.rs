@@ -353,7 +353,7 @@ fn the_good_part_of_an_odd_list_applies() {
     // Nothing that can be read, nothing that is taken; what the value said before stays.
     let with_many = site.file();
     put(&site, &"x".repeat(8192));
-    site.says("8 KB of nothing", &["1 line of the list not taken"]);
+    site.says("8 KB of nothing", &["1 line of the list was not taken"]);
     assert_eq!(site.file(), with_many);
     let (directory, _) = pair("mistaken");
     put(

@@ -209,7 +209,7 @@ fn status_looks_before_anything_is_enforced() {
         alice["reason"]
             .as_str()
             .unwrap()
-            .contains(&fingerprint(&rogue)),
+            .contains(&fingerprint(&approved)),
         "{alice:#}"
     );
     assert!(

@@ -306,7 +306,7 @@ fn every_key_says_where_it_comes_from() {
         "{}{changed}",
         shown(&diff.stdout)
     );
-    assert_eq!(world.pass(), 0);
+    assert_eq!(world.accept(), 0, "{}", world.problems());
     let key = world.account("alice")["keys"][0].clone();
     assert_eq!(
         (&key["parameter"], &key["parameter_version"]),

@@ -70,7 +70,7 @@ fn without_watches_everybody_is_looked_at_and_how_many_are_needed_is_said_once()
     let said = says(&world, "unwatched").unwrap();
     for part in [
         "3 accounts",
-        "watches are needed",
+        "it needs 14 watches",
         "sysctl -w fs.inotify.max_user_watches=",
     ] {
         assert!(said.contains(part), "{said}");
