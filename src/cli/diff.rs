@@ -86,8 +86,12 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
         (Err(error), Some(_)) => return Err(anyhow::Error::from(error).context("no list")),
         (Err(error), None) => (stored(&config, &chain(&error))?, true),
     };
+    let asked = surroundings::now();
     let (mut reconciler, mut looked) = compare(&config, &list, None).await?;
-    if let Some(held) = reconciler.decision.held.clone() {
+    if let Some(mut held) = reconciler.decision.held.clone() {
+        if named.is_some() || held.since >= Some(asked) {
+            held = held.foreseen();
+        }
         let when = if named.is_some() {
             "would be held once published: "
         } else {

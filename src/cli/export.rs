@@ -134,7 +134,7 @@ pub(super) async fn run(arguments: &Arguments, path: &Path, named: bool) -> Outc
     said.extend(unmanaged(&people, &values, config.as_ref()));
     let _ = write!(io::stderr(), "{said}");
     if values.is_empty() {
-        bail!("nothing is exported: there are no keys to be had");
+        bail!("nothing is exported: no keys were found");
     }
     directory::write(&arguments.directory, &values)?;
     conclude(&arguments.directory, &keys, lint.problems.len())?;

@@ -64,7 +64,7 @@ const LAST: usize = 100;
 enum Command {
     /// Say whether all is right, and if not, what to do
     ///
-    /// The files are looked at as it answers. Works for any user: what that user may not read is the enforcer's last word,
+    /// Looks at the files as it answers. Any user can run it: what that user may not read is the enforcer's last word,
     /// shown with its age. In observe mode the keys are those in the file, not those of the list.
     ///
     /// An error makes the status degraded, a warning does not. In /usr/share/doc/authorized-keys-agent, problems.md.gz explains
@@ -73,7 +73,7 @@ enum Command {
     Status(status::Arguments),
     /// Fetch now, enforce now, wait, and print what changed
     ///
-    /// Running services are asked to do it and waited for; what does not run is done here.
+    /// Asks the running services to do it, and waits for them; does itself what no running service does.
     #[command(after_help = sync::END)]
     Sync(sync::Arguments),
     /// Print what enforcing would change, and write nothing
@@ -91,16 +91,16 @@ enum Command {
     Check(check::Arguments),
     /// Make a first list of the keys that this host's accounts have now
     ///
-    /// For each account a directory, in it for each key a file that is named by the key's comment, as `lint`, `diff --list`
-    /// and a `directory` as the source read it. Nothing else changes on this host. What a list would not take is named with
-    /// file and line, and exported as it stands, so that nothing is lost; a private key never is. Works without a
-    /// configuration, and without root for one's own account.
+    /// Writes a directory for each account, and in it a file for each key, named by the key's comment. `lint`, `diff --list`
+    /// and a `directory` in `[source]` read it. Nothing else changes on this host. What a list would not take is named with
+    /// file and line, and exported as it stands, so that nothing is lost; a private key is never exported. Works without a
+    /// configuration, and without root for your own account.
     #[command(after_help = export::END)]
     Export(export::Arguments),
     /// Judge authorized_keys lines before they are published
     ///
-    /// Would they be taken, by the policy and by sshd, and fit into parameters? Takes a whole list as a directory, or single
-    /// files. For CI; works without a configuration, by the default policy.
+    /// Says whether the policy and sshd take each line, and whether it fits into a parameter. Takes a whole list as a
+    /// directory, or single files. For CI; works without a configuration, by the default policy.
     #[command(after_help = lint::END)]
     Lint(lint::Arguments),
     /// Put a directory of keys into Parameter Store
@@ -118,18 +118,18 @@ enum Command {
     Incidents(incidents::Arguments),
     /// Remove what is this instance's own, before an image is made of it
     ///
-    /// The configuration, the break-glass keys and the authorized_keys files stay; those with keys are named.
+    /// The configuration, the break-glass keys and the authorized_keys files stay; it names the files that have keys.
     #[command(after_help = seal::END)]
     Seal,
     /// Fetch and enforce in the foreground
     ///
-    /// For containers, development and a first try. Under systemd the two halves are two services; here the one that fetches
-    /// is a process below the other, and is started again when it ends.
+    /// For containers, development and a first try. Under systemd the two halves are two services; here the enforcer starts
+    /// the fetcher as a process of its own, and starts it again when it ends.
     #[command(after_help = daemons::RUN_END)]
     Run,
     /// Fetch the list and store it, as authorized-keys-fetch.service does
     ///
-    /// Needs no root. The list is replaced only when its content changed; whatever goes wrong leaves the last good one.
+    /// Needs no root. The list is replaced only when its content changed; if anything goes wrong, the last good one stays.
     #[command(after_help = daemons::FETCH_END)]
     Fetch(daemons::FetchArguments),
     /// Enforce the stored list, as authorized-keys-agent.service does
@@ -198,9 +198,9 @@ Examples:
 
 Words:
   held
-      The list would remove too many of this host's keys at once: they stay
-      until it has come often enough, or until `sync --accept-removals`; what
-      it adds is in force
+      The list would remove too many of this host's keys at once: these keys
+      stay until enough polls in a row have found that list, or until
+      `sync --accept-removals`; the keys that it adds come at once
   refused
       The agent could not bring the file in line, or sshd does not take it
   also open

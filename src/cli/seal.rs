@@ -72,7 +72,7 @@ fn describe_kept(text: &mut String) {
     if let Some(error) = &answer.error {
         let _ = writeln!(
             text,
-            "which files sshd reads is not known ({}), so look yourself",
+            "which files sshd reads is not known ({}), so see for yourself which keys go into the image",
             escaped(error)
         );
         return;

@@ -335,7 +335,7 @@ fn without_root_it_says_what_it_could_not_look_at() {
         "warn  account      bob: its file was not looked at: only root may work on the file of uid 61002",
         "warn  directory    state-dir `TMP/state` is not writable: `TMP`: Permission denied",
         "warn  break-glass  not looked at: cannot open `TMP/break-glass`: Permission denied",
-        "warn  sshd         `/usr/sbin/sshd` is there; what it reads only root may ask",
+        "warn  sshd         `/usr/sbin/sshd` is there; only root can ask it what it reads",
         "      hint: run this as root",
     ];
     says(&world, &as_alice.output().unwrap(), &expected, 0);
@@ -346,7 +346,7 @@ fn without_root_it_says_what_it_could_not_look_at() {
         &nobody,
         &[
             "warn  account      alice: no such account on this host",
-            "FAIL  keys         nobody would be managed: the list names alice, bob, mallory, and no such account is on this host",
+            "FAIL  keys         no account would be managed: the list names alice, bob, mallory, and no such account is on this host",
         ],
         1,
     );
@@ -356,7 +356,7 @@ fn without_root_it_says_what_it_could_not_look_at() {
 #[test]
 fn a_list_for_nobody_here_fails() {
     let row = |world: &World, why: &str| {
-        let expected = format!("FAIL  keys         nobody would be managed: {why}");
+        let expected = format!("FAIL  keys         no account would be managed: {why}");
         check(world, &[&expected], 1);
     };
     row(&World::new(), "the list names no account");
@@ -882,7 +882,7 @@ fn what_the_fetcher_cannot_read_is_said_to_root() {
         &world,
         &[
             &expected,
-            "      hint: chmod -R a+rX, or a place that is in no home",
+            "      hint: chmod -R a+rX on the directory, which must not be in a home",
         ],
         0,
     );

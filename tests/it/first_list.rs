@@ -103,7 +103,7 @@ fn what_waits_is_said_by_every_command_in_the_same_way() {
         assert!(said.contains(&waits), "{said}");
         assert!(
             said.contains("`agent diff` shows what waits")
-                && said.contains("until it has come 1000 times"),
+                && said.contains("until 1000 polls in a row have found it"),
             "{said}"
         );
         let agent = world.start();

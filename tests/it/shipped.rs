@@ -39,6 +39,7 @@ fn the_shipped_config_writes_out_every_default() {
         "options",
         "max-removed",
         "confirmations",
+        "confirm",
         "state-dir",
         "runtime-dir",
         "fetch-state-dir",

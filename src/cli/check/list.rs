@@ -250,12 +250,12 @@ fn closed(name: &str, directory: &Path) -> Option<Finding> {
             "{name}: the fetcher, which is not root, cannot read `{}`",
             closed.display()
         ),
-        "chmod -R a+rX, or a place that is in no home",
+        "chmod -R a+rX on the directory, which must not be in a home",
     ))
 }
 
 fn unreadable(name: &str, error: &FetchError) -> Finding {
-    let more = || "`authorized-keys-agent fetch --once --log debug` says more".to_owned();
+    let more = || "`agent fetch --once --log debug` says more".to_owned();
     let hint = error.hint().unwrap_or_else(more);
     Finding::fail("source", format!("{name}: {}", chain(error)), hint)
 }

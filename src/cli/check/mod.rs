@@ -96,7 +96,10 @@ async fn foresee(
         None => List::Stored,
     };
     reconciler.decide(list(), None, Some(PATIENCE), now).await;
-    if let Some(held) = reconciler.decision.held.clone() {
+    if let Some(mut held) = reconciler.decision.held.clone() {
+        if held.since >= Some(now) {
+            held = held.foreseen();
+        }
         // Only a list that was read whole comes to the service.
         if read.list.is_some() && read.whole {
             let (message, hint) = (held.to_string(), Cause::ListHeld(held).hint());

@@ -47,7 +47,7 @@ pub(super) fn break_glass(config: &Config, decision: &Decision, findings: &mut V
     let shown = path.display();
     for rejected in &decision.break_glass_rejected {
         let message = format!("`{shown}` line {}: {}", rejected.line, rejected.reason);
-        let hint = "correct the line; `authorized-keys-agent lint` judges the file";
+        let hint = "correct the line; `agent lint` judges the file";
         findings.push(Finding::warn("break-glass", message, hint));
     }
     let owner = store::owner(path).ok().flatten();

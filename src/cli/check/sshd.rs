@@ -19,7 +19,7 @@ pub(super) fn look(reconciler: &Reconciler, looked: &Looked, findings: &mut Vec<
     let said = reconciler.world.sshd.said().map(|(answer, _)| answer);
     let path = said.and_then(|answer| answer.path.clone());
     let Some(path) = path.or_else(sshd::find) else {
-        let hint = "install openssh-server, or expect nobody to log in by these files";
+        let hint = "install openssh-server: without sshd these files let no one in";
         findings.push(Finding::warn("sshd", "no sshd on this host", hint));
         return;
     };
@@ -30,7 +30,7 @@ pub(super) fn look(reconciler: &Reconciler, looked: &Looked, findings: &mut Vec<
     };
     let Some(answer) = said else {
         findings.push(if !process::is_root() {
-            let message = format!("`{shown}` is there; what it reads only root may ask");
+            let message = format!("`{shown}` is there; only root can ask it what it reads");
             Finding::warn("sshd", message, "run this as root")
         } else if reconciler.people().is_empty() {
             let nobody = "no managed account to ask it about";

@@ -126,7 +126,9 @@ fn list(status: &Status, now: Timestamp) -> String {
     let mut words = escaped(list.source.as_deref().unwrap_or("none yet"));
     if let Some(listed) = &list.listed {
         words += ", ";
-        words += &count(listed.parameters, "parameter");
+        let are_files = !listed.source.contains("ssm:");
+        let noun = if are_files { "file" } else { "parameter" };
+        words += &count(listed.parameters, noun);
         if let Some(age) = list.age(now) {
             let _ = write!(words, ", confirmed {} ago", duration(age));
         }

@@ -8,6 +8,7 @@ use super::describe::describe;
 use super::view::View;
 use crate::model::account::AccountName;
 use crate::model::desired::decide::Listed;
+use crate::model::desired::guard::{Held, HeldKey};
 use crate::model::file::other_files::InFile;
 use crate::model::key::id::KeyId;
 use crate::model::list::rejected::{PRIVATE_KEY, Rejected};
@@ -212,6 +213,35 @@ fn twenty_accounts_with_two_hundred_keys() {
     let expected = include_str!("golden/twenty.txt");
     check(&host(twenty(), Vec::new()), &ALL, expected);
     assert!(expected.lines().count() < 40);
+}
+
+#[test]
+fn a_first_list_that_is_held() {
+    let held = |name: &str| Row {
+        state: AccountState::Held,
+        why: Some(Cause::HeldBack),
+        ..row(name, 3, &effective())
+    };
+    let waits = |account: &str, comment: &str| HeldKey {
+        account: name(account),
+        key: key(comment),
+    };
+    let cause = Cause::ListHeld(Held {
+        removed: 3,
+        of: 5,
+        seen: 1,
+        needed: Some(3),
+        since: Some(before(10)),
+        until: Some(before(-110)),
+        keys: vec![
+            waits("deploy", "rogue@laptop"),
+            waits("ec2-user", "dana@laptop"),
+            waits("ec2-user", "carol@laptop"),
+        ],
+        ..Held::default()
+    });
+    let status = host(vec![held("deploy"), held("ec2-user")], vec![cause]);
+    check(&status, &ALL, include_str!("golden/held.txt"));
 }
 
 #[test]

@@ -115,10 +115,8 @@ impl Refusal {
             Self::Home { .. } => {
                 "make the home (mkhomedir_helper(8)), or take the account out of `[accounts] manage`"
             }
-            Self::ForeignOwner { .. } => "give the home to its account: chown",
-            Self::Untrusted { .. } => {
-                "give that directory to root, and let only root write to it: chmod go-w"
-            }
+            Self::ForeignOwner { .. } => "chown the home to its account",
+            Self::Untrusted { .. } => "chown that directory to root, and chmod go-w",
             Self::Obstacle { .. } => "look at what is there, and remove it",
             Self::Mounted(_) => "unmount what is mounted there",
             Self::Locked(_) => "take the flags away: chattr -i -a",
@@ -131,15 +129,15 @@ impl Refusal {
                 source: Errno::ENOSYS,
                 ..
             } => {
-                "`openat2`, which the agent cannot do without, is kept from it: by a kernel before 5.6, the seccomp filter of a \
-                 container, or `RestrictSUIDSGID=` in the unit"
+                "`openat2`, which the agent needs, is missing or forbidden: the kernel is older than 5.6, or the seccomp filter of a \
+                 container or `RestrictSUIDSGID=` in the unit refuses it"
             }
             Self::Abandoned => "look at the file system of the home; a network mount may be down",
             Self::Io {
                 source: Errno::EROFS,
                 ..
             } => {
-                "the service writes in homes and where its unit says: `systemctl edit authorized-keys-agent`, `ReadWritePaths=` with a directory that exists under `[Service]`, and restart it"
+                "the service may write only in homes and where its unit says: with `systemctl edit authorized-keys-agent` put `ReadWritePaths=` and the directory, which must exist, below `[Service]`; then restart it"
             }
             Self::Io {
                 source: Errno::EMFILE | Errno::ENFILE,
@@ -147,7 +145,7 @@ impl Refusal {
             } => {
                 "the agent holds a file open for each account: raise `LimitNOFILE=` of the unit, or the limit of the container, or `fs.file-max`"
             }
-            Self::Io { .. } => "look at the file system: is it mounted, writable and sound",
+            Self::Io { .. } => "look at the file system: is it mounted, writable and sound?",
         }
     }
 

@@ -133,7 +133,8 @@ impl Failure {
                  restart the fetcher"
             }
             Self::CredentialsMissing => {
-                "attach an instance profile to this instance (EC2 > Actions > Security > Modify IAM role)"
+                "attach an instance profile to this instance (EC2 > Actions > Security > Modify IAM role); off EC2 set AWS_PROFILE, or \
+                 AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
             }
             Self::NoProfile(_) => {
                 "take AWS_PROFILE away from the fetcher, or let AWS_CONFIG_FILE name a file that has it: the service sees no home"
@@ -207,7 +208,9 @@ fn denied(action: &str, resource: &str, message: &str) -> String {
             "a policy denies `{action}` on `{resource}` explicitly: no allow overrides it"
         );
     }
-    let allow = format!("allow `{action}` on `{resource}` in the policy of the instance role");
+    let allow = format!(
+        "allow `{action}` on `{resource}` in a policy of the role or user whose credentials these are"
+    );
     match action {
         "ssm:GetParametersByPath" => {
             format!("{allow}; the managed policy AmazonSSMManagedInstanceCore does not allow it")

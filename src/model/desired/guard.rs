@@ -258,6 +258,19 @@ fn waiting(
     named
 }
 
+impl Held {
+    /// Of a list that no poll has found yet.
+    #[must_use]
+    pub fn foreseen(self) -> Self {
+        Self {
+            seen: 0,
+            since: None,
+            until: None,
+            ..self
+        }
+    }
+}
+
 impl std::fmt::Display for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { removed, of, .. } = self;
@@ -277,23 +290,24 @@ impl std::fmt::Display for Held {
         if more > 0 && !self.keys.is_empty() {
             write!(f, " and {more} more")?;
         }
-        f.write_str("; what it adds is in force, and these stay")?;
+        f.write_str("; so it is held")?;
         if let Some(since) = self.since {
-            write!(f, ", since {since:.0},")?;
+            write!(f, " since {since:.0}")?;
         }
+        f.write_str(": what it adds comes at once, and these keys stay")?;
         match self.needed {
             Some(needed) => {
                 let seen = self.seen.min(needed);
                 write!(
                     f,
-                    " until it has come {needed} times in a row ({seen} so far)"
+                    " until {needed} polls in a row have found it ({seen} so far)"
                 )?;
             }
             None if self.is_empty => {
                 let lack = "it has no key at all, and no comment in their place";
-                write!(f, " until a person accepts that: {lack}")?;
+                write!(f, " until a person accepts that they go: {lack}")?;
             }
-            None => f.write_str(" until a person accepts that")?,
+            None => f.write_str(" until a person accepts that they go")?,
         }
         match self.until {
             Some(until) => write!(f, ", about {until:.0}"),
@@ -548,13 +562,23 @@ mod tests {
         assert_eq!(
             held,
             "the list would remove 3 of 4 keys on this host: (no name) 2 of a, (no name) 3 of b, \
-             (no name) 4 of b; what it adds is in force, \
-             and these stay, since 2027-01-15T08:00:00Z, until it has come 3 times in a row (1 so far), about \
-             2027-01-15T08:02:00Z"
+             (no name) 4 of b; so it is held since 2027-01-15T08:00:00Z: what it adds comes at once, and these \
+             keys stay until 3 polls in a row have found it (1 so far), about 2027-01-15T08:02:00Z"
+        );
+        let held = case.judge(&[("a", &["1"])]).unwrap().foreseen().to_string();
+        assert!(
+            held.ends_with(
+                "; so it is held: what it adds comes at once, and these keys stay until 3 polls in a row have found it \
+                 (0 so far)"
+            ),
+            "{held}"
         );
         case.guard.confirm = Confirm::Person;
         let held = case.judge(&[("a", &["1"])]).unwrap().to_string();
-        assert!(held.ends_with(", until a person accepts that"), "{held}");
+        assert!(
+            held.ends_with(" stay until a person accepts that they go"),
+            "{held}"
+        );
         let held = case.judge(&[]).unwrap().to_string();
         assert!(held.contains("no key at all, and no comment"), "{held}");
         let mut case = Case::new(&[("a", &["1", "2", "3", "4", "5", "6", "7"])]);

@@ -268,7 +268,7 @@ impl fmt::Display for Difference {
             Self::Removed(key) => write!(f, "missing: {key}"),
             Self::Altered(key) => write!(f, "altered: {key}"),
             Self::Options { key, .. } => write!(f, "other options: {key}"),
-            Self::Bytes => write!(f, "other bytes, same keys"),
+            Self::Bytes => write!(f, "the same keys, written differently"),
             Self::Unclear(lines) => write!(f, "{}", unclear(*lines)),
             Self::Unreadable => write!(f, "cannot be read"),
             Self::Owner(uid, gid) => write!(f, "owner {uid}:{gid}"),
@@ -383,7 +383,7 @@ mod tests {
         );
         check(
             &format!("\tNO-PTY {KEY} alice\0\n"),
-            &["other bytes, same keys"],
+            &["the same keys, written differently"],
         );
         check(&format!("no-pty, {KEY} alice\n"), &["other options"]);
         check(&format!("no-pty {KEY} bob\n"), &["altered"]);

@@ -423,7 +423,7 @@ impl fmt::Display for Change {
             Self::Added(key) => write!(f, "not on the list: {key}"),
             Self::Removed(key) => write!(f, "missing: {key}"),
             Self::Altered(key) => write!(f, "altered: {key}"),
-            Self::Bytes => write!(f, "other bytes, same keys"),
+            Self::Bytes => write!(f, "the same keys, written differently"),
             Self::Unclear { lines } => write!(f, "{}", unclear(*lines)),
             Self::Unreadable => write!(f, "cannot be read"),
             Self::Owner { from, to } => write!(f, "owner {to}, not {from}"),

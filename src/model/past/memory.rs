@@ -1106,7 +1106,7 @@ mod tests {
             Some("missing: (no name) 2"),
         );
         // It put 3 in before the list did.
-        check(&[added(1)], "x", Some("other bytes, same keys"));
+        check(&[added(1)], "x", Some("the same keys, written differently"));
         check(
             &[added(1), removed(3), Difference::Mode(0o640)],
             "x",

@@ -103,7 +103,9 @@ impl Did {
     pub fn refusal(&self) -> Option<&str> {
         match self {
             Self::Refused { reason, .. } | Self::NotAllowed { reason } => Some(reason),
-            Self::OnOwnMount(_) => Some("an account answers for the file system that it is on"),
+            Self::OnOwnMount(_) => {
+                Some("a process of an account serves the file system that it is on")
+            }
             Self::Hanging => Some("its file system has not answered within 2 s"),
             _ => None,
         }

@@ -909,7 +909,7 @@ mod tests {
         check(
             Did::OnOwnMount(mount),
             &[],
-            "refused: uid 1001 answers for the file system at `/home/alice` and can show sshd other keys than the agent",
+            "refused: a process of uid 1001 serves the file system at `/home/alice` and can show sshd other keys than the agent",
         );
     }
 
@@ -974,7 +974,7 @@ mod tests {
         let row = host.alice(Did::Nothing, &[], None);
         assert_eq!(
             shown(&row),
-            "held: the list that would change its keys is held"
+            "held: keys that are not on the list stay, since it is held"
         );
         assert_eq!(
             shown(&host.alice(Did::Reported, &[added(7)], None)),

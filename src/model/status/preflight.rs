@@ -214,7 +214,7 @@ fn nobody(desired: &Desired, here: &impl Fn(&AccountName) -> Here) -> Option<Fin
     };
     Some(Finding::fail(
         "keys",
-        format!("nobody would be managed: {why}"),
+        format!("no account would be managed: {why}"),
         hint,
     ))
 }
@@ -255,7 +255,7 @@ fn of_account(
         return Finding::warn(
             "keys",
             message,
-            "without a key that is taken, its file stays as it is",
+            "its file stays as it is; correct what is rejected below, or publish a comment-only value to leave it without keys",
         );
     }
     Finding::ok("keys", message)
@@ -283,8 +283,7 @@ fn reject(rejected: &Rejected, list: &ApprovedList) -> Finding {
         let hint = "delete the parameter, its history too, and make a new key pair";
         return Finding::fail("rejected", message, hint);
     }
-    let hint =
-        "correct it and publish it again; `authorized-keys-agent lint` judges a file before that";
+    let hint = "correct it and publish it again; `agent lint` judges it before that";
     Finding::warn("rejected", message, hint)
 }
 

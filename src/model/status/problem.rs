@@ -321,18 +321,18 @@ impl Cause {
             Self::FileRefused { reason, .. } | Self::SshdRefuses { reason, .. } => reason.clone(),
             Self::FileDrifted { changes, .. } => changes.join(", "),
             Self::OwnMount(OwnMount { place, uid, .. }) => format!(
-                "uid {uid} answers for the file system at `{place}` and can show sshd other keys than the agent"
+                "a process of uid {uid} serves the file system at `{place}` and can show sshd other keys than the agent"
             ),
             Self::NotListed => "no list has ever named it, so its keys stay".to_owned(),
             Self::NothingUsable => {
                 "the list gives it no key that can be used, so its file stays as it is".to_owned()
             }
-            Self::HeldBack => "the list that would change its keys is held".to_owned(),
+            Self::HeldBack => "keys that are not on the list stay, since it is held".to_owned(),
             Self::FilesStay { lines } => format!(
-                "{} that the agent cannot read and sshd may, so its files stay as they are, without the list's keys, while the list is held",
+                "its files hold {} that the agent cannot read and sshd may, so they stay as they are, without the list's keys, while the list is held",
                 match lines {
-                    1 => "they hold 1 line".to_owned(),
-                    lines => format!("they hold {lines} lines"),
+                    1 => "1 line".to_owned(),
+                    lines => format!("{lines} lines"),
                 }
             ),
             Self::NotManaged { uid_min: None } => "not in `manage`".to_owned(),
@@ -566,7 +566,7 @@ impl Cause {
                 "put each key into a line that `agent lint` takes, or accept the list's removals"
             }
             Self::Decision(Trouble::NoList { .. } | Trouble::ListEmpty) => {
-                "`agent check` looks at the source: is it the right path, region and AWS account?"
+                "`agent check` looks at the source: is it the right directory, or path, region and AWS account?"
             }
             Self::Decision(Trouble::ListTooLarge(_)) => Excess::HINT,
             Self::Decision(Trouble::PeopleSilent { .. }) => {
@@ -582,7 +582,7 @@ impl Cause {
                 "publish keys for it; or, to leave it without keys, a value of comments alone"
             }
             Self::LinesRejected { .. } => {
-                "correct them; `agent lint` says what is wrong with each line"
+                "correct each line; `agent lint` judges a list before it is published"
             }
             Self::Fight { .. } => {
                 "revoke its keys and end its sessions; `ps -u` shows its processes, `agent incidents` what they planted"
@@ -616,7 +616,9 @@ impl Cause {
             Self::SshdRefuses {
                 by: Some(RefusedBy::StrictModes),
                 ..
-            } => "chmod go-w on what the text names, so that only the account can write there",
+            } => {
+                "chmod go-w on what the text names; where it belongs to neither the account nor root, chown it"
+            }
             Self::SshdRefuses {
                 by: Some(RefusedBy::OtherFile),
                 ..
@@ -713,7 +715,7 @@ fn trouble_text(trouble: &Trouble) -> String {
             format!("the stored list has schema {schema}, which this agent does not read; {STAYS}")
         }
         Trouble::ListEmpty => {
-            "the list is empty: is the path, or the directory, the right one?".to_owned()
+            "the list is empty: its source has no parameter and no file".to_owned()
         }
         Trouble::BreakGlassOpen { path } => {
             format!("others than root can change `{path}`; {KEPT}")
