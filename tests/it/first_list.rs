@@ -143,6 +143,29 @@ fn what_waits_is_said_by_every_command_in_the_same_way() {
     }
 }
 
+/// What looking has counted, enforcing does not go by.
+#[test]
+fn after_observing_a_restart_counts_the_polls_anew() {
+    let mut world = by_hand();
+    "mode = \"observe\"".clone_into(&mut world.top);
+    let agent = world.start();
+    wait("three polls", || {
+        world.account("alice")["reason"]
+            .as_str()
+            .is_some_and(|reason| reason.contains("not on the list: alice by hand"))
+    });
+    let diff = shown(&world.run(&["diff"]).stdout);
+    assert!(!diff.contains("waits:"), "{diff}");
+    assert!(agent.stop().0.success());
+    world.top.clear();
+    world.hold_for_long();
+    let _agent = world.start();
+    wait("the list held again", || held(&world)["removed"] == 2);
+    for account in ["alice", "bob"] {
+        assert!(has(&world, account, "by hand") && has(&world, account, "on the list"));
+    }
+}
+
 #[test]
 fn the_same_list_again_is_enough_and_what_was_planted_meanwhile_is_none_of_it() {
     let world = by_hand();
