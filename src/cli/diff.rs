@@ -16,6 +16,7 @@ use crate::agent::source::Clients;
 use crate::agent::workers::PATIENCE;
 use crate::cli::print;
 use crate::cli::surroundings::{self, Outcome};
+use crate::cli::wrap::{Colour, wrap};
 use crate::host::chain;
 use crate::host::store::StoreError;
 use crate::model::account::AccountName;
@@ -26,8 +27,8 @@ use crate::model::file::difference::Difference;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::template::PathTemplate;
 use crate::model::status::preflight::count;
-use crate::model::status::problem::{Cause, Problem};
-use crate::model::status::schema::AccountState;
+use crate::model::status::problem::{Cause, Problem, several};
+use crate::model::status::schema::{AccountState, Row};
 use crate::model::status::told::told;
 
 /// What its exit status means, for `--help` and the man page.
@@ -127,7 +128,11 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
             tracing::error!("{}: {reason}", row.name);
         }
     }
-    let _ = writeln!(io::stderr(), "{}", summary(&list, &looked.differences));
+    let (untouched, compared) = (
+        untouched(reconciler.rows().values()),
+        summary(&list, &looked.differences),
+    );
+    let _ = writeln!(io::stderr(), "{untouched}{compared}");
     Ok(if blind {
         surroundings::USAGE
     } else {
@@ -147,6 +152,28 @@ fn in_two(at_once: &Changes, all: &Changes, decision: &Decision) -> String {
     for (title, changes) in [("at once", at_once), ("waits", &waits)] {
         if !changes.is_empty() {
             let _ = write!(text, "{title}:\n{}", print::changes(changes, decision));
+        }
+    }
+    text
+}
+
+/// The accounts of the list for which nothing changes here, whatever it says of them.
+fn untouched<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
+    let (mut absent, mut unmanaged) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row.state {
+            AccountState::NoAccount => absent.push(row.name.as_str()),
+            AccountState::Unmanaged => unmanaged.push(row.name.as_str()),
+            _ => {}
+        }
+    }
+    let mut text = String::new();
+    for (label, names) in [
+        ("no account on this host:", absent),
+        ("not in `[accounts] manage`:", unmanaged),
+    ] {
+        if !names.is_empty() {
+            wrap(&mut text, (label, Colour::None), 2, &several(&names));
         }
     }
     text

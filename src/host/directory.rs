@@ -230,16 +230,21 @@ pub type Values = BTreeMap<AccountName, Vec<(String, Vec<u8>)>>;
 /// The directory may be another account's: everything is made below descriptors, and nothing that is there is followed or
 /// written to.
 pub fn write(directory: &Path, values: &Values) -> Result<(), DirectoryError> {
-    if is_new(directory)? {
+    let is_made = is_new(directory)?;
+    if is_made {
         fs::create_dir(directory).map_err(failed("make", directory))?;
     }
     let list = enter(AT_FDCWD, directory, directory)?;
+    if is_made {
+        let_all_read(&list, directory)?;
+    }
     for (account, values) in values {
         let path = directory.join(account.as_str());
         mkdirat(&list, account.as_str(), Mode::S_IRWXU)
             .map_err(io::Error::from)
             .map_err(failed("make", &path))?;
         let below = enter(&list, Path::new(account.as_str()), &path)?;
+        let_all_read(&below, &path)?;
         for (label, value) in values {
             let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
             let written = openat(&below, label.as_str(), flags, OPEN_FILE)
@@ -272,18 +277,23 @@ const OPEN_FILE: Mode = Mode::S_IRUSR
     .union(Mode::S_IRGRP)
     .union(Mode::S_IROTH);
 
-/// Holds a directory that was just made, and lets all read it.
+/// Holds a directory that was there or just made, and is no link.
 fn enter(at: impl AsFd, name: &Path, path: &Path) -> Result<OwnedFd, DirectoryError> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(at, name, flags, Mode::empty())
+        .map_err(io::Error::from)
+        .map_err(failed("open", path))
+}
+
+/// Whatever the umask is. Not for a directory that was there: its mode is its owner's choice.
+fn let_all_read(directory: &OwnedFd, path: &Path) -> Result<(), DirectoryError> {
     const OPEN: Mode = OPEN_FILE
         .union(Mode::S_IXUSR)
         .union(Mode::S_IXGRP)
         .union(Mode::S_IXOTH);
-    let flags = OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let entered = openat(at, name, flags, Mode::empty());
-    entered
-        .and_then(|entered| fchmod(&entered, OPEN).map(|()| entered))
+    fchmod(directory, OPEN)
         .map_err(io::Error::from)
-        .map_err(failed("open", path))
+        .map_err(failed("change the mode of", path))
 }
 
 /// The first thing on the way to a value that others than its owner and group may not read, or that is in a home, which services

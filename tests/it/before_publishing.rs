@@ -9,7 +9,7 @@ use crate::support::logins::world as with_sshd;
 use crate::support::moto::Moto;
 use crate::support::oracle::Sshd;
 use crate::support::world::{
-    ALICE, BOB, World, fingerprint, key, key_of, mode, pair, plant, shown,
+    ALICE, BOB, MALLORY, World, fingerprint, key, key_of, mode, numbered, pair, plant, shown,
 };
 
 /// Writes a list into a directory: names below it and values.
@@ -78,6 +78,34 @@ fn diff_shows_what_another_list_would_change() {
     );
     assert!(
         said.ends_with("2 accounts would change, keys: +0 -3 ~0\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn diff_names_the_accounts_for_which_a_list_changes_nothing() {
+    let mut world = World::new();
+    world.accounts = "manage = [\"alice\", \"gone\"]".to_owned();
+    world.approve("alice", "laptop", &key("alice"));
+    world.make_ssh("alice", ALICE);
+    assert_eq!(world.pass(), 0);
+    let list = world.path("next");
+    let line = key("other");
+    let of_alice = world.read("alice");
+    write_list(
+        &list,
+        &[("alice", &of_alice), ("gone", &line), ("bob/a", &line)],
+    );
+    for number in 0..12 {
+        write_list(&list, &[(&format!("host-{number:02}"), &line)]);
+    }
+    let (code, text, said) = told(&world.run(&["diff", "--list", list.to_str().unwrap()]));
+    assert_eq!((code, text.as_str()), (Some(0), ""), "{said}");
+    let expected = "no account on this host: gone, host-00, host-01, host-02, host-03 and 8 more\nnot in `[accounts] \
+                    manage`: bob\ncompared with ";
+    assert!(said.contains(expected), "{said}");
+    assert!(
+        said.ends_with("(15 accounts): nothing would change\n"),
         "{said}"
     );
 }
@@ -380,6 +408,93 @@ fn no_home_makes_root_read_for_it_or_write_elsewhere() {
     symlink("/tmp", world.path("link")).unwrap();
     let (code, _, said) = told(&world.run(&["export", world.path("link").to_str().unwrap()]));
     assert_eq!(code, Some(2), "{said}");
+}
+
+/// Names below `directory`, with what tells whether one was changed.
+fn all_of(directory: &Path) -> Vec<String> {
+    let mut find = Command::new("find");
+    find.arg(directory)
+        .args(["-printf", "%p %y %m %u %g %n %s %T@ %C@ %l\n"]);
+    let mut all: Vec<String> = shown(&find.output().unwrap().stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn whatever_homes_hold_export_reads_on_and_changes_nothing() {
+    let world = World::new();
+    for (account, uid) in [("alice", ALICE), ("bob", BOB), ("mallory", MALLORY)] {
+        world.make_ssh(account, uid);
+    }
+    let made = Command::new("mkfifo").arg(world.file("alice")).status();
+    assert!(made.unwrap().success());
+    std::os::unix::fs::chown(world.file("alice"), Some(ALICE), Some(ALICE)).unwrap();
+    symlink(world.file("mallory"), world.file("mallory")).unwrap();
+    let comments = [
+        "\u{1b}[2J\u{7}",
+        "-rf",
+        "..",
+        "../..",
+        ".hidden",
+        "a b",
+        "A-B",
+        "a/b",
+        "",
+        "\u{202e}x",
+        "not-understood",
+        "x~",
+        "gone.bak",
+        "c\r",
+    ];
+    let lines = comments.iter().enumerate();
+    let lines = lines.map(|(at, comment)| numbered(at, comment) + "\n");
+    world.put("bob", BOB, &lines.collect::<String>());
+    let before = all_of(&world.path("home"));
+    let list = world.path("list");
+    fs::create_dir(&list).unwrap();
+    fs::set_permissions(&list, fs::Permissions::from_mode(0o700)).unwrap();
+    let (code, text, said) = told(&world.run(&["export", list.to_str().unwrap()]));
+    assert_eq!((code, text.as_str()), (Some(0), "bob  14 keys\n"), "{said}");
+    assert!(
+        !said.contains(|c: char| c.is_control() && c != '\n'),
+        "{said:?}"
+    );
+    assert_eq!(all_of(&world.path("home")), before);
+    assert_eq!(mode(&list), 0o700, "it was there");
+    let mut labels: Vec<String> = fs::read_dir(list.join("bob"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    labels.sort_unstable();
+    let is_plain = |label: &String| {
+        let ends_well = |c: char| c.is_ascii_alphanumeric();
+        label.starts_with(ends_well)
+            && label.ends_with(ends_well)
+            && label
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    assert!(
+        labels.len() == 14 && labels.iter().all(is_plain),
+        "{labels:?}"
+    );
+    for label in [
+        "A-B-2",
+        "a-b",
+        "a-b-3",
+        "gone-bak",
+        "not-understood-2",
+        "rf",
+    ] {
+        assert!(labels.iter().any(|found| found == label), "{labels:?}");
+    }
+    // A list is made of it as it is.
+    fs::set_permissions(&list, fs::Permissions::from_mode(0o755)).unwrap();
+    let (code, text, said) = told(&world.run(&["lint", list.to_str().unwrap()]));
+    assert_eq!((code, text.as_str()), (Some(0), ""), "{said}");
 }
 
 #[test]
