@@ -324,6 +324,8 @@ fn nothing_is_put_where_a_line_would_be_refused_or_no_one_can_be_asked() {
         ("/keys/{tag:Role}", "has no place of its own"),
         ("/", "is all of Parameter Store"),
         ("/a b", "a parameter name has only"),
+        ("/SSM-keys/web", "begins with `ssm`, which AWS keeps"),
+        ("aws/web", "`/aws/web` begins with `aws`"),
     ] {
         let mut command = moto.client(env!("CARGO_BIN_EXE_authorized-keys-agent"));
         let command = command
@@ -797,6 +799,50 @@ fn a_parameter_keeps_its_type() {
 }
 
 #[test]
+fn prune_takes_nothing_away_for_a_wrong_directory_or_path() {
+    let moto = Moto::start();
+    let (alice, bob) = (key("alice"), key("bob"));
+    let keys = Keys::new(&[("ec2-user/alice", &alice), ("ec2-user/bob", &bob)]);
+    assert_eq!(keys.publish(&moto, &["--yes"]).status.code(), Some(0));
+    let before = published(&moto);
+    let publish = |directory: &str, to: &str| {
+        let mut command = moto.client(env!("CARGO_BIN_EXE_authorized-keys-agent"));
+        command.args(["publish", directory, "--to", to, "--yes", "--prune"]);
+        said(&command.current_dir(keys.0.path()).output().unwrap())
+    };
+    // An account's files, what the directory is in, and a path too short.
+    for (directory, to, published_as, listed) in [
+        ("keys/ec2-user", PATH, "ec2-user", "alice, bob"),
+        (".", PATH, "ec2-user", "keys"),
+        ("keys", "/authorized-keys", "web", "ec2-user"),
+    ] {
+        let (text, code) = publish(directory, to);
+        let expected = format!(
+            "--prune would take away every account that is published ({published_as}), and the directory has only others ({listed})\n"
+        );
+        assert!(code == 2 && text.contains(&expected), "{text}");
+        assert!(text.contains("nothing is put"), "{text}");
+        assert_eq!(published(&moto), before);
+    }
+    fs::create_dir(keys.0.path().join("empty")).unwrap();
+    let (text, code) = publish("empty", PATH);
+    assert!(code == 2 && text.contains("it names no account"), "{text}");
+    // Where all accounts are meant to be others.
+    fs::rename(
+        keys.0.path().join("keys/ec2-user"),
+        keys.0.path().join("keys/ubuntu"),
+    )
+    .unwrap();
+    assert_eq!(keys.publish(&moto, &["--yes"]).status.code(), Some(0));
+    let (text, code) = publish("keys", PATH);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(
+        names(&moto),
+        ["/ec2-user/alice", "/ubuntu/alice", "/ubuntu/bob"]
+    );
+}
+
+#[test]
 fn a_key_that_would_be_refused_beside_what_stays_is_told() {
     let moto = Moto::start();
     let alice = key("alice");
@@ -837,22 +883,35 @@ fn who_may_not_is_told_what_is_missing_and_what_is_done() {
     ] {
         assert!(text.contains(expected), "{text}");
     }
-    let (document, code) = {
-        let done = keys
-            .command(
-                &moto,
-                &SsmFront::start(&moto, |_| Fate::Denied).endpoint(),
-                &["--yes", "--json"],
-            )
-            .output()
-            .unwrap();
-        (shown(&done.stdout), done.status.code())
-    };
+    // A document comes of every failure, with what the person reads.
+    let closed = SsmFront::start(&moto, |_| Fate::Denied);
+    for (endpoint, arguments, expected) in [
+        (closed.endpoint(), &["--yes", "--json"][..], "access denied"),
+        (
+            "http://127.0.0.1:1".to_owned(),
+            &["--yes", "--json"],
+            "connection refused",
+        ),
+    ] {
+        let mut command = keys.command(&moto, &endpoint, arguments);
+        let done = command.output().unwrap();
+        let document: Value = serde_json::from_slice(&done.stdout).unwrap();
+        let error = document["error"].as_str().unwrap();
+        assert!(error.contains(expected), "{error}");
+        assert!(shown(&done.stderr).contains(error), "{done:?}");
+        assert_eq!(
+            (done.status.code(), &document["writes_done"]),
+            (Some(2), &0.into())
+        );
+    }
+    fs::rename(keys.0.path().join("keys"), keys.0.path().join("kept")).unwrap();
+    let (document, code) = keys.json(&moto, &["--yes"]);
+    assert_eq!(code, 2);
     assert_eq!(
-        (document.as_str(), code),
-        ("", Some(2)),
-        "without a plan there is no document"
+        document["error"],
+        "cannot list `keys`: No such file or directory (os error 2)"
     );
+    fs::rename(keys.0.path().join("kept"), keys.0.path().join("keys")).unwrap();
 
     let without = |variable: &str, value: Option<&str>| {
         let mut command = keys.command(&moto, &moto.endpoint(), &["--yes"]);
@@ -986,10 +1045,20 @@ fn the_workflow_for_a_repository_of_keys_judges_shows_and_publishes() {
             serde_json::json!({"contents": "read", "id-token": "write"})
         );
     }
-    assert_eq!(
-        workflow["jobs"]["publish"]["concurrency"]["cancel-in-progress"],
-        "false"
-    );
+    let publishing = &workflow["jobs"]["publish"];
+    assert_eq!(publishing["concurrency"]["cancel-in-progress"], "false");
+    assert_eq!(publishing["steps"][0]["with"]["ref"], "main");
+    // A pull request from a fork has no variable and no role.
+    for step in workflow["jobs"]["look"]["steps"].as_array().unwrap() {
+        let is_for_all = step["if"].is_null();
+        assert!(!is_for_all || !step.to_string().contains("vars."), "{step}");
+    }
+    let environment = workflow["env"].as_object().unwrap();
+    let of_repository = environment
+        .iter()
+        .filter(|(_, value)| value.as_str().unwrap().contains("vars."));
+    let of_repository: Vec<&String> = of_repository.map(|(name, _)| name).collect();
+    assert_eq!(of_repository, ["KEYS_PATH"]);
     assert!(workflow["jobs"]["publish"]["environment"] == "keys");
     for line in text.lines().filter(|line| line.contains("uses: ")) {
         let (_, pin) = line.split_once('@').unwrap();
@@ -1013,12 +1082,51 @@ fn the_workflow_for_a_repository_of_keys_judges_shows_and_publishes() {
             .all(|script| !script.contains("${{"))
     );
 
-    // Its steps, run: but for the first, which fetches a release.
+    // Its steps, run; of a release that has this program in a package of the name that one has.
     let moto = Moto::start();
     let keys = Keys::new(&[("ec2-user/alice", &key("alice"))]);
     moto.put("String", &format!("{PATH}/ec2-user/bob"), &key("bob"));
-    let binary = std::path::Path::new(env!("CARGO_BIN_EXE_authorized-keys-agent"));
-    let search = format!("{}:{}", binary.parent().unwrap().display(), env!("PATH"));
+    let version = environment["AGENT_VERSION"].as_str().unwrap();
+    let (of_program, release) = version.rsplit_once('-').unwrap();
+    assert_eq!((of_program, release), (env!("CARGO_PKG_VERSION"), "1"));
+    for (script, name) in [
+        (
+            include_str!("../../packaging/build-deb"),
+            "package=$output/${name}_$version-${release}_$debian.deb\n",
+        ),
+        (
+            include_str!("../../packaging/release"),
+            "published=$output/$version-$release\n",
+        ),
+    ] {
+        assert!(script.contains(name), "{name}");
+    }
+    let (tree, releases) = (keys.0.path().join("tree"), keys.0.path().join("releases"));
+    for directory in [
+        tree.join("DEBIAN"),
+        tree.join("usr/bin"),
+        releases.join(version),
+    ] {
+        fs::create_dir_all(directory).unwrap();
+    }
+    let control = format!(
+        "Package: authorized-keys-agent\nVersion: {version}\nArchitecture: amd64\nMaintainer: a <a@b>\nDescription: x\n"
+    );
+    fs::write(tree.join("DEBIAN/control"), control).unwrap();
+    std::os::unix::fs::symlink(
+        env!("CARGO_BIN_EXE_authorized-keys-agent"),
+        tree.join("usr/bin/authorized-keys-agent"),
+    )
+    .unwrap();
+    let package = releases.join(format!(
+        "{version}/authorized-keys-agent_{version}_amd64.deb"
+    ));
+    let mut build = Command::new("dpkg-deb");
+    let build = build.args(["-Znone", "--build"]).args([&tree, &package]);
+    assert!(build.output().unwrap().status.success());
+    let sum = Command::new("sha256sum").arg(&package).output().unwrap();
+    let sum = shown(&sum.stdout)[..64].to_owned();
+    let search = format!("{}/agent/usr/bin:{}", keys.0.path().display(), env!("PATH"));
     let run = |script: &str| {
         let mut bash = moto.client("bash");
         let bash = bash.args(["--noprofile", "--norc", "-eo", "pipefail", "-c", script]);
@@ -1029,7 +1137,26 @@ fn the_workflow_for_a_repository_of_keys_judges_shows_and_publishes() {
     };
     assert_eq!((look.len(), publish.len()), (3, 2));
     assert!(look[0] == publish[0] && look[0].contains("sha256sum --check"));
-    assert_eq!(run(&format!("bash -n <<'END'\n{}\nEND", look[0])).1, 0);
+    let take = |sum: &str| {
+        let mut bash = Command::new("bash");
+        let bash = bash.args(["--noprofile", "--norc", "-eo", "pipefail", "-c", &look[0]]);
+        bash.env("PACKAGES", format!("file://{}", releases.display()))
+            .env("AGENT_VERSION", version)
+            .env("AGENT_SHA256", sum)
+            .env("RUNNER_TEMP", keys.0.path())
+            .env("GITHUB_PATH", keys.0.path().join("path"));
+        said(&bash.output().unwrap())
+    };
+    for wrong in ["", &"0".repeat(64)] {
+        let (text, code) = take(wrong);
+        assert!(code != 0 && !keys.0.path().join("agent").exists(), "{text}");
+    }
+    let (text, code) = take(&sum);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(
+        fs::read_to_string(keys.0.path().join("path")).unwrap(),
+        format!("{}/agent/usr/bin\n", keys.0.path().display())
+    );
     let (text, code) = run(&look[1]);
     assert_eq!(code, 0, "{text}");
     let (text, code) = run(&look[2]);

@@ -108,7 +108,6 @@ pub(super) async fn run(arguments: &Arguments, config: &Path, named: bool) -> Ou
         rules,
         path: literal(&arguments.to)?,
     };
-    let draft = directory::draft(&arguments.directory)?;
     let mut report = Report {
         json: arguments.json,
         dry_run: arguments.dry_run,
@@ -116,6 +115,19 @@ pub(super) async fn run(arguments: &Arguments, config: &Path, named: bool) -> Ou
         path: desk.path.clone(),
         ..Report::default()
     };
+    let ended = publish(arguments, &desk, asks, &mut report).await;
+    report.error = ended.as_ref().err().map(|error| format!("{error:#}"));
+    report.print_end()?;
+    ended
+}
+
+async fn publish(
+    arguments: &Arguments,
+    desk: &Desk<'_>,
+    asks: bool,
+    report: &mut Report,
+) -> Outcome {
+    let draft = directory::draft(&arguments.directory)?;
     report.lint = lint_list(&draft, Some(&desk.path), desk.rules, surroundings::now());
     let (wanted, unreadable) = desk.wanted(&draft);
     report.refuse_bytes(&unreadable);
@@ -147,7 +159,6 @@ pub(super) async fn run(arguments: &Arguments, config: &Path, named: bool) -> Ou
     };
     report.print_plan()?;
     if steps.is_empty() || arguments.dry_run {
-        report.print_end()?;
         return Ok(u8::from(!steps.is_empty()));
     }
     if asks {
@@ -156,13 +167,11 @@ pub(super) async fn run(arguments: &Arguments, config: &Path, named: bool) -> Ou
         }
         desk.check_unchanged(&mut publisher, &published).await?;
     }
-    let mut carrier = Carrier::new(publisher, &desk, arguments.kms_key.as_deref(), published);
+    let mut carrier = Carrier::new(publisher, desk, arguments.kms_key.as_deref(), published);
     let ended = carrier.carry_out(&steps).await;
     report.done = carrier.done();
     let left = &steps[report.done..];
     report.left = left.iter().map(|step| step.name.clone()).collect();
-    report.error = ended.as_ref().err().map(ToString::to_string);
-    report.print_end()?;
     ended.map(|()| 0)
 }
 
@@ -177,6 +186,13 @@ fn literal(to: &PathTemplate) -> anyhow::Result<String> {
     if path == "/" {
         bail!(
             "`/` is all of Parameter Store: name a path of the list's own, such as /authorized-keys/web"
+        );
+    }
+    // "can't be prefixed with "aws" or "ssm" (case-insensitive)" (API reference, `PutParameter`).
+    let start = path.get(1..4).unwrap_or_default().to_ascii_lowercase();
+    if start == "aws" || start == "ssm" {
+        bail!(
+            "`{path}` begins with `{start}`, which AWS keeps for itself: name another path, such as /authorized-keys/web"
         );
     }
     Ok(path)

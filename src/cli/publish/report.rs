@@ -50,15 +50,13 @@ impl Report {
     }
 
     /// Nothing is put.
-    pub(super) fn refuse(mut self, error: String) -> Outcome {
+    pub(super) fn refuse(&self, error: String) -> Outcome {
         if !self.lint.problems.is_empty() {
             self.tell_remarks();
         }
-        self.error = Some(error.clone());
         if !self.plan.changes.is_empty() {
             self.print_plan()?;
         }
-        self.print_end()?;
         Err(anyhow::anyhow!(error))
     }
 

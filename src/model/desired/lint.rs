@@ -185,7 +185,14 @@ fn lint_values(
             );
             lint.notes.push(remark(&draft.name, None, text));
         }
-        let is_told = mistake::is_utf16(&String::from_utf8_lossy(&draft.bytes));
+        let text = String::from_utf8_lossy(&draft.bytes);
+        let line_of = |at: usize| text[..at].split('\n').count();
+        if let Some(at) = text.find("{{").filter(|at| text[*at..].contains("}}")) {
+            let text = "`{{` and `}}`, which Parameter Store refuses in a value: take them out";
+            lint.problems
+                .push(remark(&draft.name, Some(line_of(at)), text.to_owned()));
+        }
+        let is_told = mistake::is_utf16(&text);
         if let Err(error) = std::str::from_utf8(&draft.bytes)
             && !is_told
         {
@@ -482,6 +489,20 @@ mod tests {
         }
         for fine in ["bob/laptop.pub", "bob/readme", "j.doe/work.txt"] {
             names(&[fine], None, &[]);
+        }
+    }
+
+    #[test]
+    fn braces_that_parameter_store_refuses_are_told() {
+        let refused = "a:2 `{{` and `}}`, which Parameter Store refuses";
+        for (line, is_refused) in [
+            (format!("{A} {{{{me}}}}"), true),
+            (format!("command=\"echo {{{{}}}}\" {A}"), true),
+            (format!("{A} me}}}} {{{{"), false),
+            (format!("{A} {{me}}"), false),
+        ] {
+            let problems: &[&str] = if is_refused { &[refused] } else { &[] };
+            check(&[("a", format!("# ours\n{line}"))], 1, problems, &[]);
         }
     }
 

@@ -86,6 +86,15 @@ pub enum Obstacle {
         "`{0}` is a StringList, which cannot hold lines with a comma and never becomes a String"
     )]
     StringList(String),
+    #[error(
+        "--prune would take away every account that is published ({}), and the directory has only others ({})",
+        first_of(.published),
+        first_of(.wanted)
+    )]
+    OtherList {
+        published: BTreeSet<AccountName>,
+        wanted: BTreeSet<AccountName>,
+    },
     #[error("`{name}` will have {bytes} bytes, more than the {STANDARD} of a standard parameter")]
     NeedsAdvanced { name: String, bytes: usize },
 }
@@ -98,6 +107,9 @@ impl Obstacle {
             }
             Self::StringList(_) => {
                 "give its file another name, so that it becomes a parameter of its own, and publish with --prune"
+            }
+            Self::OtherList { .. } => {
+                "look at the directory and the path; if it is meant, publish first without --prune"
             }
             Self::NeedsAdvanced { .. } => {
                 "split the file into several, or allow advanced parameters with --tier advanced: AWS bills those, and they never \
@@ -168,7 +180,22 @@ pub fn plan(published: &AllPublished, wanted: &Wanted, prune: bool, advanced: bo
     }
     plan.unchanged -= plan.left.len();
     plan.compare(wanted);
+    if prune {
+        plan.obstacles.extend(other_list(published, wanted));
+    }
     plan
+}
+
+/// Where no account is both published and wanted, the directory or the path is most likely a wrong one.
+fn other_list(published: &AllPublished, wanted: &Wanted) -> Option<Obstacle> {
+    let has_keys = published.values().any(|one| !one.value.lines.is_empty());
+    let published: BTreeSet<_> = published.values().map(|one| one.account.clone()).collect();
+    let wanted: BTreeSet<_> = wanted
+        .values()
+        .map(|(account, _)| account.clone())
+        .collect();
+    let is_other = has_keys && published.is_disjoint(&wanted);
+    is_other.then_some(Obstacle::OtherList { published, wanted })
 }
 
 /// The accounts that are published and not wanted, each with the parameter that becomes its tombstone; `None` where it has one.
@@ -305,6 +332,17 @@ fn lines(value: Option<&Value>) -> impl Iterator<Item = &Grant> {
     value.into_iter().flat_map(|value| &value.lines)
 }
 
+/// As many as a line has room for.
+fn first_of(accounts: &BTreeSet<AccountName>) -> String {
+    const FIRST: usize = 3;
+    let first = accounts.iter().take(FIRST).map(AccountName::as_str);
+    let first = first.collect::<Vec<_>>().join(", ");
+    match accounts.len().saturating_sub(FIRST) {
+        0 => first,
+        more => format!("{first} and {more} more"),
+    }
+}
+
 fn quoted(names: &BTreeSet<String>) -> String {
     let names: Vec<String> = names
         .iter()
@@ -384,7 +422,8 @@ mod tests {
                 .collect();
             assert_eq!(found, changes, "{before:?} {after:?}");
             assert_eq!(plan.left, left);
-            assert_eq!(plan.obstacles, []);
+            let is_other = |one: &Obstacle| matches!(one, Obstacle::OtherList { .. });
+            assert!(plan.obstacles.iter().all(is_other), "{:?}", plan.obstacles);
             let all = plan.parameters.len();
             assert_eq!(plan.unchanged, all - changes.len() - left.len());
         };
@@ -474,6 +513,25 @@ mod tests {
             true,
             &[],
         );
+        // Nothing in common: a wrong directory, unless nothing is lost.
+        let (b, c) = (("b", TEXT, "y"), ("c", TEXT, "# gone"));
+        let other = "--prune would take away every account that is published (";
+        check(&[old], &[("b", "y")], false, &[]);
+        check(
+            &[old],
+            &[("b", "y")],
+            true,
+            &[&format!("{other}a), and the directory has only others (b)")],
+        );
+        check(
+            &[old, b, c, ("d", TEXT, "")],
+            &[("e", "y")],
+            true,
+            &[&format!("{other}a, b, c and 1 more)")],
+        );
+        check(&[old, b], &[("b", "y")], true, &[]);
+        check(&[old, c], &[("c", "y")], true, &[]);
+        check(&[c], &[("a/1", "x")], true, &[]);
         let large = format!("# {}", "z".repeat(STANDARD));
         check(
             &[],
