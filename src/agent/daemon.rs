@@ -1,5 +1,6 @@
 //! The loop of the enforcer: what wakes it, and how long it waits.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -309,14 +310,15 @@ where
         if watches.lack().is_some() {
             return Some(Whom::Everybody);
         }
-        let accounts = watches.unwatched()?.subjects.into_iter();
-        let accounts = accounts.map(|subject| match subject {
-            Subject::Account(name) => Some(name),
-            // What decides about everybody.
-            Subject::List | Subject::Fetched | Subject::People => None,
-        });
-        let accounts: Option<_> = accounts.collect();
-        Some(accounts.map_or(Whom::Everybody, Whom::These))
+        let mut accounts = BTreeSet::new();
+        for subject in watches.unwatched()?.subjects {
+            match subject {
+                Subject::Account(name) => accounts.insert(name),
+                // What decides about everybody.
+                Subject::List | Subject::Fetched | Subject::People => return Some(Whom::Everybody),
+            };
+        }
+        Some(Whom::These(accounts))
     }
 
     /// Why, and for whom, a pass is made after a change, if at all.

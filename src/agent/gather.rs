@@ -27,6 +27,7 @@ use crate::model::key::release::Version;
 use crate::model::list::approved::ApprovedList;
 use crate::model::location::FilePattern;
 use crate::model::mounts::{Mounts, OwnMount, concerns};
+use crate::model::order::{self, Gather};
 use crate::model::people::{Lookup, People};
 use crate::model::sshd::answer::Answer;
 
@@ -179,7 +180,7 @@ impl World {
         let makers: BTreeSet<u32> = of_accounts
             .filter(|mount| places.contains(Path::new(&mount.place)))
             .map(|mount| mount.uid)
-            .collect();
+            .gather();
         for account in self.people.found() {
             let location = file.locate(account).filter(|location| !location.in_home);
             let is_near = |place: &PathBuf| {
@@ -456,7 +457,7 @@ fn names(config: &Config, before: &Decision, list: &ListFact, people: &People) -
         ListFact::Read(list) => all.extend(list.entries.iter().map(|entry| entry.account.clone())),
         _ => all.extend(people.accounts.keys().cloned()),
     }
-    all.sort();
+    order::sort(&mut all);
     all.dedup();
     all
 }

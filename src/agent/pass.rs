@@ -28,6 +28,7 @@ use crate::model::desired::decide::{Decision, Said, Terms};
 use crate::model::desired::in_force::InForce;
 use crate::model::file::difference::Difference;
 use crate::model::file::orders::{self, Basis, FirstLook, Whom};
+use crate::model::order::Gather;
 use crate::model::past::audit::Own;
 use crate::model::past::event::Event;
 use crate::model::past::memory::{Circumstances, Memory};
@@ -544,7 +545,7 @@ impl Reconciler {
         self.ends = true;
         let locked = self.decision.in_force.managed();
         let locked = locked.filter(|(_, account)| account.locked);
-        locked.map(|(name, _)| name.clone()).collect()
+        locked.map(|(name, _)| name.clone()).gather()
     }
 
     fn assess(&mut self, outcome: &Outcome, now: Timestamp, looked: &mut Looked) {
@@ -618,7 +619,7 @@ impl Reconciler {
             .managed()
             .map(|(name, _)| name.clone());
         Some(Whom::These(if reads_others {
-            managed.collect()
+            managed.gather()
         } else {
             BTreeSet::new()
         }))

@@ -122,7 +122,7 @@ impl Head {
 struct Changes {
     /// The writing of the status that they are changes of.
     since: Timestamp,
-    #[serde(flatten)]
+    /// No `flatten`: each type in it would have its code to be read a second time, 70 kB in all.
     head: Head,
     rows: Vec<Row>,
 }

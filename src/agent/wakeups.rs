@@ -16,6 +16,7 @@ use crate::host::{accounts, store};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
 use crate::model::file::orders::Whom;
+use crate::model::order::Gather;
 
 /// Why a pass runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,7 +183,7 @@ impl HeldBack {
 
     pub fn due(&self, now: Instant) -> BTreeSet<AccountName> {
         let due = self.waiting.iter().filter(|(_, at)| **at <= now);
-        due.map(|(name, _)| name.clone()).collect()
+        due.map(|(name, _)| name.clone()).gather()
     }
 }
 

@@ -26,6 +26,7 @@ use crate::model::escape::escaped;
 use crate::model::file::difference::Difference;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::template::PathTemplate;
+use crate::model::order::Gather;
 use crate::model::status::preflight::count;
 use crate::model::status::problem::{Cause, Problem, several};
 use crate::model::status::schema::{AccountState, Row};
@@ -181,7 +182,7 @@ fn untouched<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
 
 /// Which list was compared, and what comes of it.
 fn summary(list: &ApprovedList, differences: &Changes) -> String {
-    let listed: BTreeSet<_> = list.entries.iter().map(|entry| &entry.account).collect();
+    let listed: BTreeSet<_> = list.entries.iter().map(|entry| &entry.account).gather();
     let (mut come, mut go, mut change) = (0, 0, 0);
     for difference in differences.values().flatten() {
         match difference {

@@ -23,6 +23,7 @@ use crate::model::escape::escaped;
 use crate::model::file::export::export;
 use crate::model::file::other_files::InFile;
 use crate::model::key::lenient::unclear;
+use crate::model::order::Gather;
 use crate::model::people::Lookup;
 use crate::model::sshd::answer::Answer;
 use crate::model::sshd::effective;
@@ -151,7 +152,7 @@ async fn people(arguments: &Arguments, config: Option<&Config>) -> anyhow::Resul
     let mut local: BTreeMap<AccountName, Account> = accounts::local()
         .into_iter()
         .map(|account| (account.name.clone(), account))
-        .collect();
+        .gather();
     let mut chosen = BTreeMap::new();
     let is_whole = arguments.accounts.is_empty();
     if is_whole {
@@ -166,7 +167,7 @@ async fn people(arguments: &Arguments, config: Option<&Config>) -> anyhow::Resul
         };
         chosen = local
             .extract_if(.., |_, account| is_chosen(account))
-            .collect();
+            .gather();
     }
     let is_for_all = is_whole && process::is_root();
     // A directory service may know them.

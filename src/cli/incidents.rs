@@ -3,6 +3,7 @@
 
 use crate::cli::print;
 use crate::cli::wrap::{Colour, wrap};
+use crate::model::order;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -92,7 +93,7 @@ fn read(directory: &Path) -> anyhow::Result<Vec<Told>> {
         }
         names => names?,
     };
-    names.sort();
+    order::sort(&mut names);
     let mut all = Vec::new();
     for (name, size) in &names {
         let Some(id) = name.strip_suffix(".json") else {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Gid, Group, User, getgrouplist};
 
 use crate::model::account::{Account, AccountName};
+use crate::model::order::{self, Gather};
 use crate::model::people::Lookup;
 
 const DEFAULT_UID_MIN: u32 = 1000;
@@ -47,7 +48,7 @@ impl Passwd {
         let found = names
             .iter()
             .filter_map(|name| Some((name.clone(), find(name)?)));
-        found.collect()
+        found.gather()
     }
 
     /// Homes that accounts with different uids share: those that are local, unless a service knows their names otherwise,
@@ -75,7 +76,7 @@ impl Passwd {
             if of != uid && !shared.contains_key(home) {
                 let shown = |name| String::from_utf8_lossy(name).into_owned();
                 let mut names = [shown(other), shown(name)];
-                names.sort();
+                order::sort(&mut names);
                 shared.insert(home.to_owned(), names.into());
             }
         }

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crate::model::order::Gather;
+
 use serde::{Deserialize, Serialize};
 
 /// All that is mounted.
@@ -42,7 +44,7 @@ impl Mounts {
         };
         Self {
             own: mountinfo.lines().filter_map(own_mount).collect(),
-            all: mountinfo.lines().map(words).collect(),
+            all: mountinfo.lines().map(words).gather(),
         }
     }
 
@@ -50,7 +52,7 @@ impl Mounts {
     pub fn changed(&self, before: &Self) -> BTreeSet<PathBuf> {
         let changed = self.all.symmetric_difference(&before.all);
         let place = |line: &String| line.split(' ').nth(PLACE).map(unescaped).map(PathBuf::from);
-        changed.filter_map(place).collect()
+        changed.filter_map(place).gather()
     }
 }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
+use crate::model::order::Gather;
 
 /// One live session, opened with a key that its account does not have.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -137,7 +138,7 @@ pub fn news<'a>(before: &[Session], now: &'a [Session]) -> Vec<&'a Session> {
     let known: BTreeSet<(&str, u32)> = before
         .iter()
         .map(|session| (session.id.as_str(), session.leader))
-        .collect();
+        .gather();
     now.iter()
         .filter(|session| !known.contains(&(session.id.as_str(), session.leader)))
         .collect()

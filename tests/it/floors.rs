@@ -24,6 +24,7 @@ const MODEL: [&[&str]; 8] = [
     &["key"],
     &[
         "account", "location", "session", "escape", "inode", "instance", "mounts", "people",
+        "order",
     ],
 ];
 
@@ -368,6 +369,30 @@ fn a_clock_and_files_are_for_those_named_for_it() {
     check("reads a clock", &CLOCKS, &clock);
     check("touches files", &FILES, &file_system);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn only_one_place_sorts() {
+    let mut wrong = Vec::new();
+    for file in sources(&root()) {
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let sorts = code.lines().filter(|line| {
+            let line = line.trim_start();
+            !line.starts_with("//")
+                && [".sort(", ".sort_", "collect::<BTree"]
+                    .iter()
+                    .any(|what| line.contains(what))
+        });
+        if !file.ends_with("model/order.rs") {
+            wrong.extend(sorts.map(|line| complaint(&file, line)));
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "3 kB of code each; `model::order` has less:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]

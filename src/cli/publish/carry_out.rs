@@ -13,6 +13,7 @@ use crate::model::escape::escaped;
 use crate::model::list::bounds::STANDARD;
 use crate::model::list::order::Step;
 use crate::model::list::publication::{AllPublished, Kind};
+use crate::model::order::Gather;
 
 /// How often a person is told how far it is.
 const TELL: Duration = Duration::from_secs(5);
@@ -68,7 +69,7 @@ impl<'a> Carrier<'a> {
             publisher,
             desk,
             kms_key,
-            known: known.collect(),
+            known: known.gather(),
             done: 0,
             told: instant(),
         }

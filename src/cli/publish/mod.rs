@@ -22,6 +22,7 @@ use crate::model::desired::lint::lint_list;
 use crate::model::list::order::{Stuck, order};
 use crate::model::list::publication::{Obstacle, plan};
 use crate::model::list::template::{Facts, PathTemplate};
+use crate::model::order::Gather;
 use crate::model::status::preflight::count;
 
 /// What its exit status means, for `--help` and the man page.
@@ -171,7 +172,7 @@ async fn publish(
     let ended = carrier.carry_out(&steps).await;
     report.done = carrier.done();
     let left = &steps[report.done..];
-    report.left = left.iter().map(|step| step.name.clone()).collect();
+    report.left = left.iter().map(|step| step.name.clone()).gather();
     ended.map(|()| 0)
 }
 

@@ -1,6 +1,5 @@
 //! A status for people: health and counts, what is wrong and what to do, then a line an account. 80 columns, no word broken.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -14,6 +13,7 @@ use crate::model::account::AccountName;
 use crate::model::escape::escaped;
 use crate::model::key::lenient::unclear;
 use crate::model::list::rejected::Rejected;
+use crate::model::order;
 use crate::model::session::Session;
 use crate::model::status::preflight::count;
 use crate::model::status::problem::{Cause, Severity, duration};
@@ -86,7 +86,7 @@ fn counts(t: &mut String, status: &Status, now: Timestamp) {
 /// `17 in-sync, 3 drifted`, the most first.
 fn tally(of: BTreeMap<&str, usize>) -> String {
     let mut of: Vec<(&str, usize)> = of.into_iter().collect();
-    of.sort_by_key(|(_, number)| Reverse(*number));
+    order::sort_by(&mut of, |(_, a), (_, b)| b.cmp(a));
     let of = of
         .into_iter()
         .map(|(what, number)| format!("{number} {what}"));

@@ -10,6 +10,7 @@ use crate::host::Bounded;
 use crate::host::keyfile::lease::{Lease, NoLease};
 use crate::model::account::AccountName;
 use crate::model::inode::Inode;
+use crate::model::order::Gather;
 
 /// Every lease that the enforcer holds, by account.
 #[derive(Debug, Default)]
@@ -110,7 +111,7 @@ impl Leases {
     pub fn broken(&self) -> BTreeSet<AccountName> {
         let held = self.locked();
         let awaited = held.accounts.iter().filter(|(_, of)| of.is_awaited());
-        awaited.map(|(name, _)| name.clone()).collect()
+        awaited.map(|(name, _)| name.clone()).gather()
     }
 
     /// When the next lease is to be given back, or what was written to be looked at.
@@ -148,7 +149,7 @@ impl Leases {
             }
         }
         let due = looks.extract_if(|_, due| *due <= now);
-        due.map(|(account, _)| account).collect()
+        due.map(|(account, _)| account).gather()
     }
 
     /// The same for the other files of the account that stay, all of them.

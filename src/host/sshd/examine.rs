@@ -10,6 +10,7 @@ use crate::host::sshd::configuration::{Configuration, configuration, has_blank, 
 use crate::host::sshd::listener::{Started, started};
 use crate::host::sshd::question::{minds_private_groups, settings, version};
 use crate::model::account::{Account, AccountName};
+use crate::model::order::{self, Gather};
 use crate::model::sshd::answer::{ASKED, Answer};
 use crate::model::sshd::effective::Settings;
 
@@ -113,13 +114,13 @@ fn asked<'a>(
     accounts: &'a [Account],
     others: &'a [Account],
 ) -> Vec<&'a Account> {
-    let managed: BTreeSet<&AccountName> = accounts.iter().map(|account| &account.name).collect();
+    let managed: BTreeSet<&AccountName> = accounts.iter().map(|account| &account.name).gather();
     let mut others: Vec<&Account> = others
         .iter()
         .filter(|one| !managed.contains(&one.name))
         .collect();
     // Root is always asked about.
-    others.sort_by_key(|other| other.uid != 0);
+    order::sort_by(&mut others, |a, b| (a.uid != 0).cmp(&(b.uid != 0)));
     let all = accounts.len() + others.len();
     let mut asked: Vec<&Account> = accounts.iter().take(ASKED).collect();
     asked.extend(others.into_iter().take(ASKED));

@@ -11,6 +11,7 @@ use super::connect::Limits;
 use super::failure::Failure;
 use crate::model::list::publication::Kind;
 use crate::model::list::template::without_selector;
+use crate::model::order::Gather;
 
 /// One parameter as stored.
 #[derive(Clone, PartialEq, Eq)]
@@ -113,7 +114,7 @@ pub fn in_calls(names: &[String]) -> Vec<Vec<&str>> {
     /// "Array Members: Minimum number of 1 item. Maximum number of 10 items" (`GetParameters`).
     const CALL: usize = 10;
     let mut calls: Vec<Vec<&str>> = Vec::new();
-    for name in names.iter().map(String::as_str).collect::<BTreeSet<_>>() {
+    for name in names.iter().map(String::as_str).gather::<BTreeSet<_>>() {
         let fits = |call: &&mut Vec<&str>| {
             let clash = |other: &&str| without_selector(other) == without_selector(name);
             call.len() < CALL && !call.iter().any(clash)

@@ -7,6 +7,7 @@ use crate::model::account::AccountName;
 use crate::model::config::tables::Source;
 use crate::model::list::approved::Entry;
 use crate::model::list::template::{Facts, NameTemplate, Need, PathTemplate, Unfilled};
+use crate::model::order::{self, Gather};
 
 /// Why a parameter serves no account.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -49,7 +50,7 @@ impl Source {
             .values()
             .flatten()
             .flat_map(NameTemplate::needs);
-        paths.chain(names).cloned().collect()
+        paths.chain(names).cloned().gather()
     }
 
     /// True when some of it is in Parameter Store.
@@ -66,7 +67,7 @@ impl Source {
         for path in &self.paths {
             wanted.paths.push(path.expand(facts)?);
         }
-        wanted.paths.sort();
+        order::sort(&mut wanted.paths);
         wanted.paths.dedup();
         for (account, names) in &self.parameters {
             for name in names {
@@ -174,7 +175,7 @@ pub fn merge(entries: impl IntoIterator<Item = Entry>) -> Vec<Entry> {
     let by_name = entries
         .into_iter()
         .map(|entry| ((entry.account.clone(), entry.parameter.clone()), entry));
-    by_name.collect::<BTreeMap<_, _>>().into_values().collect()
+    by_name.gather::<BTreeMap<_, _>>().into_values().collect()
 }
 
 #[cfg(test)]

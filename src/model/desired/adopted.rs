@@ -8,6 +8,7 @@ use std::path::Path;
 
 use jiff::tz::TimeZone;
 
+use crate::model::key::grant;
 use crate::model::key::grant::Grant;
 use crate::model::key::lenient::{FoundKey, FoundLine};
 use crate::model::key::line::{Line, trim};
@@ -60,7 +61,7 @@ impl Adopted {
                 },
             }
         }
-        self.grants.sort_by(|a, b| a.line.cmp(&b.line));
+        grant::sort_by_line(&mut self.grants);
     }
 }
 

@@ -22,6 +22,7 @@ use crate::model::list::approved::{ApprovedList, SCHEMA};
 use crate::model::list::bounds::Excess;
 use crate::model::list::fetch_report::FetchReport;
 use crate::model::list::rejected::Rejected;
+use crate::model::order::Gather;
 use crate::model::people::{Lookup, People};
 
 /// What one look at the world gave.
@@ -548,7 +549,7 @@ impl Decision {
             .filter(|name| !self.unlooked.contains_key(*name))
             .filter(|name| manages(config, &facts.people, &self.in_force, name))
             .cloned()
-            .collect();
+            .gather();
         self.keys_left = self.in_force.managed().any(|(name, account)| {
             let next = desired.keys_of(name);
             let stays = |grant: &Grant| next.iter().any(|n| n.fingerprint == grant.fingerprint);

@@ -12,6 +12,7 @@ use crate::model::desired::in_force::{self, Account, Holding, InForce, Step};
 use crate::model::desired::judge::Desired;
 use crate::model::key::grant::Grant;
 use crate::model::key::id::KeyId;
+use crate::model::order::Gather;
 
 /// What to do with a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,7 +231,7 @@ fn present<'a>(
 
 fn next<'a>(desired: &'a Desired, name: &AccountName) -> BTreeSet<&'a str> {
     let grants = desired.keys_of(name).iter();
-    grants.map(|grant| grant.fingerprint.as_str()).collect()
+    grants.map(|grant| grant.fingerprint.as_str()).gather()
 }
 
 /// The first keys that wait.

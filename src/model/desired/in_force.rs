@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::model::account::{self, AccountName};
 use crate::model::config::tables::Accounts;
 use crate::model::desired::judge::Desired;
+use crate::model::key::grant;
 use crate::model::key::grant::{Grant, GrantsOf};
 use crate::model::key::release::Version;
+use crate::model::order::{self, Gather};
 use crate::model::people::People;
 use crate::model::sshd::effective::DEFAULT;
 
@@ -205,7 +207,7 @@ impl InForce {
     pub fn grants(&self) -> GrantsOf<'_> {
         self.managed()
             .map(|(name, account)| (name, account.grants.as_slice()))
-            .collect()
+            .gather()
     }
 
     /// An account as a name service knew it last.
@@ -303,7 +305,7 @@ impl InForce {
         };
         Self {
             schema: SCHEMA,
-            accounts: self.accounts.into_iter().map(clone).collect(),
+            accounts: self.accounts.into_iter().map(clone).gather(),
             openssh: self.openssh,
             ..Self::default()
         }
@@ -432,7 +434,7 @@ impl InForce {
             .chain(desired.grants.keys())
             .chain(accounts.named())
             .collect();
-        all.sort();
+        order::sort(&mut all);
         all.dedup();
         all
     }
@@ -448,7 +450,7 @@ impl Account {
         self.grants
             .retain(|grant| !named.contains(grant.fingerprint.as_str()));
         self.grants.extend_from_slice(grants);
-        self.grants.sort_by(|a, b| a.line.cmp(&b.line));
+        grant::sort_by_line(&mut self.grants);
     }
 
     /// Of the `grants` of a list, those are brought that are not in force yet and `came` then, and those that were.

@@ -1,7 +1,9 @@
 //! The desired state: which keys each account has, by the list and the policy, and what was rejected and why.
 
+use crate::model::key::grant;
 use crate::model::key::grant::{Grant, Grants, GrantsOf};
 use crate::model::list::rejected::{PRIVATE_KEY, Rejected};
+use crate::model::order;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
@@ -119,14 +121,14 @@ pub fn judge(
         }
         desired.grants.insert(account.clone(), grants);
         if !comment_only.is_empty() {
-            comment_only.sort();
+            order::sort(&mut comment_only);
             desired.comment_only.insert(account.clone(), comment_only);
         }
         untold += shorten(&mut desired.rejected);
     }
-    desired
-        .rejected
-        .sort_by(|a, b| (&a.parameter, a.line).cmp(&(&b.parameter, b.line)));
+    order::sort_by(&mut desired.rejected, |a, b| {
+        (&a.parameter, a.line).cmp(&(&b.parameter, b.line))
+    });
     if untold > 0 {
         let last = desired.rejected.last().cloned();
         desired.rejected.extend(last.map(|last| Rejected {
@@ -356,7 +358,7 @@ fn keep(grants: &mut Vec<Grant>, unread: Vec<Grant>, named: &[String]) {
             grants.push(grant);
         }
     }
-    grants.sort_by(|a, b| a.line.cmp(&b.line));
+    grant::sort_by_line(grants);
 }
 
 fn fingerprints(grants: &[Grant]) -> Vec<String> {
@@ -410,7 +412,7 @@ fn settle(candidates: Vec<Grant>, rejected: &mut Vec<Rejected>) -> Vec<Grant> {
     }
     let mut grants = Vec::new();
     for mut same_key in by_key.into_values() {
-        same_key.sort_by(|a, b| a.place().cmp(&b.place()));
+        order::sort_by(&mut same_key, |a, b| a.place().cmp(&b.place()));
         let other = |one: &Grant| {
             same_key
                 .iter()
@@ -425,7 +427,7 @@ fn settle(candidates: Vec<Grant>, rejected: &mut Vec<Rejected>) -> Vec<Grant> {
             grants.extend(same_key.into_iter().next());
         }
     }
-    grants.sort_by(|a, b| a.line.cmp(&b.line));
+    grant::sort_by_line(&mut grants);
     grants
 }
 

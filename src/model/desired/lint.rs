@@ -13,6 +13,7 @@ use crate::model::key::line::Line;
 use crate::model::key::mistake;
 use crate::model::list::bounds::{ADVANCED, STANDARD};
 use crate::model::list::template::check_name;
+use crate::model::order;
 
 /// One value, as it would be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +121,7 @@ pub fn lint_list(list: &ListDraft, below: Option<&str>, rules: Rules<'_>, now: T
             .push(remark(&list.directory, None, text.to_owned()));
     }
     for remarks in [&mut lint.problems, &mut lint.notes] {
-        remarks.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        order::sort_by(remarks, |a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     }
     lint
 }
@@ -153,13 +154,14 @@ pub fn looks_left_over(parameter: &str) -> bool {
 /// Judges `drafts` as the values of one account. `now` tells which keys have expired.
 pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
     let mut lint = lint_values(drafts, None, rules, now);
-    let order: HashMap<String, usize> = drafts
+    let places: HashMap<String, usize> = drafts
         .iter()
         .enumerate()
         .map(|(at, draft)| (escaped(&draft.name), at))
         .collect();
     for remarks in [&mut lint.problems, &mut lint.notes] {
-        remarks.sort_by_key(|remark| (order.get(&remark.file).copied(), remark.line));
+        let place = |remark: &Remark| (places.get(&remark.file).copied(), remark.line);
+        order::sort_by(remarks, |a, b| place(a).cmp(&place(b)));
     }
     lint
 }

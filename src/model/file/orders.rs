@@ -13,6 +13,7 @@ use crate::model::desired::in_force::{Account as InForceAccount, InForce};
 use crate::model::file::other_files::OtherFiles;
 use crate::model::file::wanted::{Lines, Target, Wanted, content};
 use crate::model::key::grant::with_break_glass;
+use crate::model::order::Gather;
 use crate::model::people::{Lookup, People};
 use crate::model::sshd::effective::DEFAULT;
 
@@ -352,17 +353,14 @@ pub fn target(
 pub fn shared_files(config: &Config, decision: &Decision, people: &People) -> BTreeSet<PathBuf> {
     let mut seen: BTreeMap<PathBuf, u32> = BTreeMap::new();
     let known = decision.in_force.managed().map(|(name, _)| name);
-    for name in known
-        .chain(config.accounts.named())
-        .collect::<BTreeSet<_>>()
-    {
+    for name in known.chain(config.accounts.named()).gather::<BTreeSet<_>>() {
         let account = people.account(name);
         if let Some(location) = account.and_then(|account| config.accounts.file.locate(account)) {
             *seen.entry(location.path).or_default() += 1;
         }
     }
     let shared = seen.into_iter().filter(|(_, accounts)| *accounts > 1);
-    shared.map(|(path, _)| path).collect()
+    shared.map(|(path, _)| path).gather()
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! One key granted to one account.
 
+use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
+use crate::model::order;
 
 /// One key granted to one account, with where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -50,8 +52,13 @@ pub fn with_break_glass<'a>(
     let mut all: Vec<&Grant> = good(break_glass)
         .chain(good(grants).filter(|g| !same(g)))
         .collect();
-    all.sort_by(|a, b| a.line.cmp(&b.line));
+    sort_by_line(&mut all);
     all
+}
+
+/// As they stand in a file.
+pub fn sort_by_line(grants: &mut [impl Borrow<Grant>]) {
+    order::sort_by(grants, |a, b| a.borrow().line.cmp(&b.borrow().line));
 }
 
 impl Grant {

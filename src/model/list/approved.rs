@@ -8,6 +8,7 @@ use crate::model::account::AccountName;
 use crate::model::key::secret;
 use crate::model::list::bounds::{Excess, Tally, check_accounts};
 use crate::model::list::rejected::Rejected;
+use crate::model::order;
 
 /// What `approved.json` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +61,7 @@ impl ApprovedList {
         for entry in &mut entries {
             entry.value = secret::withheld(std::mem::take(&mut entry.value));
         }
-        entries.sort();
+        order::sort(&mut entries);
         Self {
             schema: SCHEMA,
             source,

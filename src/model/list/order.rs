@@ -9,6 +9,7 @@ use crate::model::account::AccountName;
 use crate::model::escape::escaped;
 use crate::model::key::grant::Grant;
 use crate::model::list::bounds::{ADVANCED, STANDARD};
+use crate::model::order::Gather;
 
 /// What a parameter holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +84,7 @@ pub fn keys<'a>(lines: impl Iterator<Item = &'a Grant>) -> BTreeMap<&'a str, &'a
         *known = known.filter(|known| known.authorises() == line.authorises());
     }
     let taken = |(key, line): (&'a str, Option<&'a Grant>)| Some((key, line?));
-    keys.into_iter().filter_map(taken).collect()
+    keys.into_iter().filter_map(taken).gather()
 }
 
 /// One account on the way from before to after.
@@ -113,7 +114,7 @@ impl<'a> Account<'a> {
         let after = keys(own.iter().flat_map(|one| lines(one.after.as_ref())));
         let needs_keys = !before.is_empty() && !after.is_empty();
         let kept = before.into_keys().filter(|key| after.contains_key(key));
-        let kept = kept.collect();
+        let kept = kept.gather();
         let mut places: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
         for (at, one) in own.iter().enumerate() {
             for line in lines(one.before.as_ref()).chain(lines(one.after.as_ref())) {

@@ -9,6 +9,7 @@ use crate::model::key::id::KeyId;
 use crate::model::key::line::Line;
 use crate::model::list::bounds::STANDARD;
 use crate::model::list::order::{Parameter, Value, keys};
+use crate::model::order::{self, Gather};
 
 /// The type of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,7 +204,7 @@ fn tombstones<'a>(
     published: &'a AllPublished,
     wanted: &Wanted,
 ) -> BTreeMap<&'a AccountName, Option<&'a String>> {
-    let stays: BTreeSet<&AccountName> = wanted.values().map(|(account, _)| account).collect();
+    let stays: BTreeSet<&AccountName> = wanted.values().map(|(account, _)| account).gather();
     let mut found: BTreeMap<&AccountName, Option<&String>> = BTreeMap::new();
     for (name, one) in published {
         if !stays.contains(&one.account) && one.kind != Kind::StringList {
@@ -305,7 +306,9 @@ impl Difference {
     fn between(before: &BTreeMap<&str, &Grant>, after: &BTreeMap<&str, &Grant>) -> Self {
         let ids = |keys: &mut dyn Iterator<Item = &&Grant>| {
             let mut ids: Vec<KeyId> = keys.map(|line| KeyId::from(*line)).collect();
-            ids.sort_by(|a, b| (&a.comment, &a.fingerprint).cmp(&(&b.comment, &b.fingerprint)));
+            order::sort_by(&mut ids, |a, b| {
+                (&a.comment, &a.fingerprint).cmp(&(&b.comment, &b.fingerprint))
+            });
             ids
         };
         let is_in = |keys: &BTreeMap<&str, &Grant>, line: &Grant| {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::inode::Inode;
+use crate::model::order::Gather;
 use crate::model::past::incident::Who;
 
 /// What is looked for.
@@ -238,7 +239,7 @@ fn record(line: &str) -> Option<(&str, Timestamp, u64, BTreeMap<&str, &str>)> {
         kind,
         at,
         serial.parse().ok()?,
-        words.filter_map(|word| word.split_once('=')).collect(),
+        words.filter_map(|word| word.split_once('=')).gather(),
     ))
 }
 

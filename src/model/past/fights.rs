@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::account::AccountName;
+use crate::model::order::Gather;
 
 /// So many changes within [`WITHIN`] are no mistake.
 const CHANGES: usize = 5;
@@ -162,7 +163,7 @@ impl Fights {
             last.is_none_or(|last| now >= last + fight.length.max(SignedDuration::from_mins(1)))
         };
         let over = self.0.iter().filter(|(_, fight)| is_over(fight));
-        let over: BTreeSet<AccountName> = over.map(|(name, _)| name.clone()).collect();
+        let over: BTreeSet<AccountName> = over.map(|(name, _)| name.clone()).gather();
         self.0.retain(|name, _| !over.contains(name));
         over
     }

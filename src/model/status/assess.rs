@@ -15,6 +15,7 @@ use crate::model::file::other_files::{OtherFile, OtherFiles};
 use crate::model::file::wanted::Wanted;
 use crate::model::key::id::KeyId;
 use crate::model::list::fetch_report::FetchReport;
+use crate::model::order::Gather;
 use crate::model::past::evidence::digest;
 use crate::model::past::memory::Memory;
 use crate::model::past::outcome::{Did, Outcome};
@@ -295,7 +296,7 @@ pub fn passive_rows(known: Known<'_>) -> Vec<Row> {
     } = known;
     let mut rows = Vec::new();
     let gone = decision.in_force.accounts.keys();
-    let names: BTreeSet<&AccountName> = gone.chain(&decision.strangers).collect();
+    let names: BTreeSet<&AccountName> = gone.chain(&decision.strangers).gather();
     for name in names {
         let (state, why) = match people.lookup(name) {
             Some(Lookup::Unknown) => (AccountState::NoAccount, None),

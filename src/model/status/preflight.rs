@@ -14,6 +14,7 @@ use crate::model::key::grant::GrantsOf;
 use crate::model::key::secret;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::rejected::Rejected;
+use crate::model::order::Gather;
 use crate::model::status::problem::several;
 
 /// How bad it is.
@@ -230,7 +231,7 @@ fn of_account(
         .entries
         .iter()
         .filter(|entry| entry.account == *account);
-    let parameters: BTreeSet<&str> = entries.map(|entry| entry.parameter.as_str()).collect();
+    let parameters: BTreeSet<&str> = entries.map(|entry| entry.parameter.as_str()).gather();
     let accepted = desired.grants.get(account).map_or(0, Vec::len);
     let refused = rejected
         .iter()

@@ -366,7 +366,7 @@ impl World {
             return word;
         }
         for name in ["problems", "list", "drift", "sessions", "enforcer"] {
-            word[name] = changes[name].clone();
+            word[name] = changes["head"][name].clone();
         }
         for row in changes["rows"].as_array().unwrap() {
             let rows = word["accounts"].as_array_mut().unwrap();
