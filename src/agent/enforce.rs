@@ -129,7 +129,7 @@ impl Enforcing {
 
     /// One pass over everything, without watching.
     pub async fn once(&mut self, accepted: Option<String>, now: Timestamp) -> Passed {
-        self.decide(accepted, Some(PATIENCE), now).await;
+        self.decide(accepted, Some(PATIENCE), &|| (), now).await;
         self.reconciler.consult_sshd(Vec::new(), now).await;
         // What it makes of the files is the running enforcer's business.
         self.reconciler.world.sshd.answer = None;
@@ -177,7 +177,8 @@ impl Enforcing {
                 // One that was left before this process began was for another one.
                 accepted = None;
             }
-            self.decide(accepted, asked.then_some(PATIENCE), means.now)
+            let patience = asked.then_some(PATIENCE);
+            self.decide(accepted, patience, means.alive, means.now)
                 .await;
         }
         self.look(wake, means).await
@@ -189,10 +190,11 @@ impl Enforcing {
         &mut self,
         accepted: Option<String>,
         patience: Option<Duration>,
+        alive: &dyn Fn(),
         now: Timestamp,
     ) {
         self.reconciler
-            .decide(List::Stored, accepted, patience, now)
+            .decide(List::Stored, accepted, patience, alive, now)
             .await;
         let Self {
             reconciler,
@@ -361,10 +363,14 @@ impl Enforcing {
             Ok(_) => Err("`[paths]` cannot change while the agent runs; restart it".to_owned()),
             Err(error) => Err(error),
         };
-        match config {
-            Ok(config) => {
-                tracing::info!(mode = config.mode.as_str(), "config read again");
-                self.reconciler.reconfigure(config);
+        let taken = config.and_then(|config| {
+            let taken = self.reconciler.reconfigure(config);
+            taken.map_err(|error| chain(&error))
+        });
+        match taken {
+            Ok(()) => {
+                let mode = self.reconciler.config.mode.as_str();
+                tracing::info!(mode, "config read again");
                 self.effects.config_unusable = None;
             }
             Err(error) => {

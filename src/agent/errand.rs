@@ -10,7 +10,7 @@ use crate::agent::marks::{Marks, stood, stood_beside};
 use crate::agent::wakeups::{AgentWatches, Subject};
 use crate::host::keyfile::{
     Attempt, By, Leases, Mark, Observed, Other, Refusal, Terms, Visit, Witness, Writing,
-    in_force_at, own_mount, survey,
+    groups_that_write, in_force_at, own_mount, survey,
 };
 use crate::host::{accounts, chain, store};
 use crate::model::account::{Account, AccountName};
@@ -681,6 +681,7 @@ impl Outcome {
                 Ok(content) => self.stood.extend(content.map(|content| StoodBefore {
                     file: path.clone(),
                     content,
+                    is_open: is_open_to_others(&orders.account, path),
                 })),
                 Err(refusal) => {
                     self.managed = FileOutcome::of(refused(&refusal, false));
@@ -749,6 +750,12 @@ fn differences(wanted: &Lines, observed: &Observed) -> Vec<Difference> {
         all.push(Difference::OpenForWriting);
     }
     all
+}
+
+/// Others than the account and root could have written what is at `path`.
+fn is_open_to_others(account: &Account, path: &Path) -> bool {
+    let is_private = |gid: &u32| accounts::is_private_group(account, *gid);
+    groups_that_write(account, path).is_none_or(|groups| !groups.iter().all(is_private))
 }
 
 /// Names of files that sshd reads keys from.

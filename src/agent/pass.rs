@@ -18,7 +18,7 @@ use crate::agent::inquiry::Bell;
 use crate::agent::paths;
 use crate::agent::wakeups::{AgentWatches, Subject, Trigger, Wake};
 use crate::agent::workers::{PATIENCE, Workers};
-use crate::host::keyfile::Leases;
+use crate::host::keyfile::{Leases, own_mount};
 use crate::host::process;
 use crate::host::store::StoreError;
 use crate::model::account::{Account, AccountName};
@@ -28,11 +28,12 @@ use crate::model::desired::decide::{Decision, Said, Terms};
 use crate::model::desired::in_force::InForce;
 use crate::model::file::difference::Difference;
 use crate::model::file::orders::{self, Basis, FirstLook, Whom};
+use crate::model::list::bounds::BYTES;
 use crate::model::order::Gather;
 use crate::model::past::audit::Own;
 use crate::model::past::event::Event;
 use crate::model::past::memory::{Circumstances, Memory};
-use crate::model::past::outcome::Outcome;
+use crate::model::past::outcome::{Did, Outcome};
 use crate::model::sshd::effective::DEFAULT;
 use crate::model::status::assess::{self, Judgements, Known, OfEnforcer};
 use crate::model::status::problem::Cause;
@@ -123,6 +124,9 @@ pub struct Looked {
 
 /// When files are looked at again that were to be looked at before anything is taken away, if nothing tells of them sooner.
 const LOOK_FIRST_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+
+/// The same of accounts that join: what stands in their files, which they chose, is held meanwhile.
+const FIRST_AT_ONCE: usize = 64;
 
 /// How many accounts are worked on before what came of them is taken in.
 const AT_ONCE: usize = 512;
@@ -217,12 +221,21 @@ impl Reconciler {
         }
     }
 
-    /// Takes a config that was read again. Under another one, the same list may say something else.
-    pub fn reconfigure(&mut self, config: Config) {
+    /// Takes a config that was read again. Under another one, the same list may say something else. Where nothing was to be
+    /// written until now, what is in force is what was saved before, as after a start: what the files hold is looked at anew.
+    pub fn reconfigure(&mut self, config: Config) -> Result<(), StoreError> {
+        if self.writes && self.config.mode == Mode::Observe && config.mode == Mode::Enforce {
+            let (in_force, damaged) = gather::read_in_force(&config.paths)?;
+            let in_force = in_force.unwrap_or_default();
+            self.decision = Decision::resumed(in_force, &self.world.identity);
+            self.decision.changed = true;
+            self.damaged = damaged;
+        }
         if config != self.config {
             self.world.forget_list();
         }
         self.config = config;
+        Ok(())
     }
 
     /// Gathers what there is to know, and decides which keys are in force. With `patience`, accounts that join and whose files
@@ -232,6 +245,7 @@ impl Reconciler {
         list: List<'_>,
         accepted: Option<String>,
         patience: Option<Duration>,
+        alive: &dyn Fn(),
         now: Timestamp,
     ) {
         let mut facts = self
@@ -240,10 +254,13 @@ impl Reconciler {
             .await;
         let newcomers = self.decision.newcomers(&facts, &self.config);
         if !newcomers.is_empty() {
-            let (adopted, unlooked) = self.look_first(&newcomers, patience, now).await;
+            let looking = self.look_first(&newcomers, patience, alive, now);
+            let (adopted, unlooked) = Box::pin(looking).await;
             if !unlooked.is_empty() {
                 // It speaks of them too.
                 self.world.forget_list();
+            }
+            if unlooked.keys().any(|name| !self.tells_when_to_look(name)) {
                 let soon = now + LOOK_FIRST_AGAIN;
                 facts.look_again = Some(facts.look_again.map_or(soon, |at| at.min(soon)));
             }
@@ -266,7 +283,20 @@ impl Reconciler {
         };
         let waits = |name: &&AccountName| self.decision.unlooked.contains_key(*name);
         let mut waiting = names.iter().filter(waits);
-        waiting.any(|name| !self.workers.is_at_work_on(name))
+        waiting.any(|name| !self.tells_when_to_look(name))
+    }
+
+    /// A thread still waits for its file system, or it is the account's own: when that changes, it is heard of. Until then
+    /// nobody is looked at for its sake.
+    fn tells_when_to_look(&self, name: &AccountName) -> bool {
+        let people = &self.world.people;
+        let account = people.account(name);
+        let target = account.map(|account| orders::target(&self.config.accounts, people, account));
+        let is_its_own = match target {
+            Some(Ok(target)) => own_mount(&target, &self.world.own_mounts).is_some(),
+            Some(Err(_)) | None => false,
+        };
+        is_its_own || self.workers.is_at_work_on(name)
     }
 
     /// What stands in the files of accounts that were never in force, and of whom that is not known, and why.
@@ -274,6 +304,7 @@ impl Reconciler {
         &mut self,
         names: &[AccountName],
         patience: Option<Duration>,
+        alive: &dyn Fn(),
         now: Timestamp,
     ) -> (
         BTreeMap<AccountName, Adopted>,
@@ -317,26 +348,38 @@ impl Reconciler {
             leases: None,
             own_mounts: Arc::clone(&self.world.own_mounts),
         };
-        let outcomes = self.workers.work(orders, &tools, patience, &|| ()).await;
-        let mut adopted = BTreeMap::new();
-        for outcome in outcomes {
-            let name = outcome.orders.account.name.clone();
-            if let Some(reason) = outcome.managed.did.refusal() {
-                unlooked.insert(name, reason.to_owned());
-                continue;
+        let (mut adopted, mut room, mut patience) = (BTreeMap::new(), BYTES, patience);
+        let mut orders = orders.into_iter().peekable();
+        while orders.peek().is_some() {
+            let some = orders.by_ref().take(FIRST_AT_ONCE).collect();
+            for outcome in self.workers.work(some, &tools, patience, alive).await {
+                let name = outcome.orders.account.name.clone();
+                if outcome.managed.did == Did::Hanging {
+                    // It was waited for long enough, and so are those that come after it.
+                    patience = None;
+                }
+                if let Some(reason) = outcome.managed.did.refusal() {
+                    unlooked.insert(name, reason.to_owned());
+                    continue;
+                }
+                let of_host = answer.as_ref().and_then(|answer| answer.reads(None));
+                let reads = own(&name).filter(|own| of_host.is_some_and(|of_host| of_host != *own));
+                let mut found = Adopted {
+                    sshd_reads: reads.map(str::to_owned),
+                    unasked: is_silent && self.decision.in_force.sshd_reads(&name).is_none(),
+                    ..Adopted::default()
+                };
+                for stood in &outcome.stood {
+                    let (bytes, is_whole) = (&stood.content.bytes, stood.content.is_whole);
+                    if stood.is_open {
+                        found.count(&stood.file, bytes, is_whole, &self.zone);
+                    } else {
+                        found.read(&stood.file, bytes, is_whole, &self.zone);
+                    }
+                }
+                found.fit(&mut room);
+                adopted.insert(name, found);
             }
-            let of_host = answer.as_ref().and_then(|answer| answer.reads(None));
-            let reads = own(&name).filter(|own| of_host.is_some_and(|of_host| of_host != *own));
-            let mut found = Adopted {
-                sshd_reads: reads.map(str::to_owned),
-                unasked: is_silent && self.decision.in_force.sshd_reads(&name).is_none(),
-                ..Adopted::default()
-            };
-            for stood in &outcome.stood {
-                let (bytes, is_whole) = (&stood.content.bytes, stood.content.is_whole);
-                found.read(&stood.file, bytes, is_whole, &self.zone);
-            }
-            adopted.insert(name, found);
         }
         for name in expected {
             if !adopted.contains_key(&name) {

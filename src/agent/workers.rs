@@ -309,8 +309,10 @@ impl Workers {
         };
         let same = match &locked(&away.worker.state).task {
             Some(task) => {
-                (&task.managed.target, &task.managed.wanted)
-                    == (&orders.managed.target, &orders.managed.wanted)
+                // A first look tells what stands there, and no other one does.
+                task.adopts == orders.adopts
+                    && task.managed.target == orders.managed.target
+                    && task.managed.wanted == orders.managed.wanted
             }
             None => false,
         };

@@ -225,7 +225,7 @@ async fn compare(
     let mut reconciler =
         Reconciler::observer(config.clone(), surroundings::zone(), said).map_err(hinted)?;
     reconciler
-        .decide(List::Given(list), accepted, Some(PATIENCE), now)
+        .decide(List::Given(list), accepted, Some(PATIENCE), &|| (), now)
         .await;
     reconciler.consult_sshd(Vec::new(), now).await;
     let looked = reconciler

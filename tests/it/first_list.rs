@@ -2,6 +2,7 @@
 //! the list has come often enough.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use serde_json::Value;
 
 use crate::slow::{end, start_traced};
 use crate::support::logins::{assert_in, assert_out, by_key, world as world_with_sshd};
-use crate::support::world::{ALICE, BOB, World, fingerprint, key, pair, plant, shown, wait};
+use crate::support::world::{
+    ALICE, BOB, World, fingerprint, key, pair, plant, shown, signal, wait,
+};
 
 const TWO: &str = "AuthorizedKeysFile .ssh/authorized_keys .ssh/authorized_keys2\nPasswordAuthentication no\nUsePAM no";
 
@@ -248,9 +251,7 @@ fn lines_that_the_agent_cannot_read_are_not_lost() {
     let row = world.account("alice");
     assert_eq!(row["state"], "held", "{row}");
     assert!(
-        world
-            .problems()
-            .contains("1 line that the agent cannot read"),
+        world.problems().contains("1 line that only sshd can judge"),
         "{}",
         world.problems()
     );
@@ -319,4 +320,107 @@ fn a_home_that_hangs_waits_alone_and_is_looked_at_when_it_answers() {
     assert!(has(&world, "alice", "on the list"));
     end(&world, slow);
     assert!(Path::new(&world.path("state/backups/alice.authorized_keys")).exists());
+}
+
+/// The first pass waits for 5 s. What a slow thread finds that looked at the account before the list named it says nothing of the keys in its files.
+#[test]
+fn a_look_from_before_the_list_named_the_account_is_no_first_look() {
+    let mut world = by_hand();
+    world.hold_for_long();
+    let approved = world.path("approved/alice");
+    fs::rename(&approved, world.path("later")).unwrap();
+    world.run(&["fetch", "--once"]);
+    let hang = [
+        "-e",
+        "trace=openat2",
+        "-e",
+        "inject=openat2:delay_enter=8000000:when=1",
+    ];
+    let slow = start_traced(&world, &hang, &[world.ssh("alice")], "run");
+    wait("bob's keys", || {
+        world.file("bob").exists() && world.keys("bob") == 2
+    });
+    fs::rename(world.path("later"), approved).unwrap();
+    wait("alice's keys", || has(&world, "alice", "on the list"));
+    assert!(has(&world, "alice", "by hand"));
+    end(&world, slow);
+}
+
+#[test]
+fn enforcing_after_observing_is_a_first_list_too() {
+    let mut world = by_hand();
+    "mode = \"observe\"".clone_into(&mut world.top);
+    let agent = world.start();
+    wait("the list to come often enough", || {
+        world.word()["list"]["held"].is_null()
+    });
+    assert_eq!((world.keys("alice"), world.keys("bob")), (1, 1));
+    world.top.clear();
+    world.hold_for_long();
+    world.config();
+    signal("HUP", agent.pid());
+    wait("the list in force", || {
+        has(&world, "alice", "on the list") && has(&world, "bob", "on the list")
+    });
+    for account in ["alice", "bob"] {
+        assert!(has(&world, account, "by hand"), "{account}");
+    }
+    wait("what waits", || {
+        world.word()["list"]["held"]["removed"] == 2
+    });
+    assert!(agent.stop().0.success());
+}
+
+/// sshd refuses what others than the account can write to, and the agent makes files that it does not refuse.
+#[test]
+fn what_others_could_have_written_lets_nobody_in() {
+    for way in ["file", "directory", "owner"] {
+        let mut world = world_with_sshd(TWO);
+        world.hold_for_long();
+        let (rogue, rogue_line) = pair("rogue");
+        let (new, new_line) = pair("new");
+        world.make_ssh("alice", ALICE);
+        world.put("alice", ALICE, &format!("{rogue_line}\n"));
+        let open = |path: &Path, mode| {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+        };
+        match way {
+            "file" => open(&world.file("alice"), 0o666),
+            "directory" => open(&world.ssh("alice"), 0o777),
+            _ => chown(world.file("alice"), Some(BOB), Some(ALICE)).unwrap(),
+        }
+        open(&world.home("alice"), 0o755);
+        if way == "owner" {
+            open(&world.file("alice"), 0o644);
+        }
+        assert_out(by_key(&world, "alice", &rogue));
+        world.approve("alice", "laptop", &new_line);
+        assert_eq!(world.pass(), 1, "{way}");
+        assert_out(by_key(&world, "alice", &rogue));
+        let problems = world.problems();
+        assert!(
+            problems.contains("1 line that only sshd can judge"),
+            "{way}: {problems}"
+        );
+        assert_eq!(world.accept(), 0, "{way}");
+        assert_out(by_key(&world, "alice", &rogue));
+        assert_in(by_key(&world, "alice", &new));
+    }
+}
+
+#[test]
+fn an_account_that_comes_after_the_first_list_joins_as_any_other() {
+    let mut world = by_hand();
+    world.hold_for_long();
+    let passwd = fs::read_to_string(world.path("passwd")).unwrap();
+    let without: Vec<&str> = passwd
+        .lines()
+        .filter(|line| !line.starts_with("alice:"))
+        .collect();
+    fs::write(world.path("passwd"), without.join("\n") + "\n").unwrap();
+    assert_eq!(world.pass(), 1);
+    assert_eq!(world.account("alice")["state"], "no-account");
+    fs::write(world.path("passwd"), passwd).unwrap();
+    assert_eq!(world.pass(), 1);
+    assert_eq!((world.keys("alice"), world.keys("bob")), (2, 2));
 }

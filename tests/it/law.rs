@@ -283,7 +283,7 @@ impl Host {
         if !accepted {
             let newcomers = reconciler.decision.newcomers(&facts, &reconciler.config);
             let patience = Some(std::time::Duration::from_mins(1));
-            let looked = run(reconciler.look_first(&newcomers, patience, self.now));
+            let looked = run(reconciler.look_first(&newcomers, patience, &|| (), self.now));
             (facts.adopted, facts.unlooked) = looked;
         }
         let terms = Terms {

@@ -95,7 +95,9 @@ async fn foresee(
         Some(list) => List::Given(list),
         None => List::Stored,
     };
-    reconciler.decide(list(), None, Some(PATIENCE), now).await;
+    reconciler
+        .decide(list(), None, Some(PATIENCE), &|| (), now)
+        .await;
     if let Some(mut held) = reconciler.decision.held.clone() {
         if held.since >= Some(now) {
             held = held.foreseen();
@@ -108,7 +110,9 @@ async fn foresee(
         // What it says is looked at all the same.
         let listed = reconciler.decision.list.as_ref();
         let digest = listed.map(|listed| listed.digest.clone());
-        reconciler.decide(list(), digest, Some(PATIENCE), now).await;
+        reconciler
+            .decide(list(), digest, Some(PATIENCE), &|| (), now)
+            .await;
     }
     reconciler.foresee(now).await;
     let looked = reconciler

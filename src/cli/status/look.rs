@@ -94,7 +94,7 @@ fn no_enforcer(now: Timestamp) -> Enforcer {
 async fn look(config: &Config, said: Option<Status>, now: Timestamp) -> Result<Status, StoreError> {
     let mut reconciler = Reconciler::observer(config.clone(), surroundings::zone(), said.clone())?;
     reconciler
-        .decide(List::Stored, None, Some(PATIENCE), now)
+        .decide(List::Stored, None, Some(PATIENCE), &|| (), now)
         .await;
     let local = accounts::local();
     let asked = reconciler.consult_sshd(local.clone(), now).await;

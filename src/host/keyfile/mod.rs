@@ -38,7 +38,7 @@ pub use other::Other;
 pub use own_mount::own_mount;
 pub use refusal::Refusal;
 pub use replace::By;
-pub use survey::{in_force_at, survey};
+pub use survey::{groups_that_write, in_force_at, survey};
 pub use terms::Terms;
 pub use visit::Visit;
 pub use witness::{Mark, Marked, NoWitness, Witness};

@@ -51,6 +51,35 @@ pub fn in_force_at(account: &Account, path: &Path) -> Result<Option<Content>, Re
     }
 }
 
+/// The groups that may write what is at `path`, or put something else there; `None` where others than the account and root
+/// may, or where that is not known. sshd judges alike unless `StrictModes` is off (`misc.c: safe_path`). Blocks for as long as
+/// the file system does.
+pub fn groups_that_write(account: &Account, path: &Path) -> Option<Vec<u32>> {
+    let _identity = Identity::of(account.uid, account.gid).ok()?;
+    let home = account.home.canonicalize().ok()?;
+    let real = path.canonicalize().ok()?;
+    let mut groups = Vec::new();
+    // The way there too: where others may put a link, the next look is led elsewhere.
+    for (file, home) in [(path, &account.home), (&real, &home)] {
+        for one in file.ancestors() {
+            let meta = std::fs::metadata(one).ok()?;
+            let is_owned = meta.uid() == 0 || meta.uid() == account.uid;
+            // In such a directory nobody puts a file in the place of another's.
+            let is_sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
+            if !is_owned || meta.mode() & 0o002 != 0 && !is_sticky {
+                return None;
+            }
+            if meta.mode() & 0o020 != 0 && !is_sticky {
+                groups.push(meta.gid());
+            }
+            if one == home {
+                break;
+            }
+        }
+    }
+    Some(groups)
+}
+
 /// The same as [`survey`], and whether that is all of it.
 fn survey_bounded(account: &Account, path: &Path) -> Result<Option<Bounded>, Refusal> {
     let _identity = Identity::of(account.uid, account.gid)?;

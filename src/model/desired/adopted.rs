@@ -17,7 +17,8 @@ use crate::model::key::line::{Line, trim};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adopted {
     pub grants: Vec<Grant>,
-    /// Lines that may let someone in and cannot be written anew, and files that were not read whole.
+    /// Lines that may let someone in and cannot be written anew, or that only sshd can judge, and files that were not read
+    /// whole.
     pub obscure: usize,
     /// sshd has not said which files it reads, so those were looked at that it reads by default.
     pub unasked: bool,
@@ -29,6 +30,28 @@ pub struct Adopted {
 const MOST: usize = 1000;
 
 impl Adopted {
+    /// Counts what stands in a file that others could have written: sshd refuses it, unless told otherwise, and what it
+    /// refuses is not put where it takes it.
+    pub fn count(&mut self, file: &Path, content: &[u8], is_whole: bool, zone: &TimeZone) {
+        let mut there = Self::default();
+        there.read(file, content, is_whole, zone);
+        self.obscure += there.grants.len() + there.obscure;
+    }
+
+    /// Takes of the `room` in bytes that the keys of all accounts have together; where there is none left, they are counted.
+    pub fn fit(&mut self, room: &mut usize) {
+        let sizes = self.grants.iter();
+        let size: usize = sizes
+            .map(|grant| grant.line.len() + grant.parameter.len())
+            .sum();
+        if size <= *room {
+            *room -= size;
+        } else {
+            self.obscure += self.grants.len();
+            self.grants.clear();
+        }
+    }
+
     /// Takes in what sshd reads of `file`, before what it reads after it.
     pub fn read(&mut self, file: &Path, content: &[u8], is_whole: bool, zone: &TimeZone) {
         let mut known: HashMap<String, FoundKey> = HashMap::new();
@@ -173,6 +196,23 @@ mod tests {
         let mut adopted = Adopted::default();
         adopted.read(Path::new("/x"), A.as_bytes(), false, &TimeZone::UTC);
         assert_eq!((adopted.grants.len(), adopted.obscure), (1, 1));
+    }
+
+    #[test]
+    fn what_others_could_have_written_or_has_no_room_is_counted() {
+        let mut adopted = Adopted::default();
+        let there = format!("{A}\n# x\nfuture@example.com AAAA9999");
+        adopted.count(Path::new("/x"), there.as_bytes(), true, &TimeZone::UTC);
+        assert_eq!((adopted.grants.len(), adopted.obscure), (0, 2));
+        adopted = Adopted::default();
+        adopted.count(Path::new("/x"), b"# nothing\n", true, &TimeZone::UTC);
+        assert_eq!(adopted, Adopted::default());
+        adopted.read(Path::new("/x"), A.as_bytes(), true, &TimeZone::UTC);
+        let mut room = A.len() + "/x".len();
+        adopted.fit(&mut room);
+        assert_eq!((adopted.grants.len(), adopted.obscure, room), (1, 0, 0));
+        adopted.fit(&mut room);
+        assert_eq!((adopted.grants.len(), adopted.obscure, room), (0, 1, 0));
     }
 
     #[test]

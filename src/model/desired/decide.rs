@@ -230,7 +230,10 @@ impl Decision {
         self.adopted = std::mem::take(&mut facts.adopted);
         self.take_list(facts, terms);
         self.read_break_glass(facts, terms);
-        self.changed |= self.in_force.await_first_list(&self.unlooked);
+        let all = self.in_force.accounts.keys();
+        let unseen = all.filter(|name| !self.was_looked_at(name, &facts.people));
+        let unseen: BTreeSet<AccountName> = unseen.cloned().collect();
+        self.changed |= self.in_force.await_first_list(&unseen);
         self.adopt(|in_force, name| {
             let account = in_force.accounts.get(name);
             account.is_some_and(|account| account.managed)
@@ -407,10 +410,11 @@ impl Decision {
     /// force are not looked at for that: what is planted there counts for nothing.
     pub fn newcomers(&self, facts: &Facts, config: &Config) -> Vec<AccountName> {
         let mut names = BTreeSet::new();
-        let has_break_glass = match &facts.break_glass {
-            BreakGlassFact::Read(text) => !text.trim().is_empty(),
-            BreakGlassFact::Open | BreakGlassFact::Unreadable(_) => false,
-        };
+        let has_break_glass = !self.in_force.break_glass.is_empty()
+            || match &facts.break_glass {
+                BreakGlassFact::Read(text) => !text.trim().is_empty(),
+                BreakGlassFact::Open | BreakGlassFact::Unreadable(_) => false,
+            };
         if let ListFact::Read(list) = &facts.list {
             names.extend(list.entries.iter().map(|entry| &entry.account));
             names.extend(self.in_force.accounts.keys());
@@ -424,6 +428,13 @@ impl Decision {
                 && manages(config, &facts.people, &self.in_force, name)
         };
         names.into_iter().filter(is_new).cloned().collect()
+    }
+
+    /// An account that does not exist yet, or of which the account database says nothing, may have keys when it does.
+    fn was_looked_at(&self, name: &AccountName, people: &People) -> bool {
+        let account = self.in_force.accounts.get(name);
+        let is_managed = account.is_some_and(|account| account.managed);
+        is_managed || people.account(name).is_some() && !self.unlooked.contains_key(name)
     }
 
     /// Puts the keys into force that stood in the files of these accounts.
@@ -546,7 +557,7 @@ impl Decision {
     ) {
         let names = self.in_force.accounts.keys().chain(desired.grants.keys());
         let managed: BTreeSet<AccountName> = names
-            .filter(|name| !self.unlooked.contains_key(*name))
+            .filter(|name| self.was_looked_at(name, &facts.people))
             .filter(|name| manages(config, &facts.people, &self.in_force, name))
             .cloned()
             .gather();
@@ -632,6 +643,12 @@ impl Decision {
         let was_revoked = std::mem::take(&mut self.revoked);
         self.judge_age(facts, config);
         self.changed |= self.revoked != was_revoked;
+        if self.revoked {
+            // What only sshd can judge goes with the rest.
+            for account in self.in_force.accounts.values_mut() {
+                account.obscure = 0;
+            }
+        }
     }
 
     fn judge_age(&mut self, facts: &Facts, config: &Config) {
@@ -705,8 +722,9 @@ impl Decision {
         else {
             return false;
         };
+        let break_glass = &self.in_force.break_glass;
         let stays = |grant: &Grant| {
-            let mut next = desired.keys_of(name).iter();
+            let mut next = desired.keys_of(name).iter().chain(break_glass);
             next.any(|next| next.fingerprint == grant.fingerprint)
         };
         account.managed && (account.stays_as_it_is() || !account.grants.iter().all(stays))
@@ -1085,6 +1103,59 @@ mod tests {
         host.manage(&["alice", "bob"]);
         host.read("alice=1 bob=3");
         assert_eq!(newcomers(&host), ["bob"]);
+    }
+
+    #[test]
+    fn who_does_not_exist_yet_joins_when_it_does() {
+        for lookup in [Lookup::Unknown, Lookup::Failed("no answer".to_owned())] {
+            let mut host = Host::new();
+            host.manage(&["alice", "bob"]);
+            let bob = host.people().accounts.insert(name("bob"), lookup);
+            host.read("alice=1 bob=2");
+            assert_eq!(newcomers(&host), ["alice"]);
+            assert_eq!(shown(host.decide()), "alice=1");
+            assert_eq!(host.decision.strangers, [name("bob")]);
+            host.people().accounts.insert(name("bob"), bob.unwrap());
+            host.read("alice=1 bob=2");
+            assert_eq!(newcomers(&host), ["bob"]);
+            host.stands("bob=3,4");
+            assert_eq!(shown(host.decide()), "alice=1 bob=2,3,4");
+            // The database denies it again: what is in force stays.
+            let lookup = Lookup::Failed("no answer".to_owned());
+            host.people().accounts.insert(name("bob"), lookup);
+            host.read("alice=1 bob=2");
+            assert_eq!(shown(host.decide()), "alice=1 bob=2,3,4");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_too_old_leaves_no_file_as_it_is() {
+        let mut host = Host::new();
+        host.config.source.on_stale = OnStale::RevokeAfter(Duration::from_hours(2));
+        host.stands("alice=1,?");
+        host.read("alice=6 bob=7");
+        let stays =
+            |decision: &Decision| decision.in_force.accounts[&name("alice")].stays_as_it_is();
+        assert!(stays(host.decide()));
+        host.facts.now = at(7200);
+        let decision = host.decide();
+        assert!(decision.revoked && !stays(decision));
+    }
+
+    #[test]
+    fn what_an_account_wrote_behind_its_key_is_no_key_of_the_list() {
+        let mut host = Host::new();
+        let mut adopted = Adopted::default();
+        let planted = format!("{} \u{e9} AAAA", key("1"));
+        let file = std::path::Path::new("/home/x/.ssh/authorized_keys");
+        adopted.read(file, planted.as_bytes(), true, &TimeZone::UTC);
+        host.facts.adopted.insert(name("alice"), adopted);
+        let joined = format!("{},{}\n{}", key("2"), key("3"), key("4"));
+        let mut list = list_of("alice=5");
+        list.entries[0].value = joined;
+        host.facts.accepted = Some(list.digest());
+        host.facts.list = ListFact::Read(Box::new(list));
+        assert_eq!(shown(host.decide()), "alice=4");
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Guard {
 pub fn toll(in_force: &InForce, desired: &Desired, circumstances: Circumstances<'_>) -> Toll {
     let mut toll = Toll::default();
     for (name, account) in present(in_force, circumstances) {
-        let next = next(desired, name);
+        let next = next(in_force, desired, name);
         let brought: HashSet<&str> = account.brought.iter().map(String::as_str).collect();
         let mut all = Count::default();
         let good = account.grants.iter();
@@ -229,8 +229,9 @@ fn present<'a>(
     managed.filter(move |(name, _)| (circumstances.exists)(name))
 }
 
-fn next<'a>(desired: &'a Desired, name: &AccountName) -> BTreeSet<&'a str> {
-    let grants = desired.keys_of(name).iter();
+/// The keys that it has then: those of the break-glass file stay, whatever the list says.
+fn next<'a>(in_force: &'a InForce, desired: &'a Desired, name: &AccountName) -> BTreeSet<&'a str> {
+    let grants = desired.keys_of(name).iter().chain(&in_force.break_glass);
     grants.map(|grant| grant.fingerprint.as_str()).gather()
 }
 
@@ -242,7 +243,7 @@ fn waiting(
 ) -> Vec<HeldKey> {
     let mut named = Vec::new();
     for (name, account) in present(in_force, circumstances) {
-        let next = next(desired, name);
+        let next = next(in_force, desired, name);
         let goes = |grant: &&Grant| {
             grant.is_good_at(circumstances.now) && !next.contains(grant.fingerprint.as_str())
         };
@@ -546,6 +547,18 @@ mod tests {
         // What removes nothing applies.
         let all = &["1", "2", "3", "4", "5", "6"];
         check(&[step(0, 9)], polls, all, 1, None);
+    }
+
+    #[test]
+    fn a_key_of_the_break_glass_file_is_not_taken_away() {
+        let mut case = Case::new(&[("a", &["1", "2"])]);
+        assert_eq!(case.waits(&[("a", &["3"])]), Some((2, 2, 0)));
+        case.in_force.break_glass = vec![grant("2")];
+        assert_eq!(case.waits(&[("a", &["3"])]), None);
+        let mut case = Case::new(&[("a", &["1", "2", "3"])]);
+        case.in_force.break_glass = vec![grant("2")];
+        assert_eq!(case.waits(&[("a", &["4"])]), Some((2, 3, 0)));
+        assert_eq!(case.judge(&[("a", &["4"])]).unwrap().keys.len(), 2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is in force on this host, kept across restarts: the last-known-good decision.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -313,14 +313,14 @@ impl InForce {
 
     /// Before the first list of its own a clone manages what it inherited only to put the break-glass keys there, once its files
     /// were looked at; returns whether anything changed.
-    pub fn await_first_list(&mut self, unlooked: &BTreeMap<AccountName, String>) -> bool {
+    pub fn await_first_list(&mut self, unseen: &BTreeSet<AccountName>) -> bool {
         if self.list.is_some() {
             return false;
         }
         let has_keys = !self.break_glass.is_empty();
         let mut changed = false;
         for (name, account) in &mut self.accounts {
-            let managed = has_keys && !unlooked.contains_key(name);
+            let managed = has_keys && !unseen.contains(name);
             changed |= account.managed != managed;
             account.managed = managed;
         }

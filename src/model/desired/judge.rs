@@ -333,7 +333,8 @@ fn read_lines(source: Source<'_>, text: &str, rules: Rules<'_>) -> Value {
 fn still_there(before: &[Grant], unread: &[String]) -> Vec<Grant> {
     let mut by_body: BTreeMap<&str, &Grant> = BTreeMap::new();
     if unread.iter().any(|text| !text.is_empty()) {
-        by_body.extend(before.iter().map(|grant| (grant.body(), grant)));
+        let by_own = |grant| Grant::body(grant).map(|body| (body, grant));
+        by_body.extend(before.iter().filter_map(by_own));
     }
     let mut found = Vec::new();
     for text in unread {

@@ -249,8 +249,8 @@ fn of_account(basis: Basis<'_>, account: &Account, listed: bool) -> Result<Order
     let synced = known.and_then(|known| known.synced.as_ref());
     let reads = reads(basis, &account.name);
     let others = OtherFiles::of(reads.unwrap_or_default(), account, &target.location.path);
-    // What they hold is in force until a list has taken it away.
-    let is_joining = known.is_some_and(|known| known.joining || known.unasked);
+    // What they hold is in force until a list has taken it away, or none has come for too long.
+    let is_joining = !decision.revoked && known.is_some_and(|known| known.joining || known.unasked);
     let removes = listed
         && !is_joining
         && decision.in_force.list.is_some()

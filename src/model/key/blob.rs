@@ -3,6 +3,9 @@
 //! sshd reads a blob into a key and writes it out again, so it takes fingerprints of the latter. Sources: OpenSSH's
 //! `sshkey.c: sshkey_type_from_name`, `sshkey_from_blob_internal`; `sshbuf-getput-basic.c: sshbuf_get_bignum2_bytes_direct`.
 
+use base64ct::{Base64Unpadded, Encoding};
+use sha2::{Digest, Sha256};
+
 /// Key types of OpenSSH. No message repeats another word of a line as one.
 pub const TYPES: [&str; 20] = [
     "ssh-ed25519",
@@ -44,6 +47,15 @@ const NAMES: [(&str, &[&str], Option<&str>); 5] = [
 /// `word`, if it is a key type of OpenSSH.
 pub fn known_type(word: &str) -> Option<&'static str> {
     TYPES.into_iter().find(|known| *known == word)
+}
+
+/// `SHA256:…`, as `ssh-keygen -lf` prints it and sshd logs it.
+pub fn fingerprint(blob: &[u8]) -> String {
+    let digest = Sha256::digest(blob);
+    format!(
+        "SHA256:{}",
+        Base64Unpadded::encode_string(digest.as_slice())
+    )
 }
 
 /// The name that a blob begins with.

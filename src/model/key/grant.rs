@@ -3,10 +3,12 @@
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
+use base64ct::{Base64, Encoding};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
+use crate::model::key::blob::fingerprint;
 use crate::model::order;
 
 /// One key granted to one account, with where it comes from.
@@ -75,9 +77,14 @@ impl Grant {
             .trim_end()
     }
 
-    /// The key itself, base64.
-    pub fn body(&self) -> &str {
-        self.authorises().rsplit(' ').next().unwrap_or_default()
+    /// The key itself, base64: the word that has the fingerprint, whatever else an account wrote into the line.
+    pub fn body(&self) -> Option<&str> {
+        let mut words = self.line.split([' ', '\t']);
+        words.find(|word| {
+            // As every blob begins.
+            let blob = word.starts_with("AAAA").then(|| Base64::decode_vec(word));
+            matches!(blob, Some(Ok(blob)) if fingerprint(&blob) == self.fingerprint)
+        })
     }
 
     /// Where it stands: parameter and line.

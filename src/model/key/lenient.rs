@@ -8,11 +8,10 @@
 //!
 //! Sources: OpenSSH's `auth2-pubkeyfile.c: auth_check_authkey_line`, `sshkey.c: sshkey_read`.
 
-use base64ct::{Base64, Base64Unpadded, Encoding};
-use sha2::{Digest, Sha256};
+use base64ct::{Base64, Encoding};
 
 use crate::model::escape::{escaped, shortened};
-use crate::model::key::blob::canonical;
+use crate::model::key::blob::{canonical, fingerprint};
 use crate::model::key::inside;
 use crate::model::key::line::{key_type, sanitized, split_options, trim, word};
 use crate::model::key::options::Options;
@@ -127,10 +126,7 @@ fn read_key(line: &[u8], options: &[u8]) -> Option<FoundKey> {
     let (algorithm, blob) = canonical(said, blob)?;
     let options = String::from_utf8_lossy(options).into_owned();
     Some(FoundKey {
-        fingerprint: format!(
-            "SHA256:{}",
-            Base64Unpadded::encode_string(Sha256::digest(&blob).as_slice())
-        ),
+        fingerprint: fingerprint(&blob),
         algorithm,
         options: Options::read(&options).map_or(options, |options| options.to_string()),
         comment: inside::without_keys(&sanitized(trim(comment))),

@@ -4,11 +4,10 @@
 //! `sshkey_ec_validate_public`, `check_rsa_length`) is checked here, so that a line we render is a line
 //! sshd takes.
 
-use base64ct::{Base64, Base64Unpadded, Encoding};
-use sha2::{Digest, Sha256};
+use base64ct::{Base64, Encoding};
 use ssh_key::public::{EcdsaPublicKey, KeyData, RsaPublicKey};
 
-use crate::model::key::blob::{canonical, known_type};
+use crate::model::key::blob::{canonical, fingerprint, known_type};
 
 /// A public key that OpenSSH can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,10 +75,7 @@ impl PublicKey {
         Ok(Self {
             algorithm,
             base64: Base64::encode_string(&blob),
-            fingerprint: format!(
-                "SHA256:{}",
-                Base64Unpadded::encode_string(Sha256::digest(&blob).as_slice())
-            ),
+            fingerprint: fingerprint(&blob),
             rsa_bits,
         })
     }

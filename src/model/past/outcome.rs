@@ -43,6 +43,8 @@ pub struct Outcome {
 pub struct StoodBefore {
     pub file: PathBuf,
     pub content: Content,
+    /// Others than the account and root could have written it.
+    pub is_open: bool,
 }
 
 /// What came of the work on one file.

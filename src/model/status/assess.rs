@@ -300,6 +300,14 @@ pub fn passive_rows(known: Known<'_>) -> Vec<Row> {
     for name in names {
         let (state, why) = match people.lookup(name) {
             Some(Lookup::Unknown) => (AccountState::NoAccount, None),
+            Some(Lookup::Failed(error))
+                if is_stranger(decision, name)
+                    && manages(config, people, &decision.in_force, name) =>
+            {
+                let why = Unworkable::LookupFailed(error.clone());
+                rows.push(unworkable_row(known, name, &why, None));
+                continue;
+            }
             Some(Lookup::Found(account)) if is_stranger(decision, name) => {
                 if !manages(config, people, &decision.in_force, name) {
                     let is_system = account.uid < people.uid_min;

@@ -329,7 +329,7 @@ impl Cause {
             }
             Self::HeldBack => "keys that are not on the list stay, since it is held".to_owned(),
             Self::FilesStay { lines } => format!(
-                "its files hold {} that the agent cannot read and sshd may, so they stay as they are, without the list's keys, while the list is held",
+                "its files hold {} that only sshd can judge, so they stay as they are, without the list's keys, while the list is held",
                 match lines {
                     1 => "1 line".to_owned(),
                     lines => format!("{lines} lines"),
@@ -563,7 +563,7 @@ impl Cause {
                 "`agent diff` shows what waits, `agent sync --accept-removals` lets it go now"
             }
             Self::FilesStay { .. } => {
-                "put each key into a line that `agent lint` takes, or accept the list's removals"
+                "put each key into a line that `agent lint` takes, in a file that no other account can write to; or accept the list's removals"
             }
             Self::Decision(Trouble::NoList { .. } | Trouble::ListEmpty) => {
                 "`agent check` looks at the source: is it the right directory, or path, region and AWS account?"
