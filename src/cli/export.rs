@@ -26,7 +26,7 @@ use crate::model::key::lenient::unclear;
 use crate::model::order::Gather;
 use crate::model::people::Lookup;
 use crate::model::sshd::answer::Answer;
-use crate::model::sshd::effective;
+use crate::model::sshd::effective::{self, DEFAULT};
 use crate::model::status::preflight::count;
 
 /// What its exit status means, for `--help` and the man page.
@@ -58,9 +58,6 @@ pub(super) struct Arguments {
 /// How long the name service, sshd and the file system of a home may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 const SSHD_PATIENCE: Duration = Duration::from_secs(30);
-
-/// What sshd reads unless it is told otherwise (`sshd_config(5)`, `AuthorizedKeysFile`).
-const USUAL: &str = ".ssh/authorized_keys .ssh/authorized_keys2";
 
 /// Whose keys are exported, and who else is on this host.
 struct People {
@@ -231,7 +228,7 @@ fn files_of(
     let said = answer.and_then(|answer| answer.settings_or_like(&account.name));
     let mut files = match said {
         Some(said) => said.other_files(account, managed.as_deref()),
-        None => effective::files(USUAL, account),
+        None => effective::files(DEFAULT, account),
     };
     files.retain(|path| Some(path) != managed.as_ref());
     let others = files.into_iter().map(|path| (path, false));

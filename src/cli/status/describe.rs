@@ -16,7 +16,7 @@ use crate::model::list::rejected::Rejected;
 use crate::model::order;
 use crate::model::session::Session;
 use crate::model::status::preflight::count;
-use crate::model::status::problem::{Cause, Severity, duration};
+use crate::model::status::problem::{Severity, duration};
 use crate::model::status::schema::{Health, Status, UnmanagedFile};
 
 pub(super) fn describe(status: &Status, view: &View<'_>, now: Timestamp) -> String {
@@ -256,18 +256,8 @@ fn unmanaged(t: &mut String, status: &Status, view: &View<'_>) {
         let mut named = view.accounts.iter();
         view.accounts.is_empty() || named.any(|name| name.as_str() == file.name)
     });
-    let is_held = |file: &UnmanagedFile| {
-        let name = AccountName::try_from(file.name.as_str());
-        let row = name.ok().and_then(|name| status.rows.get(&name));
-        row.is_some_and(|row| row.why == Some(Cause::HeldBack))
-    };
     let (awaiting, others): (Vec<_>, Vec<_>) = files.partition(|file| file.awaits_list);
-    let (held, awaiting): (Vec<_>, Vec<_>) = awaiting.into_iter().partition(|file| is_held(file));
     for (title, files) in [
-        (
-            "the list that names these accounts is held, so their keys stay",
-            held,
-        ),
         (
             "managed, but no list has named these accounts yet, so their keys stay",
             awaiting,

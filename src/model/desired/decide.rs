@@ -506,21 +506,23 @@ impl Decision {
             exists: &is_known,
             ..of_all
         };
+        let toll = guard::toll(&self.in_force, &desired, of_all);
+        let counted = toll.settled;
         let verdict = match said {
             Some(Some(held)) if !accepted => Verdict::Hold(held.clone()),
-            _ => guard::judge(&self.in_force, &desired, of_all),
+            _ => guard::judge(&self.in_force, &desired, of_all, toll),
         };
-        let counted = guard::toll(&self.in_force, &desired, of_all).settled;
         match verdict {
             Verdict::Hold(held) => {
                 // Whoever joins with many keys, perhaps for that purpose, keeps no other account's key in force.
-                let all_wait = guard::judge(&self.in_force, &desired, of_known) != Verdict::Apply;
-                let of_known = guard::toll(&self.in_force, &desired, of_known).settled;
+                let toll = guard::toll(&self.in_force, &desired, of_known);
+                let verdict = guard::judge(&self.in_force, &desired, of_known, toll);
+                let all_wait = verdict != Verdict::Apply;
                 let mut taken = desired.clone();
                 let waits = |account: &Account| all_wait || account.joining;
                 self.put(&mut taken, waits, accepted, counted.of > 0, facts, config);
                 if !all_wait {
-                    self.in_force.note_step(of_known.removed, facts.now);
+                    self.in_force.note_step(toll.settled.removed, facts.now);
                 }
                 self.in_force.list.get_or_insert(digest);
                 self.in_force.holding = Some(holding);

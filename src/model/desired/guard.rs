@@ -161,10 +161,15 @@ pub fn toll(in_force: &InForce, desired: &Desired, circumstances: Circumstances<
     toll
 }
 
-/// Compares the keys in force with what the list asks for. A tombstone says that its account is left without keys on purpose,
+/// Judges a list by its `toll`. A tombstone says that its account is left without keys on purpose,
 /// so with tombstones for all that go even a list without any key applies; but whoever writes the list can write them, so they
 /// wait as every removal does.
-pub fn judge(in_force: &InForce, desired: &Desired, circumstances: Circumstances<'_>) -> Verdict {
+pub fn judge(
+    in_force: &InForce,
+    desired: &Desired,
+    circumstances: Circumstances<'_>,
+    toll: Toll,
+) -> Verdict {
     let Circumstances {
         guard,
         every,
@@ -174,7 +179,6 @@ pub fn judge(in_force: &InForce, desired: &Desired, circumstances: Circumstances
         now,
         ..
     } = circumstances;
-    let toll = toll(in_force, desired, circumstances);
     if toll.all.removed == 0 || accepted {
         return Verdict::Apply;
     }
@@ -412,7 +416,8 @@ mod tests {
                 buried: &|name| desired.tombstones.contains(name),
                 now: self.now,
             };
-            match judge(&self.in_force, &desired, circumstances) {
+            let toll = toll(&self.in_force, &desired, circumstances);
+            match judge(&self.in_force, &desired, circumstances, toll) {
                 Verdict::Apply => None,
                 Verdict::Hold(held) => Some(held),
             }
