@@ -27,8 +27,8 @@ use crate::model::key::release::Version;
 use crate::model::list::approved::ApprovedList;
 use crate::model::location::FilePattern;
 use crate::model::mounts::{Mounts, OwnMount, concerns};
-use crate::model::order::{self, Gather};
 use crate::model::people::{Lookup, People};
+use crate::model::sorting::{self, Gather};
 use crate::model::sshd::answer::Answer;
 
 /// Where the list of a pass comes from.
@@ -457,7 +457,7 @@ fn names(config: &Config, before: &Decision, list: &ListFact, people: &People) -
         ListFact::Read(list) => all.extend(list.entries.iter().map(|entry| entry.account.clone())),
         _ => all.extend(people.accounts.keys().cloned()),
     }
-    order::sort(&mut all);
+    sorting::sort(&mut all);
     all.dedup();
     all
 }

@@ -16,7 +16,7 @@ use crate::host::{accounts, store};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
 use crate::model::file::orders::Whom;
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 
 /// Why a pass runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

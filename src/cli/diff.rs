@@ -26,7 +26,7 @@ use crate::model::escape::escaped;
 use crate::model::file::difference::Difference;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::template::PathTemplate;
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 use crate::model::status::preflight::count;
 use crate::model::status::problem::{Cause, Problem, several};
 use crate::model::status::schema::{AccountState, Row};

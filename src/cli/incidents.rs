@@ -3,7 +3,7 @@
 
 use crate::cli::print;
 use crate::cli::wrap::{Colour, wrap};
-use crate::model::order;
+use crate::model::sorting;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -93,7 +93,7 @@ fn read(directory: &Path) -> anyhow::Result<Vec<Told>> {
         }
         names => names?,
     };
-    order::sort(&mut names);
+    sorting::sort(&mut names);
     let mut all = Vec::new();
     for (name, size) in &names {
         let Some(id) = name.strip_suffix(".json") else {

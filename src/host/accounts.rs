@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::unistd::{Gid, Group, User, getgrouplist};
 
 use crate::model::account::{Account, AccountName};
-use crate::model::order::{self, Gather};
 use crate::model::people::Lookup;
+use crate::model::sorting::{self, Gather};
 
 const DEFAULT_UID_MIN: u32 = 1000;
 
@@ -76,7 +76,7 @@ impl Passwd {
             if of != uid && !shared.contains_key(home) {
                 let shown = |name| String::from_utf8_lossy(name).into_owned();
                 let mut names = [shown(other), shown(name)];
-                order::sort(&mut names);
+                sorting::sort(&mut names);
                 shared.insert(home.to_owned(), names.into());
             }
         }

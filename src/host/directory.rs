@@ -16,7 +16,7 @@ use crate::model::account::{AccountName, BadAccountName};
 use crate::model::desired::lint::{Draft, ListDraft, Unusable};
 use crate::model::list::approved::Entry;
 use crate::model::list::bounds::{Excess, Tally};
-use crate::model::order;
+use crate::model::sorting;
 
 /// Why the directory gave no list. All files or nothing: half a list would remove keys.
 #[derive(Debug, thiserror::Error)]
@@ -381,7 +381,7 @@ fn names(
             Some(name) => all.push((name.to_owned(), path)),
         }
     }
-    order::sort(&mut all);
+    sorting::sort(&mut all);
     Ok(all)
 }
 

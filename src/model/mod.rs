@@ -23,6 +23,6 @@ pub mod inode;
 pub mod instance;
 pub mod location;
 pub mod mounts;
-pub mod order;
 pub mod people;
 pub mod session;
+pub mod sorting;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 
 use serde::{Deserialize, Serialize};
 

@@ -24,7 +24,7 @@ const MODEL: [&[&str]; 8] = [
     &["key"],
     &[
         "account", "location", "session", "escape", "inode", "instance", "mounts", "people",
-        "order",
+        "sorting",
     ],
 ];
 
@@ -384,7 +384,7 @@ fn only_one_place_sorts() {
                     .iter()
                     .any(|what| line.contains(what))
         });
-        if !file.ends_with("model/order.rs") {
+        if !file.ends_with("model/sorting.rs") {
             wrong.extend(sorts.map(|line| complaint(&file, line)));
         }
     }

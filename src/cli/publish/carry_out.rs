@@ -13,7 +13,7 @@ use crate::model::escape::escaped;
 use crate::model::list::bounds::STANDARD;
 use crate::model::list::order::Step;
 use crate::model::list::publication::{AllPublished, Kind};
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 
 /// How often a person is told how far it is.
 const TELL: Duration = Duration::from_secs(5);

@@ -22,7 +22,7 @@ use crate::model::desired::lint::lint_list;
 use crate::model::list::order::{Stuck, order};
 use crate::model::list::publication::{Obstacle, plan};
 use crate::model::list::template::{Facts, PathTemplate};
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 use crate::model::status::preflight::count;
 
 /// What its exit status means, for `--help` and the man page.

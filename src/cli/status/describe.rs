@@ -13,8 +13,8 @@ use crate::model::account::AccountName;
 use crate::model::escape::escaped;
 use crate::model::key::lenient::unclear;
 use crate::model::list::rejected::Rejected;
-use crate::model::order;
 use crate::model::session::Session;
+use crate::model::sorting;
 use crate::model::status::preflight::count;
 use crate::model::status::problem::{Severity, duration};
 use crate::model::status::schema::{Health, Status, UnmanagedFile};
@@ -86,7 +86,7 @@ fn counts(t: &mut String, status: &Status, now: Timestamp) {
 /// `17 in-sync, 3 drifted`, the most first.
 fn tally(of: BTreeMap<&str, usize>) -> String {
     let mut of: Vec<(&str, usize)> = of.into_iter().collect();
-    order::sort_by(&mut of, |(_, a), (_, b)| b.cmp(a));
+    sorting::sort_by(&mut of, |(_, a), (_, b)| b.cmp(a));
     let of = of
         .into_iter()
         .map(|(what, number)| format!("{number} {what}"));

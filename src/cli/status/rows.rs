@@ -9,7 +9,7 @@ use super::view::{View, ago, duration_since, state, verdict};
 use crate::cli::print;
 use crate::cli::wrap::{Colour, wrap};
 use crate::model::escape::escaped;
-use crate::model::order;
+use crate::model::sorting;
 use crate::model::status::preflight::count;
 use crate::model::status::problem::{Cause, SHOWN, several};
 use crate::model::status::schema::{AccountState, Row, Status};
@@ -33,7 +33,7 @@ pub(super) fn accounts(t: &mut String, status: &Status, view: &View<'_>, now: Ti
         rows.append(same);
         false
     });
-    order::sort_by(&mut rows, |a, b| a.name.cmp(&b.name));
+    sorting::sort_by(&mut rows, |a, b| a.name.cmp(&b.name));
     if !rows.is_empty() || !alike.is_empty() {
         t.push('\n');
     }

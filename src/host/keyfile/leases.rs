@@ -10,7 +10,7 @@ use crate::host::Bounded;
 use crate::host::keyfile::lease::{Lease, NoLease};
 use crate::model::account::AccountName;
 use crate::model::inode::Inode;
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 
 /// Every lease that the enforcer holds, by account.
 #[derive(Debug, Default)]

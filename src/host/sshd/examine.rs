@@ -10,7 +10,7 @@ use crate::host::sshd::configuration::{Configuration, configuration, has_blank, 
 use crate::host::sshd::listener::{Started, started};
 use crate::host::sshd::question::{minds_private_groups, settings, version};
 use crate::model::account::{Account, AccountName};
-use crate::model::order::{self, Gather};
+use crate::model::sorting::{self, Gather};
 use crate::model::sshd::answer::{ASKED, Answer};
 use crate::model::sshd::effective::Settings;
 
@@ -120,7 +120,7 @@ fn asked<'a>(
         .filter(|one| !managed.contains(&one.name))
         .collect();
     // Root is always asked about.
-    order::sort_by(&mut others, |a, b| (a.uid != 0).cmp(&(b.uid != 0)));
+    sorting::sort_by(&mut others, |a, b| (a.uid != 0).cmp(&(b.uid != 0)));
     let all = accounts.len() + others.len();
     let mut asked: Vec<&Account> = accounts.iter().take(ASKED).collect();
     asked.extend(others.into_iter().take(ASKED));

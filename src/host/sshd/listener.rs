@@ -6,7 +6,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::model::order;
+use crate::model::sorting;
 use crate::model::sshd::invocation::{Invocation, Unit, of_process};
 
 /// Where distributions put it. Never by `PATH`: root runs it.
@@ -67,7 +67,7 @@ pub fn started(root: &Path) -> Started {
             others.push(shown);
         }
     }
-    order::sort(&mut others);
+    sorting::sort(&mut others);
     others.truncate(OTHERS);
     Started {
         program,
@@ -263,7 +263,7 @@ fn unit(root: &Path) -> Option<(Vec<String>, Vec<PathBuf>)> {
             }
             files.push(directory);
         }
-        order::sort_by(&mut drop_ins, |a, b| a.file_name().cmp(&b.file_name()));
+        sorting::sort_by(&mut drop_ins, |a, b| a.file_name().cmp(&b.file_name()));
         let texts: Vec<String> = [path]
             .iter()
             .chain(&drop_ins)

@@ -11,7 +11,7 @@ use super::connect::Limits;
 use super::failure::Failure;
 use crate::model::list::publication::Kind;
 use crate::model::list::template::without_selector;
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 
 /// One parameter as stored.
 #[derive(Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use crate::model::account::AccountName;
 use crate::model::config::tables::Source;
 use crate::model::list::approved::Entry;
 use crate::model::list::template::{Facts, NameTemplate, Need, PathTemplate, Unfilled};
-use crate::model::order::{self, Gather};
+use crate::model::sorting::{self, Gather};
 
 /// Why a parameter serves no account.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Source {
         for path in &self.paths {
             wanted.paths.push(path.expand(facts)?);
         }
-        order::sort(&mut wanted.paths);
+        sorting::sort(&mut wanted.paths);
         wanted.paths.dedup();
         for (account, names) in &self.parameters {
             for name in names {

@@ -22,8 +22,8 @@ use crate::model::list::approved::{ApprovedList, SCHEMA};
 use crate::model::list::bounds::Excess;
 use crate::model::list::fetch_report::FetchReport;
 use crate::model::list::rejected::Rejected;
-use crate::model::order::Gather;
 use crate::model::people::{Lookup, People};
+use crate::model::sorting::Gather;
 
 /// What one look at the world gave.
 #[derive(Debug)]

@@ -12,7 +12,7 @@ use crate::model::desired::in_force::{self, Account, Holding, InForce, Step};
 use crate::model::desired::judge::Desired;
 use crate::model::key::grant::Grant;
 use crate::model::key::id::KeyId;
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 
 /// What to do with a list.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,8 +14,8 @@ use crate::model::desired::judge::Desired;
 use crate::model::key::grant;
 use crate::model::key::grant::{Grant, GrantsOf};
 use crate::model::key::release::Version;
-use crate::model::order::{self, Gather};
 use crate::model::people::People;
+use crate::model::sorting::{self, Gather};
 use crate::model::sshd::effective::DEFAULT;
 
 /// The version of `enforced.json`.
@@ -434,7 +434,7 @@ impl InForce {
             .chain(desired.grants.keys())
             .chain(accounts.named())
             .collect();
-        order::sort(&mut all);
+        sorting::sort(&mut all);
         all.dedup();
         all
     }

@@ -3,7 +3,7 @@
 use crate::model::key::grant;
 use crate::model::key::grant::{Grant, Grants, GrantsOf};
 use crate::model::list::rejected::{PRIVATE_KEY, Rejected};
-use crate::model::order;
+use crate::model::sorting;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use jiff::Timestamp;
@@ -121,12 +121,12 @@ pub fn judge(
         }
         desired.grants.insert(account.clone(), grants);
         if !comment_only.is_empty() {
-            order::sort(&mut comment_only);
+            sorting::sort(&mut comment_only);
             desired.comment_only.insert(account.clone(), comment_only);
         }
         untold += shorten(&mut desired.rejected);
     }
-    order::sort_by(&mut desired.rejected, |a, b| {
+    sorting::sort_by(&mut desired.rejected, |a, b| {
         (&a.parameter, a.line).cmp(&(&b.parameter, b.line))
     });
     if untold > 0 {
@@ -413,7 +413,7 @@ fn settle(candidates: Vec<Grant>, rejected: &mut Vec<Rejected>) -> Vec<Grant> {
     }
     let mut grants = Vec::new();
     for mut same_key in by_key.into_values() {
-        order::sort_by(&mut same_key, |a, b| a.place().cmp(&b.place()));
+        sorting::sort_by(&mut same_key, |a, b| a.place().cmp(&b.place()));
         let other = |one: &Grant| {
             same_key
                 .iter()

@@ -13,7 +13,7 @@ use crate::model::key::line::Line;
 use crate::model::key::mistake;
 use crate::model::list::bounds::{ADVANCED, STANDARD};
 use crate::model::list::template::check_name;
-use crate::model::order;
+use crate::model::sorting;
 
 /// One value, as it would be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ pub fn lint_list(list: &ListDraft, below: Option<&str>, rules: Rules<'_>, now: T
             .push(remark(&list.directory, None, text.to_owned()));
     }
     for remarks in [&mut lint.problems, &mut lint.notes] {
-        order::sort_by(remarks, |a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+        sorting::sort_by(remarks, |a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
     }
     lint
 }
@@ -161,7 +161,7 @@ pub fn lint(drafts: &[Draft], rules: Rules<'_>, now: Timestamp) -> Lint {
         .collect();
     for remarks in [&mut lint.problems, &mut lint.notes] {
         let place = |remark: &Remark| (places.get(&remark.file).copied(), remark.line);
-        order::sort_by(remarks, |a, b| place(a).cmp(&place(b)));
+        sorting::sort_by(remarks, |a, b| place(a).cmp(&place(b)));
     }
     lint
 }

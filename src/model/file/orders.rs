@@ -13,8 +13,8 @@ use crate::model::desired::in_force::{Account as InForceAccount, InForce};
 use crate::model::file::other_files::OtherFiles;
 use crate::model::file::wanted::{Lines, Target, Wanted, content};
 use crate::model::key::grant::with_break_glass;
-use crate::model::order::Gather;
 use crate::model::people::{Lookup, People};
+use crate::model::sorting::Gather;
 use crate::model::sshd::effective::DEFAULT;
 
 /// Whose files.

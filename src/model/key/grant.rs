@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::account::AccountName;
 use crate::model::key::blob::fingerprint;
-use crate::model::order;
+use crate::model::sorting;
 
 /// One key granted to one account, with where it comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub fn with_break_glass<'a>(
 
 /// As they stand in a file.
 pub fn sort_by_line(grants: &mut [impl Borrow<Grant>]) {
-    order::sort_by(grants, |a, b| a.borrow().line.cmp(&b.borrow().line));
+    sorting::sort_by(grants, |a, b| a.borrow().line.cmp(&b.borrow().line));
 }
 
 impl Grant {

@@ -8,7 +8,7 @@ use crate::model::account::AccountName;
 use crate::model::key::secret;
 use crate::model::list::bounds::{Excess, Tally, check_accounts};
 use crate::model::list::rejected::Rejected;
-use crate::model::order;
+use crate::model::sorting;
 
 /// What `approved.json` holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl ApprovedList {
         for entry in &mut entries {
             entry.value = secret::withheld(std::mem::take(&mut entry.value));
         }
-        order::sort(&mut entries);
+        sorting::sort(&mut entries);
         Self {
             schema: SCHEMA,
             source,

@@ -9,7 +9,7 @@ use crate::model::account::AccountName;
 use crate::model::escape::escaped;
 use crate::model::key::grant::Grant;
 use crate::model::list::bounds::{ADVANCED, STANDARD};
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 
 /// What a parameter holds.
 #[derive(Clone, Debug, PartialEq, Eq)]

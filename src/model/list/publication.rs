@@ -9,7 +9,7 @@ use crate::model::key::id::KeyId;
 use crate::model::key::line::Line;
 use crate::model::list::bounds::STANDARD;
 use crate::model::list::order::{Parameter, Value, keys};
-use crate::model::order::{self, Gather};
+use crate::model::sorting::{self, Gather};
 
 /// The type of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,7 +306,7 @@ impl Difference {
     fn between(before: &BTreeMap<&str, &Grant>, after: &BTreeMap<&str, &Grant>) -> Self {
         let ids = |keys: &mut dyn Iterator<Item = &&Grant>| {
             let mut ids: Vec<KeyId> = keys.map(|line| KeyId::from(*line)).collect();
-            order::sort_by(&mut ids, |a, b| {
+            sorting::sort_by(&mut ids, |a, b| {
                 (&a.comment, &a.fingerprint).cmp(&(&b.comment, &b.fingerprint))
             });
             ids

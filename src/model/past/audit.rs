@@ -11,8 +11,8 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::inode::Inode;
-use crate::model::order::Gather;
 use crate::model::past::incident::Who;
+use crate::model::sorting::Gather;
 
 /// What is looked for.
 #[derive(Clone, Debug)]

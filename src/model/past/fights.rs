@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::model::account::AccountName;
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 
 /// So many changes within [`WITHIN`] are no mistake.
 const CHANGES: usize = 5;

@@ -13,7 +13,7 @@ use crate::model::file::difference::{Difference, Lock};
 use crate::model::file::wanted::{Kind, Lines};
 use crate::model::key::id::KeyId;
 use crate::model::key::lenient::unclear;
-use crate::model::order;
+use crate::model::sorting;
 
 /// The version of this schema.
 pub const SCHEMA: u32 = 1;
@@ -232,7 +232,7 @@ pub fn surplus(kept: &[(String, u64)]) -> Vec<String> {
     }
     let mut accounts: BTreeMap<&str, VecDeque<&(String, u64)>> = BTreeMap::new();
     let mut sorted: Vec<_> = kept.iter().collect();
-    order::sort(&mut sorted);
+    sorting::sort(&mut sorted);
     for incident in sorted {
         accounts
             .entry(Incident::account_of(&incident.0).unwrap_or_default())

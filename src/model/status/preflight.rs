@@ -14,7 +14,7 @@ use crate::model::key::grant::GrantsOf;
 use crate::model::key::secret;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::rejected::Rejected;
-use crate::model::order::Gather;
+use crate::model::sorting::Gather;
 use crate::model::status::problem::several;
 
 /// How bad it is.
