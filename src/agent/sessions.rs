@@ -19,7 +19,7 @@ use crate::host::{ProgramError, chain};
 use crate::model::desired::decide::Decision;
 use crate::model::key::grant::with_break_glass;
 use crate::model::session::{Live, Session, news};
-use crate::model::status::problem::several;
+use crate::model::words::several;
 
 /// The sessions that are known, and what is being asked about them.
 #[derive(Default)]

@@ -27,10 +27,10 @@ use crate::model::file::difference::Difference;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::template::PathTemplate;
 use crate::model::sorting::Gather;
-use crate::model::status::preflight::count;
-use crate::model::status::problem::{Cause, Problem, several};
+use crate::model::status::problem::{Cause, Problem};
 use crate::model::status::schema::{AccountState, Row};
 use crate::model::status::told::told;
+use crate::model::words::{count, several};
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const END: &str = "\

@@ -27,7 +27,7 @@ use crate::model::people::Lookup;
 use crate::model::sorting::Gather;
 use crate::model::sshd::answer::Answer;
 use crate::model::sshd::effective::{self, DEFAULT};
-use crate::model::status::preflight::count;
+use crate::model::words::count;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const END: &str = "\

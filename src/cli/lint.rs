@@ -14,7 +14,7 @@ use crate::host::directory;
 use crate::model::desired::judge::Rules;
 use crate::model::desired::lint::{Draft, ListDraft, lint, lint_list};
 use crate::model::key::release::Version;
-use crate::model::status::preflight::count;
+use crate::model::words::count;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const END: &str = "\

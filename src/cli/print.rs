@@ -16,8 +16,8 @@ use crate::model::file::wanted::Kind;
 use crate::model::key::grant::Grant;
 use crate::model::key::id::KeyId;
 use crate::model::key::lenient::unclear;
-use crate::model::status::preflight::count;
 use crate::model::status::schema::KeyStatus;
+use crate::model::words::count;
 
 /// Writes data to stdout.
 pub(super) fn data(text: &str) -> anyhow::Result<()> {

@@ -26,3 +26,4 @@ pub mod mounts;
 pub mod people;
 pub mod session;
 pub mod sorting;
+pub mod words;

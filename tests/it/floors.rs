@@ -24,7 +24,7 @@ const MODEL: [&[&str]; 8] = [
     &["key"],
     &[
         "account", "location", "session", "escape", "inode", "instance", "mounts", "people",
-        "sorting",
+        "sorting", "words",
     ],
 ];
 

@@ -15,7 +15,8 @@ use crate::model::config::tables::Source;
 use crate::model::list::approved::{ApprovedList, Entry};
 use crate::model::list::rejected::Rejected;
 use crate::model::list::template::{Facts, Need, Unfilled};
-use crate::model::status::preflight::{Finding, clock, count};
+use crate::model::status::preflight::{Finding, clock};
+use crate::model::words::count;
 
 /// What could be read of the list.
 pub(super) struct Read {

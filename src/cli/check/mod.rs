@@ -22,8 +22,9 @@ use crate::host::{chain, keyfile, process};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
 use crate::model::desired::decide::Terms;
-use crate::model::status::preflight::{Finding, Verdict, count, keys};
+use crate::model::status::preflight::{Finding, Verdict, keys};
 use crate::model::status::problem::Cause;
+use crate::model::words::count;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const END: &str = "\

@@ -5,8 +5,9 @@ use crate::host::process;
 use crate::host::store::{self, Access};
 use crate::model::config::tables::{Config, Paths};
 use crate::model::desired::decide::{Decision, Trouble};
-use crate::model::status::preflight::{Finding, count};
+use crate::model::status::preflight::Finding;
 use crate::model::status::problem::Cause;
+use crate::model::words::count;
 
 /// The agent's own directories.
 pub(super) fn directories(paths: &Paths, findings: &mut Vec<Finding>) {

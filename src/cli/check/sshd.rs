@@ -10,9 +10,10 @@ use crate::model::file::difference::Difference;
 use crate::model::sshd::access::{Access, RefusedBy, Verdict};
 use crate::model::status::assess::sshd_problems;
 use crate::model::status::preflight::Finding;
-use crate::model::status::problem::{Cause, Problem, several};
+use crate::model::status::problem::{Cause, Problem};
 use crate::model::status::schema::{AccountState, Row};
 use crate::model::status::told::{Told, told};
+use crate::model::words::several;
 
 /// Whether sshd reads the managed files and takes what is in them, and what it reads besides.
 pub(super) fn look(reconciler: &Reconciler, looked: &Looked, findings: &mut Vec<Finding>) {

@@ -23,7 +23,7 @@ use crate::model::list::order::{Stuck, order};
 use crate::model::list::publication::{Obstacle, plan};
 use crate::model::list::template::{Facts, PathTemplate};
 use crate::model::sorting::Gather;
-use crate::model::status::preflight::count;
+use crate::model::words::count;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const END: &str = "\

@@ -11,7 +11,7 @@ use crate::cli::surroundings::Outcome;
 use crate::model::desired::lint::{Lint, Remark};
 use crate::model::escape::escaped;
 use crate::model::list::publication::{Change, Plan};
-use crate::model::status::preflight::count;
+use crate::model::words::count;
 
 #[derive(Default)]
 pub(super) struct Report {

@@ -15,9 +15,9 @@ use crate::model::key::lenient::unclear;
 use crate::model::list::rejected::Rejected;
 use crate::model::session::Session;
 use crate::model::sorting;
-use crate::model::status::preflight::count;
 use crate::model::status::problem::{Severity, duration};
 use crate::model::status::schema::{Health, Status, UnmanagedFile};
+use crate::model::words::count;
 
 pub(super) fn describe(status: &Status, view: &View<'_>, now: Timestamp) -> String {
     let mut text = String::new();

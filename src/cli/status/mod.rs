@@ -21,8 +21,9 @@ use crate::host::{process, store};
 use crate::model::account::AccountName;
 use crate::model::config::tables::{Config, Paths};
 use crate::model::escape::escaped;
-use crate::model::status::problem::{Cause, Problem, several};
+use crate::model::status::problem::{Cause, Problem};
 use crate::model::status::schema::{Health, Status};
+use crate::model::words::several;
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const END: &str = "\

@@ -10,9 +10,9 @@ use crate::cli::print;
 use crate::cli::wrap::{Colour, wrap};
 use crate::model::escape::escaped;
 use crate::model::sorting;
-use crate::model::status::preflight::count;
-use crate::model::status::problem::{Cause, SHOWN, several};
+use crate::model::status::problem::Cause;
 use crate::model::status::schema::{AccountState, Row, Status};
+use crate::model::words::{SHOWN, count, several};
 
 /// A line an account. Those of which there is nothing to say but the same of all share one: a list may be for many hosts.
 pub(super) fn accounts(t: &mut String, status: &Status, view: &View<'_>, now: Timestamp) {

@@ -10,6 +10,7 @@ use crate::model::key::line::Line;
 use crate::model::list::bounds::STANDARD;
 use crate::model::list::order::{Parameter, Value, keys};
 use crate::model::sorting::{self, Gather};
+use crate::model::words::first;
 
 /// The type of a parameter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -338,12 +339,7 @@ fn lines(value: Option<&Value>) -> impl Iterator<Item = &Grant> {
 /// As many as a line has room for.
 fn first_of(accounts: &BTreeSet<AccountName>) -> String {
     const FIRST: usize = 3;
-    let first = accounts.iter().take(FIRST).map(AccountName::as_str);
-    let first = first.collect::<Vec<_>>().join(", ");
-    match accounts.len().saturating_sub(FIRST) {
-        0 => first,
-        more => format!("{first} and {more} more"),
-    }
+    first(FIRST, accounts.iter())
 }
 
 fn quoted(names: &BTreeSet<String>) -> String {

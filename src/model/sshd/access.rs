@@ -13,6 +13,7 @@ use crate::model::key::release::{UTC_EXPIRY, Version};
 use crate::model::location::expand;
 use crate::model::sshd::doors::{self, Accepted, Door};
 use crate::model::sshd::effective::{Settings, listed, matches};
+use crate::model::words::first;
 
 /// The judgement of one account.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -396,14 +397,9 @@ fn in_short(all: &[(String, KeyId)]) -> String {
     for (why, key) in all {
         by_reason.entry(why).or_default().push(key);
     }
-    let reasons = by_reason.into_iter().map(|(why, keys)| {
-        let shown: Vec<String> = keys.iter().take(SHOWN).map(ToString::to_string).collect();
-        let more = match keys.len().saturating_sub(SHOWN) {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        format!("{why} ({}{more})", shown.join(", "))
-    });
+    let reasons = by_reason
+        .into_iter()
+        .map(|(why, keys)| format!("{why} ({})", first(SHOWN, keys.into_iter())));
     format!("not taken: {}", reasons.collect::<Vec<_>>().join("; "))
 }
 

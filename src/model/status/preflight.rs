@@ -15,7 +15,8 @@ use crate::model::key::secret;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::rejected::Rejected;
 use crate::model::sorting::Gather;
-use crate::model::status::problem::several;
+use crate::model::words::count;
+use crate::model::words::several;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -286,12 +287,6 @@ fn reject(rejected: &Rejected, list: &ApprovedList) -> Finding {
     }
     let hint = "correct it and publish it again; `agent lint` judges it before that";
     Finding::warn("rejected", message, hint)
-}
-
-/// `1 key`, `2 keys`.
-pub fn count(number: usize, noun: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
 }
 
 #[cfg(test)]

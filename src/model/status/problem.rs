@@ -12,6 +12,7 @@ use crate::model::mounts::OwnMount;
 use crate::model::session::Session;
 use crate::model::sshd::access::{Doubt, RefusedBy};
 use crate::model::sshd::doors::Door;
+use crate::model::words::several;
 
 /// What is wrong, and whose file it concerns, where it concerns one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -190,18 +191,6 @@ impl Severity {
             Self::Error => "error",
             Self::Warning => "warning",
         }
-    }
-}
-
-/// Names that are told one by one.
-pub const SHOWN: usize = 5;
-
-/// A few names, and how many more.
-pub fn several(names: &[&str]) -> String {
-    let shown = names[..names.len().min(SHOWN)].join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
     }
 }
 

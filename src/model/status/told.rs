@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::model::account::AccountName;
-use crate::model::status::problem::{Cause, Problem, Severity, several};
+use crate::model::status::problem::{Cause, Problem, Severity};
+use crate::model::words::several;
 
 /// Problems with the same cause. Where they differ in no more than a key or a path, they are one.
 #[derive(Clone, Debug, PartialEq, Eq)]
