@@ -338,17 +338,7 @@ mod tests {
     }
 
     fn grant(key: &str) -> Grant {
-        Grant {
-            line: key.to_owned(),
-            fingerprint: key.to_owned(),
-            algorithm: String::new(),
-            comment: String::new(),
-            parameter: String::new(),
-            parameter_version: None,
-            parameter_modified_at: None,
-            parameter_line: 1,
-            expires_at: None,
-        }
+        Grant::of_line(key, key)
     }
 
     fn grants(accounts: &[(&str, &[&str])]) -> Grants {

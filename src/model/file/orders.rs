@@ -471,15 +471,8 @@ mod tests {
 
     fn grant(number: u32, expires_at: Option<Timestamp>) -> Grant {
         Grant {
-            line: format!("key{number}"),
-            fingerprint: format!("SHA256:{number}"),
-            algorithm: String::new(),
-            comment: String::new(),
-            parameter: String::new(),
-            parameter_version: None,
-            parameter_modified_at: None,
-            parameter_line: 1,
             expires_at,
+            ..Grant::of_line(format!("key{number}"), format!("SHA256:{number}"))
         }
     }
 

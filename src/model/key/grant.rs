@@ -64,6 +64,22 @@ pub fn sort_by_line(grants: &mut [impl Borrow<Grant>]) {
 }
 
 impl Grant {
+    /// One of no parameter, as tests need it.
+    #[cfg(test)]
+    pub fn of_line(line: impl Into<String>, fingerprint: impl Into<String>) -> Self {
+        Self {
+            line: line.into(),
+            fingerprint: fingerprint.into(),
+            algorithm: String::new(),
+            comment: String::new(),
+            parameter: String::new(),
+            parameter_version: None,
+            parameter_modified_at: None,
+            parameter_line: 1,
+            expires_at: None,
+        }
+    }
+
     /// False from the second of its expiry-time on.
     pub fn is_good_at(&self, now: Timestamp) -> bool {
         self.expires_at.is_none_or(|at| now < at)

@@ -351,19 +351,14 @@ mod tests {
     fn value(keys: &[(u8, u8)]) -> Value {
         let line = |&(key, options): &(u8, u8)| {
             let body = format!("ssh-ed25519 BODY{key}");
+            let line = match options {
+                0 => format!("{body} name"),
+                more => format!("from=\"10.0.0.{more}\" {body} name"),
+            };
             Grant {
-                line: match options {
-                    0 => format!("{body} name"),
-                    more => format!("from=\"10.0.0.{more}\" {body} name"),
-                },
-                fingerprint: format!("SHA256:{key}"),
                 algorithm: "ssh-ed25519".to_owned(),
                 comment: "name".to_owned(),
-                parameter: String::new(),
-                parameter_version: None,
-                parameter_modified_at: None,
-                parameter_line: 1,
-                expires_at: None,
+                ..Grant::of_line(line, format!("SHA256:{key}"))
             }
         };
         let lines: Vec<Grant> = keys.iter().map(line).collect();

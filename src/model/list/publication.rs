@@ -367,17 +367,7 @@ mod tests {
         let lines = text.lines().filter(|line| !line.starts_with('#'));
         let grant = |line: &str| {
             let key = line.rsplit(' ').next().unwrap();
-            Grant {
-                line: line.to_owned(),
-                fingerprint: key.to_owned(),
-                algorithm: String::new(),
-                comment: String::new(),
-                parameter: String::new(),
-                parameter_version: None,
-                parameter_modified_at: None,
-                parameter_line: 1,
-                expires_at: None,
-            }
+            Grant::of_line(line, key)
         };
         Value {
             text: text.to_owned(),

@@ -933,17 +933,7 @@ mod tests {
     }
 
     fn grant(number: u8) -> Grant {
-        Grant {
-            line: number.to_string(),
-            fingerprint: number.to_string(),
-            algorithm: String::new(),
-            comment: String::new(),
-            parameter: String::new(),
-            parameter_version: None,
-            parameter_modified_at: None,
-            parameter_line: 1,
-            expires_at: None,
-        }
+        Grant::of_line(number.to_string(), number.to_string())
     }
 
     fn key(number: u8) -> KeyId {

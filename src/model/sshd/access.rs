@@ -432,15 +432,8 @@ mod tests {
             "ssh-ed25519"
         };
         Grant {
-            line: line.to_owned(),
-            fingerprint: "SHA256:x".to_owned(),
             algorithm: algorithm.to_owned(),
-            comment: String::new(),
-            parameter: String::new(),
-            parameter_version: None,
-            parameter_modified_at: None,
-            parameter_line: 1,
-            expires_at: None,
+            ..Grant::of_line(line, "SHA256:x")
         }
     }
 

@@ -802,15 +802,8 @@ mod tests {
 
     fn grant(number: u8) -> Grant {
         Grant {
-            line: format!("ssh-ed25519 {number}"),
-            fingerprint: number.to_string(),
             algorithm: "ssh-ed25519".to_owned(),
-            comment: String::new(),
-            parameter: String::new(),
-            parameter_version: None,
-            parameter_modified_at: None,
-            parameter_line: 1,
-            expires_at: None,
+            ..Grant::of_line(format!("ssh-ed25519 {number}"), number.to_string())
         }
     }
 
