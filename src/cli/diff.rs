@@ -85,7 +85,12 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
             bail!("no list: there is no value in `{}`", list.source)
         }
         (Ok(list), _) => (list, false),
-        (Err(error), Some(_)) => return Err(anyhow::Error::from(error).context("no list")),
+        (Err(error), Some(_)) => {
+            // That of the directory source is about the config.
+            let hint = arguments.path.as_ref().and_then(|_| error.hint());
+            let error = format!("no list: {}", chain(&error));
+            return Err(surroundings::hinted(error, hint));
+        }
         (Err(error), None) => (stored(&config, &chain(&error))?, true),
     };
     let asked = surroundings::now();

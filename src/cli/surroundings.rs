@@ -1,5 +1,6 @@
 //! What a command has from the process it runs in: the clock, the environment, the config; and how it ends.
 
+use std::fmt::Display;
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -46,6 +47,14 @@ pub(super) fn config_if_any(path: &Path, named: bool) -> anyhow::Result<Option<C
 
 pub(super) fn parse_config(path: &Path, text: &str) -> anyhow::Result<Config> {
     Config::read(text).map_err(|error| anyhow!("in the config `{}`:\n{error}", path.display()))
+}
+
+/// An error, and on a line of its own what a person can do about it.
+pub(super) fn hinted(error: impl Display, hint: Option<String>) -> anyhow::Error {
+    match hint {
+        Some(hint) => anyhow!("{error}\n  hint: {hint}"),
+        None => anyhow!("{error}"),
+    }
 }
 
 /// For a daemon's SIGHUP: the same, with the error as text.

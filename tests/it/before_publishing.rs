@@ -179,6 +179,13 @@ fn diff_reads_another_path_of_parameter_store() {
         "{}",
         shown(&none.stderr)
     );
+    world.use_store("http://127.0.0.1:1", "paths = [\"/keys/web\"]");
+    let (code, _, said) = told(&world.run(&["diff", "--path", "/keys/next"]));
+    assert_eq!(code, Some(2));
+    assert!(
+        said.contains("error: no list: ") && said.contains("\n  hint: nothing listens there"),
+        "{said}"
+    );
 }
 
 /// What a command said, and how it ended.

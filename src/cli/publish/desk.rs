@@ -1,8 +1,8 @@
 //! What is in the directory and what is published, judged by the same rules.
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 
-use crate::cli::surroundings::now;
+use crate::cli::surroundings::{self, now};
 use crate::host::ssm::{Failure, Parameter, Publisher};
 use crate::model::config::source::account_below;
 use crate::model::desired::judge::{self, Rules};
@@ -102,8 +102,5 @@ impl Desk<'_> {
 
 /// With what a person who publishes can do.
 pub(super) fn hinted(failure: &Failure) -> anyhow::Error {
-    match failure.hint_for_publisher() {
-        Some(hint) => anyhow!("{failure}\n  hint: {hint}"),
-        None => anyhow!("{failure}"),
-    }
+    surroundings::hinted(failure, failure.hint_for_publisher())
 }
