@@ -106,8 +106,8 @@ enum Command {
     /// Put a directory of keys into Parameter Store
     ///
     /// Judges each line as `lint` does, shows which parameters change and who gains and loses on each account, asks, and puts
-    /// them in an order in which no host ever sees an account without the keys that it keeps. From a laptop or in CI: needs no
-    /// root and no configuration. Stopped anywhere and run again, it finishes.
+    /// them in an order in which after each write every account still has the keys that it keeps. From a laptop or in CI: needs
+    /// no root and no configuration. Stopped anywhere and run again, it finishes.
     #[command(after_help = publish::END)]
     Publish(publish::Arguments),
     /// Print who changed managed files, what, and how it was undone
