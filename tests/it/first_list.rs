@@ -4,11 +4,13 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::slow::{end, start_traced};
+use crate::support::disk::Disk;
 use crate::support::logins::{assert_in, assert_out, by_key, world as world_with_sshd};
 use crate::support::world::{
     ALICE, BOB, World, fingerprint, key, pair, plant, shown, signal, wait,
@@ -423,4 +425,32 @@ fn an_account_that_comes_after_the_first_list_joins_as_any_other() {
     fs::write(world.path("passwd"), passwd).unwrap();
     assert_eq!(world.pass(), 1);
     assert_eq!((world.keys("alice"), world.keys("bob")), (2, 2));
+}
+
+/// Neither what is in force nor a copy of the file can be kept.
+#[test]
+fn a_state_directory_without_room_costs_nobody_a_key() {
+    let world = by_hand();
+    let (state, filler) = (world.path("state"), world.path("state/filler"));
+    fs::create_dir(&state).unwrap();
+    let _disk = Disk::mount("tmpfs", &state, &world.path("image"));
+    let remount = Command::new("mount")
+        .args(["-o", "remount,size=64k"])
+        .arg(&state)
+        .status();
+    assert!(remount.unwrap().success());
+    assert!(fs::write(&filler, vec![0; 1 << 20]).is_err(), "it has room");
+    for _ in 0..5 {
+        assert_eq!(world.pass(), 1);
+        for account in ["alice", "bob"] {
+            assert!(has(&world, account, "by hand"), "{}", world.read(account));
+        }
+    }
+    fs::remove_file(&filler).unwrap();
+    assert_eq!(world.accept(), 0, "{}", world.problems());
+    for account in ["alice", "bob"] {
+        assert!(!has(&world, account, "by hand") && has(&world, account, "on the list"));
+        let backup = world.path(&format!("state/backups/{account}.authorized_keys"));
+        assert!(fs::read_to_string(backup).unwrap().contains("by hand"));
+    }
 }
