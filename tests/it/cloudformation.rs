@@ -1,27 +1,30 @@
 //! The templates of `packaging/aws`, created in moto, and the Run Command documents, run.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::deployed::{Deployed, assert_parses, packaging};
+use crate::support::documents::{agent_in_path, content, program, run_in, script};
 use crate::support::moto::Moto;
 use crate::support::world::{World, key, shown};
 
-#[test]
-fn cfn_lint_has_nothing_to_say() {
-    let templates = fs::read_dir(packaging("aws"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path());
-    let templates: Vec<_> = templates
+fn templates() -> Vec<PathBuf> {
+    let files = fs::read_dir(packaging("aws")).unwrap();
+    let paths = files.map(|entry| entry.unwrap().path());
+    let templates: Vec<_> = paths
         .filter(|path| path.extension().is_some_and(|e| e == "yaml"))
         .collect();
-    assert_eq!(templates.len(), 4);
+    assert!(templates.len() >= 4);
+    templates
+}
+
+#[test]
+fn cfn_lint_has_nothing_to_say() {
     let done = Command::new("cfn-lint")
-        .args(&templates)
+        .args(templates())
         .output()
         .expect("cfn-lint of PyPI");
     let said = shown(&done.stdout) + &shown(&done.stderr);
@@ -36,7 +39,7 @@ fn the_readme_deploys_them() {
         .lines()
         .filter(|line| line.starts_with("aws cloudformation deploy "))
         .collect();
-    assert_eq!(commands.len(), 4);
+    assert_eq!(commands.len(), templates().len());
     let script = commands.join("\n");
     let done = moto
         .client("sh")
@@ -48,7 +51,7 @@ fn the_readme_deploys_them() {
     assert!(done.status.success(), "{said}{}", shown(&done.stderr));
     assert_eq!(
         said.matches("Successfully created/updated stack").count(),
-        4,
+        commands.len(),
         "{said}"
     );
     // Nothing but what its commands and other templates call them.
@@ -209,68 +212,6 @@ fn a_change_of_the_list_starts_the_document_that_syncs() {
     );
 }
 
-/// What a document holds, as the service gives it back.
-fn content(deployed: &mut Deployed, document: &str) -> Value {
-    let asked = json!({"Name": document, "DocumentFormat": "JSON"});
-    let found = deployed.aws("ssm", "get_document", &asked);
-    serde_json::from_str(found["Content"].as_str().unwrap()).unwrap()
-}
-
-/// The shell of a document, with its parameters put in as Run Command does: as text.
-fn script(content: &Value, parameters: &[(&str, &str)]) -> String {
-    let [step] = content["mainSteps"].as_array().unwrap().as_slice() else {
-        panic!("{content}")
-    };
-    assert_eq!(step["action"], "aws:runShellScript");
-    let lines = step["inputs"]["runCommand"].as_array().unwrap();
-    let mut text = lines
-        .iter()
-        .map(|line| line.as_str().unwrap())
-        .collect::<Vec<_>>()
-        .join("\n");
-    for (name, parameter) in content["parameters"].as_object().unwrap() {
-        let given = parameters
-            .iter()
-            .find(|(of, _)| of == name)
-            .map(|&(_, value)| value);
-        let value = given.unwrap_or_else(|| parameter["default"].as_str().unwrap());
-        text = text.replace(&format!("{{{{ {name} }}}}"), value);
-    }
-    assert!(!text.contains("{{"), "{text}");
-    text
-}
-
-/// A program that stands before others in the `PATH`.
-fn program(directory: &Path, name: &str, script: &str) {
-    fs::write(directory.join(name), script).unwrap();
-    fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
-}
-
-/// Puts the agent itself in the `PATH`, with the config of this host.
-fn agent_in_path(world: &World) -> PathBuf {
-    let bin = world.path("bin");
-    fs::create_dir_all(&bin).unwrap();
-    let agent = env!("CARGO_BIN_EXE_authorized-keys-agent");
-    // What the caller names comes last, and is what counts.
-    let config = world.config();
-    let text = format!(
-        "#!/bin/sh\ncase $1 in --config) exec {agent} \"$@\" ;; *) exec {agent} --config {} \"$@\" ;; esac\n",
-        config.display()
-    );
-    program(&bin, "authorized-keys-agent", &text);
-    bin
-}
-
-fn run_in(world: &World, bin: &Path, script: &str) -> Output {
-    let mut command = world.command("sh");
-    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    command
-        .args(["-c", script])
-        .env("PATH", format!("{}:{path}", bin.display()))
-        .output()
-        .unwrap()
-}
-
 #[test]
 fn the_document_asks_the_agent_and_keeps_its_exit_code() {
     let template = Deployed::reader().read("template", "aws/fleet.yaml");
@@ -356,224 +297,4 @@ fn the_document_asks_the_agent_and_keeps_its_exit_code() {
     // No value but those that are allowed, even if the service let one pass.
     let (code, _, error) = run("Other");
     assert_eq!((code, error.as_str()), (2, "unknown action\n"));
-}
-
-#[test]
-fn nothing_can_be_slipped_into_the_install_document() {
-    let mut deployed = Deployed::reader();
-    let template = deployed.read("template", "aws/fleet.yaml");
-    for document in ["Document", "Install"] {
-        let content = &template["Resources"][document]["Properties"]["Content"];
-        for (name, parameter) in content["parameters"].as_object().unwrap() {
-            let Some(pattern) = parameter["allowedPattern"].as_str() else {
-                assert!(parameter["allowedValues"].is_array(), "{name}");
-                continue;
-            };
-            // Only ever between single quotes.
-            let text = content["mainSteps"][0]["inputs"]["runCommand"][0]
-                .as_str()
-                .unwrap();
-            let (bare, quoted) = (format!("{{{{ {name} }}}}"), format!("'{{{{ {name} }}}}'"));
-            assert_eq!(text.matches(&bare).count(), 1, "{name}");
-            assert_eq!(text.matches(&quoted).count(), 1, "{name}");
-            let hostile = [
-                "'",
-                "a'b",
-                "';id;'",
-                "$(id)",
-                "`id`",
-                "a b",
-                "a\nb",
-                "https://a/'$(id)'",
-                "\\",
-                "\"",
-            ];
-            let good = match name.as_str() {
-                "from" => ["", "s3://bucket/dir", "https://example.com/a/b-1.0/"],
-                "sumsSha256" => ["", &"0".repeat(64), &"a1".repeat(32)],
-                _ => ["", "YQ==", "YWI="],
-            };
-            let values: Vec<&str> = hostile.iter().chain(&good).copied().collect();
-            let allowed =
-                deployed.ask(&json!({"do": "allowed", "pattern": pattern, "values": values}));
-            let expected: Vec<bool> = (0..values.len()).map(|at| at >= hostile.len()).collect();
-            assert_eq!(allowed, json!(expected), "{name}: {pattern} of {values:?}");
-        }
-    }
-}
-
-/// S3 and the checksums are real, and so is the agent that judges the config; apt, dpkg and systemctl write down what they
-/// were asked to do, since this machine is not to be changed.
-#[test]
-fn the_install_document_installs_only_what_the_checksum_vouches_for() {
-    let moto = Moto::start();
-    let mut deployed = Deployed::in_moto(&moto);
-    deployed.create("fleet", "fleet.yaml", &[]);
-    let content = content(&mut deployed, "authorized-keys-agent-install");
-    let template = deployed.read("template", "aws/fleet.yaml");
-    assert_eq!(
-        content,
-        template["Resources"]["Install"]["Properties"]["Content"]
-    );
-    let world = World::new();
-    let bin = agent_in_path(&world);
-    let asked = world.path("asked");
-    let note = |what: &str| {
-        format!(
-            "#!/bin/sh\n{what}\necho \"${{0##*/}} $*\" >>{}\n",
-            asked.display()
-        )
-    };
-    program(&bin, "dpkg", "#!/bin/sh\necho amd64\n");
-    program(
-        &bin,
-        "apt-get",
-        &note("for last; do :; done; [ ! -f \"$last\" ] || echo \"file $(cat \"$last\")\""),
-    );
-    program(&bin, "systemctl", &note(""));
-    let aws = Command::new("sh")
-        .args(["-c", "command -v aws"])
-        .output()
-        .unwrap();
-    let aws = shown(&aws.stdout);
-    std::os::unix::fs::symlink(aws.trim(), bin.join("aws")).unwrap();
-
-    // The directory of a release: this host's package, others, and their sums.
-    let release = world.path("release");
-    fs::create_dir(&release).unwrap();
-    let (package, other) = (
-        "authorized-keys-agent_0.1.0-1_amd64.deb",
-        "authorized-keys-agent-0.1.0-1.x86_64.rpm",
-    );
-    fs::write(release.join(package), "the package").unwrap();
-    fs::write(
-        release.join("authorized-keys-agent_0.1.0-1_arm64.deb"),
-        "not for this host",
-    )
-    .unwrap();
-    fs::write(release.join(other), "not for this host").unwrap();
-    let publish = || {
-        let script =
-            "sha256sum *.deb *.rpm >SHA256SUMS; sha256sum SHA256SUMS | cut -d' ' -f1 >../sum
-                      aws s3 cp --quiet --recursive . s3://bucket/agent/";
-        let done = moto
-            .client("sh")
-            .args(["-euc", script])
-            .current_dir(&release)
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{}", shown(&done.stderr));
-        fs::read_to_string(world.path("sum"))
-            .unwrap()
-            .trim()
-            .to_owned()
-    };
-    moto.cli("text", &["s3", "mb", "s3://bucket"]);
-    let sums = publish();
-
-    // The config goes to a directory of this test.
-    let etc = world.path("installed");
-    fs::create_dir(&etc).unwrap();
-    fs::write(etc.join("config.toml"), "old").unwrap();
-    let run = |parameters: &[(&str, &str)]| {
-        let _ = fs::remove_file(&asked);
-        let text = script(&content, parameters);
-        assert_parses(&text);
-        let text = text.replace(
-            "etc=/etc/authorized-keys-agent",
-            &format!("etc={}", etc.display()),
-        );
-        let mut command = moto.client("unshare");
-        let like = world.command("sh");
-        command.args(like.get_args()).args(["-c", &text]);
-        command.env(
-            "PATH",
-            format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", bin.display()),
-        );
-        let done = command.output().unwrap();
-        let asked = fs::read_to_string(&asked).unwrap_or_default();
-        (
-            done.status.code().unwrap(),
-            asked,
-            shown(&done.stdout) + &shown(&done.stderr),
-        )
-    };
-    let from = ("from", "s3://bucket/agent");
-    let config = fs::read_to_string(world.config()).unwrap();
-    let encoded = |text: &str| {
-        use base64ct::{Base64, Encoding};
-        Base64::encode_string(text.as_bytes())
-    };
-
-    let (code, asked, said) = run(&[
-        from,
-        ("sumsSha256", &sums),
-        ("configBase64", &encoded(&config)),
-    ]);
-    assert!(
-        code <= 1 && said.contains("file the package"),
-        "{code} {asked} {said}"
-    );
-    assert!(asked.contains(&format!("./{package}\n")), "{asked}");
-    assert!(
-        asked.contains("systemctl restart authorized-keys-agent authorized-keys-fetch"),
-        "{asked}"
-    );
-    assert_eq!(fs::read_to_string(etc.join("config.toml")).unwrap(), config);
-    assert!(said.contains("sshd"), "it ends with the preflight: {said}");
-
-    // The same again restarts nothing; without `from` it is the repository's.
-    let (_, asked, _) = run(&[("configBase64", &encoded(&config))]);
-    assert!(
-        asked.contains("apt-get update") && asked.contains(" authorized-keys-agent\n"),
-        "{asked}"
-    );
-    assert!(
-        asked.contains("systemctl start") && !asked.contains("restart"),
-        "{asked}"
-    );
-
-    // Refused, and nothing was installed or changed.
-    let refused = |parameters: &[(&str, &str)], why: &str| {
-        let (code, asked, said) = run(parameters);
-        assert_eq!(
-            (code, asked.contains("install")),
-            (2, false),
-            "{asked}{said}"
-        );
-        assert!(said.contains(why), "{said}");
-    };
-    refused(&[from], "from needs sumsSha256");
-    refused(
-        &[from, ("sumsSha256", &"0".repeat(64))],
-        "SHA256SUMS is not the one that was meant",
-    );
-    refused(&[("configBase64", "Y")], "configBase64 is not base64");
-    moto.cli(
-        "text",
-        &[
-            "s3",
-            "cp",
-            release.join(other).to_str().unwrap(),
-            &format!("s3://bucket/agent/{package}"),
-        ],
-    );
-    refused(
-        &[from, ("sumsSha256", &sums)],
-        "is not the one that was meant",
-    );
-    fs::remove_file(release.join(package)).unwrap();
-    refused(
-        &[from, ("sumsSha256", &publish())],
-        "not exactly one deb for amd64",
-    );
-
-    let (code, asked, said) = run(&[("configBase64", &encoded("nonsense = 1\n"))]);
-    assert_eq!(code, 2, "{said}");
-    assert!(
-        said.contains("unknown field `nonsense`") && said.contains("the old one stays"),
-        "{said}"
-    );
-    assert!(!asked.contains("systemctl"), "{asked}");
-    assert_eq!(fs::read_to_string(etc.join("config.toml")).unwrap(), config);
 }

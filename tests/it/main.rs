@@ -36,6 +36,7 @@ mod iam;
 mod idle;
 mod imds;
 mod incidents;
+mod install;
 mod journal;
 mod key_pairs;
 mod labels;

@@ -2,6 +2,7 @@
 
 pub mod deployed;
 pub mod disk;
+pub mod documents;
 pub mod fuse;
 pub mod grip;
 pub mod http_server;
