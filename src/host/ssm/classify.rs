@@ -147,10 +147,28 @@ fn denied(message: &str, asked: &Asked<'_>) -> Failure {
             } else {
                 ("ssm", asked.resource.as_str())
             };
-            format!("arn:aws:{}:{}:*:{}", of.0, asked.region, of.1)
+            let partition = partition(asked.region);
+            format!("arn:{partition}:{}:{}:*:{}", of.0, asked.region, of.1)
         }),
         message: short(message),
     }
+}
+
+/// The partition that ARNs of a region name (General Reference, "Amazon Resource Names").
+fn partition(region: &str) -> &'static str {
+    const BY_REGION: [(&str, &str); 5] = [
+        ("cn-", "aws-cn"),
+        ("us-gov-", "aws-us-gov"),
+        ("us-iso-", "aws-iso"),
+        ("us-isob-", "aws-iso-b"),
+        ("eusc-", "aws-eusc"),
+    ];
+    for (prefix, partition) in BY_REGION {
+        if region.starts_with(prefix) {
+            return partition;
+        }
+    }
+    "aws"
 }
 
 fn transport(error: &(dyn Error + 'static), asked: &Asked<'_>) -> Failure {
@@ -301,6 +319,25 @@ mod tests {
             "arn:aws:kms:eu-central-1:*:key/*",
             "in the policy of the key",
         );
+    }
+
+    #[test]
+    fn an_arn_names_the_partition_of_its_region() {
+        for (region, expected) in [
+            ("eu-central-1", "aws"),
+            ("us-east-1", "aws"),
+            ("cn-north-1", "aws-cn"),
+            ("us-gov-west-1", "aws-us-gov"),
+            ("us-iso-east-1", "aws-iso"),
+            ("us-isob-east-1", "aws-iso-b"),
+            ("eusc-de-east-1", "aws-eusc"),
+        ] {
+            let asked = Asked { region, ..asked() };
+            let denied = refused(400, Some("AccessDenied"), None, &asked);
+            let arn = format!("`arn:{expected}:ssm:{region}:*:parameter/k/web`");
+            assert!(denied.to_string().ends_with(&arn), "{denied}");
+            assert!(denied.hint().unwrap().contains(&arn), "{denied:?}");
+        }
     }
 
     #[test]

@@ -115,8 +115,9 @@ impl Failure {
     pub fn hint(&self) -> Option<String> {
         let text = match self {
             Self::Throttled => {
-                "all readers of one account and region share 40 requests a second: raise `every`, or turn on \
-                 higher throughput in the settings of Parameter Store"
+                "all readers of one account and region share 40 requests a second, and ten parameters are a request: put \
+                 more keys into one parameter, or raise `every` and let the push bring changes. Higher throughput \
+                 helps `parameters`, hardly `paths`, and bills each parameter of each answer"
             }
             Self::AccessDenied {
                 action,
