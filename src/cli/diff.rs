@@ -39,7 +39,7 @@ Examples:
       Before a list is enforced here, or before a held one is let through
   sudo agent diff --list approved/
       Before a list is published: what it would change on this host
-  sudo agent diff --path '/authorized-keys/{tag:Role}'
+  sudo agent diff --path '/authorized-keys/{iam-role}'
       Before the config names another path
 
 Exit status:

@@ -1,4 +1,4 @@
-//! The instance metadata service (IMDSv2): region, instance id and tags, for the templates of the config.
+//! The instance metadata service (IMDSv2): role, account, region, instance id and tags, for the templates of the config.
 //!
 //! What is not there is an error that says which setting of EC2 shows it, never an empty text.
 
@@ -48,6 +48,9 @@ pub enum Failure {
     /// It refuses everybody.
     #[error("the instance metadata service refuses to answer (HTTP status {0})")]
     Refused(u16),
+    /// No role is attached to the instance.
+    #[error("this instance has no IAM role, which {{iam-role}} needs")]
+    RoleMissing,
     /// It does not show tags.
     #[error("the instance metadata service does not show tags, which {{tag:{0}}} needs")]
     TagsDisabled(String),
@@ -91,8 +94,14 @@ impl Failure {
                  limit: {instance} --http-put-response-hop-limit 2"
             )),
             Self::Refused(_) => Some(format!("{instance} --http-endpoint enabled")),
+            Self::RoleMissing => Some(
+                "attach an instance profile: aws ec2 associate-iam-instance-profile --instance-id … \
+                 --iam-instance-profile Name=…"
+                    .to_owned(),
+            ),
             Self::TagsDisabled(_) => Some(format!(
-                "set InstanceMetadataTags to enabled: {instance} --instance-metadata-tags enabled"
+                "set InstanceMetadataTags to enabled: {instance} --instance-metadata-tags enabled; EC2 refuses it \
+                 while a tag of the instance has `/` or a blank in its key; {{iam-role}} needs no tags"
             )),
             Self::TagMissing(tag) | Self::TagEmpty(tag) => Some(format!(
                 "aws ec2 create-tags --resources … --tags Key={tag},Value=…; names of tags are case-sensitive"
@@ -139,14 +148,21 @@ impl Metadata {
 
     async fn fact(&self, need: &Need) -> Result<String, Failure> {
         let path = match need {
+            Need::IamRole => "/latest/meta-data/iam/security-credentials/".to_owned(),
+            Need::AccountId => "/latest/dynamic/instance-identity/document".to_owned(),
             Need::Region => "/latest/meta-data/placement/region".to_owned(),
             Need::InstanceId => "/latest/meta-data/instance-id".to_owned(),
             Need::Tag(tag) => format!("{TAGS}/{tag}"),
         };
         match (self.get(path, need).await, need) {
+            (Ok(document), Need::AccountId) => {
+                let id = account_id(&document).ok_or_else(|| Failure::Malformed(need.clone()))?;
+                Ok(id.to_owned())
+            }
             (Ok(value), Need::Tag(tag)) if value.is_empty() => Err(Failure::TagEmpty(tag.clone())),
             (Ok(value), _) if is_usable(&value) => Ok(value),
             (Ok(_), _) => Err(Failure::Malformed(need.clone())),
+            (Err(Failure::Status { status: 404, .. }), Need::IamRole) => Err(Failure::RoleMissing),
             (Err(Failure::Status { status: 404, .. }), Need::Tag(tag)) => {
                 match self.get(TAGS.to_owned(), need).await {
                     Err(Failure::Status { status: 404, .. }) => {
@@ -174,6 +190,13 @@ impl Metadata {
 
 /// The directory of tags; 404 unless `InstanceMetadataTags` is enabled (EC2 guide, tags in IMDS).
 const TAGS: &str = "/latest/meta-data/tags/instance";
+
+/// The account in an instance identity document: `"accountId" : "123456789012"` (EC2 guide).
+fn account_id(document: &str) -> Option<&str> {
+    let (_, after) = document.split_once("\"accountId\"")?;
+    let id = after.split('"').nth(1)?;
+    (id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit())).then_some(id)
+}
 
 /// Without a session token nothing is answered. When the service refused one, it said so with a status.
 fn without_answer(error: &ImdsError, need: &Need) -> Failure {

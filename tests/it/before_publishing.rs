@@ -137,7 +137,7 @@ fn diff_names_the_list_that_cannot_be_read() {
         &["--list", list.to_str().unwrap()],
         "next/not an account` is named after no account",
     );
-    check(&["--path", "/k/{nothing}"], "only {region}");
+    check(&["--path", "/k/{nothing}"], "only {iam-role}");
     check(&["--path", "/k", "--list", "x"], "cannot be used with");
 }
 

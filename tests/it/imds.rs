@@ -37,9 +37,12 @@ fn facts_of_the_instance() {
     ]);
     let imds = ImdsServer::start(Instance {
         tags: Some(tags),
+        role: Some("web-host"),
         ..Instance::default()
     });
     let needs = [
+        Need::IamRole,
+        Need::AccountId,
         Need::Region,
         Need::InstanceId,
         tag("Role"),
@@ -49,7 +52,14 @@ fn facts_of_the_instance() {
     let values: Vec<_> = needs.iter().map(|need| facts[need].as_str()).collect();
     assert_eq!(
         values,
-        ["eu-central-1", "i-0123456789abcdef0", "web", "blue"]
+        [
+            "web-host",
+            "111122223333",
+            "eu-central-1",
+            "i-0123456789abcdef0",
+            "web",
+            "blue"
+        ]
     );
     let tokens = imds
         .paths()
@@ -58,11 +68,11 @@ fn facts_of_the_instance() {
         .count();
     assert_eq!(
         (tokens, imds.paths().len()),
-        (1, 5),
+        (1, 7),
         "one session token serves all"
     );
     assert_eq!(look_up(imds.endpoint(), &[]).unwrap(), Facts::new());
-    assert_eq!(imds.paths().len(), 5, "nothing to ask");
+    assert_eq!(imds.paths().len(), 7, "nothing to ask");
 }
 
 #[test]
@@ -78,7 +88,19 @@ fn what_is_missing_is_named_and_never_empty() {
             failure.hint()
         );
     };
+    check(
+        &[Need::IamRole],
+        &Failure::RoleMissing,
+        "has no IAM role, which {iam-role} needs",
+        "associate-iam-instance-profile",
+    );
     let disabled = Failure::TagsDisabled("Role".into());
+    check(
+        &[tag("Role")],
+        &disabled,
+        "does not show tags",
+        "EC2 refuses it while a tag of the instance has `/` or a blank in its key; {iam-role} needs no tags",
+    );
     check(
         &[tag("Role")],
         &disabled,
@@ -103,6 +125,27 @@ fn what_is_missing_is_named_and_never_empty() {
         &[Need::Region],
         &Failure::Malformed(Need::Region),
         "no usable {region}",
+        "ENDPOINT",
+    );
+    for document in [
+        "<html>\nsign in</html>",
+        "{}",
+        r#"{"accountId": null, "x": "111122223333"}"#,
+        r#"{"accountId": "1111-2222-3333"}"#,
+    ] {
+        imds.change(|instance| instance.instead = Some(document));
+        check(
+            &[Need::AccountId],
+            &Failure::Malformed(Need::AccountId),
+            "no usable {account-id}",
+            "ENDPOINT",
+        );
+    }
+    imds.change(|instance| instance.role = Some("web\ndb"));
+    check(
+        &[Need::IamRole],
+        &Failure::Malformed(Need::IamRole),
+        "no usable {iam-role}",
         "ENDPOINT",
     );
     imds.change(|instance| instance.instead = Some(""));

@@ -112,7 +112,7 @@ fn a_value_is_lines_whatever_its_type() {
 }
 
 #[test]
-fn each_host_has_the_list_of_its_tags() {
+fn each_host_has_the_list_of_its_role_and_tags() {
     let moto = Moto::start();
     let (web, db, own) = (key("web"), key("db"), key("own"));
     moto.put("String", "/authorized-keys/web/alice", &web);
@@ -122,13 +122,21 @@ fn each_host_has_the_list_of_its_tags() {
         "/authorized-keys/hosts/eu-central-1/i-0db/bob",
         &own,
     );
-    let host = |id, tags: &[(&'static str, &'static str)]| {
+    let of_role = key("role");
+    moto.put(
+        "String",
+        "/authorized-keys/111122223333/db-host/alice/role",
+        &of_role,
+    );
+    let host = |id, role, tags: &[(&'static str, &'static str)]| {
         let imds = ImdsServer::start(Instance {
             id,
+            role: Some(role),
             tags: Some(tags.iter().copied().collect()),
             ..Instance::default()
         });
-        let paths = "paths = [\"/authorized-keys/{tag:Role}\", \"/authorized-keys/hosts/{region}/{instance-id}\"]";
+        let paths = "paths = [\"/authorized-keys/{tag:Role}\", \"/authorized-keys/{account-id}/{iam-role}\", \
+                     \"/authorized-keys/hosts/{region}/{instance-id}\"]";
         let mut world = world(&moto, paths);
         world
             .environment
@@ -138,8 +146,8 @@ fn each_host_has_the_list_of_its_tags() {
             .push(("AWS_EC2_METADATA_SERVICE_ENDPOINT", imds.endpoint()));
         (imds, world)
     };
-    let (web_imds, web_host) = host("i-0web", &[("Role", "web")]);
-    let (_db_imds, db_host) = host("i-0db", &[("Role", "db")]);
+    let (web_imds, web_host) = host("i-0web", "web-host", &[("Role", "web")]);
+    let (_db_imds, db_host) = host("i-0db", "db-host", &[("Role", "db")]);
     let _web = web_host.start();
     let _db = db_host.start();
     let of = |world: &World, account: &str| {
@@ -154,9 +162,11 @@ fn each_host_has_the_list_of_its_tags() {
         (of(&web_host, "alice"), of(&web_host, "bob")),
         (web.clone(), String::new())
     );
-    assert_eq!(
-        (of(&db_host, "alice"), of(&db_host, "bob")),
-        (db.clone(), own)
+    let db_alice = of(&db_host, "alice");
+    assert_eq!((db_host.keys("alice"), of(&db_host, "bob")), (2, own));
+    assert!(
+        db_alice.contains(&db) && db_alice.contains(&of_role),
+        "{db_alice}"
     );
     let source = web_host.status()["list"]["source"].to_string();
     assert!(

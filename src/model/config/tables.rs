@@ -435,7 +435,7 @@ mod tests {
         check_error("[source]\nevery = \"1ms\"", "100ms to 7d");
         check_error("[source]\ntimeout = \"2h\"", "100ms to 10m");
         check_error("[source]\npaths = [\"/k/{tag:}\"]", "not a tag name");
-        check_error("[source]\npaths = [\"/k/{Tag:x}\"]", "only {region}");
+        check_error("[source]\npaths = [\"/k/{Tag:x}\"]", "only {iam-role}");
         check_error(
             "[source]\nparameters = { bob = [\"/k/a b\"] }",
             "a parameter name has only",

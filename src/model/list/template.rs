@@ -1,7 +1,7 @@
 //! Templates of paths and names in Parameter Store, and the facts of the instance that fill them in.
 //!
-//! `{region}`, `{instance-id}` and `{tag:NAME}` stand for facts. What is read here is normalised once (a
-//! leading `/`, none at the end, no `//`), so nothing later has to care.
+//! `{iam-role}`, `{account-id}`, `{region}`, `{instance-id}` and `{tag:NAME}` stand for facts. What is read here is
+//! normalised once (a leading `/`, none at the end, no `//`), so nothing later has to care.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +11,10 @@ use serde::{Deserialize, Deserializer, de};
 /// A fact of the instance that a template asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
+    /// `{iam-role}`: the name of the role whose credentials the instance has.
+    IamRole,
+    /// `{account-id}`: the AWS account of the instance, twelve digits.
+    AccountId,
     /// `{region}`, such as `eu-central-1`.
     Region,
     /// `{instance-id}`, such as `i-0123456789abcdef0`.
@@ -22,7 +26,7 @@ pub enum Need {
 /// What was looked up.
 pub type Facts = BTreeMap<Need, String>;
 
-/// A path below which every parameter is read: `/authorized-keys/{tag:Role}`.
+/// A path below which every parameter is read: `/authorized-keys/{iam-role}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathTemplate(Vec<Part>);
 
@@ -43,10 +47,10 @@ pub enum BadTemplate {
     #[error("an empty name")]
     Empty,
     /// `{` without `}`, or the other way round.
-    #[error("`{{` and `}}` come in pairs, as in `{{tag:Role}}`")]
+    #[error("`{{` and `}}` come in pairs, as in `{{iam-role}}`")]
     Unpaired,
     /// `{…}` with something else in it.
-    #[error("only {{region}}, {{instance-id}} and {{tag:NAME}} stand for something, not `{{{}}}`", .0.escape_debug())]
+    #[error("only {{iam-role}}, {{account-id}}, {{region}}, {{instance-id}} and {{tag:NAME}} stand for something, not `{{{}}}`", .0.escape_debug())]
     UnknownFact(String),
     /// A tag that IMDS could never show.
     #[error("not a tag name that instance metadata can show (letters, digits and + - = . , _ : @): `{}`", .0.escape_debug())]
@@ -89,9 +93,11 @@ impl Unfilled {
         match self {
             Self::Unknown { .. } => None,
             Self::BadValue { .. } => {
-                Some("change the tag, or write what it stands for into the config")
+                Some("write a path without it into the config, or rename what it stands for")
             }
-            Self::TooLong(_) => Some("use a shorter path, or a tag with a shorter value"),
+            Self::TooLong(_) => {
+                Some("use a shorter path, or a shorter name for what it stands for")
+            }
         }
     }
 }
@@ -215,6 +221,8 @@ fn read_need(fact: &str) -> Result<Need, BadTemplate> {
         !matches!(tag, "" | "." | ".." | "_index") && tag.bytes().all(allowed)
     };
     match (fact, fact.strip_prefix("tag:")) {
+        ("iam-role", _) => Ok(Need::IamRole),
+        ("account-id", _) => Ok(Need::AccountId),
         ("region", _) => Ok(Need::Region),
         ("instance-id", _) => Ok(Need::InstanceId),
         (_, Some(tag)) if shown(tag) => Ok(Need::Tag(tag.to_owned())),
@@ -326,6 +334,8 @@ fn show(parts: &[Part]) -> String {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::IamRole => f.write_str("{iam-role}"),
+            Self::AccountId => f.write_str("{account-id}"),
             Self::Region => f.write_str("{region}"),
             Self::InstanceId => f.write_str("{instance-id}"),
             Self::Tag(tag) => write!(f, "{{tag:{tag}}}"),
@@ -364,6 +374,8 @@ mod tests {
     fn facts() -> Facts {
         let tag = |name: &str| Need::Tag(name.to_owned());
         Facts::from([
+            (Need::IamRole, "web-host".to_owned()),
+            (Need::AccountId, "111122223333".to_owned()),
             (Need::Region, "eu-central-1".to_owned()),
             (Need::InstanceId, "i-0abc".to_owned()),
             (tag("Role"), "web".to_owned()),
@@ -391,6 +403,8 @@ mod tests {
         check("/authorized-keys/{tag:Role}/", "/authorized-keys/web");
         check("//{region}//{instance-id}-x//", "/eu-central-1/i-0abc-x");
         check("{tag:aws:cloudformation}", "/stack");
+        check("/k/{iam-role}/", "/k/web-host");
+        check("/{account-id}/{region}", "/111122223333/eu-central-1");
         check("/{tag:Role}{region}", "/webeu-central-1");
         check("/", "/");
         check("///", "/");
@@ -443,6 +457,10 @@ mod tests {
         check("/a}/b", BadTemplate::Unpaired);
         check("/{Region}", BadTemplate::UnknownFact("Region".into()));
         check("/{}", BadTemplate::UnknownFact(String::new()));
+        check(
+            "/{iam-role:x}",
+            BadTemplate::UnknownFact("iam-role:x".into()),
+        );
         check("/{tag:}", BadTemplate::BadTag(String::new()));
         check("/{tag:My Role}", BadTemplate::BadTag("My Role".into()));
         check("/a b", BadTemplate::BadCharacter(' '));

@@ -1,4 +1,4 @@
-//! A metadata service of the tests' own (IMDSv2): session token, region, instance id, tags, a role.
+//! A metadata service of the tests' own (IMDSv2): session token, region, account, instance id, tags, a role.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -114,6 +114,9 @@ fn answer(request: &Request, instance: &Instance) -> Answer {
     {
         return text(401, "");
     }
+    if request.path == "/latest/dynamic/instance-identity/document" {
+        return text(200, instance.instead.unwrap_or(IDENTITY));
+    }
     let path = request
         .path
         .strip_prefix("/latest/meta-data/")
@@ -146,6 +149,17 @@ fn answer(request: &Request, instance: &Instance) -> Answer {
 const CREDENTIALS: &str = r#"{"Code": "Success", "LastUpdated": "2026-01-01T00:00:00Z", "Type": "AWS-HMAC",
   "AccessKeyId": "ASIAIOSFODNN7EXAMPLE", "SecretAccessKey": "secret-of-the-role", "Token": "token-of-the-role",
   "AccountId": "111122223333", "Expiration": "2099-01-01T00:00:00Z"}"#;
+
+/// As the EC2 guide shows one, shortened.
+const IDENTITY: &str = r#"{
+  "accountId" : "111122223333",
+  "architecture" : "x86_64",
+  "availabilityZone" : "eu-central-1a",
+  "billingProducts" : null,
+  "imageId" : "ami-0123456789abcdef0",
+  "instanceId" : "i-0123456789abcdef0",
+  "region" : "eu-central-1"
+}"#;
 
 fn text(status: u16, body: &str) -> Answer {
     let headers = vec![("content-type".to_owned(), "text/plain".to_owned())];
