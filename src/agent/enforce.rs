@@ -25,7 +25,8 @@ use crate::model::config::tables::{Config, Mode, Paths};
 use crate::model::desired::guard::Held;
 use crate::model::file::orders::Whom;
 use crate::model::list::rejected::Rejected;
-use crate::model::status::assess::{OfEnforcer, fights, rivals};
+use crate::model::past::health::{self, Health};
+use crate::model::status::assess::{self, OfEnforcer, OfFetcher, fights, rivals};
 use crate::model::status::problem::{Cause, Problem};
 use crate::model::status::schema::{Enforcer, Host, Status};
 use crate::model::status::told::told;
@@ -67,6 +68,7 @@ struct Effects {
     /// What was told of the list that is still so.
     held: Option<Held>,
     rejected: Vec<Rejected>,
+    health: Health,
 }
 
 /// What a pass came to, for the loop and the commands.
@@ -113,6 +115,7 @@ impl Enforcing {
             unwatched: None,
             held: None,
             rejected: Vec::new(),
+            health: Health::default(),
         };
         Self {
             reconciler,
@@ -273,6 +276,9 @@ impl Enforcing {
             self.effects.note_unwatched(watches);
         }
         self.publish(&looked, wake.why == Trigger::Reload, means.now);
+        if wake.whom == Whom::Everybody {
+            self.tell_health(means.now, instant);
+        }
         let decision = &self.reconciler.decision;
         let quiet = self.reconciler.memory.quiet_at();
         Passed {
@@ -353,6 +359,35 @@ impl Enforcing {
             .publish(paths, &mut status, &reconciler.decision, &news, clocks);
         reconciler.decision.changed = false;
         self.status = Some(status);
+    }
+
+    /// Tells the journal how the host is, by the same judgement as `agent status`.
+    fn tell_health(&mut self, now: Timestamp, instant: std::time::Instant) {
+        let Some(status) = &mut self.status else {
+            return;
+        };
+        let config = &self.reconciler.config;
+        let (report, unreadable) = match fetched::report(&config.paths) {
+            Ok(report) => (report, None),
+            Err(error) => (None, Some(chain(&error))),
+        };
+        let of = OfFetcher {
+            report,
+            runs: None,
+            unreadable,
+        };
+        // What the fetcher makes of it stays out of what is published: whoever reads that asks anew.
+        let own = status.problems.len();
+        assess::add_fetcher(status, of, config, now);
+        let errors = status.errors();
+        status.problems.truncate(own);
+        // Two full checks in a row find what lasts.
+        let lasting = config.verify.every / 2;
+        match self.effects.health.after(&errors, lasting, (now, instant)) {
+            Some(health::News::Degraded(since)) => events::degraded(&errors.join(", "), since),
+            Some(health::News::Healthy) => events::healthy(),
+            None => {}
+        }
     }
 
     /// Takes a config that was read again; an error is a problem, and the old one stays.

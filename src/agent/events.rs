@@ -5,6 +5,8 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use jiff::Timestamp;
+
 use crate::model::account::AccountName;
 use crate::model::escape::escaped;
 use crate::model::file::difference::{in_words, mended_in_words};
@@ -56,6 +58,10 @@ pub mod id {
     pub const REVOKED_SESSION: &str = "d963b512c8bb4bb882fbd1cc351d0886";
     /// Such a session was ended (`end-sessions = true`).
     pub const SESSION_ENDED: &str = "bcb9995540ac4c68a7485c5fbec82b7a";
+    /// The host is degraded, and was a while ago; told again each hour.
+    pub const DEGRADED: &str = "61179376273840a19b031061fa463c83";
+    /// It no longer is.
+    pub const HEALTHY: &str = "3b9d84c6809a4b858c1ca352a26a80f7";
 }
 
 /// Tells the journal what concerns an account, within that account's budget. Shared by the threads that tell.
@@ -251,6 +257,21 @@ pub(super) fn cloned(from: &str, here: &str) {
         hint = "run `agent seal` before you make an image",
         "the state on this disk is of another instance, so the agent starts with an empty one"
     );
+}
+
+/// `problems` are codes, the worst first.
+pub(super) fn degraded(problems: &str, since: Timestamp) {
+    tracing::warn!(
+        message_id = id::DEGRADED,
+        problems,
+        %since,
+        hint = "agent status",
+        "this host is degraded"
+    );
+}
+
+pub(super) fn healthy() {
+    tracing::info!(message_id = id::HEALTHY, "this host is no longer degraded");
 }
 
 pub(super) fn held(reason: &str) {

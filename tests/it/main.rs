@@ -19,6 +19,7 @@ mod central;
 mod check;
 mod clone;
 mod cloudformation;
+mod cloudwatch;
 mod config_file;
 mod dead_enforcer;
 mod environment;

@@ -5,6 +5,7 @@ pub mod budget;
 pub mod event;
 pub mod evidence;
 pub mod fights;
+pub mod health;
 pub mod incident;
 pub mod memory;
 pub mod outcome;

@@ -68,6 +68,13 @@ def matches(pattern, events):
     return [compiled.matches_event(event) for event in events]
 
 
+def violations(schema, document):
+    """What the document does that the JSON Schema forbids."""
+    import jsonschema
+
+    return [error.message for error in jsonschema.Draft7Validator(schema).iter_errors(document)]
+
+
 def allowed(pattern, values):
     """Which of the values an allowedPattern lets through."""
     return [re.search(pattern, value) is not None for value in values]
