@@ -1,11 +1,14 @@
 //! What the audit log says of the authorized_keys files, asked of `ausearch`, where the rule of `packaging/audit/` is in
-//! place.
+//! place; and whether it is, asked of `auditctl`.
 
+use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::host::Bounds;
 use crate::host::Program;
 use crate::host::ProgramError;
+use crate::model::past::audit_rules;
 
 /// Where distributions put it.
 const PLACES: [&str; 3] = [
@@ -14,8 +17,18 @@ const PLACES: [&str; 3] = [
     "/usr/local/sbin/ausearch",
 ];
 
+const AUDITCTL: [&str; 3] = [
+    "/usr/sbin/auditctl",
+    "/sbin/auditctl",
+    "/usr/local/sbin/auditctl",
+];
+
+/// The files that `augenrules` makes one of, and the one that it makes (augenrules(8)).
+const RULES: &str = "/etc/audit/rules.d";
+const ALL_RULES: &str = "/etc/audit/audit.rules";
+
 /// The key that the rule writes into each record.
-const KEY: &str = "authorized_keys";
+pub const KEY: &str = "authorized_keys";
 
 /// It reads log files of many megabytes; a search that takes longer is given up.
 const BOUNDS: Bounds = Bounds {
@@ -67,4 +80,29 @@ pub fn records(from: From) -> Result<String, ProgramError> {
         }
         records => records,
     }
+}
+
+/// The rules that the kernel has, which root may ask for; `None` where there is no answer.
+pub fn rules() -> Option<String> {
+    Program::find(&AUDITCTL)?.ask(["-l"], BOUNDS).ok()
+}
+
+/// The file and the line of the rule by which nothing is recorded.
+pub fn silencer() -> Option<(PathBuf, usize)> {
+    let parts = fs::read_dir(RULES).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = Vec::new();
+    for part in parts {
+        files.push(part.path());
+    }
+    files.push(PathBuf::from(ALL_RULES));
+    for path in files {
+        let text = fs::read_to_string(&path).unwrap_or_default();
+        let is_read = path
+            .extension()
+            .is_some_and(|extension| extension == "rules");
+        if let Some(line) = audit_rules::silencer(&text).filter(|_| is_read) {
+            return Some((path, line));
+        }
+    }
+    None
 }

@@ -887,3 +887,71 @@ fn what_the_fetcher_cannot_read_is_said_to_root() {
         0,
     );
 }
+
+/// `command` on a host whose `/etc/audit/rules.d` holds `files`, and whose kernel has the rules `loaded`.
+fn with_audit(world: &World, loaded: &str, files: &[(&str, &str)]) -> Output {
+    world.stand_in(
+        "auditctl",
+        &format!("[ \"$*\" = -l ] && cat <<'END'\n{loaded}\nEND"),
+    );
+    let rules = world.path("rules.d");
+    fs::create_dir_all(&rules).unwrap();
+    for (name, text) in files {
+        fs::write(rules.join(name), text).unwrap();
+    }
+    let inner = command(world, MANAGED, &[]);
+    let mut command = Command::new("unshare");
+    command
+        .args(["--mount", "--propagation", "private", "sh", "-c"])
+        .arg(
+            "mkdir \"$1/over\" && mount -t tmpfs none \"$1/over\" && mkdir \"$1/over/up\" \"$1/over/work\" && \
+             mount -t overlay -o \"lowerdir=/etc,upperdir=$1/over/up,workdir=$1/over/work\" none /etc && \
+             mkdir -p /etc/audit && rm -rf /etc/audit/rules.d && cp -r \"$1/rules.d\" /etc/audit && shift && exec \"$@\"",
+        )
+        .arg("sh")
+        .arg(world.path("x").parent().unwrap())
+        .arg(inner.get_program())
+        .args(inner.get_args());
+    for (name, value) in inner.get_envs() {
+        command.env(name, value.unwrap());
+    }
+    let output = command.output().unwrap();
+    fs::remove_dir(world.path("over")).unwrap();
+    output
+}
+
+#[test]
+fn an_audit_rule_that_records_nothing_is_told() {
+    const RULE: &str = "-a always,exit -F arch=b64 -S all -F dir=/home/alice/.ssh -F perm=wa -F key=authorized_keys";
+    let world = world();
+    let none = with_audit(&world, "No rules", &[]);
+    assert!(!shown(&none.stdout).contains(" audit "), "{none:?}");
+    // What others have on purpose is no business of the agent's.
+    let others = with_audit(&world, "-a never,task", &[("a.rules", "-a never,task")]);
+    assert!(!shown(&others.stdout).contains(" audit "), "{others:?}");
+    let alive = with_audit(&world, RULE, &[]);
+    says(
+        &world,
+        &alive,
+        &["ok    audit        the rule `authorized_keys` records who changes a file"],
+        0,
+    );
+    let dead = "warn  audit        the rule `authorized_keys` records nothing: `-a never,task` is loaded too";
+    let loaded = format!("-a never,task\n{RULE}");
+    let unknown = with_audit(&world, &loaded, &[("a.rules", "-a never,exit")]);
+    let hint = "      hint: take `-a never,task` away, then `augenrules --load`";
+    says(&world, &unknown, &[dead, hint], 0);
+    let files = [
+        ("a.rules.bak", "-a never,task"),
+        ("audit.rules", "## as shipped\n-D\n-a task,never\n"),
+    ];
+    let known = with_audit(&world, &loaded, &files);
+    let hint = "      hint: take line 3 of `/etc/audit/rules.d/audit.rules` away, then";
+    says(&world, &known, &[dead, hint], 0);
+    // Only root may ask the kernel, and others are told so by much else.
+    world.stand_in(
+        "auditctl",
+        "echo 'You must be root to run this program.' >&2; exit 4",
+    );
+    check(&world, &["ok    config"], 0);
+}

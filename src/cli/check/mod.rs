@@ -2,6 +2,7 @@
 //! config. What depends on nothing that failed is looked at all the same; nothing is written.
 
 mod accounts;
+mod audit;
 mod list;
 mod own;
 mod sshd;
@@ -75,6 +76,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
     own::break_glass(config, decision, &mut findings);
     own::daemons(&config.paths, &mut findings);
     sshd::look(&reconciler, &looked, &mut findings);
+    audit::look(&mut findings);
     conclude(&findings, arguments.json)
 }
 

@@ -1,6 +1,7 @@
 //! What happened: incidents, and what is remembered of them.
 
 pub mod audit;
+pub mod audit_rules;
 pub mod budget;
 pub mod event;
 pub mod evidence;
