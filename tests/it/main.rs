@@ -47,6 +47,7 @@ mod leases;
 mod lint;
 mod lists;
 mod name_service;
+mod network;
 mod other_files;
 mod outage;
 mod own_mounts;

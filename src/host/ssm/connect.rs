@@ -167,6 +167,10 @@ pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
     if endpoint.as_ref().is_some_and(|url| !has_host(url)) {
         return Err(Failure::BadEndpoint);
     }
+    let has_other = config.use_fips() == Some(true) || config.use_dual_stack() == Some(true);
+    if endpoint.is_some() && has_other {
+        return Err(Failure::TwoEndpoints);
+    }
     let mut config = aws_sdk_ssm::config::Builder::from(&config);
     config.set_endpoint_url(endpoint);
     Ok(Connection {

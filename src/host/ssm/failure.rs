@@ -46,6 +46,9 @@ pub enum Failure {
     /// The environment or the profile puts Parameter Store where nothing can be. It may hold a password, so it is not shown.
     #[error("the endpoint of Parameter Store is no URL")]
     BadEndpoint,
+    /// The SDK then asks neither.
+    #[error("an endpoint of Parameter Store is given, and FIPS or dual stack is chosen besides")]
+    TwoEndpoints,
     /// This variable names a proxy, and is no URL. It may hold a password, so it is not shown.
     #[error("the proxy in {0} is no URL")]
     BadProxy(&'static str),
@@ -152,6 +155,10 @@ impl Failure {
             }
             Self::BadEndpoint => {
                 "write AWS_ENDPOINT_URL_SSM, or `endpoint_url` of the profile, as https://HOST, or take it away"
+            }
+            Self::TwoEndpoints => {
+                "take AWS_ENDPOINT_URL_SSM away, or AWS_USE_FIPS_ENDPOINT and AWS_USE_DUALSTACK_ENDPOINT; the profile may \
+                 say the same"
             }
             Self::BadProxy(_) => "write it as http://HOST:PORT, or take it away",
             Self::Network { what, .. } => what.hint(),
