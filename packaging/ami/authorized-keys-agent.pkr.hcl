@@ -1,5 +1,5 @@
 # Images with authorized-keys-agent in them, from Amazon Linux 2023, Debian 12 and Ubuntu 24.04:
-#   packer init . && packer build -var config=config.toml -var deb=… -var rpm=… .
+#   packer init . && packer build -var config=config.toml -var deb=… -var deb_sha256=… -var rpm=… -var rpm_sha256=… .
 # One only: -only='*.debian-12' (then the other package need not be there).
 
 packer {
@@ -22,10 +22,28 @@ variable "deb" {
   default     = "authorized-keys-agent.deb"
 }
 
+variable "deb_sha256" {
+  description = "Its SHA-256; nothing else is installed"
+  type        = string
+  default     = ""
+}
+
 variable "rpm" {
   description = "Package for Amazon Linux"
   type        = string
   default     = "authorized-keys-agent.rpm"
+}
+
+variable "rpm_sha256" {
+  description = "Its SHA-256; nothing else is installed"
+  type        = string
+  default     = ""
+}
+
+variable "kernel" {
+  description = "Of Amazon Linux, which has images with several: the one in the name of the image"
+  type        = string
+  default     = "6.12"
 }
 
 variable "region" {
@@ -47,20 +65,34 @@ locals {
   version  = formatdate("YYYYMMDDhhmm", timestamp())
 
   install = <<-EOT
+    cloud-init status --wait >/dev/null || true
+    cd /tmp
     units="authorized-keys-agent.service authorized-keys-fetch.service"
     # Nothing of the agent runs while the image is made: it would enforce the list on the build instance.
     systemctl mask --runtime $units
+    kernels=$(ls /boot)
+    if command -v apt-get >/dev/null; then
+      package=authorized-keys-agent.deb sum=$DEB_SHA256
+    else
+      package=authorized-keys-agent.rpm sum=$RPM_SHA256
+    fi
+    if [ -z "$sum" ]; then echo "deb_sha256 or rpm_sha256 is missing, for $package" >&2; exit 1; fi
+    echo "$sum  $package" | sha256sum --check -
     if command -v apt-get >/dev/null; then
       export DEBIAN_FRONTEND=noninteractive
-      cloud-init status --wait >/dev/null || true
+      # No upgrade of the system's own besides.
+      systemctl stop apt-daily.timer apt-daily-upgrade.timer || true
       # Its lock has no time limit that could be raised, and at a first boot apt's own timers hold it.
       tries=30
       until apt-get update -q; do tries=$((tries - 1)); [ $tries -gt 0 ]; sleep 10; done
-      apt-get install -q -y -o DPkg::Lock::Timeout=300 /tmp/authorized-keys-agent.deb
+      apt-get install -q -y -o DPkg::Lock::Timeout=300 ./$package
     else
-      dnf install -q -y /tmp/authorized-keys-agent.rpm
+      # The checksum above stands for a signature, which a host by the STIG wants (`localpkg_gpgcheck=1`).
+      dnf install -q -y --setopt=localpkg_gpgcheck=0 ./$package
     fi
-    install -D -m 644 /tmp/config.toml /etc/authorized-keys-agent/config.toml
+    if [ "$(ls /boot)" != "$kernels" ]; then echo "the kernel in /boot was changed meanwhile: build again" >&2; exit 1; fi
+    install -D -m 644 config.toml /etc/authorized-keys-agent/config.toml
+    rm -f $package config.toml
     systemctl unmask --runtime $units
     systemctl enable $units
   EOT
@@ -77,9 +109,24 @@ locals {
 
   # The last thing before the image: nothing starts the services again until an instance of it boots.
   seal = <<-EOT
-    rm -f /tmp/authorized-keys-agent.deb /tmp/authorized-keys-agent.rpm /tmp/config.toml
-    systemctl stop authorized-keys-agent.service authorized-keys-fetch.service
+    systemctl stop $units
+    # An image has no keys: those of the list come with the list, a launch key with cloud-init. Then `agent seal` names what is left.
+    rm -f /root/.*_history /home/*/.*_history
+    for file in /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys; do
+      [ ! -e "$file" ] || : >"$file"
+    done
     agent seal
+    # What else is this instance's own. cloud-init first: it writes a log.
+    cloud-init clean --logs
+    rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub /var/lib/systemd/credential.secret
+    # What is logged until the stop goes to memory where journald writes it; then nothing but this has the old name.
+    journalctl --relinquish-var
+    rm -rf /var/log/journal/*
+    find /var/log -type f -exec truncate -s 0 {} +
+    # Empty, and neither missing nor `uninitialized` (as cloud-init clean --machine-id leaves it): those two mean a first boot
+    # (machine-id(5)), at which systemd enables and disables services by preset. D-Bus' copy would become the new one.
+    rm -f /var/lib/dbus/machine-id
+    : >/etc/machine-id
   EOT
 }
 
@@ -90,7 +137,7 @@ source "amazon-ebs" "amazon-linux-2023" {
   ssh_username  = "ec2-user"
   imds_support  = "v2.0"
 
-  # The builder's own key must not stay in the image.
+  # Packer's key for this one build: taken out of the file by Packer too, by its name.
   temporary_key_pair_type   = "ed25519"
   ssh_clear_authorized_keys = true
 
@@ -98,7 +145,7 @@ source "amazon-ebs" "amazon-linux-2023" {
     owners      = ["amazon"]
     most_recent = true
     filters = {
-      name                = "al2023-ami-2023.*-kernel-*-${local.amazon}"
+      name                = "al2023-ami-2023.*-kernel-${var.kernel}-${local.amazon}"
       virtualization-type = "hvm"
     }
   }
@@ -176,8 +223,9 @@ build {
   }
 
   provisioner "shell" {
-    execute_command = "chmod +x {{ .Path }}; sudo {{ .Vars }} {{ .Path }}"
-    inline_shebang  = "/bin/sh -eu"
-    inline          = [local.install, local.verify, local.seal]
+    environment_vars = ["DEB_SHA256=${var.deb_sha256}", "RPM_SHA256=${var.rpm_sha256}"]
+    execute_command  = "chmod +x {{ .Path }}; sudo {{ .Vars }} {{ .Path }}"
+    inline_shebang   = "/bin/sh -eu"
+    inline           = [local.install, local.verify, local.seal]
   }
 }

@@ -28,8 +28,8 @@ def component(path):
         return yaml.safe_load(file)
 
 
-def packer(path):
-    """HCL."""
+def hcl(path):
+    """What Packer and Terraform read."""
     import hcl2
 
     def plain(value):
@@ -58,6 +58,13 @@ def aws(service, operation, arguments):
     if isinstance(answer.get("PolicyDocument"), str):
         answer["PolicyDocument"] = ast.literal_eval(answer["PolicyDocument"])
     return answer
+
+
+def managed_policy(name):
+    """A policy that AWS manages."""
+    from moto.iam.aws_managed_policies import aws_managed_policies_data
+
+    return json.loads(aws_managed_policies_data)[name]["Document"]
 
 
 def matches(pattern, events):
