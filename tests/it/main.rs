@@ -65,6 +65,7 @@ mod status_schema;
 mod support;
 mod taken_over;
 mod tamper;
+mod terraform;
 mod threads;
 mod tls;
 mod unread;

@@ -1,0 +1,73 @@
+# The CloudFormation templates of packaging/aws from Terraform: one stack each, so that what runs is what is tested there.
+#   terraform init && terraform apply -var 'tag_values=["web", "db"]' -var 'accounts=["web/ec2-user", "db/ec2-user"]'
+# Take what you need; `push` starts a document of `fleet`.
+
+terraform {
+  required_providers {
+    aws = {
+      source  = "hashicorp/aws"
+      version = ">= 5.0"
+    }
+  }
+}
+
+variable "prefix" {
+  description = "Where the list is in Parameter Store"
+  type        = string
+  default     = "/authorized-keys"
+}
+
+variable "tag_values" {
+  description = "Instances whose tag Role has one of these are told of a change"
+  type        = list(string)
+}
+
+variable "accounts" {
+  description = "What a key pair may open, as role/account"
+  type        = list(string)
+}
+
+locals {
+  templates = "${path.module}/../../aws"
+}
+
+resource "aws_cloudformation_stack" "role" {
+  name          = "authorized-keys-role"
+  template_body = file("${local.templates}/instance-role.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = {
+    Prefix = var.prefix
+  }
+}
+
+resource "aws_cloudformation_stack" "fleet" {
+  name          = "authorized-keys-fleet"
+  template_body = file("${local.templates}/fleet.yaml")
+}
+
+resource "aws_cloudformation_stack" "push" {
+  name          = "authorized-keys-push"
+  template_body = file("${local.templates}/push.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = {
+    Prefix       = var.prefix
+    TagKey       = "Role"
+    TagValues    = join(",", var.tag_values)
+    DocumentName = aws_cloudformation_stack.fleet.outputs["DocumentName"]
+  }
+}
+
+resource "aws_cloudformation_stack" "key_pairs" {
+  name          = "authorized-keys-key-pairs"
+  template_body = file("${local.templates}/key-pairs.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = {
+    Prefix   = var.prefix
+    Accounts = join(",", var.accounts)
+  }
+}
+
+output "instance_profile" {
+  description = "For the instances' iam_instance_profile"
+  value       = aws_cloudformation_stack.role.outputs["InstanceProfileName"]
+}
