@@ -5,7 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::world::{SECRET, World, key, shown};
+use serde_json::{Value, json};
+
+use crate::support::deployed::{Deployed, packaging};
+use crate::support::world::{SECRET, World, shown};
 
 /// What `check` says in a network of its own, in which `set_up` is run before. Nothing of this machine's own AWS
 /// configuration counts.
@@ -28,8 +31,7 @@ fn check(world: &World, set_up: &str, environment: &[(&str, &str)]) -> String {
 
 fn world() -> World {
     let mut world = World::new();
-    world.origin = "paths = [\"/authorized-keys/web\"]".to_owned();
-    world.approve("alice", "laptop", &key("alice"));
+    "paths = [\"/authorized-keys/web\"]".clone_into(&mut world.origin);
     world
 }
 
@@ -84,7 +86,7 @@ fn the_endpoint_is_the_one_that_was_chosen() {
 #[test]
 fn a_metadata_service_that_is_there_by_ipv6_alone_is_asked() {
     let mut world = world();
-    world.origin = "paths = [\"/authorized-keys/{tag:Role}\"]".to_owned();
+    "paths = [\"/authorized-keys/{tag:Role}\"]".clone_into(&mut world.origin);
     let instance = r#"{"instance_id": "i-0123456789abcdef0", "tags": {"Role": "web"}}"#;
     fs::write(world.path("imds.json"), instance).unwrap();
     let imds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/box/imds");
@@ -116,4 +118,42 @@ fn a_metadata_service_that_is_there_by_ipv6_alone_is_asked() {
         said.contains("the instance metadata service does not answer"),
         "{said}"
     );
+}
+
+#[test]
+fn the_endpoint_policy_lets_the_list_be_read_and_the_ssm_agent_work() {
+    let read = |name: &str| -> Value {
+        let text = fs::read_to_string(packaging("aws").join(name)).unwrap();
+        serde_json::from_str(&text).unwrap()
+    };
+    let (policy, of_role) = (read("vpc-endpoint-policy.json"), read("iam-policy.json"));
+    let [list, agent] = policy["Statement"].as_array().unwrap().as_slice() else {
+        panic!("{policy}")
+    };
+    for statement in [list, agent] {
+        assert_eq!(statement["Effect"], "Allow");
+        // An endpoint policy says whom it is for; who may do what, the policies of their roles say.
+        assert_eq!(statement["Principal"], "*");
+    }
+    // What the role may read, of Parameter Store: KMS is asked by Parameter Store.
+    let of_role = of_role["Statement"].as_array().unwrap().iter();
+    let reads = of_role.filter(|one| one["Action"].as_str().unwrap().starts_with("ssm:"));
+    let (actions, resources): (Vec<&Value>, Vec<&Value>) =
+        reads.map(|one| (&one["Action"], &one["Resource"])).unzip();
+    assert_eq!(list["Action"], json!(actions));
+    assert_eq!(&list["Resource"], resources[0]);
+    let managed = Deployed::reader().ask(&json!(
+        {"do": "managed_policy", "name": "AmazonSSMManagedInstanceCore"}
+    ));
+    let mut of_agent: Vec<&str> = managed["Statement"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|statement| statement["Action"].as_array().unwrap())
+        .map(|action| action.as_str().unwrap())
+        // Its own endpoints are others, and it reads no parameter by itself.
+        .filter(|action| action.starts_with("ssm:") && !action.contains("GetParameter"))
+        .collect();
+    of_agent.sort_unstable();
+    assert_eq!(agent["Action"], json!(of_agent));
 }
