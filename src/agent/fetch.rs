@@ -104,10 +104,16 @@ impl Fetcher {
     ) -> Result<&ApprovedList, FetchError> {
         let mut source = name(&self.config.source);
         self.report = self.report.begun(now());
-        let fetched = self.clients.list(&self.config.source, now()).await;
+        let held = self.stored.as_ref();
+        let fetched = self.clients.list(&self.config.source, held, now()).await;
+        if self.clients.is_in_full() {
+            self.report.began_in_full = self.report.began;
+        }
         let outcome = fetched.and_then(|list| {
             source.clone_from(&list.source);
+            // What is not stored is not held.
             self.store(list)
+                .inspect_err(|_| self.clients.read_in_full())
         });
         match outcome {
             Ok(digest) => {
@@ -240,6 +246,7 @@ pub async fn run(
                 asked = signals.next() => match asked {
                     Asked::Stop => break 'work,
                     Asked::Reload | Asked::Sync => {
+                        fetcher.clients.read_in_full();
                         service.reloading();
                         ready = false;
                         match reread() {

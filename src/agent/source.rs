@@ -10,13 +10,14 @@ use crate::agent::inquiry::ask_within;
 use crate::host::imds::{self, Metadata};
 use crate::host::instance;
 use crate::host::ssm::{self, Parameter, ParameterStore};
-use crate::host::{Threads, directory, store};
+use crate::host::{Threads, chain, directory, process, store};
 use crate::model::account::AccountName;
 use crate::model::config::source::{Wanted, account_below, merge};
 use crate::model::config::tables::Source;
 use crate::model::instance::Identity;
 use crate::model::list::approved::{ApprovedList, Entry};
 use crate::model::list::bounds::{Excess, Tally};
+use crate::model::list::index::{self, BEING_PUBLISHED, Contents, Known, age};
 use crate::model::list::rejected::Rejected;
 use crate::model::list::template::{Facts, Need, Unfilled};
 
@@ -75,6 +76,26 @@ pub struct Clients {
     may_ask: bool,
     /// How often it may still be asked before this is taken for no instance.
     asks_left: u8,
+    /// The paths that the last list holds just as their indexes say.
+    known: Vec<Known>,
+    /// When an index could not be read though it is there.
+    refused_at: Option<Timestamp>,
+    /// The paths whose indexes say something else, as it was logged.
+    wrong: Vec<String>,
+    /// Whether the last list was asked for without believing an index.
+    is_in_full: bool,
+}
+
+/// What the sources hold.
+#[derive(Default)]
+pub struct Reading {
+    pub entries: Vec<Entry>,
+    /// What serves no account.
+    pub unusable: Vec<Rejected>,
+    /// The paths that hold what their indexes say.
+    pub known: Vec<Known>,
+    /// The paths whose indexes say something else, but for those that are being published.
+    pub wrong: Vec<String>,
 }
 
 impl Clients {
@@ -92,30 +113,82 @@ impl Clients {
             identity: instance::identity(),
             may_ask,
             asks_left: 3,
+            known: Vec::new(),
+            refused_at: None,
+            wrong: Vec::new(),
+            is_in_full: true,
         }
     }
 
-    /// The list, from all sources, all or nothing.
+    /// The next list is read in full, whatever the indexes say.
+    pub fn read_in_full(&mut self) {
+        self.known.clear();
+        self.refused_at = None;
+    }
+
+    /// Whether the last list was asked for in full.
+    pub fn is_in_full(&self) -> bool {
+        self.is_in_full
+    }
+
+    /// The list, from all sources, all or nothing. `held` is the one that the last call returned, if it is stored: of the
+    /// paths whose indexes say that nothing has changed, it is that.
     pub async fn list(
         &mut self,
         source: &Source,
+        held: Option<&ApprovedList>,
         now: Timestamp,
     ) -> Result<ApprovedList, FetchError> {
+        self.is_in_full = self.known.is_empty();
         Threads::probe().map_err(FetchError::NoThread)?;
         let wanted = self.wanted(source).await?;
         let instance = self.instance(source).await;
-        let outcome = self.entries(&wanted).await;
+        let believed = self.believed(source, &wanted, now);
+        let outcome = self.read(source, &wanted, believed, held, now).await;
         if matches!(outcome, Err(FetchError::Ssm(_))) {
             // A client keeps credentials until the end it knows of; a new one asks again.
             self.store = None;
         }
-        let (entries, unusable) = outcome?;
+        let reading = outcome?;
         let list = ApprovedList {
             instance,
-            ..ApprovedList::new(wanted.describe(), now, merge(entries), unusable)
+            ..ApprovedList::new(
+                wanted.describe(),
+                now,
+                merge(reading.entries),
+                reading.unusable,
+            )
         };
         list.check_bounds().map_err(FetchError::TooLarge)?;
+        self.tell_wrong(reading.wrong);
+        self.known = reading.known;
         Ok(list)
+    }
+
+    /// The paths whose indexes may be believed now.
+    fn believed(&self, source: &Source, wanted: &Wanted, now: Timestamp) -> Vec<Known> {
+        let refused = self.refused_at.and_then(|then| age(then, now));
+        if refused.is_some_and(|age| age < source.full_every) {
+            return Vec::new();
+        }
+        let may_be = |known: &&Known| {
+            wanted.paths.contains(&known.path) && known.may_be_believed(now, source.every)
+        };
+        self.known.iter().filter(may_be).cloned().collect()
+    }
+
+    /// Once for each path, until its index is right.
+    fn tell_wrong(&mut self, wrong: Vec<String>) {
+        for path in &wrong {
+            if !self.wrong.contains(path) {
+                tracing::info!(
+                    path,
+                    hint = "publish with `agent publish`, or delete the index",
+                    "the index says something else than the path holds, so each poll reads everything"
+                );
+            }
+        }
+        self.wrong = wrong;
     }
 
     /// The id of the instance that the list is for, where it can be known. Where the service does not
@@ -172,31 +245,83 @@ impl Clients {
         self.store.as_ref().ok_or(FetchError::TimedOut(LIMIT))
     }
 
-    /// The values of what is wanted, all or nothing, and what there serves no account.
-    pub async fn entries(
+    /// The values of what is wanted, all or nothing, and what there serves no account. Of the paths that are `believed`
+    /// the indexes are read first; where they say that nothing has changed, `held` has the values.
+    pub async fn read(
         &mut self,
+        source: &Source,
         wanted: &Wanted,
-    ) -> Result<(Vec<Entry>, Vec<Rejected>), FetchError> {
-        let (mut entries, mut unusable) = (Vec::new(), Vec::new());
+        believed: Vec<Known>,
+        held: Option<&ApprovedList>,
+        now: Timestamp,
+    ) -> Result<Reading, FetchError> {
+        self.is_in_full = believed.is_empty();
+        let mut reading = Reading::default();
         if let Some(path) = wanted.directory.clone() {
             let read = ask_within(LIMIT, move || directory::read(&path)).await;
             let read = read.ok_or(FetchError::TimedOut(LIMIT))?;
-            entries.extend(read.map_err(FetchError::Directory)?);
+            reading.entries.extend(read.map_err(FetchError::Directory)?);
         }
         if wanted.paths.is_empty() && wanted.names.is_empty() {
-            return Ok((entries, unusable));
+            return Ok(reading);
         }
+        let names: Vec<String> = wanted.names.keys().cloned().collect();
+        let indexes = believed.iter().map(|known| index::name(&known.path));
+        let indexes: Vec<String> = indexes.collect();
+        let store = self.store().await?;
+        let mut named = store.by_names(&names, &indexes).await;
+        if let Err(failure) = &named
+            && !indexes.is_empty()
+            && failure.is_about_what_was_asked()
+        {
+            if self.refused_at.is_none() {
+                tracing::info!(
+                    error = chain(failure),
+                    hint = failure.hint(),
+                    "the index cannot be read, so each poll reads everything"
+                );
+            }
+            self.refused_at = Some(now);
+            named = self.store().await?.by_names(&names, &[]).await;
+        } else if !indexes.is_empty() {
+            self.refused_at = None;
+        }
+        let named = named.map_err(FetchError::Ssm)?;
         let store = self.store().await?;
         // Each path is read within the bounds, and there may be many of them.
         let mut tally = Tally::default();
         for path in &wanted.paths {
-            for parameter in store.by_path(path).await.map_err(FetchError::Ssm)? {
+            let name = index::name(path);
+            let index = named.iter().find(|one| one.name == name);
+            let unchanged = believed.iter().find(|known| {
+                known.path == *path && index.is_some_and(|index| known.is_unchanged(&index.value))
+            });
+            if let (Some(known), Some(held)) = (unchanged, held) {
+                reading.keep(path, held);
+                reading.known.push(known.clone());
+                continue;
+            }
+            let parameters = store.by_path(path).await.map_err(FetchError::Ssm)?;
+            let mut all = parameters.iter().map(|one| (&one.name, &one.value));
+            let contents = Contents::of(path, &mut all);
+            for parameter in parameters {
+                if parameter.name == name {
+                    if contents.are_said_by(&parameter.value, path) {
+                        let known = contents.clone();
+                        let (longest, random) = (source.full_every, process::random());
+                        let known = Known::new(path, known, now, longest, random);
+                        reading.known.push(known);
+                    } else if parameter.value != BEING_PUBLISHED {
+                        reading.wrong.push(path.clone());
+                    }
+                    continue;
+                }
                 let added = tally.add(&parameter.name, &parameter.value);
                 added.map_err(FetchError::TooLarge)?;
                 match account_below(path, &parameter.name) {
-                    Ok(account) => entries.push(entry(account, parameter)),
+                    Ok(account) => reading.entries.push(entry(account, parameter)),
                     // One name that is no account's must not keep the rest of the list from arriving.
-                    Err(misplaced) => unusable.push(Rejected {
+                    Err(misplaced) => reading.unusable.push(Rejected {
                         parameter: parameter.name.clone(),
                         parameter_version: Some(parameter.version),
                         line: 0,
@@ -205,15 +330,31 @@ impl Clients {
                 }
             }
         }
-        let names: Vec<String> = wanted.names.keys().cloned().collect();
-        if names.is_empty() {
-            return Ok((entries, unusable));
-        }
-        for parameter in store.by_names(&names).await.map_err(FetchError::Ssm)? {
+        for parameter in named {
             let accounts = wanted.names.get(&parameter.name).into_iter().flatten();
-            entries.extend(accounts.map(|account| entry(account.clone(), parameter.clone())));
+            let entries = accounts.map(|account| entry(account.clone(), parameter.clone()));
+            reading.entries.extend(entries);
         }
-        Ok((entries, unusable))
+        Ok(reading)
+    }
+}
+
+impl Reading {
+    /// Takes what is below `path` from the list that was held.
+    fn keep(&mut self, path: &str, held: &ApprovedList) {
+        let of_path = |entry: &&Entry| {
+            let account = account_below(path, &entry.parameter);
+            entry.version.is_some() && account.as_ref() == Ok(&entry.account)
+        };
+        let entries = held.entries.iter().filter(of_path).cloned();
+        // What two paths have in common counts as it was read last, and this was read before.
+        self.entries.splice(0..0, entries);
+        let of_path = |rejected: &&Rejected| {
+            account_below(path, &rejected.parameter)
+                .is_err_and(|misplaced| misplaced.to_string() == rejected.reason)
+        };
+        let unusable = held.unusable.iter().filter(of_path).cloned();
+        self.unusable.extend(unusable);
     }
 }
 

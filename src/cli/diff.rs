@@ -79,7 +79,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     let named = arguments.source(&config.source);
     let source = named.as_ref().unwrap_or(&config.source);
     let mut clients = Clients::new(source, surroundings::may_ask_metadata());
-    let fetched = clients.list(source, surroundings::now()).await;
+    let fetched = clients.list(source, None, surroundings::now()).await;
     let (list, mut blind) = match (fetched, &named) {
         (Ok(list), Some(_)) if list.entries.is_empty() => {
             bail!("no list: there is no value in `{}`", list.source)

@@ -88,11 +88,10 @@ async fn fetch(config: &Config, limit: Duration) -> anyhow::Result<FetchReport> 
         fetcher.publish(None);
         return Ok(fetcher.report().clone());
     }
-    // One that began before may have read the old list.
     let answered = || {
         // Whatever is wrong with it, it is no answer yet.
         let report = fetched::report(&config.paths).ok().flatten();
-        report.filter(|r| r.began.is_some_and(|at| at >= asked) && r.last_attempt > r.began)
+        report.filter(|report| report.answers(asked))
     };
     wait(answered, limit)
         .await

@@ -37,6 +37,7 @@ mod iam;
 mod idle;
 mod imds;
 mod incidents;
+mod index;
 mod install;
 mod journal;
 mod key_pairs;

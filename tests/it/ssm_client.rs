@@ -303,7 +303,7 @@ fn names_that_are_gone_are_an_error() {
         run(async {
             ParameterStore::new(&settings(server.endpoint()))
                 .await?
-                .by_names(&names)
+                .by_names(&names, &[])
                 .await
         })
     };

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
-use crate::agent::source::{Clients, FetchError};
+use crate::agent::source::{Clients, FetchError, Reading};
 use crate::host::chain;
 use crate::host::imds::{self, Metadata};
 use crate::host::ssm::{CredentialSource, Failure};
@@ -13,6 +13,7 @@ use crate::host::{directory, process};
 use crate::model::config::source::{Share, Wanted, merge};
 use crate::model::config::tables::Source;
 use crate::model::list::approved::{ApprovedList, Entry};
+use crate::model::list::index;
 use crate::model::list::rejected::Rejected;
 use crate::model::list::template::{Facts, Need, Unfilled};
 use crate::model::status::preflight::{Finding, clock};
@@ -52,9 +53,11 @@ pub(super) async fn look(
                 continue;
             }
         };
-        match clients.entries(&wanted).await {
-            Ok((found, misplaced)) => {
-                findings.push(readable(&name, &wanted, &found, &misplaced));
+        match clients.read(source, &wanted, Vec::new(), None, now()).await {
+            Ok(reading) => {
+                let (found, misplaced) = (&reading.entries, &reading.unusable);
+                findings.push(readable(&name, &wanted, found, misplaced));
+                findings.extend(indexed(&name, &mut clients, &reading).await);
                 findings.extend(
                     wanted
                         .directory
@@ -62,8 +65,8 @@ pub(super) async fn look(
                         .and_then(|path| closed(&name, path)),
                 );
                 read += 1;
-                entries.extend(found);
-                unusable.extend(misplaced);
+                entries.extend(reading.entries);
+                unusable.extend(reading.unusable);
             }
             Err(error) => {
                 silent |= concerns_all(&error);
@@ -240,6 +243,29 @@ fn readable(name: &str, wanted: &Wanted, found: &[Entry], misplaced: &[Rejected]
         );
     }
     Finding::ok("source", format!("{name}: {values}"))
+}
+
+/// What the index of a path saves, where there is one.
+async fn indexed(name: &str, clients: &mut Clients, reading: &Reading) -> Option<Finding> {
+    if !reading.wrong.is_empty() {
+        return Some(Finding::warn(
+            "index",
+            format!("{name}: its index says something else, so each poll reads everything"),
+            "publish with `agent publish`, which keeps it up to date, or delete it",
+        ));
+    }
+    let known = reading.known.first()?;
+    let indexes = [index::name(&known.path)];
+    let asked = clients.store().await.ok()?.by_names(&[], &indexes).await;
+    let Err(failure) = asked else {
+        let message = format!("{name}: while its index says the same, a poll is one call");
+        return Some(Finding::ok("index", message));
+    };
+    Some(Finding::warn(
+        "index",
+        format!("{name}: it cannot be read alone, so each poll reads everything: {failure}"),
+        failure.hint().unwrap_or_default(),
+    ))
 }
 
 /// Root reads everything; the fetcher's service has a user of its own and sees no home.

@@ -114,6 +114,17 @@ pub enum Network {
 pub const MESSAGE: usize = 300;
 
 impl Failure {
+    /// Whether another question may well be answered: this one was not allowed, or the answer was not one.
+    pub fn is_about_what_was_asked(&self) -> bool {
+        matches!(
+            self,
+            Self::AccessDenied { .. }
+                | Self::Malformed(_)
+                | Self::TooLarge { .. }
+                | Self::Other { .. }
+        )
+    }
+
     /// What a person can do about it.
     pub fn hint(&self) -> Option<String> {
         let text = match self {

@@ -66,14 +66,19 @@ impl ParameterStore {
     }
 
     /// These parameters, sorted by name, each once; `name:label` and `name:version` read that version. One
-    /// that does not exist is an error: an answer without it would read as a deletion.
-    pub async fn by_names(&self, names: &[String]) -> Result<Vec<Parameter>, Failure> {
-        let first = names.first().map_or("", String::as_str);
+    /// that does not exist is an error: an answer without it would read as a deletion. Those of `if_there` need not exist.
+    pub async fn by_names(
+        &self,
+        names: &[String],
+        if_there: &[String],
+    ) -> Result<Vec<Parameter>, Failure> {
+        let first = names.first().or(if_there.first());
+        let first = first.map_or("", String::as_str);
         let resource = format!("parameter/{}", without_selector(first).trim_matches('/'));
         self.within(
             "ssm:GetParameters",
             &resource,
-            Box::pin(self.batches(names, &resource)),
+            Box::pin(self.batches(names, if_there, &resource)),
         )
         .await
     }
@@ -156,10 +161,15 @@ impl ParameterStore {
         })
     }
 
-    async fn batches(&self, names: &[String], resource: &str) -> Result<Vec<Parameter>, Failure> {
+    async fn batches(
+        &self,
+        names: &[String],
+        if_there: &[String],
+        resource: &str,
+    ) -> Result<Vec<Parameter>, Failure> {
         let mut found = Parameters::new(self.limits);
         let mut missing = Vec::new();
-        for batch in in_calls(names) {
+        for batch in in_calls(&[names, if_there].concat()) {
             let ask = self
                 .connection
                 .client
@@ -201,6 +211,7 @@ impl ParameterStore {
                 ));
             }
         }
+        missing.retain(|name| names.contains(name));
         if missing.is_empty() {
             Ok(found.sorted())
         } else {

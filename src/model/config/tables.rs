@@ -60,6 +60,8 @@ pub struct Source {
     pub directory: Option<PathBuf>,
     /// Time between two polls.
     pub every: Duration,
+    /// The longest that an index is believed before everything is read again.
+    pub full_every: Duration,
     /// The longest that one call of Parameter Store may take, its whole answer included.
     pub timeout: Duration,
     /// A list older than this is reported as stale.
@@ -254,6 +256,7 @@ impl Default for Source {
             parameters: BTreeMap::new(),
             directory: Some("/etc/authorized-keys-agent/approved".into()),
             every: Duration::from_mins(1),
+            full_every: Duration::from_mins(15),
             timeout: Duration::from_secs(20),
             stale_after: Duration::from_hours(1),
             on_stale: OnStale::Keep,
@@ -397,6 +400,7 @@ impl<'de> Deserialize<'de> for Source {
             paths: written.paths,
             parameters: written.parameters,
             every: written.every.unwrap_or(default.every),
+            full_every: written.full_every.unwrap_or(default.full_every),
             timeout: written.timeout.unwrap_or(default.timeout),
             stale_after,
             on_stale,

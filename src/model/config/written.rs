@@ -21,6 +21,8 @@ pub(super) struct WrittenSource {
     pub(super) directory: Option<PathBuf>,
     #[serde(deserialize_with = "duration_or_none")]
     pub(super) every: Option<Duration>,
+    #[serde(deserialize_with = "duration_or_none")]
+    pub(super) full_every: Option<Duration>,
     #[serde(deserialize_with = "short_duration_or_none")]
     pub(super) timeout: Option<Duration>,
     #[serde(deserialize_with = "duration_or_none")]

@@ -18,8 +18,11 @@ pub struct FetchReport {
     pub source: String,
     /// Attempts so far.
     pub attempts: u64,
-    /// When the last attempt began; a `sync` waits for one that began after it asked.
+    /// When the last attempt began.
     pub began: Option<Timestamp>,
+    /// When the last attempt began that believed no index; `None` of a fetcher that knew of none.
+    #[serde(default)]
+    pub began_in_full: Option<Timestamp>,
     /// When it ended.
     pub last_attempt: Option<Timestamp>,
     /// When the last good attempt ended.
@@ -59,6 +62,13 @@ impl FetchReport {
     pub fn found(&self, digest: &str) -> Option<Timestamp> {
         let found = self.error.is_none() && self.digest.as_deref() == Some(digest);
         self.began.filter(|_| found)
+    }
+
+    /// Whether it answers a `sync` that asked at `asked`: a fetch that began before may have read the old list, and one
+    /// that believed an index has not read it.
+    pub fn answers(&self, asked: Timestamp) -> bool {
+        let began = self.began_in_full.or(self.began);
+        began >= Some(asked) && self.last_attempt > began
     }
 
     /// This report after an attempt that gave nothing.
@@ -105,5 +115,27 @@ mod tests {
             (again.found("d1"), again.error, again.attempts),
             (Some(at(4)), None, 3)
         );
+    }
+    #[test]
+    fn a_sync_is_answered_by_a_fetch_that_read_everything_since() {
+        let at = |minute: i64| Timestamp::from_second(60 * minute).unwrap();
+        let check = |report: &FetchReport, asked: i64, expected: bool| {
+            assert_eq!(report.answers(at(asked)), expected, "{asked}: {report:?}");
+        };
+        check(&FetchReport::default(), 0, false);
+        let mut report = FetchReport::default().begun(at(1));
+        report = report.succeeded("s", "d".into(), at(2));
+        // A fetcher that knows of no index.
+        check(&report, 1, true);
+        check(&report, 2, false);
+        report.began_in_full = Some(at(1));
+        check(&report, 1, true);
+        // One that believed the index, and began after the question.
+        report = report.begun(at(4)).succeeded("s", "d".into(), at(5));
+        check(&report, 1, true);
+        check(&report, 3, false);
+        report = report.begun(at(6)).failed("s", "down".into(), None, at(7));
+        report.began_in_full = Some(at(6));
+        check(&report, 3, true);
     }
 }

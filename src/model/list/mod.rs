@@ -4,6 +4,7 @@ pub mod approved;
 pub mod bounds;
 pub mod cadence;
 pub mod fetch_report;
+pub mod index;
 pub mod order;
 pub mod publication;
 pub mod rejected;

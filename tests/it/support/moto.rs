@@ -174,7 +174,7 @@ impl Moto {
         run(async {
             ParameterStore::new(&self.settings())
                 .await?
-                .by_names(&names)
+                .by_names(&names, &[])
                 .await
         })
     }

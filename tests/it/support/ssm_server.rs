@@ -58,6 +58,8 @@ pub enum Behaviour {
     Slow(Duration),
     /// A first page is good, this is all later ones.
     OnLaterPages(Box<Behaviour>),
+    /// This for parameters that are asked for by name; by path they are good.
+    ByName(Box<Behaviour>),
 }
 
 impl Behaviour {
@@ -245,6 +247,8 @@ fn behave(
     match behaviour {
         Behaviour::OnLaterPages(_) if !request.body.contains("NextToken") => reply(200, body()),
         Behaviour::OnLaterPages(then) => behave(*then, request, parameters, calls),
+        Behaviour::ByName(_) if !request.body.contains("Names") => reply(200, body()),
+        Behaviour::ByName(then) => behave(*then, request, parameters, calls),
         Behaviour::Good => reply(200, body()),
         Behaviour::Error(status, code, message) => reply(
             status,
