@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use authorized_keys_agent::host::ssm::ParameterStore;
 use authorized_keys_agent::model::desired::judge::{Rules, judge_drafts};
 use authorized_keys_agent::model::key::policy::Policy;
+use authorized_keys_agent::model::list::index::Contents;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -1179,4 +1180,157 @@ fn the_workflow_for_a_repository_of_keys_judges_shows_and_publishes() {
         let (text, code) = run(script);
         assert!(code != 0, "{text}");
     }
+}
+
+const INDEX: &str = "/authorized-keys/web/.index";
+
+/// Whether the index says just what an admin sees below the path.
+fn index_is_right(moto: &Moto) -> bool {
+    let found = moto.by_path(PATH);
+    let mut all = found.iter().map(|one| (&one.name, &one.value));
+    let contents = Contents::of(PATH, &mut all);
+    let index = found.iter().find(|one| one.name == INDEX);
+    index.is_some_and(|index| contents.are_said_by(&index.value, PATH))
+}
+
+#[test]
+fn an_index_is_put_last_and_kept_up_to_date_from_then_on() {
+    let moto = Moto::start();
+    let (alice, bob) = (key("alice@laptop"), key("bob"));
+    let keys = Keys::new(&[("web/alice", &alice)]);
+    // In no account's place, and not this command's to touch; the index is of it too.
+    for stranger in ["/authorized-keys/web/-rf", "/authorized-keys/web/.signed"] {
+        moto.put("String", stranger, "mine");
+    }
+    let front = SsmFront::start(&moto, |_| Fate::Passed);
+    let through = |arguments: &[&str]| {
+        let before = front.writes().len();
+        let (text, code) = keys.through(&moto, &front, arguments);
+        let writes = front.writes().split_off(before);
+        let name = |call: Call| call.on.trim_start_matches(PATH).to_owned();
+        let names: Vec<String> = writes.into_iter().map(name).collect();
+        (text, code, names)
+    };
+    let (text, code, writes) = through(&["--index", "--dry-run"]);
+    assert_eq!((code, writes), (1, Vec::new()));
+    assert!(
+        text.contains(&format!(
+            ": 2 created, 0 unchanged\n  + {INDEX}  (the index)\n"
+        )),
+        "{text}"
+    );
+    let (_, code, writes) = through(&["--index", "--yes"]);
+    assert_eq!(
+        (code, writes),
+        (0, vec!["/web/alice".into(), "/.index".into()])
+    );
+    assert!(index_is_right(&moto));
+    let (text, code, writes) = through(&["--yes", "--index"]);
+    assert_eq!((code, writes.len()), (0, 0), "{text}");
+
+    // Without the option: it says nothing while the rest is written, deletions too.
+    keys.put("web/bob", &bob);
+    keys.remove("web/alice");
+    let (text, code, writes) = through(&["--prune", "--yes"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(writes, ["/.index", "/web/bob", "/web/alice", "/.index"]);
+    assert_eq!(front.writes()[2].body["Value"], "# being published");
+    assert!(index_is_right(&moto));
+    let found = names(&moto);
+    assert!(
+        found.contains(&"/.index".to_owned()),
+        "--prune leaves it: {found:?}"
+    );
+    assert!(!text.contains("in no account's place, never touched:\n  /authorized-keys/web/.index"));
+
+    // Changed by hand, it is wrong, and put right even where nothing else is to do.
+    moto.put(
+        "String",
+        "/authorized-keys/web/web/bob",
+        &format!("# by hand\n{bob}"),
+    );
+    keys.put("web/bob", &format!("# by hand\n{bob}"));
+    let (document, code) = keys.json(&moto, &["--dry-run"]);
+    assert_eq!(code, 1);
+    assert_eq!(
+        document["parameters"]["changed"],
+        serde_json::json!([INDEX])
+    );
+    let (text, code, writes) = through(&["--yes"]);
+    assert_eq!((code, writes), (0, vec!["/.index".into()]), "{text}");
+    assert!(index_is_right(&moto));
+
+    // A SecureString stays one.
+    moto.aws(&["delete-parameter", "--name", INDEX]);
+    moto.put("SecureString", INDEX, "x");
+    keys.put("web/carol", &alice);
+    let (text, code, _) = through(&["--yes"]);
+    assert_eq!(code, 0);
+    assert!(
+        text.contains(&format!(
+            "encrypted with the key aws/ssm, as --kms-key names no other:\n  {INDEX}"
+        )),
+        "{text}"
+    );
+    assert!(index_is_right(&moto));
+    let kind = [
+        "describe-parameters",
+        "--query",
+        "Parameters[?Name==`/authorized-keys/web/.index`].Type",
+    ];
+    assert_eq!(moto.aws(&kind).trim(), "SecureString");
+}
+
+#[test]
+fn a_publishing_that_ends_in_the_middle_leaves_an_index_that_says_nothing() {
+    let moto = Moto::start();
+    let story = Story::new();
+    let (text, code) = said(&story.before.publish(&moto, &["--index", "--yes"]));
+    assert_eq!(code, 0, "{text}");
+    let whole = said(&story.after.publish(&moto, &["--prune", "--dry-run"])).0;
+    assert!(
+        whole.contains(&format!("~ {INDEX}  (the index)")),
+        "{whole}"
+    );
+    for stop in 1.. {
+        moto.reset();
+        let (text, code) = said(&story.before.publish(&moto, &["--index", "--yes"]));
+        assert_eq!(code, 0, "{text}");
+        let front = SsmFront::start(&moto, move |call| {
+            let is_over = call.write.is_some_and(|write| write >= stop);
+            if is_over { Fate::Denied } else { Fate::Passed }
+        });
+        let (text, code) = story.after.through(&moto, &front, &["--prune", "--yes"]);
+        if code == 0 {
+            assert!(stop > 6, "{stop}");
+            break;
+        }
+        assert_eq!(index_is_right(&moto), stop == 1, "{stop}: {text}");
+        let (text, code) = said(&story.after.publish(&moto, &["--prune", "--yes"]));
+        assert_eq!(code, 0, "{text}");
+        assert!(index_is_right(&moto), "{stop}");
+    }
+}
+
+#[test]
+fn an_index_that_another_publisher_writes_stops_the_first() {
+    let moto = Moto::start();
+    let keys = Keys::new(&[("web/alice", &key("alice"))]);
+    assert_eq!(said(&keys.publish(&moto, &["--index", "--yes"])).1, 0);
+    keys.put("web/bob", &key("bob"));
+    let other = Arc::new(moto);
+    let inside = Arc::clone(&other);
+    let front = SsmFront::start(&other, move |call| {
+        // Before the last write, which is the index.
+        if call.write == Some(3) {
+            inside.put("String", INDEX, "# being published");
+        }
+        Fate::Passed
+    });
+    let (text, code) = keys.through(&other, &front, &["--yes"]);
+    assert_eq!(code, 2, "{text}");
+    assert!(
+        text.contains("another publisher is at work: `/authorized-keys/web/.index`"),
+        "{text}"
+    );
 }

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 
-use super::desk::{Desk, hinted};
+use super::desk::{Desk, Known, hinted};
 use crate::cli::surroundings::instant;
 use crate::host::ssm::{Failure, Publisher, Write};
 use crate::model::escape::escaped;
 use crate::model::list::bounds::STANDARD;
 use crate::model::list::order::Step;
-use crate::model::list::publication::{AllPublished, Kind};
-use crate::model::sorting::Gather;
+use crate::model::list::publication::Kind;
 
 /// How often a person is told how far it is.
 const TELL: Duration = Duration::from_secs(5);
@@ -33,14 +32,6 @@ pub(super) fn tell_wait() -> impl FnMut(&Failure, Duration) {
     }
 }
 
-/// What is known of a parameter.
-#[derive(Clone, Copy)]
-struct Known {
-    version: u64,
-    kind: Kind,
-    is_advanced: bool,
-}
-
 pub(super) struct Carrier<'a> {
     publisher: Publisher<'a>,
     desk: &'a Desk<'a>,
@@ -55,21 +46,13 @@ impl<'a> Carrier<'a> {
         publisher: Publisher<'a>,
         desk: &'a Desk<'a>,
         kms_key: Option<&'a str>,
-        published: AllPublished,
+        known: BTreeMap<String, Known>,
     ) -> Self {
-        let known = published.into_iter().map(|(name, one)| {
-            let known = Known {
-                version: one.version,
-                kind: one.kind,
-                is_advanced: one.value.text.len() > STANDARD,
-            };
-            (name, known)
-        });
         Self {
             publisher,
             desk,
             kms_key,
-            known: known.gather(),
+            known,
             done: 0,
             told: instant(),
         }
@@ -80,7 +63,7 @@ impl<'a> Carrier<'a> {
         self.done
     }
 
-    /// A signature over all of it would be the last write: after the deletions, which it covers.
+    /// The index is the last write: after the deletions, which it covers.
     pub(super) async fn carry_out(&mut self, steps: &[Step]) -> anyhow::Result<()> {
         let mut may_delete = false;
         for step in steps {
@@ -143,9 +126,10 @@ impl<'a> Carrier<'a> {
 
     /// A parameter that was not there is there: its version, if it holds what was to be put.
     async fn made_by_another(&mut self, name: &str, value: &str) -> anyhow::Result<u64> {
-        let (published, _) = self.desk.published(&mut self.publisher).await?;
-        match published.get(name) {
-            Some(one) if one.value.text == value => Ok(one.version),
+        let found = self.desk.published(&mut self.publisher).await?;
+        let known = found.known(&self.desk.path).remove(name);
+        match known {
+            Some(known) if found.value(&self.desk.path, name) == Some(value) => Ok(known.version),
             _ => Err(anyhow!(
                 "another publisher is at work: `{}` was not there, and is there now\n  hint: run this again: it shows what differs",
                 escaped(name)
@@ -164,14 +148,15 @@ impl<'a> Carrier<'a> {
     async fn check_shown(&mut self) -> anyhow::Result<()> {
         let start = instant();
         loop {
-            let (published, _) = self.desk.published(&mut self.publisher).await?;
-            let version = |name: &String| published.get(name).map(|one| one.version);
+            let found = self.desk.published(&mut self.publisher).await?;
+            let shown = found.known(&self.desk.path);
+            let version = |name: &String| shown.get(name).map(|known| known.version);
             let is_strange = |name: &&String| match (self.known.get(*name), version(name)) {
                 (Some(known), Some(version)) => version > known.version,
                 (None, Some(_)) => true,
                 (_, None) => false,
             };
-            if let Some(name) = published.keys().find(is_strange) {
+            if let Some(name) = shown.keys().find(is_strange) {
                 let version = version(name).unwrap_or_default();
                 bail!(
                     "another publisher is at work: `{}` has version {version} meanwhile\n  hint: nothing is deleted; run this again: \

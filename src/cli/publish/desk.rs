@@ -1,5 +1,7 @@
 //! What is in the directory and what is published, judged by the same rules.
 
+use std::collections::BTreeMap;
+
 use anyhow::bail;
 
 use crate::cli::surroundings::{self, now};
@@ -8,13 +10,61 @@ use crate::model::config::source::account_below;
 use crate::model::desired::judge::{self, Rules};
 use crate::model::desired::lint::ListDraft;
 use crate::model::escape::escaped;
+use crate::model::list::bounds::STANDARD;
+use crate::model::list::index;
 use crate::model::list::order::Value;
-use crate::model::list::publication::{AllPublished, Published, Wanted};
+use crate::model::list::publication::{AllPublished, Kind, Published, Wanted};
 
 /// What all of it is judged and read by.
 pub(super) struct Desk<'a> {
     pub(super) rules: Rules<'a>,
     pub(super) path: String,
+}
+
+/// What is known of a parameter.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    pub(super) version: u64,
+    pub(super) kind: Kind,
+    pub(super) is_advanced: bool,
+}
+
+/// What is published below the path.
+#[derive(Default)]
+pub(super) struct Found {
+    /// The parameters of accounts.
+    pub(super) published: AllPublished,
+    /// Those in no account's place, with their values.
+    pub(super) strangers: BTreeMap<String, String>,
+    /// The index, with its value.
+    pub(super) index: Option<(Known, String)>,
+}
+
+impl Found {
+    /// All that a publishing may write.
+    pub(super) fn known(&self, path: &str) -> BTreeMap<String, Known> {
+        let mut known = BTreeMap::new();
+        for (name, one) in &self.published {
+            let one = Known {
+                version: one.version,
+                kind: one.kind,
+                is_advanced: one.value.text.len() > STANDARD,
+            };
+            known.insert(name.clone(), one);
+        }
+        if let Some((index, _)) = self.index {
+            known.insert(index::name(path), index);
+        }
+        known
+    }
+
+    /// What a parameter holds that a publishing may write.
+    pub(super) fn value(&self, path: &str, name: &str) -> Option<&str> {
+        match &self.index {
+            Some((_, text)) if name == index::name(path) => Some(text),
+            _ => Some(&self.published.get(name)?.value.text),
+        }
+    }
 }
 
 impl Desk<'_> {
@@ -50,23 +100,30 @@ impl Desk<'_> {
         }
     }
 
-    /// What is published now: of the accounts, and the names in no account's place.
-    pub(super) async fn published(
-        &self,
-        publisher: &mut Publisher<'_>,
-    ) -> anyhow::Result<(AllPublished, Vec<String>)> {
-        let found = publisher.read(&self.path).await;
-        let (mut published, mut strangers) = (AllPublished::new(), Vec::new());
+    /// What is published now.
+    pub(super) async fn published(&self, publisher: &mut Publisher<'_>) -> anyhow::Result<Found> {
+        let read = publisher.read(&self.path).await;
+        let (mut found, index) = (Found::default(), index::name(&self.path));
         for Parameter {
             name,
             version,
             kind,
             value,
             ..
-        } in found.map_err(|failure| hinted(&failure))?
+        } in read.map_err(|failure| hinted(&failure))?
         {
+            if name == index {
+                let is_advanced = value.len() > STANDARD;
+                let known = Known {
+                    version,
+                    kind,
+                    is_advanced,
+                };
+                found.index = Some((known, value));
+                continue;
+            }
             let Ok(account) = account_below(&self.path, &name) else {
-                strangers.push(name);
+                found.strangers.insert(name, value);
                 continue;
             };
             let value = self.value(&name, &value);
@@ -76,21 +133,25 @@ impl Desk<'_> {
                 kind,
                 value,
             };
-            published.insert(name, one);
+            found.published.insert(name, one);
         }
-        Ok((published, strangers))
+        Ok(found)
     }
 
     /// While a person thinks, another may publish.
     pub(super) async fn check_unchanged(
         &self,
         publisher: &mut Publisher<'_>,
-        shown: &AllPublished,
+        shown: &Found,
     ) -> anyhow::Result<()> {
-        let (now, _) = self.published(publisher).await?;
-        let version = |all: &AllPublished, name: &String| all.get(name).map(|one| one.version);
+        let now = self.published(publisher).await?.known(&self.path);
+        let shown = shown.known(&self.path);
+        let version = |all: &BTreeMap<String, Known>, name: &String| {
+            let known = all.get(name);
+            known.map(|known| known.version)
+        };
         let mut names = shown.keys().chain(now.keys());
-        match names.find(|name| version(shown, name) != version(&now, name)) {
+        match names.find(|name| version(&shown, name) != version(&now, name)) {
             None => Ok(()),
             Some(name) => bail!(
                 "nothing is put: `{}` was changed by another publisher since it was shown\n  hint: run this again",

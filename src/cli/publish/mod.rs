@@ -20,7 +20,7 @@ use crate::host::{Threads, directory};
 use crate::model::desired::judge::Rules;
 use crate::model::desired::lint::lint_list;
 use crate::model::list::order::{Stuck, order};
-use crate::model::list::publication::{Obstacle, plan};
+use crate::model::list::publication::{Kind, Obstacle, plan};
 use crate::model::list::template::{Facts, PathTemplate};
 use crate::model::sorting::Gather;
 use crate::model::words::count;
@@ -34,6 +34,8 @@ Examples:
       The same, then asks, then puts it
   agent publish keys --to /authorized-keys/web --prune --yes
       In a pipeline; what is not in the directory is deleted
+  agent publish keys --to /authorized-keys/web --index
+      With an index, which makes a poll one call
 
 Exit status:
   0  it is published, or was already
@@ -55,6 +57,10 @@ pub(super) struct Arguments {
     /// Delete what is published below the path and not in the directory
     #[arg(long)]
     prune: bool,
+    /// Put an index, PATH/.index, so that a host asks for nothing else while nothing has changed. One that is there is kept
+    /// up to date without this
+    #[arg(long)]
+    index: bool,
     /// Show what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -146,18 +152,27 @@ async fn publish(
     let store = store.map_err(|failure| hinted(&failure))?;
     store.region().clone_into(&mut report.region);
     let mut publisher = Publisher::new(&store, Patience::default(), carry_out::tell_wait());
-    let (published, strangers) = desk.published(&mut publisher).await?;
-    report.strangers = strangers;
+    let found = desk.published(&mut publisher).await?;
+    report.strangers = found.strangers.keys().cloned().collect();
     let advanced = arguments.tier.is_some();
-    report.plan = plan(&published, &wanted, arguments.prune, advanced);
+    report.plan = plan(&found.published, &wanted, arguments.prune, advanced);
     if !report.plan.obstacles.is_empty() {
         let all = told(&report.plan.obstacles);
         return report.refuse(all);
     }
-    let steps = match order(&report.plan.parameters) {
+    let mut steps = match order(&report.plan.parameters) {
         Ok(steps) => steps,
         Err(stuck) => return report.refuse(format!("{stuck}\n  hint: {}", Stuck::HINT)),
     };
+    let index = found.index.as_ref();
+    if arguments.index || index.is_some() {
+        let contents = report.plan.contents(&desk.path, &found.strangers);
+        let is_secured = index.is_some_and(|(known, _)| known.kind == Kind::SecureString);
+        let text = index.map(|(_, text)| text.as_str());
+        report
+            .plan
+            .index(&mut steps, &desk.path, &contents, text, is_secured);
+    }
     report.print_plan()?;
     if steps.is_empty() || arguments.dry_run {
         return Ok(u8::from(!steps.is_empty()));
@@ -166,9 +181,10 @@ async fn publish(
         if !confirmed(steps.len())? {
             bail!("nothing is put");
         }
-        desk.check_unchanged(&mut publisher, &published).await?;
+        desk.check_unchanged(&mut publisher, &found).await?;
     }
-    let mut carrier = Carrier::new(publisher, desk, arguments.kms_key.as_deref(), published);
+    let known = found.known(&desk.path);
+    let mut carrier = Carrier::new(publisher, desk, arguments.kms_key.as_deref(), known);
     let ended = carrier.carry_out(&steps).await;
     report.done = carrier.done();
     let left = &steps[report.done..];

@@ -10,6 +10,7 @@ use crate::cli::print;
 use crate::cli::surroundings::Outcome;
 use crate::model::desired::lint::{Lint, Remark};
 use crate::model::escape::escaped;
+use crate::model::list::index;
 use crate::model::list::publication::{Change, Plan};
 use crate::model::words::count;
 
@@ -106,6 +107,7 @@ impl Report {
             }
         }
         let _ = writeln!(text, "{} unchanged", plan.unchanged);
+        let index = index::name(&self.path);
         for (name, change) in &plan.changes {
             let (sign, note) = match change {
                 Change::Created => ('+', ""),
@@ -113,6 +115,8 @@ impl Report {
                 Change::Emptied => ('~', "  (a comment alone: the account has no keys any more)"),
                 Change::Deleted => ('-', ""),
             };
+            let is_index = *name == index;
+            let note = if is_index { "  (the index)" } else { note };
             let _ = writeln!(text, "  {sign} {}{note}", escaped(name));
         }
         text

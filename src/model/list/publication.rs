@@ -8,7 +8,8 @@ use crate::model::key::grant::Grant;
 use crate::model::key::id::KeyId;
 use crate::model::key::line::Line;
 use crate::model::list::bounds::STANDARD;
-use crate::model::list::order::{Parameter, Value, keys};
+use crate::model::list::index::{self, BEING_PUBLISHED, Contents};
+use crate::model::list::order::{Parameter, Step, Value, keys};
 use crate::model::sorting::{self, Gather};
 use crate::model::words::first;
 
@@ -230,6 +231,47 @@ fn is_tombstone(text: &str) -> bool {
 }
 
 impl Plan {
+    /// What there is below the path in the end, with what is not for a publishing to touch.
+    pub fn contents(&self, path: &str, strangers: &BTreeMap<String, String>) -> Contents {
+        let mut all: Vec<(&String, &String)> = strangers.iter().collect();
+        for one in &self.parameters {
+            all.extend(one.after.iter().map(|after| (&one.name, &after.text)));
+        }
+        sorting::sort(&mut all);
+        Contents::of(path, &mut all.into_iter())
+    }
+
+    /// Adds the writes of the index, which holds the text `now`: before all others it is made to say nothing, so that no host
+    /// believes what they replace, even if they end in the middle; after all of them it says what there is.
+    pub fn index(
+        &mut self,
+        steps: &mut Vec<Step>,
+        path: &str,
+        contents: &Contents,
+        now: Option<&str>,
+        is_secured: bool,
+    ) {
+        let is_right = now.is_some_and(|now| contents.are_said_by(now, path));
+        if steps.is_empty() && is_right {
+            return;
+        }
+        let name = index::name(path);
+        let step = |text: &str, is_last| Step {
+            name: name.clone(),
+            value: Some(text.to_owned()),
+            is_last,
+        };
+        if !steps.is_empty() && now.is_some_and(|now| now != BEING_PUBLISHED) {
+            steps.insert(0, step(BEING_PUBLISHED, false));
+        }
+        steps.push(step(&contents.text(path), true));
+        if is_secured {
+            self.secured.push(name.clone());
+        }
+        let change = now.map_or(Change::Created, |_| Change::Changed);
+        self.changes.insert(name, change);
+    }
+
     fn add(
         &mut self,
         name: &str,
@@ -632,6 +674,117 @@ mod tests {
             for (name, _) in texts_before.iter().chain(&texts_after) {
                 prop_assert!(accounts.contains(&account(name)));
             }
+        }
+
+        /// One that reads after any of the writes, wherever they end, holds what is published then.
+        #[test]
+        fn no_host_believes_what_was_replaced(
+            lists in vec(lists(), 3),
+            index in prop::sample::select(vec!["none", "right", "stale", "interrupted", "garbage"]),
+            ends: prop::sample::Index,
+            polls in vec(any::<u8>(), 64),
+        ) {
+            let [old, before, after] = lists.as_slice() else { unreachable!() };
+            let mut store: BTreeMap<String, String> = named(old);
+            let said = |store: &BTreeMap<String, String>| Contents::of(PATH, &mut store.iter()).text(PATH);
+            let index_name = index::name(PATH);
+            match index {
+                "none" => None,
+                "interrupted" => store.insert(index_name.clone(), BEING_PUBLISHED.to_owned()),
+                "garbage" => store.insert(index_name.clone(), "<html>".to_owned()),
+                _ => store.insert(index_name.clone(), said(&store)),
+            };
+            let mut hosts: Vec<Host> = vec![Host::default(); 8];
+            hosts[..4].iter_mut().for_each(|host| host.poll(&store));
+            // By hand, with the index or without.
+            let text = store.remove(&index_name);
+            store = named(before);
+            if let Some(text) = text {
+                let text = if index == "right" { said(&store) } else { text };
+                store.insert(index_name.clone(), text);
+            }
+            let mut polls = polls.into_iter().cycle();
+            // Ended in the middle, and then run again without the option.
+            for (ends, with_option) in [(Some(ends), true), (None, false)] {
+                let published: AllPublished = store.iter().filter(|(name, _)| **name != index_name).map(|(name, text)| {
+                    let below = name.strip_prefix("/k/").unwrap();
+                    (name.clone(), Published { account: account(below), version: 1, kind: TEXT, value: value(text) })
+                }).collect();
+                let wanted: Wanted = named(after).into_iter().map(|(name, text)| {
+                    let of = account(name.strip_prefix("/k/").unwrap());
+                    (name, (of, value(&text)))
+                }).collect();
+                let mut next = plan(&published, &wanted, true, false);
+                let mut steps = order(&next.parameters).unwrap();
+                let now = store.get(&index_name).cloned();
+                let keeps_index = with_option || now.is_some();
+                if keeps_index {
+                    let contents = next.contents(PATH, &BTreeMap::new());
+                    next.index(&mut steps, PATH, &contents, now.as_deref(), false);
+                }
+                let end = ends.map_or(steps.len(), |ends| ends.index(steps.len() + 1));
+                let is_done = end == steps.len();
+                for step in steps.drain(..end) {
+                    match step.value {
+                        Some(text) => drop(store.insert(step.name, text)),
+                        None => drop(store.remove(&step.name)),
+                    }
+                    let which = polls.next().unwrap_or_default();
+                    for (at, host) in hosts.iter_mut().enumerate() {
+                        if which & (1 << at) != 0 {
+                            host.poll(&store);
+                            prop_assert_eq!(&host.held, &values(&store));
+                        }
+                    }
+                }
+                if is_done {
+                    let index = store.get(&index_name).cloned();
+                    prop_assert!(!keeps_index || index == Some(said(&store)));
+                    for host in &mut hosts {
+                        host.poll(&store);
+                        prop_assert_eq!(&host.held, &values(&store));
+                        prop_assert_eq!(host.known.is_some(), index.is_some());
+                    }
+                }
+            }
+        }
+    }
+
+    const PATH: &str = "/k";
+
+    fn named(list: &BTreeMap<(u8, u8), Vec<u8>>) -> BTreeMap<String, String> {
+        let texts = texts(list).into_iter();
+        texts
+            .map(|(name, text)| (format!("{PATH}/{name}"), text))
+            .collect()
+    }
+
+    /// All but the index.
+    fn values(store: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut values = store.clone();
+        values.remove(&index::name(PATH));
+        values
+    }
+
+    #[derive(Clone, Default)]
+    struct Host {
+        held: BTreeMap<String, String>,
+        known: Option<Contents>,
+    }
+
+    impl Host {
+        fn poll(&mut self, store: &BTreeMap<String, String>) {
+            let text = store.get(&index::name(PATH)).map_or("", String::as_str);
+            if self
+                .known
+                .as_ref()
+                .is_some_and(|known| known.are_said_by(text, PATH))
+            {
+                return;
+            }
+            self.held = values(store);
+            let contents = Contents::of(PATH, &mut store.iter());
+            self.known = contents.are_said_by(text, PATH).then_some(contents);
         }
     }
 }
