@@ -246,9 +246,10 @@ fn behave(
     let body = || good().to_string().into_bytes();
     match behaviour {
         Behaviour::OnLaterPages(_) if !request.body.contains("NextToken") => reply(200, body()),
-        Behaviour::OnLaterPages(then) => behave(*then, request, parameters, calls),
         Behaviour::ByName(_) if !request.body.contains("Names") => reply(200, body()),
-        Behaviour::ByName(then) => behave(*then, request, parameters, calls),
+        Behaviour::OnLaterPages(then) | Behaviour::ByName(then) => {
+            behave(*then, request, parameters, calls)
+        }
         Behaviour::Good => reply(200, body()),
         Behaviour::Error(status, code, message) => reply(
             status,
