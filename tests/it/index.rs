@@ -100,7 +100,7 @@ fn index(server: &SsmServer, path: &str) -> String {
 #[test]
 fn a_poll_with_an_index_is_one_call_however_long_the_list() {
     for (parameters, pages) in [(1, 1), (25, 3), (250, 26)] {
-        let site = Site::new(parameters);
+        let mut site = Site::new(parameters);
         let agent = site.world.start();
         assert_eq!(site.world.keys("alice"), parameters);
         site.poll_by_index();
@@ -116,11 +116,23 @@ fn a_poll_with_an_index_is_one_call_however_long_the_list() {
         assert_eq!(site.asked(5), [BY_NAME; 5]);
         drop(agent);
 
-        // Without an index each is in full.
+        // Without an index each is in full; what is named is never more than ten a call.
         site.server.delete(INDEX);
-        let _agent = site.world.start();
+        let agent = site.world.start();
         let without = if parameters == 250 { 25 } else { pages };
         assert_eq!(site.asked(2 * without), vec![BY_PATH; 2 * without]);
+        drop(agent);
+
+        let names: Vec<String> = (0..parameters).map(|at| parameter(at).0).collect();
+        site.world.origin = format!("parameters = {{ alice = {names:?} }}");
+        let _agent = site.world.start();
+        // In so many calls there is a whole poll.
+        let before = site.server.calls();
+        assert_eq!(site.asked(2 * without), vec![BY_NAME; 2 * without]);
+        let requests = site.server.requests();
+        let bodies = requests[before..before + 2 * without].iter();
+        let bodies = bodies.map(|one| one.body.as_str()).collect::<String>();
+        assert!(names.iter().all(|name| bodies.contains(name)), "{bodies}");
     }
 }
 
