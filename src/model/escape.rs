@@ -14,6 +14,19 @@ pub fn escaped(text: &str) -> String {
     out
 }
 
+/// The same between quotes, as JSON and a label of Prometheus have it.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for c in escaped(text).chars() {
+        if matches!(c, '"' | '\\') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+    out
+}
+
 /// `text` in at most `most` bytes; what is cut ends in `...`.
 pub fn shortened(text: &str, most: usize) -> String {
     if text.len() <= most {

@@ -56,6 +56,7 @@ mod pages;
 mod people;
 mod picture;
 mod publish;
+mod reports;
 mod secrets;
 mod sessions;
 mod shipped;

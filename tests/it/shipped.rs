@@ -95,6 +95,7 @@ fn systemd_has_nothing_to_say_about_the_units() {
     for (unit, exposure) in [
         ("authorized-keys-agent.service", 2.5),
         ("authorized-keys-fetch.service", 1.5),
+        ("authorized-keys-report.service", 2.5),
     ] {
         // The binary of this build stands for the one that a package installs.
         let text = read(&format!("systemd/{unit}"));
@@ -139,8 +140,15 @@ fn systemd_has_nothing_to_say_about_the_units() {
     assert!(!fetcher.contains("\nPartOf="));
     assert!(enforcer.contains("\nPropagatesReloadTo=authorized-keys-fetch.service\n"));
     assert!(read("packaging/config.toml").contains("`systemctl reload authorized-keys-agent`"));
-    for line in read("systemd/90-authorized-keys-agent.preset").lines() {
-        let unit = line.strip_prefix("enable ").unwrap();
+    // A timer starts the service of its name, and is started by whoever enables it.
+    let report = read("systemd/authorized-keys-report.service");
+    assert!(!report.contains("[Install]") && !report.contains("\nRestrictSUIDSGID="));
+    assert!(report.contains("\nSuccessExitStatus=1 3\n"));
+    let preset = read("systemd/90-authorized-keys-agent.preset");
+    let presets = preset.lines().map(|line| line.split_once(' ').unwrap());
+    for (what, unit) in presets.clone() {
+        assert_eq!(what == "disable", unit.contains(".timer"), "{unit}");
         assert!(read(&format!("systemd/{unit}")).contains("[Install]"));
     }
+    assert_eq!(presets.count(), 3);
 }

@@ -9,7 +9,8 @@ use super::view::View;
 use crate::model::account::AccountName;
 use crate::model::desired::decide::Listed;
 use crate::model::desired::guard::{Held, HeldKey};
-use crate::model::file::other_files::InFile;
+use crate::model::file::other_files::{InFile, OtherFile};
+use crate::model::file::wanted;
 use crate::model::key::id::KeyId;
 use crate::model::list::rejected::{PRIVATE_KEY, Rejected};
 use crate::model::past::memory::{Drift, DriftEvent};
@@ -312,6 +313,58 @@ fn three_kinds_of_trouble_at_once() {
     let line = status.fleet_line(now());
     assert_eq!(line, include_str!("golden/summary.txt"));
     assert!(line.len() < 500);
+}
+
+#[test]
+fn the_same_host_for_prometheus_and_for_systems_manager() {
+    let mut user = row("alice", 1, &effective());
+    user.other_files = vec![OtherFile {
+        file: "/home/alice/.ssh/authorized_keys2".to_owned(),
+        kind: wanted::Kind::File,
+        found: InFile {
+            keys: vec![key("old")],
+            unclear: 2,
+            ..InFile::default()
+        },
+    }];
+    let refused = Cause::FileRefused {
+        reason: "`/home/bob` is a \"link\"\n".to_owned(),
+        hint: None,
+    };
+    let bob = Row {
+        state: AccountState::Refused,
+        why: Some(refused),
+        ..row("bob", 0, &effective())
+    };
+    let mut status = host(vec![user, bob], Vec::new());
+    status.list.held = Some(Held {
+        removed: 7,
+        ..Held::default()
+    });
+    status.unmanaged = Some(vec![UnmanagedFile {
+        name: "root".to_owned(),
+        uid: 0,
+        file: "/root/.ssh/authorized_keys".to_owned(),
+        found: InFile {
+            keys: vec![key("launch")],
+            more: 3,
+            ..InFile::default()
+        },
+        awaits_list: false,
+    }]);
+    status.drift.repaired = 4;
+    assert_eq!(status.metrics(now()), include_str!("golden/metrics.txt"));
+    let inventory = status.inventory(now());
+    let both = inventory.agent + &inventory.keys;
+    assert_eq!(both, include_str!("golden/inventory.txt"));
+
+    // No enforcer has spoken since the host booted, and no list has come.
+    status.enforcer.pid = 0;
+    status.list = ListStatus::default();
+    let text = status.metrics(now());
+    for unknown in ["repairs_total", "enforcer_start", "list_confirmed"] {
+        assert!(!text.contains(unknown), "{text}");
+    }
 }
 
 #[test]

@@ -36,6 +36,8 @@ Examples:
       For scripts, which go by the codes of the problems
   agent status --format summary --output /run/agent.json
       One line for a fleet, in a file that is always whole
+  sudo agent status --format prometheus
+      Metrics; authorized-keys-report.timer writes them for node_exporter
 
 Exit status:
   0  healthy
@@ -54,7 +56,8 @@ pub(super) struct Arguments {
     /// Print JSON, schema 2: the same as `--format json`
     #[arg(long, conflicts_with = "format")]
     json: bool,
-    /// `text`, `json`, or `summary`: one line of JSON under 500 bytes, for a fleet [default: text]
+    /// `text`, `json`, or for fleets `summary`, one line of JSON under 500 bytes; `prometheus`, for the textfile collector of
+    /// `node_exporter`; `inventory`, for Systems Manager [default: text]
     #[arg(
         long,
         value_name = "FORMAT",
@@ -64,8 +67,13 @@ pub(super) struct Arguments {
     )]
     format: Format,
     /// Write it to this file, which is replaced as a whole, and print nothing
+    ///
+    /// An inventory is two files, in this directory; `{instance-id}` in its name stands for the id of the instance.
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Do nothing where the directory to write to is missing
+    #[arg(long, requires = "output")]
+    skip_missing: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -73,11 +81,18 @@ enum Format {
     Text,
     Json,
     Summary,
+    Prometheus,
+    Inventory,
 }
 
 impl Arguments {
     fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }
+    }
+
+    /// Whether nothing is written, since `directory` is missing.
+    fn skips(&self, directory: Option<&Path>) -> bool {
+        self.skip_missing && directory.is_some_and(|directory| !directory.is_dir())
     }
 }
 
@@ -140,14 +155,47 @@ fn put(
         }
         Format::Json => serde_json::to_string_pretty(&status.document(&accounts, now))? + "\n",
         Format::Summary => status.fleet_line(now),
+        Format::Prometheus => status.metrics(now),
+        Format::Inventory => return put_inventory(arguments, status, now),
     };
-    match &arguments.output {
-        Some(file) => {
-            let file = path::absolute(file).context("the name of the file is empty")?;
-            Ok(store::write(&file, text.as_bytes(), 0o644)?)
-        }
-        None => print::data(&text),
+    let Some(file) = &arguments.output else {
+        return print::data(&text);
+    };
+    let file = path::absolute(file).context("the name of the file is empty")?;
+    if arguments.skips(file.parent()) {
+        return Ok(());
     }
+    Ok(store::write(&file, text.as_bytes(), 0o644)?)
+}
+
+/// What each of the two files says goes by the status of one moment. The one of the host is last: it says when both were written.
+fn put_inventory(arguments: &Arguments, status: &Status, now: Timestamp) -> anyhow::Result<()> {
+    const INSTANCE: &str = "{instance-id}";
+    let inventory = status.inventory(now);
+    let Some(directory) = &arguments.output else {
+        return print::data(&(inventory.agent + &inventory.keys));
+    };
+    let mut directory = path::absolute(directory).context("the name of the directory is empty")?;
+    if let Some(name) = directory.to_str()
+        && name.contains(INSTANCE)
+    {
+        // On Xen it is the fetcher that says it, which shall not name another directory.
+        let is_one = |id: &&String| id.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'-');
+        let Some(instance) = status.host.instance.as_ref().filter(is_one) else {
+            if arguments.skip_missing {
+                return Ok(());
+            }
+            bail!("no instance id is known of this host, so `{INSTANCE}` stands for nothing");
+        };
+        directory = name.replace(INSTANCE, instance).into();
+    }
+    if arguments.skips(Some(&directory)) {
+        return Ok(());
+    }
+    let keys = directory.join("authorized-keys.json");
+    store::write(&keys, inventory.keys.as_bytes(), 0o644)?;
+    let agent = directory.join("authorized-keys-agent.json");
+    Ok(store::write(&agent, inventory.agent.as_bytes(), 0o644)?)
 }
 
 /// Those that the status speaks of.

@@ -427,6 +427,17 @@ impl From<&Grant> for KeyStatus {
 }
 
 impl AccountState {
+    /// Each of them, at its place.
+    pub const ALL: [Self; 7] = [
+        Self::InSync,
+        Self::Drifted,
+        Self::Held,
+        Self::Refused,
+        Self::NoAccount,
+        Self::NotListed,
+        Self::Unmanaged,
+    ];
+
     /// The file is this agent's business.
     pub fn is_managed(self) -> bool {
         matches!(
@@ -450,6 +461,8 @@ impl AccountState {
 }
 
 impl Health {
+    pub const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Stopped];
+
     /// As the schema spells it.
     pub fn as_str(self) -> &'static str {
         match self {
