@@ -457,3 +457,94 @@ fn alerts_and_dashboard_ask_for_what_the_agent_reports() {
     fs::write(&file, groups.to_string()).unwrap();
     promtool(&["check", "rules", file.to_str().unwrap()], "");
 }
+
+/// As Athena does: tables with a column for each attribute, in lower case, and for where an entry comes from.
+const ATHENA: &str = "\
+import json, sqlite3, sys
+tables, queries = json.load(sys.stdin)
+database = sqlite3.connect(':memory:')
+for name, entries in tables.items():
+    rows = [{key.lower(): value for key, value in entry.items()} for entry in entries]
+    database.execute(f'CREATE TABLE {name} ({\", \".join(rows[0])})')
+    for row in rows:
+        database.execute(f'INSERT INTO {name} VALUES ({\", \".join(\"?\" * len(row))})', list(row.values()))
+print(json.dumps([database.execute(query).fetchall() for query in queries]))
+";
+
+#[test]
+fn the_queries_of_the_page_find_hosts_and_keys() {
+    let mut tables = [Vec::new(), Vec::new()];
+    let (laptop, desk) = (key("alice@laptop"), key("bob@desk"));
+    for (instance, people) in [("i-1", &[&laptop, &desk][..]), ("i-2", &[&laptop])] {
+        let world = World::new();
+        for line in people {
+            world.approve(
+                "alice",
+                &fingerprint(line)[7..12].replace(['+', '/'], "-"),
+                line,
+            );
+        }
+        // Healthy is where an enforcer runs.
+        let _agent = (instance == "i-1").then(|| world.start());
+        if instance == "i-2" {
+            world.pass();
+        }
+        let directory = world.path("custom");
+        fs::create_dir(&directory).unwrap();
+        report(
+            &world,
+            &INVENTORY,
+            &directory,
+            if instance == "i-1" { 0 } else { 3 },
+        );
+        let (host, keys) = inventory(&directory);
+        for (table, entries) in tables.iter_mut().zip([vec![host], keys]) {
+            for mut entry in entries {
+                for (name, value) in [
+                    ("resourceId", instance),
+                    ("accountId", "1"),
+                    ("region", "r"),
+                ] {
+                    entry.insert(name.to_owned(), value.into());
+                }
+                if entry.contains_key("ReportedAt") {
+                    entry["ReportedAt"] = "2026-11-30T12:00:00Z".into();
+                    entry["Host"] = instance.into();
+                }
+                table.push(entry);
+            }
+        }
+    }
+    let page = include_str!("../../docs/fleet.md");
+    let (_, example) = page.split_once("fingerprint = '").unwrap();
+    let example = example.split('\'').next().unwrap();
+    let page = page.replace(example, &fingerprint(&desk));
+    let queries = page.split("```sql\n").skip(1);
+    let queries: Vec<&str> = queries
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    let [agents, keys] = tables;
+    let tables = serde_json::json!([
+        {"custom_authorizedkeysagent": agents, "custom_authorizedkeys": keys},
+        queries,
+    ]);
+    let mut python = Command::new("python3")
+        .args(["-c", ATHENA])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = python.stdin.take().unwrap();
+    stdin.write_all(tables.to_string().as_bytes()).unwrap();
+    drop(stdin);
+    let done = python.wait_with_output().unwrap();
+    let found: Vec<Vec<Vec<String>>> = serde_json::from_slice(&done.stdout).unwrap();
+    let column = |query: usize, column: usize| -> Vec<&str> {
+        found[query].iter().map(|row| &*row[column]).collect()
+    };
+    assert_eq!(found.len(), 3);
+    assert_eq!((column(0, 2), column(0, 4)), (vec!["i-2"], vec!["stopped"]));
+    assert_eq!(column(1, 0), ["alice@laptop", "alice@laptop", "bob@desk"]);
+    assert_eq!(column(1, 2), ["i-1", "i-2", "i-1"]);
+    assert_eq!((column(2, 0), column(2, 1)), (vec!["i-1"], vec!["alice"]));
+}

@@ -66,9 +66,8 @@ pub(super) struct Arguments {
         hide_possible_values = true
     )]
     format: Format,
-    /// Write it to this file, which is replaced as a whole, and print nothing
-    ///
-    /// An inventory is two files, in this directory; `{instance-id}` in its name stands for the id of the instance.
+    /// Write it to this file, which is replaced as a whole, and print nothing; an inventory is two files in this directory,
+    /// in whose name `{instance-id}` stands for that of this host
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Do nothing where the directory to write to is missing
