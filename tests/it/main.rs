@@ -12,6 +12,7 @@
 
 mod access;
 mod ami;
+mod associations;
 mod aws;
 mod before_publishing;
 mod beside;

@@ -1,47 +1,15 @@
 //! TLS as in production: ring, and the roots that the system trusts.
 
-use std::process::Command;
-
 use crate::support::moto::child;
 use crate::support::ssm_server::SsmServer;
-use crate::support::tls_front::Front;
+use crate::support::tls_front::{Front, certificate};
 
 #[test]
 fn only_a_trusted_certificate_will_do() {
     let place = tempfile::tempdir().unwrap();
-    let (certificate, key) = (place.path().join("cert.pem"), place.path().join("key.pem"));
-    let made = Command::new("openssl")
-        .args([
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "2",
-        ])
-        .args([
-            "-subj",
-            "/CN=localhost",
-            "-addext",
-            "subjectAltName=DNS:localhost",
-        ])
-        .args(["-addext", "basicConstraints=critical,CA:FALSE"])
-        .arg("-keyout")
-        .arg(&key)
-        .arg("-out")
-        .arg(&certificate)
-        .output()
-        .expect("openssl");
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
-    );
+    let (certificate, key) = certificate(place.path());
     let server = SsmServer::start([("/k/bob", "x")]);
-    let front = Front::start(&certificate, &key, &server);
+    let front = Front::start(&certificate, &key, &server.endpoint());
     let there = [
         ("AWS_ENDPOINT_URL_SSM", front.endpoint.as_str()),
         ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE"),

@@ -75,6 +75,16 @@ def matches(pattern, events):
     return [compiled.matches_event(event) for event in events]
 
 
+def invalid(service, operation, arguments):
+    """Why the service would not take these arguments, by its own model; empty when it would."""
+    import boto3
+    from botocore.validate import ParamValidator
+
+    client = boto3.client(service, region_name="eu-central-1")
+    shape = client.meta.service_model.operation_model(operation).input_shape
+    return ParamValidator().validate(arguments, shape).generate_report()
+
+
 def violations(schema, document):
     """What the document does that the JSON Schema forbids."""
     import jsonschema

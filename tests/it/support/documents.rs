@@ -19,16 +19,28 @@ pub fn content(deployed: &mut Deployed, document: &str) -> Value {
 
 /// The shell of a document, with its parameters put in as Run Command does: as text.
 pub fn script(content: &Value, parameters: &[(&str, &str)]) -> String {
-    let [step] = content["mainSteps"].as_array().unwrap().as_slice() else {
-        panic!("{content}")
-    };
-    assert_eq!(step["action"], "aws:runShellScript");
-    let lines = step["inputs"]["runCommand"].as_array().unwrap();
-    let mut text = lines
+    let lines = step(content, "aws:runShellScript")["inputs"]["runCommand"]
+        .as_array()
+        .unwrap();
+    let text = lines
         .iter()
         .map(|line| line.as_str().unwrap())
         .collect::<Vec<_>>()
         .join("\n");
+    filled_in(content, &text, parameters)
+}
+
+/// The one step of this kind.
+pub fn step<'a>(content: &'a Value, action: &str) -> &'a Value {
+    let all = content["mainSteps"].as_array().unwrap().iter();
+    let of_kind: Vec<_> = all.filter(|step| step["action"] == action).collect();
+    assert_eq!(of_kind.len(), 1, "{content}");
+    of_kind[0]
+}
+
+/// A text of a document with its parameters in it.
+pub fn filled_in(content: &Value, text: &str, parameters: &[(&str, &str)]) -> String {
+    let mut text = text.to_owned();
     for (name, parameter) in content["parameters"].as_object().unwrap() {
         let given = parameters
             .iter()
