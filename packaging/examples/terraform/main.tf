@@ -1,6 +1,6 @@
 # The CloudFormation templates of packaging/aws from Terraform: one stack each, so that what runs is what is tested there.
 #   terraform init && terraform apply -var 'tag_values=["web", "db"]' -var 'accounts=["web/ec2-user", "db/ec2-user"]'
-# Take what you need; `push` starts a document of `fleet`.
+# Take what you need; `keep` and `push` start documents of `fleet`.
 
 terraform {
   required_providers {
@@ -18,8 +18,14 @@ variable "prefix" {
 }
 
 variable "tag_values" {
-  description = "Instances whose tag Role has one of these are told of a change"
+  description = "Instances whose tag Role has one of these get the agent and are told of a change"
   type        = list(string)
+}
+
+variable "topic_arn" {
+  description = "The SNS topic that hears of alarms; empty for none"
+  type        = string
+  default     = ""
 }
 
 variable "accounts" {
@@ -45,6 +51,16 @@ resource "aws_cloudformation_stack" "fleet" {
   template_body = file("${local.templates}/fleet.yaml")
 }
 
+resource "aws_cloudformation_stack" "keep" {
+  name          = "authorized-keys-keep"
+  template_body = file("${local.templates}/associations.yaml")
+  parameters = {
+    TagKey       = "Role"
+    TagValues    = join(",", var.tag_values)
+    DocumentName = aws_cloudformation_stack.fleet.outputs["DocumentName"]
+  }
+}
+
 resource "aws_cloudformation_stack" "push" {
   name          = "authorized-keys-push"
   template_body = file("${local.templates}/push.yaml")
@@ -64,6 +80,17 @@ resource "aws_cloudformation_stack" "key_pairs" {
   parameters = {
     Prefix   = var.prefix
     Accounts = join(",", var.accounts)
+  }
+}
+
+resource "aws_cloudformation_stack" "logs" {
+  name          = "authorized-keys-logs"
+  template_body = file("${local.templates}/cloudwatch.yaml")
+  capabilities  = ["CAPABILITY_IAM"]
+  parameters = {
+    TopicArn            = var.topic_arn
+    UndeliveredQueueUrl = aws_cloudformation_stack.push.outputs["UndeliveredQueueUrl"]
+    KeyPairFunctionName = aws_cloudformation_stack.key_pairs.outputs["FunctionName"]
   }
 }
 
