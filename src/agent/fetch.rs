@@ -15,11 +15,12 @@ use crate::agent::source::{Clients, FetchError, LIMIT};
 use crate::host::chain;
 use crate::host::process::{self, Lock};
 use crate::host::service::Service;
+use crate::host::ssm::Failure;
 use crate::host::store;
 use crate::host::watch::ClockSet;
 use crate::model::config::tables::{Config, OnStale, Paths, Source};
 use crate::model::list::approved::ApprovedList;
-use crate::model::list::cadence::Cadence;
+use crate::model::list::cadence::{Cadence, Outcome};
 use crate::model::list::fetch_report::FetchReport;
 
 /// Least time between two fetches, however often the clock is set.
@@ -225,11 +226,15 @@ pub async fn run(
     'work: loop {
         let begun = Instant::now();
         // Cancelled only to end the process; a list that is half fetched is not stored.
-        let succeeded = tokio::select! {
-            outcome = fetcher.fetch(&now) => outcome.is_ok(),
+        let outcome = tokio::select! {
+            fetched = fetcher.fetch(&now) => match fetched {
+                Ok(_) => Outcome::Succeeded,
+                Err(FetchError::Ssm(Failure::Throttled)) => Outcome::Throttled,
+                Err(_) => Outcome::Failed,
+            },
             () = signals.stopped() => break,
         };
-        cadence = cadence.after(succeeded);
+        cadence = cadence.after(outcome);
         let wait = cadence.wait(process::random());
         fetcher.publish(now().checked_add(wait).ok());
         let said = fetcher.summary();
@@ -252,11 +257,11 @@ pub async fn run(
                         match reread() {
                             Ok(config) => {
                                 tracing::info!("config read again");
-                                cadence = Cadence::new(config.source.every);
                                 fetcher.reconfigure(config);
                             }
                             Err(error) => tracing::error!(error, "config not read again, the old one stays"),
                         }
+                        cadence = cadence.asked(fetcher.config.source.every);
                         break;
                     }
                 },

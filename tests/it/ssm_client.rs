@@ -2,6 +2,7 @@
 //! never a part of the list.
 
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -92,8 +93,6 @@ fn a_fault_on_any_page_gives_nothing() {
             assert_eq!(names(&settings(server.endpoint())).unwrap().len(), 25);
         }
     };
-    check(Behaviour::throttle(), "throttles", "raise `every`");
-    check(Behaviour::Status(429), "throttles", "raise `every`");
     check(Behaviour::expired(), "credentials have expired", "renew");
     check(
         Behaviour::denied(),
@@ -345,8 +344,41 @@ fn names_that_are_gone_are_an_error() {
         r#"{"Parameters": [{"Name": "/s/09", "Value": "x", "Version": 1}]}"#,
         "was not asked for",
     );
-    server.script([Behaviour::Good, Behaviour::throttle()]);
-    assert_eq!(by_names(&all).unwrap_err(), Failure::Throttled);
+}
+
+/// The first call is made once, a later one again: of 25 pages a throttled fleet would else read first pages only.
+#[test]
+fn a_list_that_is_half_read_is_read_to_its_end() {
+    for throttled in [Behaviour::throttle(), Behaviour::Status(429)] {
+        for good in 1..3 {
+            let server = many(25);
+            let script = std::iter::repeat_n(Behaviour::Good, good);
+            server.script(script.chain([throttled.clone()]));
+            assert_eq!(names(&settings(server.endpoint())).unwrap().len(), 25);
+            assert_eq!(server.calls(), 3 + 1);
+        }
+        let server = many(25);
+        let check = |calls: RangeInclusive<usize>| {
+            let before = server.calls();
+            let failure = names(&settings(server.endpoint())).unwrap_err();
+            assert_eq!(failure, Failure::Throttled);
+            assert!(failure.hint().unwrap().contains("`every`"), "{failure:?}");
+            let made = server.calls() - before;
+            assert!(calls.contains(&made), "{made} calls");
+        };
+        server.script([throttled.clone()]);
+        check(1..=1);
+        server.always(Behaviour::OnLaterPages(Box::new(throttled.clone())));
+        check(3..=8);
+        server.always(Behaviour::Good);
+        server.script([Behaviour::Good, throttled]);
+        let all: Vec<_> = (0..25).map(|at| format!("/k/bob/{at:05}")).collect();
+        let found = run(async {
+            let store = ParameterStore::new(&settings(server.endpoint())).await?;
+            store.by_names(&all, &[]).await
+        });
+        assert_eq!(found.unwrap().len(), 25);
+    }
 }
 
 #[test]

@@ -158,7 +158,7 @@ pub async fn connect(settings: &Settings) -> Result<Connection, Failure> {
         .credentials_provider(credentials.clone())
         .http_client(http)
         .timeout_config(times.build())
-        // The fetch loop backs off by itself, so that a throttled fleet does not ask twice.
+        // The fetch loop backs off by itself, so that a throttled fleet does not ask twice; see `tries`.
         .retry_config(RetryConfig::disabled())
         // The limit on the operation covers a body that stalls, without timers of its own.
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());

@@ -12,6 +12,7 @@ mod parameters;
 mod profile;
 mod proxy;
 mod transport;
+mod tries;
 mod usable;
 mod write;
 
@@ -30,6 +31,7 @@ pub use self::connect::{Keys, Limits, Settings};
 pub use self::failure::{Failure, Network};
 pub use self::parameters::Parameter;
 use self::parameters::{Parameters, answers, in_calls};
+use self::tries::Tries;
 pub use self::write::{Patience, Publisher, Write, Written};
 use crate::model::list::template::without_selector;
 
@@ -117,8 +119,9 @@ impl ParameterStore {
         /// "Valid Range: Minimum value of 1. Maximum value of 10" (API reference, `GetParametersByPath`).
         const PAGE: i32 = 10;
         let mut found = Parameters::new(self.limits);
+        let mut tries = Tries::new(self.limits.operation);
         let mut tokens = BTreeSet::new();
-        let mut next = None;
+        let mut next: Option<String> = None;
         let below = format!("{}/", path.trim_end_matches('/'));
         for _ in 0..self.limits.pages {
             let ask = self
@@ -130,12 +133,17 @@ impl ParameterStore {
             let ask = ask
                 .with_decryption(true)
                 .max_results(PAGE)
-                .set_next_token(next);
+                .set_next_token(next.clone());
             let asked = || self.asked("ssm:GetParametersByPath", resource);
-            let page = ask
+            let answer = ask
                 .send()
                 .await
-                .map_err(|error| classify::failure(&error, &asked()))?;
+                .map_err(|error| classify::failure(&error, &asked()));
+            let page = match answer {
+                Err(Failure::Throttled) if tries.go_on().await => continue,
+                answer => answer?,
+            };
+            tries.answered();
             for reply in page
                 .parameters
                 .ok_or(Failure::Malformed("no list of parameters"))?
@@ -168,19 +176,27 @@ impl ParameterStore {
         resource: &str,
     ) -> Result<Vec<Parameter>, Failure> {
         let mut found = Parameters::new(self.limits);
+        let mut tries = Tries::new(self.limits.operation);
         let mut missing = Vec::new();
         for batch in in_calls(&[names, if_there].concat()) {
-            let ask = self
-                .connection
-                .client
-                .get_parameters()
-                .with_decryption(true);
-            let ask = ask.set_names(Some(batch.iter().map(|&name| name.to_owned()).collect()));
-            let asked = || self.asked("ssm:GetParameters", resource);
-            let reply = ask
-                .send()
-                .await
-                .map_err(|error| classify::failure(&error, &asked()))?;
+            let reply = loop {
+                let ask = self
+                    .connection
+                    .client
+                    .get_parameters()
+                    .with_decryption(true);
+                let ask = ask.set_names(Some(batch.iter().map(|&name| name.to_owned()).collect()));
+                let asked = || self.asked("ssm:GetParameters", resource);
+                let answer = ask
+                    .send()
+                    .await
+                    .map_err(|error| classify::failure(&error, &asked()));
+                match answer {
+                    Err(Failure::Throttled) if tries.go_on().await => {}
+                    answer => break answer?,
+                }
+            };
+            tries.answered();
             let absent = reply.invalid_parameters.unwrap_or_default();
             let given = reply
                 .parameters
