@@ -27,6 +27,7 @@ mod environment;
 mod evidence;
 mod fights;
 mod first_list;
+mod fleet;
 mod flood;
 mod floors;
 mod glance;
