@@ -220,6 +220,11 @@ fn head(what: &str) {
 }
 
 fn main() {
+    let most = std::env::args()
+        .nth(1)
+        .map_or(Ok(u32::MAX), |most| most.parse());
+    let most = most.expect("the number of hosts of the largest fleet");
+    let sizes = || SIZES.into_iter().filter(|hosts| *hosts <= most);
     println!(
         "Simulated. Limits a second; times until 50, 99 and 100 % of the hosts have the list; /s is the busiest ten seconds."
     );
@@ -227,7 +232,7 @@ fn main() {
         head(&format!(
             "The shortest `every` that fits, and a bucket of {burst} s of the limit"
         ));
-        for hosts in SIZES {
+        for hosts in sizes() {
             for layout in &LAYOUTS {
                 match layout.every(hosts) {
                     Some(every) => layout.row(hosts, every, burst),
@@ -242,7 +247,7 @@ fn main() {
         }
     }
     head("every = 1m as shipped, whether it fits or not");
-    for hosts in SIZES {
+    for hosts in sizes() {
         for layout in LAYOUTS
             .iter()
             .filter(|layout| layout.every(hosts) != Some(MINUTE))
