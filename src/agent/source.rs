@@ -96,6 +96,8 @@ pub struct Reading {
     pub known: Vec<Known>,
     /// The paths whose indexes say something else, but for those that are being published.
     pub wrong: Vec<String>,
+    /// An index says that its path is being published.
+    pub is_being_published: bool,
 }
 
 impl Clients {
@@ -288,19 +290,23 @@ impl Clients {
         }
         let named = named.map_err(FetchError::Ssm)?;
         let store = self.store().await?;
+        // What two paths have in common counts as it was read last, and what is held was read before.
+        for known in believed {
+            let name = index::name(&known.path);
+            let index = named.iter().find(|one| one.name == name);
+            let is_unchanged = index.is_some_and(|index| known.is_unchanged(&index.value));
+            if let (true, Some(held)) = (is_unchanged, held) {
+                reading.keep(&known.path, held);
+                reading.known.push(known);
+            }
+        }
         // Each path is read within the bounds, and there may be many of them.
         let mut tally = Tally::default();
         for path in &wanted.paths {
-            let name = index::name(path);
-            let index = named.iter().find(|one| one.name == name);
-            let unchanged = believed.iter().find(|known| {
-                known.path == *path && index.is_some_and(|index| known.is_unchanged(&index.value))
-            });
-            if let (Some(known), Some(held)) = (unchanged, held) {
-                reading.keep(path, held);
-                reading.known.push(known.clone());
+            if reading.known.iter().any(|known| known.path == *path) {
                 continue;
             }
+            let name = index::name(path);
             let parameters = store.by_path(path).await.map_err(FetchError::Ssm)?;
             let mut all = parameters.iter().map(|one| (&one.name, &one.value));
             let contents = Contents::of(path, &mut all);
@@ -311,7 +317,9 @@ impl Clients {
                         let (longest, random) = (source.full_every, process::random());
                         let known = Known::new(path, known, now, longest, random);
                         reading.known.push(known);
-                    } else if parameter.value != BEING_PUBLISHED {
+                    } else if parameter.value == BEING_PUBLISHED {
+                        reading.is_being_published = true;
+                    } else {
                         reading.wrong.push(path.clone());
                     }
                     continue;
@@ -347,8 +355,7 @@ impl Reading {
             entry.version.is_some() && account.as_ref() == Ok(&entry.account)
         };
         let entries = held.entries.iter().filter(of_path).cloned();
-        // What two paths have in common counts as it was read last, and this was read before.
-        self.entries.splice(0..0, entries);
+        self.entries.extend(entries);
         let of_path = |rejected: &&Rejected| {
             account_below(path, &rejected.parameter)
                 .is_err_and(|misplaced| misplaced.to_string() == rejected.reason)

@@ -39,6 +39,7 @@ impl Site {
     /// Running, and past a poll that believed the index.
     fn start(&self) -> Running {
         let agent = self.world.start();
+        wait("the file", || self.world.keys("alice") > 0);
         self.poll_by_index();
         agent
     }
@@ -102,7 +103,7 @@ fn a_poll_with_an_index_is_one_call_however_long_the_list() {
     for (parameters, pages) in [(1, 1), (25, 3), (250, 26)] {
         let mut site = Site::new(parameters);
         let agent = site.world.start();
-        assert_eq!(site.world.keys("alice"), parameters);
+        wait("the keys", || site.world.keys("alice") == parameters);
         site.poll_by_index();
         let requests = site.server.requests();
         let targets: Vec<String> = requests.iter().map(target).collect();
@@ -146,7 +147,7 @@ fn several_indexes_and_what_is_named_are_one_call() {
     "paths = [\"/k\", \"/d\"]\nparameters = { alice = [\"/s/alice:live\"] }"
         .clone_into(&mut site.world.origin);
     let _agent = site.start();
-    assert_eq!(site.world.keys("alice"), 26);
+    wait("the keys", || site.world.keys("alice") == 26);
     assert_eq!(site.asked(3), [BY_NAME; 3]);
     // What is named is read each time.
     let live = key("newly-live");
@@ -273,6 +274,18 @@ fn what_the_index_hides_arrives_at_once_when_asked_and_else_within_full_every() 
     wait("the third key to go", || !site.has(&third));
     drop(agent);
 
+    // What else keeps it from saving a call.
+    site.server.put(INDEX, BEING_PUBLISHED);
+    let check = shown(&site.world.run(&["check"]).stdout);
+    assert!(check.contains("says that it is being published"), "{check}");
+    site.put_index();
+    "full-every = \"100ms\"".clone_into(&mut site.world.source);
+    let check = shown(&site.world.run(&["check"]).stdout);
+    assert!(
+        check.contains("`full-every` is not longer than `every`"),
+        "{check}"
+    );
+
     // By itself; the file is not even touched by the polls before.
     site.put_index();
     "full-every = \"3s\"".clone_into(&mut site.world.source);
@@ -319,7 +332,7 @@ fn an_index_that_may_not_be_read_alone_is_not_asked_for_each_time() {
     let check = site.world.run(&["check"]);
     let text = shown(&check.stdout);
     for part in [
-        "it cannot be read alone",
+        "its index cannot be read alone",
         "`ssm:GetParameters` on",
         "parameter/k/.index",
     ] {
@@ -455,7 +468,7 @@ fn an_index_may_be_a_secure_string_and_made_by_hand() {
     };
     put_index();
     let _agent = world.start();
-    assert_eq!(world.keys("alice"), 2);
+    wait("the keys", || world.keys("alice") == 2);
     let last = || front.calls().pop().unwrap();
     wait("a poll by the index", || {
         last().action == "ssm:GetParameters"

@@ -57,7 +57,7 @@ pub(super) async fn look(
             Ok(reading) => {
                 let (found, misplaced) = (&reading.entries, &reading.unusable);
                 findings.push(readable(&name, &wanted, found, misplaced));
-                findings.extend(indexed(&name, &mut clients, &reading).await);
+                findings.extend(indexed(&name, source, &mut clients, &reading).await);
                 findings.extend(
                     wanted
                         .directory
@@ -246,26 +246,43 @@ fn readable(name: &str, wanted: &Wanted, found: &[Entry], misplaced: &[Rejected]
 }
 
 /// What the index of a path saves, where there is one.
-async fn indexed(name: &str, clients: &mut Clients, reading: &Reading) -> Option<Finding> {
+async fn indexed(
+    name: &str,
+    source: &Source,
+    clients: &mut Clients,
+    reading: &Reading,
+) -> Option<Finding> {
+    let saves_nothing = |why: &str, hint: &str| {
+        let message = format!("{name}: {why}, so each poll reads everything");
+        Some(Finding::warn("index", message, hint))
+    };
     if !reading.wrong.is_empty() {
-        return Some(Finding::warn(
-            "index",
-            format!("{name}: its index says something else, so each poll reads everything"),
+        return saves_nothing(
+            "its index says something else",
             "publish with `agent publish`, which keeps it up to date, or delete it",
-        ));
+        );
+    }
+    if reading.is_being_published {
+        return saves_nothing(
+            "its index says that it is being published",
+            "if that lasts, run `agent publish` again",
+        );
     }
     let known = reading.known.first()?;
+    if source.full_every <= source.every {
+        return saves_nothing(
+            "it has an index, and `full-every` is not longer than `every`",
+            "raise `full-every` in `[source]`",
+        );
+    }
     let indexes = [index::name(&known.path)];
     let asked = clients.store().await.ok()?.by_names(&[], &indexes).await;
-    let Err(failure) = asked else {
-        let message = format!("{name}: while its index says the same, a poll is one call");
-        return Some(Finding::ok("index", message));
-    };
-    Some(Finding::warn(
-        "index",
-        format!("{name}: it cannot be read alone, so each poll reads everything: {failure}"),
-        failure.hint().unwrap_or_default(),
-    ))
+    if let Err(failure) = asked {
+        let why = format!("its index cannot be read alone ({failure})");
+        return saves_nothing(&why, &failure.hint().unwrap_or_default());
+    }
+    let message = format!("{name}: while its index says the same, a poll is one call");
+    Some(Finding::ok("index", message))
 }
 
 /// Root reads everything; the fetcher's service has a user of its own and sees no home.
