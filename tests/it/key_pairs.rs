@@ -13,6 +13,10 @@ use crate::support::world::{World, key, key_of, shown};
 
 const TAG: &str = "authorized-keys-account";
 
+fn environment() -> Value {
+    json!({"PREFIX": "/authorized-keys", "TAG": TAG, "ACCOUNTS": "web/ec2-user,db/postgres", "MIN_RSA_BITS": "3072"})
+}
+
 struct Account {
     deployed: Deployed,
     moto: Moto,
@@ -40,7 +44,7 @@ impl Account {
 
     /// Runs the function for these events; what it printed, and the error it ended with.
     fn handle(&mut self, events: &[Value], more: &Value) -> (String, Option<String>) {
-        let mut environment = json!({"PREFIX": "/authorized-keys", "TAG": TAG, "ACCOUNTS": "web/ec2-user,db/postgres"});
+        let mut environment = environment();
         environment
             .as_object_mut()
             .unwrap()
@@ -271,9 +275,14 @@ fn only_what_is_tagged_and_allowed() {
     );
     assert!(account.list().is_empty());
 
-    // 2048 bits are what EC2 makes, and less than the agent takes unless it is told to.
+    // 2048 bits are what EC2 makes, and less than the agent takes unless both are told to.
     let rsa = account.create("rsa", "rsa", "web/ec2-user");
-    account.hear(&created("rsa", &rsa));
+    let said = account.hear(&created("rsa", &rsa));
+    let why = format!("refused: {rsa} has an RSA key of 2048 bits, and MinRsaBits is 3072\n");
+    assert!(said.contains(&why), "{said}");
+    assert!(account.list().is_empty());
+    let (_, error) = account.handle(&[json!({})], &json!({"MIN_RSA_BITS": "2048"}));
+    assert_eq!(error, None);
     let value = account.list().remove(0).1;
     assert!(
         value.starts_with("ssh-rsa ") && value.ends_with(" rsa"),
@@ -307,15 +316,55 @@ fn only_what_is_tagged_and_allowed() {
         "{value}"
     );
 
+    // What was put before stays when it is refused later: nothing says that its key pair is gone.
+    assert_eq!(account.names(), {
+        let mut both = vec![place("web/ec2-user", &rsa), large.clone()];
+        both.sort();
+        both
+    });
     // A tag that changes takes the key away from there, at the next comparison.
     account.ec2(
         "create_tags",
         &json!({"Resources": [&rsa], "Tags": [{"Key": TAG, "Value": "db/postgres"}]}),
     );
-    account.hear(&json!({}));
+    let (_, error) = account.handle(&[json!({})], &json!({"MIN_RSA_BITS": "2048"}));
+    assert_eq!(error, None);
     let mut expected = vec![place("db/postgres", &rsa), large];
     expected.sort();
     assert_eq!(account.names(), expected);
+}
+
+#[test]
+fn a_name_that_no_value_may_hold_is_a_label_all_the_same() {
+    let mut account = Account::new();
+    let name = "{{ssm:/other}} käthe";
+    let id = account.import(name, &key("x"), "web/ec2-user");
+    account.hear(&created(name, &id));
+    let (_, value) = account.list().remove(0);
+    assert!(value.ends_with(" ?ssm:/other}} k?the"), "{value}");
+}
+
+/// In every order of the calls of two runs, and with what happens to the key pairs anywhere between them.
+#[test]
+fn two_runs_at_once_end_where_one_would() {
+    let mut account = Account::new();
+    let tags = |tag: &str| json!([{"Key": TAG, "Value": tag}]);
+    let import = |name: &str| {
+        let specifications = json!([{"ResourceType": "key-pair", "Tags": tags("web/ec2-user")}]);
+        json!(["import_key_pair", {"KeyName": name, "PublicKeyMaterial": key(name), "TagSpecifications": specifications}])
+    };
+    let delete = |name: &str| json!(["delete_key_pair", {"KeyName": name}]);
+    let code = account.code();
+    let mut check = |before: &[Value], beside: &[Value], expected: &[&str]| {
+        let done = account.deployed.ask(&json!({
+            "do": "race", "path": code, "environment": environment(), "before": before, "beside": beside
+        }));
+        assert_eq!(done["ends"], json!([expected]), "{beside:?}: {done}");
+        // Each end is reached in several ways, or nothing ran beside anything.
+        assert!(done["orders"].as_u64() > Some(3), "{done}");
+    };
+    check(&[import("alice")], &[delete("alice")], &[]);
+    check(&[], &[import("alice"), delete("alice")], &[]);
 }
 
 #[test]
@@ -350,7 +399,7 @@ fn what_it_did_not_make_is_not_its_to_change() {
     account.hear(&deleted(&json!({"keyName": "alice"}), &alice));
     assert_eq!(account.list(), before);
 
-    // Its own tag, but no word of the key pair: nothing proves that one is gone.
+    // Its tag, and not its description; then its description, and not its tag.
     let tag = [
         "--tags",
         "Key=authorized-keys-managed-by,Value=key-pairs",
@@ -360,6 +409,20 @@ fn what_it_did_not_make_is_not_its_to_change() {
     account
         .moto
         .aws(&[&["add-tags-to-resource", "--resource-id", gone], &tag[..]].concat());
+    account.hear(&json!({}));
+    assert_eq!(account.list(), before);
+    account.moto.aws(&[
+        "put-parameter",
+        "--overwrite",
+        "--type",
+        "String",
+        "--name",
+        &taken,
+        "--value",
+        "# nobody",
+        "--description",
+        "EC2 key pair alice",
+    ]);
     account.hear(&json!({}));
     assert_eq!(account.list(), before);
 }
@@ -400,12 +463,6 @@ fn what_fails_is_tried_again_and_removes_nothing() {
 #[test]
 fn the_stack_hears_of_key_pairs_and_may_do_no_more_than_it_must() {
     let mut account = Account::new();
-    let size = fs::read_to_string(account.code()).unwrap().chars().count();
-    assert!(
-        size <= 4096,
-        "{size} characters; CloudFormation takes 4096 inline"
-    );
-
     let deployed = &mut account.deployed;
     let (outputs, resources) = deployed.create(
         "key-pairs",
@@ -415,8 +472,10 @@ fn the_stack_hears_of_key_pairs_and_may_do_no_more_than_it_must() {
     let function = json!({"FunctionName": outputs["FunctionName"]});
     let function = deployed.aws("lambda", "get_function_configuration", &function);
     assert_eq!(function["Handler"], "index.handler");
-    let variables =
-        json!({"ACCOUNTS": "web/ec2-user,db/ec2-user", "PREFIX": "/authorized-keys", "TAG": TAG});
+    let mut variables = environment();
+    variables["ACCOUNTS"] = "web/ec2-user,db/ec2-user".into();
+    // moto leaves a number one.
+    variables["MIN_RSA_BITS"] = 3072.into();
     assert_eq!(function["Environment"]["Variables"], variables);
     for name in ["Rule", "Clock"] {
         let targets = deployed.aws(
@@ -488,9 +547,10 @@ fn the_stack_hears_of_key_pairs_and_may_do_no_more_than_it_must() {
             );
             match action {
                 "ec2:DescribeKeyPairs" | "ssm:DescribeParameters" => assert_eq!(on, "*"),
-                "ssm:PutParameter" => {
-                    assert_eq!((on, only), (own, &json!({"ssm:Overwrite": "false"})));
+                "ssm:PutParameter" if statement["Effect"] == "Deny" => {
+                    assert_eq!((on, only), ("*", &json!({"ssm:Overwrite": "true"})));
                 }
+                "ssm:PutParameter" | "ssm:ListTagsForResource" => assert_eq!(on, own),
                 "ssm:DeleteParameter" => {
                     let tag = json!({"ssm:resourceTag/authorized-keys-managed-by": "key-pairs"});
                     assert_eq!((on, only), (own, &tag));
@@ -508,5 +568,5 @@ fn the_stack_hears_of_key_pairs_and_may_do_no_more_than_it_must() {
             }
         }
     }
-    assert_eq!(seen.len(), 7, "{seen:?}");
+    assert_eq!(seen.len(), 9, "{seen:?}");
 }

@@ -11,6 +11,7 @@ import os
 import re
 import runpy
 import sys
+import threading
 
 
 def template(path):
@@ -113,6 +114,147 @@ def handle(path, environment, events):
     os.environ.clear()
     os.environ.update(before)
     return {"said": said.getvalue(), "error": error}
+
+
+class Abandoned(BaseException):
+    """Ends the thread of an actor whose next calls are of no interest."""
+
+
+class Actor:
+    """Work in a thread of its own, which does one call at a time, when it is told to."""
+
+    def __init__(self, work):
+        self.go, self.back = threading.Semaphore(0), threading.Semaphore(0)
+        self.alive, self.wanted, self.saw = True, True, ()
+        threading.Thread(target=self.run, args=(work,), daemon=True).start()
+
+    def run(self, work):
+        try:
+            self.wait()
+            work(self)
+        except Abandoned:
+            pass
+        finally:
+            self.alive = False
+            self.back.release()
+
+    def wait(self):
+        self.go.acquire()
+        if not self.wanted:
+            raise Abandoned
+
+    def call(self, do):
+        """Waits for its turn, then calls and notes the answer."""
+        self.back.release()
+        self.wait()
+        try:
+            answer = do()
+        except Exception as error:
+            self.saw += (repr(error),)
+            raise
+        without_times = {key: value for key, value in (answer or {}).items() if key != "ResponseMetadata"}
+        self.saw += (json.dumps(without_times, default=lambda _: None),)
+        return answer
+
+    def step(self):
+        self.go.release()
+        self.back.acquire()
+
+    def abandon(self):
+        self.wanted = False
+        if self.alive:
+            self.step()
+
+
+def race(path, environment, before, beside):
+    """Runs the function of key-pairs.yaml twice at once, in every order of the calls: the second run comes after the
+    changes in `beside`, which fall anywhere between the calls of the first. What is then published, and the number of orders
+    that differ in what a run saw. A change is an operation of EC2 and its arguments.
+    """
+    import boto3
+    from moto import mock_aws
+    from moto.moto_api._internal import mock_random
+
+    environment_before = dict(os.environ)
+    os.environ.update(environment)
+    del os.environ["AWS_ENDPOINT_URL"]
+    mock = mock_aws()
+    mock.start()
+    ec2, ssm = boto3.client("ec2"), boto3.client("ssm")
+    function = runpy.run_path(path)
+    mine = threading.local()
+    for client in (function["ec2"], function["ssm"]):
+        def call(operation, arguments, real=client._make_api_call):
+            def do():
+                answer = real(operation, arguments)
+                if not operation.startswith(("Describe", "List")):
+                    written.append(f"{operation} {arguments}")
+                return answer
+
+            return mine.actor.call(do)
+
+        client._make_api_call = call
+
+    def published():
+        return {p["Name"]: p["Value"] for p in ssm.get_parameters_by_path(Path="/", Recursive=True)["Parameters"]}
+
+    def change(operation, arguments):
+        written.append(operation)
+        getattr(ec2, operation)(**arguments)
+
+    def run(actor):
+        mine.actor = actor
+        function["handler"]({}, None)
+
+    def changes_then_run(actor):
+        for one in beside:
+            actor.call(lambda one=one: change(*one))
+        run(actor)
+
+    def start(*works):
+        for pair in ec2.describe_key_pairs()["KeyPairs"]:
+            ec2.delete_key_pair(KeyName=pair["KeyName"])
+        for name in published():
+            ssm.delete_parameter(Name=name)
+        mock_random.seed(0)
+        for one in before:
+            change(*one)
+        first = Actor(run)
+        while first.alive:
+            first.step()
+        written.clear()
+        actors = [Actor(work) for work in works]
+        for actor in actors:
+            actor.step()  # up to its first call
+        return actors
+
+    ends, orders, order, seen, written = set(), 0, [], set(), []
+    with contextlib.redirect_stdout(io.StringIO()):
+        while order is not None:
+            actors, chosen, known = start(run, changes_then_run), [], False
+            # As the order so far says, then each time the first of the two until it is at its end.
+            while any(actor.alive for actor in actors) and not known:
+                at = len(chosen)
+                one = order[at] if at < len(order) else 0 if actors[0].alive else 1
+                chosen.append((one, actors[1 - one].alive))
+                actors[one].step()
+                # What comes next depends on nothing else: what both saw, and what was written in which order.
+                state = (actors[0].saw, actors[1].saw, tuple(written), actors[0].alive, actors[1].alive)
+                known = at >= len(order) - 1 and state in seen
+                seen.add(state)
+            if not known:
+                ends.add(tuple(sorted(f"{name.rpartition('/')[0]} {line.split()[2]}" for name, line in published().items())))
+                orders += 1
+            for actor in actors:
+                actor.abandon()
+            # The next order differs in the last choice of the first where the second could have gone on instead.
+            while chosen and chosen[-1] != (0, True):
+                chosen.pop()
+            order = [one for one, _ in chosen[:-1]] + [1] if chosen else None
+    mock.stop()
+    os.environ.clear()
+    os.environ.update(environment_before)
+    return {"ends": sorted(ends), "orders": orders}
 
 
 for line in sys.stdin:
