@@ -54,12 +54,24 @@ fn the_readme_deploys_them() {
         commands.len(),
         "{said}"
     );
-    // Nothing but what its commands and other templates call them.
-    assert!(readme.contains("disable-rule --name authorized-keys-push-sync"));
-    assert!(
-        moto.cli("text", &["events", "list-rules"])
-            .contains("authorized-keys-push-sync")
-    );
+    // The rest of what is for a shell, on these stacks.
+    let run = |start: &str| {
+        let command = readme.lines().find(|line| line.starts_with(start)).unwrap();
+        let mut shell = moto.client("sh");
+        shell.current_dir(packaging("aws"));
+        let done = shell.args(["-euc", command]).output().unwrap();
+        assert!(done.status.success(), "{}", shown(&done.stderr));
+    };
+    let count = |state: &str| {
+        let rules = moto.cli("text", &["events", "list-rules"]);
+        rules.matches(state).count()
+    };
+    assert_eq!(count("DISABLED"), 0);
+    run("aws events disable-rule ");
+    assert_eq!(count("DISABLED"), 1);
+    let organization = ["organizations", "create-organization"];
+    moto.cli("text", &organization);
+    run("aws organizations create-policy ");
 }
 
 #[test]
@@ -71,8 +83,10 @@ fn the_instance_role_has_the_policy_that_is_shipped() {
         let version = json!({"PolicyArn": arn, "VersionId": "v1"});
         deployed.aws("iam", "get_policy_version", &version)["PolicyVersion"]["Document"].take()
     };
-    let shipped: Value =
-        serde_json::from_str(include_str!("../../packaging/aws/iam-policy.json")).unwrap();
+    // The file is for every partition, the stack for its own.
+    let shipped =
+        include_str!("../../packaging/aws/iam-policy.json").replace("arn:aws*:", "arn:aws:");
+    let shipped: Value = serde_json::from_str(&shipped).unwrap();
     assert_eq!(document(&mut deployed, &outputs["PolicyArn"]), shipped);
 
     // moto attaches no policy to a role that a stack creates, so that is read in the template.
@@ -90,6 +104,18 @@ fn the_instance_role_has_the_policy_that_is_shipped() {
     assert_eq!(
         held["AssumeRolePolicyDocument"]["Statement"][0]["Principal"]["Service"],
         "ec2.amazonaws.com"
+    );
+
+    // With a name that a path can be made of; and the principal of EC2 in another partition, read in the template.
+    let (named, _) = deployed.create("named", "instance-role.yaml", &[("RoleName", "web")]);
+    assert_eq!(
+        (&named["RoleName"], &named["InstanceProfileName"]),
+        (&json!("web"), &json!("web"))
+    );
+    let trust = &template["Resources"]["Role"]["Properties"]["AssumeRolePolicyDocument"];
+    assert_eq!(
+        trust["Statement"][0]["Principal"]["Service"]["Fn::Sub"],
+        "ec2.${AWS::URLSuffix}"
     );
 
     // The policy alone, for one list and one key.
@@ -119,7 +145,8 @@ fn a_change_of_the_list_starts_the_document_that_syncs() {
     let given = [("TagKey", "Role"), ("TagValues", "web,db")];
     let (outputs, resources) = deployed.create("push", "push.yaml", &given);
 
-    let rule = deployed.aws("events", "describe_rule", &json!({"Name": "push-sync"}));
+    let rule = json!({"Name": outputs["RuleName"]});
+    let rule = deployed.aws("events", "describe_rule", &rule);
     assert_eq!(rule["State"], "ENABLED");
     let event = |name: &str, operation: &str| {
         json!({"source": "aws.ssm", "detail-type": "Parameter Store Change", "region": "eu-central-1",
@@ -145,7 +172,7 @@ fn a_change_of_the_list_starts_the_document_that_syncs() {
     let targets = deployed.aws(
         "events",
         "list_targets_by_rule",
-        &json!({"Rule": "push-sync"}),
+        &json!({"Rule": outputs["RuleName"]}),
     );
     let [target] = targets["Targets"].as_array().unwrap().as_slice() else {
         panic!("{targets}")
@@ -203,13 +230,11 @@ fn a_change_of_the_list_starts_the_document_that_syncs() {
     let statement = &policy["PolicyDocument"]["Statement"][0];
     assert_eq!(statement["Action"], "sqs:SendMessage");
     assert_eq!(statement["Principal"]["Service"], "events.amazonaws.com");
-    let only = &statement["Condition"]["ArnEquals"]["aws:SourceArn"]["Fn::Sub"];
-    assert!(
-        only.as_str()
-            .unwrap()
-            .ends_with(":rule/${AWS::StackName}-sync"),
-        "{only}"
-    );
+    let only = &statement["Condition"]["ArnEquals"]["aws:SourceArn"];
+    assert_eq!(*only, json!({"Fn::GetAtt": ["Rule", "Arn"]}));
+    // A rule's name has at most 64 characters, a stack's 128.
+    let name = &template["Resources"]["Rule"]["Properties"]["Name"];
+    assert!(name.is_null(), "{name}");
 }
 
 #[test]

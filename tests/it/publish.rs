@@ -1011,8 +1011,9 @@ fn the_policy_for_publishers_allows_what_is_called_and_no_more() {
         let keys = serde_json::json!(["kms:Decrypt", "kms:Encrypt", "kms:GenerateDataKey"]);
         assert_eq!(statement["Action"], keys);
         let only = &statement["Condition"]["StringLike"];
-        assert_eq!(only["kms:ViaService"], "ssm.*.amazonaws.com");
-        let below = "arn:aws:ssm:*:*:parameter/authorized-keys/*";
+        let through = serde_json::json!(["ssm.*.amazonaws.com", "ssm.*.amazonaws.com.cn"]);
+        assert_eq!(only["kms:ViaService"], through);
+        let below = "arn:aws*:ssm:*:*:parameter/authorized-keys/*";
         assert_eq!(only["kms:EncryptionContext:PARAMETER_ARN"], below);
     }
     assert_eq!(called, allowed);
