@@ -6,8 +6,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc::{O_DIRECTORY, O_NONBLOCK};
-use nix::unistd::{AccessFlags, eaccess};
+use nix::unistd::{AccessFlags, chdir, eaccess, fchdir};
 use rustix::fs::Advice;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -74,6 +75,22 @@ pub fn make_directory(directory: &Path, mode: u32) -> Result<(), StoreError> {
         }
         _ => sync(real.parent().unwrap_or(above)),
     }
+}
+
+/// Makes `directory`, which may be another account's or below one of those, the one of this process. Where an account can put
+/// something else in the way, no link is followed: it would have root work in another directory.
+pub fn enter(directory: &Path, is_open: &dyn Fn(&Path) -> bool) -> nix::Result<()> {
+    let way: Vec<&Path> = directory.ancestors().collect();
+    let Some(open) = way.into_iter().rev().find(|place| is_open(place)) else {
+        return chdir(directory);
+    };
+    let sure = open.parent().unwrap_or(open);
+    chdir(sure)?;
+    let rest = directory.strip_prefix(sure).unwrap_or(directory);
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    fchdir(openat2(AT_FDCWD, &Path::new(".").join(rest), how)?)
 }
 
 /// A directory, opened; anything else in its place is not waited for.
@@ -149,20 +166,37 @@ pub fn write_large_json<T: Serialize>(path: &Path, value: &T, mode: u32) -> Resu
         pieces.write_all(b"\n")?;
         pieces.flush()
     };
-    put(path, &mut pieces, mode, true)?;
+    put(path, &beside(path), &mut pieces, mode, true)?;
     sync(path.parent().unwrap_or(Path::new("/")))
 }
 
 /// Replaces `path` by `bytes`, as [`write_json`] does.
 pub fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    put(path, &mut |file| file.write_all(bytes), mode, true)?;
+    write_by(&beside(path), path, bytes, mode)
+}
+
+/// The same by another `temporary` name in that directory.
+pub fn write_by(temporary: &Path, path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
+    put(
+        path,
+        temporary,
+        &mut |file| file.write_all(bytes),
+        mode,
+        true,
+    )?;
     sync(path.parent().unwrap_or(Path::new("/")))
 }
 
 /// Replaces `path` by `bytes`, and lets the kernel begin to write them without waiting for it: a crash of the host may leave
 /// the file empty, or as it was, until a [`sync`] of it and of its directory.
 pub fn write_soon(path: &Path, bytes: &[u8], mode: u32) -> Result<(), StoreError> {
-    put(path, &mut |file| file.write_all(bytes), mode, false)
+    put(
+        path,
+        &beside(path),
+        &mut |file| file.write_all(bytes),
+        mode,
+        false,
+    )
 }
 
 /// Waits until a file or a directory is on disk.
@@ -196,18 +230,22 @@ pub fn names(directory: &Path) -> Result<Vec<(String, u64)>, StoreError> {
     Ok(all)
 }
 
+/// One writer a directory (`process::lock`), so one fixed name; a left-over is simply replaced.
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("new")
+}
+
 fn put(
     path: &Path,
+    temporary: &Path,
     content: &mut dyn FnMut(&mut File) -> io::Result<()>,
     mode: u32,
     synced: bool,
 ) -> Result<(), StoreError> {
-    // One writer a directory (`process::lock`), so one fixed name; a left-over is simply replaced.
-    let temporary = path.with_extension("new");
     let mut written = || -> Result<(), StoreError> {
-        match fs::remove_file(&temporary) {
+        match fs::remove_file(temporary) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(failed("replace", &temporary)(error));
+                return Err(failed("replace", temporary)(error));
             }
             _ => {}
         }
@@ -215,22 +253,22 @@ fn put(
             .write(true)
             .create_new(true)
             .mode(mode)
-            .open(&temporary)
-            .map_err(failed("write", &temporary))?;
+            .open(temporary)
+            .map_err(failed("write", temporary))?;
         // The umask of a service is no word on who may read its status.
         file.set_permissions(Permissions::from_mode(mode))
-            .map_err(failed("set the mode of", &temporary))?;
-        content(&mut file).map_err(failed("write", &temporary))?;
+            .map_err(failed("set the mode of", temporary))?;
+        content(&mut file).map_err(failed("write", temporary))?;
         if synced {
-            file.sync_all().map_err(failed("sync", &temporary))?;
+            file.sync_all().map_err(failed("sync", temporary))?;
         } else {
             // Linux writes back what it is told to forget (`mm/fadvise.c`). Where it does not, nothing is lost but time.
             let _ = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
         }
-        fs::rename(&temporary, path).map_err(failed("replace", path))
+        fs::rename(temporary, path).map_err(failed("replace", path))
     };
     if let Err(error) = written() {
-        let _ = fs::remove_file(&temporary);
+        let _ = fs::remove_file(temporary);
         return Err(error);
     }
     Ok(())

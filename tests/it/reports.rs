@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, chown, lchown, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -13,6 +13,7 @@ use authorized_keys_agent::model::account::AccountName;
 use authorized_keys_agent::model::key::id::KeyId;
 use authorized_keys_agent::model::status::schema::{KeyStatus, Status};
 use jiff::Timestamp;
+use nix::sys::stat::Mode;
 use serde_json::{Map, Value};
 
 use crate::support::deployed::packaging;
@@ -360,6 +361,70 @@ fn a_report_finds_the_directory_of_its_instance_or_says_what_is_missing() {
     assert_eq!(inventory(&there).0["Health"], "healthy");
     let said = world.run(&["status", "--skip-missing"]);
     assert_eq!(said.status.code(), Some(2));
+}
+
+#[test]
+fn a_report_takes_the_place_of_nothing_but_a_file() {
+    let world = World::new();
+    let directory = world.path("reports");
+    fs::create_dir(&directory).unwrap();
+    let at = |name: &str| directory.join(name);
+    nix::unistd::mkfifo(&at("fifo"), Mode::S_IRUSR).unwrap();
+    symlink("/dev/null", at("link")).unwrap();
+    fs::create_dir(at("directory")).unwrap();
+    for name in ["fifo", "link", "directory"] {
+        let before = fs::symlink_metadata(at(name)).unwrap().ino();
+        let said = report(&world, &METRICS, &at(name), 2);
+        assert!(said.contains("is not a regular file"), "{said}");
+        assert!(said.contains(at(name).to_str().unwrap()), "{said}");
+        assert_eq!(fs::symlink_metadata(at(name)).unwrap().ino(), before);
+    }
+
+    // Files beside it are not ours, whatever their names, and another report may be on its way there.
+    for name in ["report.new", "other.new"] {
+        fs::write(at(name), "mine\n").unwrap();
+    }
+    report(&world, &METRICS, &at("report.prom"), 3);
+    report(&world, &METRICS, &at("other.new"), 3);
+    assert_eq!(fs::read_to_string(at("report.new")).unwrap(), "mine\n");
+    let metrics = fs::read_to_string(at("other.new")).unwrap();
+    assert!(metrics.starts_with("# HELP"), "{metrics}");
+    let all = [
+        "fifo",
+        "link",
+        "directory",
+        "report.new",
+        "other.new",
+        "report.prom",
+    ];
+    assert_eq!(litter(&directory, &all), [""; 0]);
+}
+
+/// As in Debian, where `node-exporter` is root's in a directory of `prometheus`.
+#[test]
+fn no_link_of_another_account_leads_a_report_elsewhere() {
+    let world = World::new();
+    let (theirs, elsewhere) = (world.path("theirs"), world.path("elsewhere"));
+    for directory in [&theirs, &elsewhere, &theirs.join("root")] {
+        fs::create_dir(directory).unwrap();
+    }
+    chown(&theirs, Some(4242), Some(4242)).unwrap();
+    symlink(&elsewhere, theirs.join("link")).unwrap();
+    lchown(theirs.join("link"), Some(4242), Some(4242)).unwrap();
+    let said = report(&world, &METRICS, &theirs.join("link/a.prom"), 2);
+    assert!(said.contains("another account"), "{said}");
+    report(&world, &INVENTORY, &theirs.join("link"), 2);
+    assert_eq!(litter(&elsewhere, &[]), [""; 0]);
+    report(&world, &METRICS, &theirs.join("root/a.prom"), 3);
+    report(&world, &METRICS, &theirs.join("a.prom"), 3);
+
+    // Root's own are followed, such as /var/run.
+    symlink(&theirs, world.path("roots")).unwrap();
+    report(&world, &METRICS, &world.path("roots/b.prom"), 3);
+    assert_eq!(
+        litter(&theirs, &["link", "root", "a.prom", "b.prom"]),
+        [""; 0]
+    );
 }
 
 /// Names of metrics, without what `Prometheus` itself has.

@@ -7,11 +7,13 @@ mod look;
 mod rows;
 mod view;
 
+use std::ffi::OsStr;
 use std::path::{self, Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
+use nix::errno::Errno;
 
 use self::view::View;
 use crate::agent::{paths, publish};
@@ -90,8 +92,8 @@ impl Arguments {
     }
 
     /// Whether nothing is written, since `directory` is missing.
-    fn skips(&self, directory: Option<&Path>) -> bool {
-        self.skip_missing && directory.is_some_and(|directory| !directory.is_dir())
+    fn skips(&self, directory: &Path) -> bool {
+        self.skip_missing && !directory.is_dir()
     }
 }
 
@@ -161,10 +163,39 @@ fn put(
         return print::data(&text);
     };
     let file = path::absolute(file).context("the name of the file is empty")?;
-    if arguments.skips(file.parent()) {
+    let (Some(directory), Some(name)) = (file.parent(), file.file_name().and_then(OsStr::to_str))
+    else {
+        bail!("`{}` is not the name of a file", file.display());
+    };
+    if arguments.skips(directory) {
         return Ok(());
     }
-    Ok(store::write(&file, text.as_bytes(), 0o644)?)
+    write(directory, &[(name, &text)])
+}
+
+/// Root does this also in the directory of another account, such as `node_exporter`'s, which may change it meanwhile.
+fn write(directory: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
+    let is_open = |place: &Path| surroundings::is_open(std::fs::symlink_metadata(place));
+    let shown = directory.display();
+    store::enter(directory, &is_open).map_err(|error| match error {
+        Errno::ELOOP => anyhow!(
+            "a link of another account may be on the way to `{shown}`, so nothing is written there"
+        ),
+        error => anyhow!(error).context(format!("cannot write to `{shown}`")),
+    })?;
+    for (name, text) in files {
+        // /dev/null would be replaced like any other.
+        let there = std::fs::symlink_metadata(name);
+        if there.is_ok_and(|there| !there.is_file()) {
+            bail!("`{shown}/{name}` is not a regular file, so it is not replaced");
+        }
+        // Another report may be written at the same time, and each name beside it may be another's.
+        let temporary = format!("./.{name}.{}", std::process::id());
+        let file = format!("./{name}");
+        store::write_by(temporary.as_ref(), file.as_ref(), text.as_bytes(), 0o644)
+            .with_context(|| format!("in `{shown}`"))?;
+    }
+    Ok(())
 }
 
 /// What each of the two files says goes by the status of one moment. The one of the host is last: it says when both were written.
@@ -188,13 +219,14 @@ fn put_inventory(arguments: &Arguments, status: &Status, now: Timestamp) -> anyh
         };
         directory = name.replace(INSTANCE, instance).into();
     }
-    if arguments.skips(Some(&directory)) {
+    if arguments.skips(&directory) {
         return Ok(());
     }
-    let keys = directory.join("authorized-keys.json");
-    store::write(&keys, inventory.keys.as_bytes(), 0o644)?;
-    let agent = directory.join("authorized-keys-agent.json");
-    Ok(store::write(&agent, inventory.agent.as_bytes(), 0o644)?)
+    let files = [
+        ("authorized-keys.json", &*inventory.keys),
+        ("authorized-keys-agent.json", &*inventory.agent),
+    ];
+    write(&directory, &files)
 }
 
 /// Those that the status speaks of.
