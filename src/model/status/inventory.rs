@@ -53,6 +53,8 @@ struct Entries {
     text: String,
     shown: usize,
     left_out: usize,
+    /// No room for more was found; nothing is made in vain of what comes then.
+    is_full: bool,
 }
 
 impl Entries {
@@ -69,6 +71,7 @@ impl Entries {
             text,
             shown: 0,
             left_out: 0,
+            is_full: false,
         }
     }
 
@@ -76,6 +79,7 @@ impl Entries {
         /// Of what ends an entry and the file.
         const END: usize = 16;
         if self.shown == ENTRIES || self.text.len() + entry.0.len() + END > BYTES {
+            self.is_full = true;
             self.left_out += 1;
             return;
         }
@@ -94,6 +98,10 @@ impl Entries {
         key: &KeyId,
         from: Option<&KeyStatus>,
     ) {
+        if self.is_full {
+            self.left_out += 1;
+            return;
+        }
         let mut entry = Entry::default();
         entry.add("Account", account);
         entry.add("State", state);
