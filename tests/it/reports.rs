@@ -412,7 +412,7 @@ fn no_link_of_another_account_leads_a_report_elsewhere() {
     symlink(&elsewhere, theirs.join("link")).unwrap();
     lchown(theirs.join("link"), Some(4242), Some(4242)).unwrap();
     let said = report(&world, &METRICS, &theirs.join("link/a.prom"), 2);
-    assert!(said.contains("another account"), "{said}");
+    assert!(said.contains("name the directory without links"), "{said}");
     report(&world, &INVENTORY, &theirs.join("link"), 2);
     assert_eq!(litter(&elsewhere, &[]), [""; 0]);
     report(&world, &METRICS, &theirs.join("root/a.prom"), 3);

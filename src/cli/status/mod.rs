@@ -8,6 +8,7 @@ mod rows;
 mod view;
 
 use std::ffi::OsStr;
+use std::io;
 use std::path::{self, Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -36,7 +37,7 @@ Examples:
       All of one account: its keys, where each comes from, what sshd makes of them
   agent status --json
       For scripts, which go by the codes of the problems
-  agent status --format summary --output /run/agent.json
+  sudo agent status --format summary --output /run/agent.json
       One line for a fleet, in a file that is always whole
   sudo agent status --format prometheus
       Metrics; authorized-keys-report.timer writes them for node_exporter
@@ -179,9 +180,9 @@ fn write(directory: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
     let shown = directory.display();
     store::enter(directory, &is_open).map_err(|error| match error {
         Errno::ELOOP => anyhow!(
-            "a link of another account may be on the way to `{shown}`, so nothing is written there"
+            "a link that another account may have made is on the way to `{shown}`; name the directory without links"
         ),
-        error => anyhow!(error).context(format!("cannot write to `{shown}`")),
+        error => anyhow!(io::Error::from(error)).context(format!("cannot write to `{shown}`")),
     })?;
     for (name, text) in files {
         // /dev/null would be replaced like any other.
