@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use crate::agent::inquiry::ask_within;
 use crate::host::imds::{self, Metadata};
 use crate::host::instance;
-use crate::host::ssm::{self, Parameter, ParameterStore};
+use crate::host::ssm::{self, Failure, Parameter, ParameterStore};
 use crate::host::{Threads, chain, directory, process, store};
 use crate::model::account::AccountName;
 use crate::model::config::source::{Wanted, account_below, merge};
@@ -147,8 +147,11 @@ impl Clients {
         let instance = self.instance(source).await;
         let believed = self.believed(source, &wanted, now);
         let outcome = self.read(source, &wanted, believed, held, now).await;
-        if matches!(outcome, Err(FetchError::Ssm(_))) {
-            // A client keeps credentials until the end it knows of; a new one asks again.
+        if let Err(FetchError::Ssm(failure)) = &outcome
+            && !matches!(failure, Failure::Throttled | Failure::NotFound(_))
+        {
+            // A client keeps credentials until the end it knows of, and its connection; a new one asks again. With these
+            // answers, both are good.
             self.store = None;
         }
         let reading = outcome?;
@@ -271,7 +274,8 @@ impl Clients {
         let indexes = believed.iter().map(|known| index::name(&known.path));
         let indexes: Vec<String> = indexes.collect();
         let store = self.store().await?;
-        let mut named = store.by_names(&names, &indexes).await;
+        let mut tries = store.tries();
+        let mut named = store.by_names(&names, &indexes, &mut tries).await;
         if let Err(failure) = &named
             && !indexes.is_empty()
             && failure.is_about_what_was_asked()
@@ -284,12 +288,17 @@ impl Clients {
                 );
             }
             self.refused_at = Some(now);
-            named = self.store().await?.by_names(&names, &[]).await;
+            let store = self.store().await?;
+            named = store.by_names(&names, &[], &mut tries).await;
         } else if !indexes.is_empty() {
             self.refused_at = None;
         }
         let named = named.map_err(FetchError::Ssm)?;
         let store = self.store().await?;
+        if names.is_empty() {
+            // An index is one call, and many hosts have just heard by it of the same change: this is where they back off.
+            tries = store.tries();
+        }
         // What two paths have in common counts as it was read last, and what is held was read before.
         for known in believed {
             let name = index::name(&known.path);
@@ -307,7 +316,10 @@ impl Clients {
                 continue;
             }
             let name = index::name(path);
-            let parameters = store.by_path(path).await.map_err(FetchError::Ssm)?;
+            let parameters = store
+                .by_path(path, &mut tries)
+                .await
+                .map_err(FetchError::Ssm)?;
             let mut all = parameters.iter().map(|one| (&one.name, &one.value));
             let contents = Contents::of(path, &mut all);
             for parameter in parameters {

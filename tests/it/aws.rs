@@ -103,7 +103,7 @@ fn asks_as_its_environment_says() {
     let settings = Settings::default();
     let answer = run(async {
         let store = ParameterStore::new(&settings).await?;
-        let found = store.by_path(&path).await?;
+        let found = store.by_path(&path, &mut store.tries()).await?;
         let caller = store.caller().await?;
         Ok::<_, Failure>(format!(
             "{} from {} by {} ({}), region {} from {}",

@@ -350,9 +350,14 @@ fn a_poll_that_fails_is_no_reason_for_more_calls() {
         (Behaviour::HangUp, "the connection was closed"),
         (Behaviour::expired(), "credentials have expired"),
     ] {
+        let before = site.server.connections();
+        let is_throttled = says.contains("throttles");
         site.server.always(behaviour);
         wait(says, || site.world.problems().contains(says));
         assert_eq!(site.asked(3), [BY_NAME; 3], "{says}");
+        // Neither is it a reason for another handshake.
+        let is_the_same = site.server.connections() == before;
+        assert!(is_the_same || !is_throttled, "{says}");
         site.server.always(Behaviour::Good);
         wait("health", || site.world.problems() == "[]");
         assert_eq!(site.asked(3), [BY_NAME; 3], "{says}");

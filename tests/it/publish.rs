@@ -114,7 +114,7 @@ fn names(moto: &Moto) -> Vec<String> {
 fn taken(moto: &Moto) -> BTreeMap<String, BTreeSet<String>> {
     let found = run(async {
         let store = ParameterStore::new(&moto.settings()).await.unwrap();
-        store.by_path(PATH).await.unwrap()
+        store.by_path(PATH, &mut store.tries()).await.unwrap()
     });
     let mut values: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for one in found {

@@ -44,7 +44,8 @@ fn settings(endpoint: String) -> Settings {
 /// The names below `/k`, or why there are none.
 fn names(settings: &Settings) -> Result<Vec<String>, Failure> {
     run(async {
-        let found = ParameterStore::new(settings).await?.by_path("/k").await?;
+        let store = ParameterStore::new(settings).await?;
+        let found = store.by_path("/k", &mut store.tries()).await?;
         Ok(found.into_iter().map(|parameter| parameter.name).collect())
     })
 }
@@ -262,7 +263,7 @@ fn values_come_as_they_are() {
         let store = ParameterStore::new(&settings(server.endpoint()))
             .await
             .unwrap();
-        store.by_path("/k/").await.unwrap()
+        store.by_path("/k/", &mut store.tries()).await.unwrap()
     });
     let values: Vec<_> = found
         .iter()
@@ -300,10 +301,8 @@ fn names_that_are_gone_are_an_error() {
     let by_names = |names: &[&str]| {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         run(async {
-            ParameterStore::new(&settings(server.endpoint()))
-                .await?
-                .by_names(&names, &[])
-                .await
+            let store = ParameterStore::new(&settings(server.endpoint())).await?;
+            store.by_names(&names, &[], &mut store.tries()).await
         })
     };
     let all: Vec<_> = (0..12).map(|at| format!("/s/{at:02}")).collect();
@@ -370,12 +369,28 @@ fn a_list_that_is_half_read_is_read_to_its_end() {
         check(1..=1);
         server.always(Behaviour::OnLaterPages(Box::new(throttled.clone())));
         check(3..=8);
+        // A fetch that ends in a pause was throttled, and not cut off.
+        let mut short = settings(server.endpoint());
+        short.limits.fetch = Duration::from_millis(1200);
+        short.limits.operation = Duration::from_secs(30);
+        assert_eq!(names(&short).unwrap_err(), Failure::Throttled);
         server.always(Behaviour::Good);
+        // Of two paths the second is asked for again.
+        server.script([Behaviour::Good, throttled.clone()]);
+        let before = server.calls();
+        let two = run(async {
+            let store = ParameterStore::new(&settings(server.endpoint())).await?;
+            let mut tries = store.tries();
+            store.by_path("/d", &mut tries).await?;
+            store.by_path("/k", &mut tries).await
+        });
+        assert_eq!(two.unwrap().len(), 25);
+        assert_eq!(server.calls() - before, 1 + 1 + 3);
         server.script([Behaviour::Good, throttled]);
         let all: Vec<_> = (0..25).map(|at| format!("/k/bob/{at:05}")).collect();
         let found = run(async {
             let store = ParameterStore::new(&settings(server.endpoint())).await?;
-            store.by_names(&all, &[]).await
+            store.by_names(&all, &[], &mut store.tries()).await
         });
         assert_eq!(found.unwrap().len(), 25);
     }
@@ -389,14 +404,20 @@ fn one_store_keeps_its_connection_through_polls_and_faults() {
             .await
             .unwrap();
         for _ in 0..3 {
-            assert_eq!(store.by_path("/k").await.unwrap().len(), 3);
+            assert_eq!(
+                store.by_path("/k", &mut store.tries()).await.unwrap().len(),
+                3
+            );
         }
         assert_eq!((server.calls(), server.connections()), (3, 1));
         server.script([Behaviour::HangUp, Behaviour::throttle(), Behaviour::Silence]);
         for _ in 0..3 {
-            assert!(store.by_path("/k").await.is_err());
+            assert!(store.by_path("/k", &mut store.tries()).await.is_err());
         }
-        assert_eq!(store.by_path("/k").await.unwrap().len(), 3);
+        assert_eq!(
+            store.by_path("/k", &mut store.tries()).await.unwrap().len(),
+            3
+        );
     });
     let requests = server.requests();
     assert!(
@@ -419,7 +440,10 @@ fn a_connection_that_ended_while_idle_is_opened_again() {
         let store = ParameterStore::new(&settings(server.endpoint()))
             .await
             .unwrap();
-        assert_eq!(store.by_path("/k").await.unwrap().len(), 3);
+        assert_eq!(
+            store.by_path("/k", &mut store.tries()).await.unwrap().len(),
+            3
+        );
         let start = Instant::now();
         while server.ended_connections() == 0 {
             assert!(
@@ -430,7 +454,10 @@ fn a_connection_that_ended_while_idle_is_opened_again() {
         }
         // The end is in the kernel now: one turn of the runtime brings it to the client.
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(store.by_path("/k").await.unwrap().len(), 3);
+        assert_eq!(
+            store.by_path("/k", &mut store.tries()).await.unwrap().len(),
+            3
+        );
     });
     assert_eq!((server.calls(), server.connections()), (2, 2));
 }
@@ -440,11 +467,8 @@ fn the_next_poll_sees_what_changed() {
     let server = SsmServer::start([("/k/bob/a", "1"), ("/k/bob/b", "1")]);
     let values = || {
         let found = run(async {
-            ParameterStore::new(&settings(server.endpoint()))
-                .await
-                .unwrap()
-                .by_path("/k")
-                .await
+            let store = ParameterStore::new(&settings(server.endpoint())).await?;
+            store.by_path("/k", &mut store.tries()).await
         });
         found
             .unwrap()
@@ -469,7 +493,7 @@ fn who_asks_is_known_without_another_service() {
             .await
             .unwrap();
         assert_eq!(store.clock_skew(now), None);
-        store.by_path("/k").await.unwrap();
+        store.by_path("/k", &mut store.tries()).await.unwrap();
         let caller = store.caller().await.unwrap();
         assert_eq!(
             (caller.source, caller.access_key.as_str()),
@@ -498,8 +522,8 @@ fn the_instance_role_serves_without_any_configuration() {
     };
     run(async {
         let store = ParameterStore::new(&from_role).await.unwrap();
-        store.by_path("/k").await.unwrap();
-        store.by_path("/k").await.unwrap();
+        store.by_path("/k", &mut store.tries()).await.unwrap();
+        store.by_path("/k", &mut store.tries()).await.unwrap();
         let caller = store.caller().await.unwrap();
         assert_eq!(
             (caller.source, caller.access_key.as_str()),

@@ -276,7 +276,8 @@ async fn indexed(
         );
     }
     let indexes = [index::name(&known.path)];
-    let asked = clients.store().await.ok()?.by_names(&[], &indexes).await;
+    let store = clients.store().await.ok()?;
+    let asked = store.by_names(&[], &indexes, &mut store.tries()).await;
     if let Err(failure) = asked {
         let why = format!("its index cannot be read alone ({failure})");
         return saves_nothing(&why, &failure.hint().unwrap_or_default());

@@ -21,6 +21,7 @@ use std::future::Future;
 
 use aws_credential_types::provider::ProvideCredentials;
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 use tracing::Dispatch;
 use tracing::instrument::WithSubscriber;
 
@@ -31,7 +32,7 @@ pub use self::connect::{Keys, Limits, Settings};
 pub use self::failure::{Failure, Network};
 pub use self::parameters::Parameter;
 use self::parameters::{Parameters, answers, in_calls};
-use self::tries::Tries;
+pub use self::tries::Tries;
 pub use self::write::{Patience, Publisher, Write, Written};
 use crate::model::list::template::without_selector;
 
@@ -56,13 +57,19 @@ impl ParameterStore {
         })
     }
 
+    /// The tries of a fetch that begins now.
+    pub fn tries(&self) -> Tries {
+        Tries::new(self.limits)
+    }
+
     /// Every parameter below `path`, at any depth, sorted by name. A path that does not exist is empty.
-    pub async fn by_path(&self, path: &str) -> Result<Vec<Parameter>, Failure> {
+    pub async fn by_path(&self, path: &str, tries: &mut Tries) -> Result<Vec<Parameter>, Failure> {
         let resource = format!("parameter/{}", path.trim_matches('/'));
         self.within(
             "ssm:GetParametersByPath",
             &resource,
-            Box::pin(self.pages(path, &resource)),
+            tries.end,
+            Box::pin(self.pages(path, &resource, tries)),
         )
         .await
     }
@@ -73,6 +80,7 @@ impl ParameterStore {
         &self,
         names: &[String],
         if_there: &[String],
+        tries: &mut Tries,
     ) -> Result<Vec<Parameter>, Failure> {
         let first = names.first().or(if_there.first());
         let first = first.map_or("", String::as_str);
@@ -80,7 +88,8 @@ impl ParameterStore {
         self.within(
             "ssm:GetParameters",
             &resource,
-            Box::pin(self.batches(names, if_there, &resource)),
+            tries.end,
+            Box::pin(self.batches(names, if_there, &resource, tries)),
         )
         .await
     }
@@ -115,11 +124,15 @@ impl ParameterStore {
         transport::clock_skew(&self.connection.contact, now)
     }
 
-    async fn pages(&self, path: &str, resource: &str) -> Result<Vec<Parameter>, Failure> {
+    async fn pages(
+        &self,
+        path: &str,
+        resource: &str,
+        tries: &mut Tries,
+    ) -> Result<Vec<Parameter>, Failure> {
         /// "Valid Range: Minimum value of 1. Maximum value of 10" (API reference, `GetParametersByPath`).
         const PAGE: i32 = 10;
         let mut found = Parameters::new(self.limits);
-        let mut tries = Tries::new(self.limits.operation);
         let mut tokens = BTreeSet::new();
         let mut next: Option<String> = None;
         let below = format!("{}/", path.trim_end_matches('/'));
@@ -174,9 +187,9 @@ impl ParameterStore {
         names: &[String],
         if_there: &[String],
         resource: &str,
+        tries: &mut Tries,
     ) -> Result<Vec<Parameter>, Failure> {
         let mut found = Parameters::new(self.limits);
-        let mut tries = Tries::new(self.limits.operation);
         let mut missing = Vec::new();
         for batch in in_calls(&[names, if_there].concat()) {
             let reply = loop {
@@ -239,11 +252,12 @@ impl ParameterStore {
         &self,
         action: &'static str,
         resource: &str,
+        end: Instant,
         fetch: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
         tracing::debug!(action, resource, "asking parameter store");
         let explained = async { profile::explained(fetch.await).await };
-        let whole = tokio::time::timeout(self.limits.fetch, quiet(explained));
+        let whole = tokio::time::timeout_at(end, quiet(explained));
         whole.await.unwrap_or_else(|_| Err(self.timed_out()))
     }
 

@@ -93,7 +93,7 @@ impl<'a> Publisher<'a> {
     pub async fn read(&mut self, path: &str) -> Result<Vec<Parameter>, Failure> {
         let mut tries = self.tries();
         loop {
-            match self.store.by_path(path).await {
+            match self.store.by_path(path, &mut self.store.tries()).await {
                 Err(failure @ (Failure::Throttled | Failure::Server { .. })) => {
                     self.wait(failure, &mut tries).await?;
                 }

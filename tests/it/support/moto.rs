@@ -160,22 +160,16 @@ impl Moto {
 
     pub fn by_path(&self, path: &str) -> Vec<Parameter> {
         run(async {
-            ParameterStore::new(&self.settings())
-                .await
-                .unwrap()
-                .by_path(path)
-                .await
-                .unwrap()
+            let store = ParameterStore::new(&self.settings()).await.unwrap();
+            store.by_path(path, &mut store.tries()).await.unwrap()
         })
     }
 
     pub fn by_names(&self, names: &[&str]) -> Result<Vec<Parameter>, Failure> {
         let names: Vec<_> = names.iter().map(|&name| name.to_owned()).collect();
         run(async {
-            ParameterStore::new(&self.settings())
-                .await?
-                .by_names(&names, &[])
-                .await
+            let store = ParameterStore::new(&self.settings()).await?;
+            store.by_names(&names, &[], &mut store.tries()).await
         })
     }
 }
