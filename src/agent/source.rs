@@ -306,7 +306,7 @@ impl Clients {
             let is_unchanged = index.is_some_and(|index| known.is_unchanged(&index.value));
             if let (true, Some(held)) = (is_unchanged, held) {
                 reading.keep(&known.path, held);
-                reading.known.push(known);
+                reading.known.push(known.again(now));
             }
         }
         // Each path is read within the bounds, and there may be many of them.

@@ -97,6 +97,8 @@ pub struct Known {
     pub path: String,
     contents: Contents,
     read_at: Timestamp,
+    /// When its index was last asked for.
+    asked_at: Timestamp,
     /// How long the index may be believed after that.
     lasts: Duration,
 }
@@ -120,13 +122,22 @@ impl Known {
             path: path.to_owned(),
             contents,
             read_at,
+            asked_at: read_at,
             lasts: full_every.mul_f64(0.5 + 0.5 * fraction),
         }
     }
 
     /// Whether the index may be believed once more: until the next poll, which may come as late as a tenth after `every`.
+    /// Where the clock was set back since the last time, it is not known how old the reading is.
     pub fn may_be_believed(&self, now: Timestamp, every: Duration) -> bool {
-        age(self.read_at, now).is_some_and(|age| age + every.mul_f64(1.1) <= self.lasts)
+        now >= self.asked_at
+            && age(self.read_at, now).is_some_and(|age| age + every.mul_f64(1.1) <= self.lasts)
+    }
+
+    /// The same once the index was asked for again.
+    #[must_use]
+    pub fn again(self, asked_at: Timestamp) -> Self {
+        Self { asked_at, ..self }
     }
 
     /// Whether the index, of this value, says that the path holds what it held.
@@ -257,8 +268,11 @@ mod tests {
             let last = last.unwrap();
             assert!(last + 66 <= 15 * 60, "{random}: {last}");
             assert!(last > 6 * 60, "{random}: {last}");
-            // The clock was set back.
+            // The clock was set back, before the reading or only a little.
             assert!(!known.may_be_believed(at(-1), minute));
+            let again = known.clone().again(at(240));
+            assert!(again.may_be_believed(at(300), minute));
+            assert!(!again.may_be_believed(at(239), minute));
             // A poll that comes as seldom as the full reading reads in full.
             assert!(!known.may_be_believed(at(0), 15 * minute));
         }
