@@ -215,7 +215,8 @@ pub async fn run(
     now: impl Fn() -> Timestamp,
 ) {
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "fetcher started");
-    let mut cadence = Cadence::new(fetcher.config.source.every);
+    let source = &fetcher.config.source;
+    let mut cadence = Cadence::new(source.every, source.stale_after);
     let mut ready = false;
     let mut heartbeat = service.heartbeat();
     // By the new time the last fetch may be long ago, or yet to come, and what is said of the next one is wrong.
@@ -261,7 +262,8 @@ pub async fn run(
                             }
                             Err(error) => tracing::error!(error, "config not read again, the old one stays"),
                         }
-                        cadence = cadence.asked(fetcher.config.source.every);
+                        let source = &fetcher.config.source;
+                        cadence = cadence.asked(source.every, source.stale_after);
                         break;
                     }
                 },

@@ -22,6 +22,8 @@ pub struct Cadence {
     every: Duration,
     /// The same as the account's limit allows it: `every`, or longer while polls are throttled.
     pace: Duration,
+    /// The longest that it gets.
+    slowest: Duration,
     last: Outcome,
     /// Polls in a row that ended like the last one.
     streak: u32,
@@ -32,31 +34,33 @@ pub struct Cadence {
 /// However long a source is down, it is asked this often, so that recovery needs no person.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(10);
 
-/// However much the account is throttled, this host has its turn.
+/// However much the account is throttled, this host has its turn; and before its list is stale, for it may be answered each time.
 const SLOWEST_PACE: Duration = Duration::from_hours(1);
 
 /// The longest pause in a list that is half read.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 impl Cadence {
-    /// A fresh start.
-    pub fn new(every: Duration) -> Self {
+    /// A fresh start. `stale_after`: how old the list may get.
+    pub fn new(every: Duration, stale_after: Duration) -> Self {
         Self {
             every,
             pace: every,
+            slowest: SLOWEST_PACE.min(stale_after / 2).max(every * 2),
             last: Outcome::Succeeded,
             streak: 0,
             polls: 0,
         }
     }
 
-    /// When a poll is asked for, perhaps with another interval. Throttled hosts that are all asked stay slow.
+    /// When a poll is asked for, perhaps with other settings. Throttled hosts that are all asked stay slow.
     #[must_use]
-    pub fn asked(self, every: Duration) -> Self {
-        if every == self.every {
+    pub fn asked(self, every: Duration, stale_after: Duration) -> Self {
+        let new = Self::new(every, stale_after);
+        if (new.every, new.slowest) == (self.every, self.slowest) {
             Self { polls: 0, ..self }
         } else {
-            Self::new(every)
+            new
         }
     }
 
@@ -73,7 +77,7 @@ impl Cadence {
         let pace = match outcome {
             Outcome::Succeeded => (self.pace * (10 - streak.min(5)) / 10).max(self.every),
             Outcome::Failed => self.pace,
-            Outcome::Throttled => (self.pace + self.every).min(SLOWEST_PACE.max(self.every * 2)),
+            Outcome::Throttled => (self.pace + self.every).min(self.slowest),
         };
         Self {
             pace,
@@ -134,6 +138,7 @@ mod tests {
     use super::*;
 
     const EVERY: Duration = Duration::from_mins(1);
+    const STALE_AFTER: Duration = Duration::from_hours(1);
 
     /// The shortest and the longest wait, in seconds.
     fn range(cadence: Cadence) -> (u64, u64) {
@@ -144,7 +149,7 @@ mod tests {
         let each = outcomes
             .iter()
             .flat_map(|&(outcome, times)| (0..times).map(move |_| outcome));
-        each.fold(Cadence::new(EVERY), Cadence::after)
+        each.fold(Cadence::new(EVERY, STALE_AFTER), Cadence::after)
     }
 
     #[test]
@@ -170,21 +175,39 @@ mod tests {
         check(&[(Succeeded, 9), (Throttled, 3)], (6, 60));
         check(&[(Succeeded, 9), (Throttled, 1), (Succeeded, 1)], (97, 118));
         check(&[(Succeeded, 9), (Throttled, 1), (Succeeded, 3)], (54, 66));
-        check(&[(Throttled, 1_000)], (90, 900));
-        check(&[(Throttled, 1_000), (Succeeded, 1)], (2_916, 3_564));
+        check(&[(Throttled, 1_000)], (45, 450));
+        check(&[(Throttled, 1_000), (Succeeded, 1)], (1_458, 1_782));
         check(&[(Throttled, 1_000), (Succeeded, 9)], (54, 66));
         // An outage of an account that is throttled does not hurry it.
-        check(&[(Throttled, 1_000), (Failed, 40)], (720, 7_200));
+        check(&[(Throttled, 1_000), (Failed, 40)], (360, 3_600));
+    }
+
+    /// Else the list of a host that is answered would be stale, and with `on-stale = "revoke"` its keys go.
+    #[test]
+    fn a_throttled_host_that_is_answered_polls_before_its_list_is_stale() {
+        let minutes = Duration::from_mins;
+        for (every, stale_after, expected) in [
+            (minutes(1), minutes(60), minutes(30)),
+            (minutes(1), minutes(10), minutes(5)),
+            (minutes(1), minutes(24 * 60), minutes(60)),
+            // What polls so seldom has its own reason.
+            (minutes(10), minutes(15), minutes(20)),
+            (minutes(60), minutes(180), minutes(120)),
+        ] {
+            let cadence = Cadence::new(every, stale_after);
+            let slow = (0..1_000).fold(cadence, |cadence, _| cadence.after(Outcome::Throttled));
+            assert_eq!(slow.pace, expected, "{every:?} {stale_after:?}");
+        }
     }
 
     #[test]
     fn a_poll_that_is_asked_for_spreads_the_next_one_and_forgives_nothing() {
         let slow = after(&[(Outcome::Throttled, 3)]);
-        let asked = slow.asked(EVERY).after(Outcome::Succeeded);
+        let asked = slow.asked(EVERY, STALE_AFTER).after(Outcome::Succeeded);
         assert_eq!(range(asked), (21, 216));
-        let quick = slow.asked(EVERY / 2).after(Outcome::Succeeded);
+        let quick = slow.asked(EVERY / 2, STALE_AFTER).after(Outcome::Succeeded);
         assert_eq!(range(quick), (3, 30));
-        let failing = after(&[(Outcome::Failed, 9)]).asked(EVERY);
+        let failing = after(&[(Outcome::Failed, 9)]).asked(EVERY, STALE_AFTER);
         assert_eq!(range(failing.after(Outcome::Failed)), (60, 600));
     }
 

@@ -16,6 +16,9 @@ const CALL: Duration = Duration::from_millis(50);
 /// `timeout` in the config: the pauses of one call may take as long.
 const TIMEOUT: Duration = Duration::from_secs(20);
 
+/// `stale-after` in the config.
+const STALE_AFTER: Duration = Duration::from_hours(1);
+
 /// `Limits::fetch` in `host/ssm/connect.rs`.
 const FETCH: Duration = Duration::from_mins(2);
 
@@ -135,7 +138,7 @@ impl Fleet {
     /// All hosts, stopped.
     pub fn new(setting: Setting, seed: u64) -> Self {
         let host = Host {
-            cadence: Cadence::new(setting.every),
+            cadence: Cadence::new(setting.every, STALE_AFTER),
             done: 0,
             tries: 0,
             paused: Duration::ZERO,
@@ -179,7 +182,7 @@ impl Fleet {
 
     fn ask_one(&mut self, number: u32, wait: Duration) {
         let host = &mut self.hosts[number as usize];
-        host.cadence = host.cadence.asked(self.setting.every);
+        host.cadence = host.cadence.asked(self.setting.every, STALE_AFTER);
         host.done = 0;
         host.tries = 0;
         host.paused = Duration::ZERO;
