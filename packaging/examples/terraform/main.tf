@@ -18,7 +18,7 @@ variable "prefix" {
 }
 
 variable "tag_values" {
-  description = "Instances whose tag Role has one of these get the agent and are told of a change"
+  description = "Instances whose tag Role has one of these are asked how they are, and told of a change"
   type        = list(string)
 }
 
@@ -58,6 +58,8 @@ resource "aws_cloudformation_stack" "keep" {
     TagKey       = "Role"
     TagValues    = join(",", var.tag_values)
     DocumentName = aws_cloudformation_stack.fleet.outputs["DocumentName"]
+    # To install it, too: "true", with From, SourceType and SumsSha256, or with a repository on each instance that has the package.
+    Install = "false"
   }
 }
 
