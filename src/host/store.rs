@@ -77,8 +77,8 @@ pub fn make_directory(directory: &Path, mode: u32) -> Result<(), StoreError> {
     }
 }
 
-/// Makes `directory`, which may be another account's or below one of those, the one of this process. Where an account can put
-/// something else in the way, no link is followed: it would have root work in another directory.
+/// Makes `directory` the working directory. From the first place on that `is_open` to other accounts no link is followed: one of
+/// theirs would have root work in another directory.
 pub fn enter(directory: &Path, is_open: &dyn Fn(&Path) -> bool) -> nix::Result<()> {
     let way: Vec<&Path> = directory.ancestors().collect();
     let Some(open) = way.into_iter().rev().find(|place| is_open(place)) else {

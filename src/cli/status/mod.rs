@@ -188,7 +188,10 @@ fn write(directory: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
         // /dev/null would be replaced like any other.
         let there = std::fs::symlink_metadata(name);
         if there.is_ok_and(|there| !there.is_file()) {
-            bail!("`{shown}/{name}` is not a regular file, so it is not replaced");
+            bail!(
+                "`{}` is not a regular file, so it is not replaced",
+                directory.join(name).display()
+            );
         }
         // Another report may be written at the same time, and each name beside it may be another's.
         let temporary = format!("./.{name}.{}", std::process::id());
