@@ -280,16 +280,20 @@ impl Clients {
             && !indexes.is_empty()
             && failure.is_about_what_was_asked()
         {
-            if self.refused_at.is_none() {
-                tracing::info!(
-                    error = chain(failure),
-                    hint = failure.hint(),
-                    "the index cannot be read, so each poll reads everything"
-                );
-            }
-            self.refused_at = Some(now);
             let store = self.store().await?;
-            named = store.by_names(&names, &[], &mut tries).await;
+            let without = store.by_names(&names, &[], &mut tries).await;
+            // Else it may be a named parameter that was refused.
+            if without.is_ok() {
+                if self.refused_at.is_none() {
+                    tracing::info!(
+                        error = chain(failure),
+                        hint = failure.hint(),
+                        "the index cannot be read, so each poll reads everything"
+                    );
+                }
+                self.refused_at = Some(now);
+            }
+            named = without;
         } else if !indexes.is_empty() {
             self.refused_at = None;
         }

@@ -340,6 +340,25 @@ fn an_index_that_may_not_be_read_alone_is_not_asked_for_each_time() {
     }
 }
 
+/// It is the named parameter that may not be read, and the index is not blamed.
+#[test]
+fn an_index_that_is_asked_for_beside_what_is_denied_is_not_what_was_denied() {
+    let mut site = Site::new(12);
+    site.server.put("/s/alice", &key("named"));
+    "paths = [\"/k\"]\nparameters = { alice = [\"/s/alice\"] }".clone_into(&mut site.world.origin);
+    let agent = site.start();
+    let denied = Behaviour::Error(400, "AccessDeniedException", "no");
+    site.server.always(Behaviour::ByName(Box::new(denied)));
+    wait("the failure", || {
+        site.world.problems().contains("access denied")
+    });
+    site.server.always(Behaviour::Good);
+    wait("health", || site.world.problems() == "[]");
+    assert_eq!(site.asked(3), [BY_NAME; 3]);
+    let log = agent.log();
+    assert!(!log.contains("the index cannot be read"), "{log}");
+}
+
 #[test]
 fn a_poll_that_fails_is_no_reason_for_more_calls() {
     let site = Site::new(25);
