@@ -46,8 +46,10 @@ fn an_incident_tells_what_it_was_and_keeps_what_stood_there() {
     world.approve("alice", "laptop", &key("alice@laptop"));
     // What stood in a file before the agent came is no incident.
     world.make_ssh("alice", ALICE);
-    world.put("alice", ALICE, &key("first run"));
+    let before = key("first run");
+    world.put("alice", ALICE, &before);
     let _agent = world.start();
+    wait("its removal", || !world.read("alice").contains(&before));
     let content = world.read("alice");
     let rogue = format!("{} \u{1b}[2Jrogue", key("rogue"));
     append(&world, "alice", ALICE, &rogue);
