@@ -377,10 +377,11 @@ impl Enforcing {
             unreadable,
         };
         // What the fetcher makes of it stays out of what is published: whoever reads that asks anew.
-        let own = status.problems.len();
+        let (problems, list) = (status.problems.len(), status.list.clone());
         assess::add_fetcher(status, of, config, now);
         let errors = status.errors();
-        status.problems.truncate(own);
+        status.problems.truncate(problems);
+        status.list = list;
         // Two full checks in a row find what lasts.
         let lasting = config.verify.every / 2;
         match self.effects.health.after(&errors, lasting, (now, instant)) {

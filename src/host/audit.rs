@@ -90,17 +90,14 @@ pub fn rules() -> Option<String> {
 /// The file and the line of the rule by which nothing is recorded.
 pub fn silencer() -> Option<(PathBuf, usize)> {
     let parts = fs::read_dir(RULES).into_iter().flatten().flatten();
-    let mut files: Vec<PathBuf> = Vec::new();
-    for part in parts {
-        files.push(part.path());
-    }
-    files.push(PathBuf::from(ALL_RULES));
-    for path in files {
+    let parts = parts.map(|part| part.path());
+    for path in parts.chain([PathBuf::from(ALL_RULES)]) {
+        // augenrules passes over other names.
+        if path.extension().is_none_or(|end| end != "rules") {
+            continue;
+        }
         let text = fs::read_to_string(&path).unwrap_or_default();
-        let is_read = path
-            .extension()
-            .is_some_and(|extension| extension == "rules");
-        if let Some(line) = audit_rules::silencer(&text).filter(|_| is_read) {
+        if let Some(line) = audit_rules::silencer(&text) {
             return Some((path, line));
         }
     }

@@ -19,20 +19,13 @@ pub(super) fn look(findings: &mut Vec<Finding>) {
         let message = format!("the rule `{key}` records who changes a file");
         return findings.push(Finding::ok("audit", message));
     }
-    let mut hint = "take ".to_owned();
-    match audit::silencer() {
-        Some((file, line)) => {
-            hint.push_str("line ");
-            hint.push_str(&line.to_string());
-            hint.push_str(" of `");
-            hint.push_str(&file.to_string_lossy());
-            hint.push('`');
-        }
-        None => hint.push_str("`-a never,task`"),
-    }
-    hint.push_str(
-        " away, then `augenrules --load`, or a reboot where the rules are locked (`-e 2`); what runs already stays \
-         unrecorded until it is started again",
+    let rule = match audit::silencer() {
+        Some((file, line)) => format!("line {line} of `{}`", file.display()),
+        None => "`-a never,task`".to_owned(),
+    };
+    let hint = format!(
+        "take {rule} away, then `augenrules --load`, or a reboot where the rules are locked (`-e 2`); what runs already stays \
+         unrecorded until it is started again"
     );
     let message = format!("the rule `{key}` records nothing: `-a never,task` is loaded too");
     findings.push(Finding::warn("audit", message, hint));

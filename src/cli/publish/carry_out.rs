@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 
-use super::desk::{Desk, Known, hinted};
+use super::desk::{Desk, Stored, hinted};
 use crate::cli::surroundings::instant;
 use crate::host::ssm::{Failure, Publisher, Write};
 use crate::model::escape::escaped;
@@ -36,7 +36,7 @@ pub(super) struct Carrier<'a> {
     publisher: Publisher<'a>,
     desk: &'a Desk<'a>,
     kms_key: Option<&'a str>,
-    known: BTreeMap<String, Known>,
+    known: BTreeMap<String, Stored>,
     done: usize,
     told: Instant,
 }
@@ -46,7 +46,7 @@ impl<'a> Carrier<'a> {
         publisher: Publisher<'a>,
         desk: &'a Desk<'a>,
         kms_key: Option<&'a str>,
-        known: BTreeMap<String, Known>,
+        known: BTreeMap<String, Stored>,
     ) -> Self {
         Self {
             publisher,
@@ -115,7 +115,7 @@ impl<'a> Carrier<'a> {
             }
             (Err(failure), _) => return Err(hinted(&failure)),
         };
-        let known = Known {
+        let known = Stored {
             version,
             kind,
             is_advanced,
@@ -164,7 +164,7 @@ impl<'a> Carrier<'a> {
                     escaped(name)
                 );
             }
-            let is_late = |(name, known): &(&String, &Known)| version(name) != Some(known.version);
+            let is_late = |(name, known): &(&String, &Stored)| version(name) != Some(known.version);
             let Some((name, known)) = self.known.iter().find(is_late) else {
                 return Ok(());
             };

@@ -21,9 +21,9 @@ pub(super) struct Desk<'a> {
     pub(super) path: String,
 }
 
-/// What is known of a parameter.
+/// How Parameter Store has a parameter.
 #[derive(Clone, Copy)]
-pub(super) struct Known {
+pub(super) struct Stored {
     pub(super) version: u64,
     pub(super) kind: Kind,
     pub(super) is_advanced: bool,
@@ -37,15 +37,15 @@ pub(super) struct Found {
     /// Those in no account's place, with their values.
     pub(super) strangers: BTreeMap<String, String>,
     /// The index, with its value.
-    pub(super) index: Option<(Known, String)>,
+    pub(super) index: Option<(Stored, String)>,
 }
 
 impl Found {
     /// All that a publishing may write.
-    pub(super) fn known(&self, path: &str) -> BTreeMap<String, Known> {
+    pub(super) fn known(&self, path: &str) -> BTreeMap<String, Stored> {
         let mut known = BTreeMap::new();
         for (name, one) in &self.published {
-            let one = Known {
+            let one = Stored {
                 version: one.version,
                 kind: one.kind,
                 is_advanced: one.value.text.len() > STANDARD,
@@ -114,7 +114,7 @@ impl Desk<'_> {
         {
             if name == index {
                 let is_advanced = value.len() > STANDARD;
-                let known = Known {
+                let known = Stored {
                     version,
                     kind,
                     is_advanced,
@@ -146,7 +146,7 @@ impl Desk<'_> {
     ) -> anyhow::Result<()> {
         let now = self.published(publisher).await?.known(&self.path);
         let shown = shown.known(&self.path);
-        let version = |all: &BTreeMap<String, Known>, name: &String| {
+        let version = |all: &BTreeMap<String, Stored>, name: &String| {
             let known = all.get(name);
             known.map(|known| known.version)
         };

@@ -171,6 +171,21 @@ const ALL: View<'_> = View {
     colour: false,
 };
 
+/// And `more` that are not told one by one.
+fn launch_key_of_root(more: usize) -> UnmanagedFile {
+    UnmanagedFile {
+        name: "root".to_owned(),
+        uid: 0,
+        file: "/root/.ssh/authorized_keys".to_owned(),
+        found: InFile {
+            keys: vec![key("launch")],
+            more,
+            ..InFile::default()
+        },
+        awaits_list: false,
+    }
+}
+
 #[test]
 fn a_host_without_a_list() {
     let mut status = host(Vec::new(), vec![Cause::NoEnforcer]);
@@ -190,16 +205,7 @@ fn one_account() {
             changes: vec![format!("not on the list: {}", key("rogue"))],
         }),
     };
-    status.unmanaged = Some(vec![UnmanagedFile {
-        name: "root".to_owned(),
-        uid: 0,
-        file: "/root/.ssh/authorized_keys".to_owned(),
-        found: InFile {
-            keys: vec![key("launch")],
-            ..InFile::default()
-        },
-        awaits_list: false,
-    }]);
+    status.unmanaged = Some(vec![launch_key_of_root(0)]);
     check(&status, &ALL, include_str!("golden/one.txt"));
     let named = View {
         accounts: &[name("ec2-user")],
@@ -341,17 +347,7 @@ fn the_same_host_for_prometheus_and_for_systems_manager() {
         removed: 7,
         ..Held::default()
     });
-    status.unmanaged = Some(vec![UnmanagedFile {
-        name: "root".to_owned(),
-        uid: 0,
-        file: "/root/.ssh/authorized_keys".to_owned(),
-        found: InFile {
-            keys: vec![key("launch")],
-            more: 3,
-            ..InFile::default()
-        },
-        awaits_list: false,
-    }]);
+    status.unmanaged = Some(vec![launch_key_of_root(3)]);
     status.drift.repaired = 4;
     assert_eq!(status.metrics(now()), include_str!("golden/metrics.txt"));
     let inventory = status.inventory(now());
