@@ -23,6 +23,7 @@ pub mod inode;
 pub mod instance;
 pub mod location;
 pub mod mounts;
+pub mod patterns;
 pub mod people;
 pub mod session;
 pub mod sorting;

@@ -23,8 +23,8 @@ const MODEL: [&[&str]; 8] = [
     &["sshd", "list"],
     &["key"],
     &[
-        "account", "location", "session", "escape", "inode", "instance", "mounts", "people",
-        "sorting", "words",
+        "account", "location", "session", "escape", "inode", "instance", "mounts", "patterns",
+        "people", "sorting", "words",
     ],
 ];
 

@@ -3,7 +3,7 @@
 //! sshd reads a blob into a key and writes it out again, so it takes fingerprints of the latter. Sources: OpenSSH's
 //! `sshkey.c: sshkey_type_from_name`, `sshkey_from_blob_internal`; `sshbuf-getput-basic.c: sshbuf_get_bignum2_bytes_direct`.
 
-use base64ct::{Base64Unpadded, Encoding};
+use base64ct::{Base64, Base64Unpadded, Encoding};
 use sha2::{Digest, Sha256};
 
 /// Key types of OpenSSH. No message repeats another word of a line as one.
@@ -56,6 +56,13 @@ pub fn fingerprint(blob: &[u8]) -> String {
         "SHA256:{}",
         Base64Unpadded::encode_string(digest.as_slice())
     )
+}
+
+/// What base64 says, as `b64_pton` reads it: white space counts for nothing, padding and its bits are strict.
+pub fn decoded(base64: &[u8]) -> Option<Vec<u8>> {
+    let is_space = |b: &u8| matches!(b, b' ' | b'\t'..=b'\r');
+    let compact: Vec<u8> = base64.iter().copied().filter(|b| !is_space(b)).collect();
+    Base64::decode_vec(std::str::from_utf8(&compact).ok()?).ok()
 }
 
 /// The name that a blob begins with.
@@ -122,17 +129,17 @@ fn rewritten(algorithm: &str, fields: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The first string of a blob (RFC 4251, 5), and what follows it.
-fn field(blob: &[u8]) -> Option<(&[u8], &[u8])> {
+pub fn field(blob: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = blob.split_first_chunk::<4>()?;
     rest.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)
 }
 
-fn push(blob: &mut Vec<u8>, before: &[u8], value: &[u8]) {
+pub fn push(blob: &mut Vec<u8>, before: &[u8], value: &[u8]) {
     let length = u32::try_from(before.len() + value.len()).unwrap_or(u32::MAX);
     blob.extend([&length.to_be_bytes(), before, value].concat());
 }
 
 /// Without the NUL at its end that `sshbuf_get_cstring` lets pass.
-fn c_string(text: &[u8]) -> &[u8] {
+pub fn c_string(text: &[u8]) -> &[u8] {
     text.strip_suffix(&[0]).unwrap_or(text)
 }

@@ -8,10 +8,8 @@
 //!
 //! Sources: OpenSSH's `auth2-pubkeyfile.c: auth_check_authkey_line`, `sshkey.c: sshkey_read`.
 
-use base64ct::{Base64, Encoding};
-
 use crate::model::escape::{escaped, shortened};
-use crate::model::key::blob::{canonical, fingerprint};
+use crate::model::key::blob::{canonical, decoded, fingerprint};
 use crate::model::key::inside;
 use crate::model::key::line::{key_type, sanitized, split_options, trim, word};
 use crate::model::key::options::Options;
@@ -117,13 +115,7 @@ fn read_key(line: &[u8], options: &[u8]) -> Option<FoundKey> {
     let said = key_type(line)?;
     let rest = trim(&line[said.len()..]);
     let (text, comment) = rest.split_at(word(rest));
-    let text: Vec<u8> = text
-        .iter()
-        .copied()
-        .filter(|b| !matches!(b, b'\r' | 0x0b | 0x0c))
-        .collect();
-    let blob = Base64::decode_vec(std::str::from_utf8(&text).ok()?).ok()?;
-    let (algorithm, blob) = canonical(said, blob)?;
+    let (algorithm, blob) = canonical(said, decoded(text)?)?;
     let options = String::from_utf8_lossy(options).into_owned();
     Some(FoundKey {
         fingerprint: fingerprint(&blob),

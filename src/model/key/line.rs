@@ -177,14 +177,14 @@ pub fn trim(line: &[u8]) -> &[u8] {
 }
 
 /// The first word, when it can be a key type: OpenSSH's names are ASCII words with at most one `@domain`.
-pub(super) fn key_type(line: &[u8]) -> Option<&str> {
+pub fn key_type(line: &[u8]) -> Option<&str> {
     let word = std::str::from_utf8(&line[..word(line)]).ok()?;
     let named = |c: char| c.is_ascii_alphanumeric() || "-.@_+".contains(c);
     (word.contains('-') && !word.is_empty() && word.chars().all(named)).then_some(word)
 }
 
 /// The length of the first word.
-pub(super) fn word(line: &[u8]) -> usize {
+pub fn word(line: &[u8]) -> usize {
     line.iter()
         .position(|b| BLANKS.contains(b))
         .unwrap_or(line.len())
@@ -218,7 +218,7 @@ pub(super) fn sanitized(comment: &[u8]) -> String {
 }
 
 /// Splits at the first blank outside quotes, as `sshkey_advance_past_options` does; `None` for an open quote.
-pub(super) fn split_options(line: &[u8]) -> Option<(&[u8], &[u8])> {
+pub fn split_options(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut quoted = false;
     let mut at = 0;
     while at < line.len() && (quoted || !BLANKS.contains(&line[at])) {

@@ -1,5 +1,6 @@
 //! One key: the line it stands in, its options, its blob, the policy, and the grant that comes of it.
 
+pub mod absolute_time;
 pub mod blob;
 pub mod grant;
 pub mod id;

@@ -7,10 +7,10 @@
 use std::fmt;
 
 use jiff::Timestamp;
-use jiff::civil::{Date, DateTime, Time};
 use jiff::tz::TimeZone;
 
 use crate::model::escape::is_invisible;
+use crate::model::key::absolute_time::AbsoluteTime;
 use crate::model::key::release::{TooOld, UTC_EXPIRY, Version};
 
 /// One option: its keyword in lower case and, where it takes one, its value without quotes.
@@ -141,10 +141,8 @@ impl Options {
         for option in &mut options.0 {
             option.known_to(version)?;
             if option.name == "expiry-time" && version < UTC_EXPIRY {
-                let local = option
-                    .value
-                    .as_deref()
-                    .and_then(|value| local_expiry(value, zone));
+                let written = option.value.as_deref().and_then(AbsoluteTime::read);
+                let local = written.and_then(|time| time.in_standard_time(zone));
                 option.value = local.or(option.value.take());
             }
         }
@@ -159,8 +157,8 @@ impl Options {
                 && option
                     .value
                     .as_deref()
-                    .and_then(read_expiry)
-                    .is_some_and(|(_, utc)| utc);
+                    .and_then(AbsoluteTime::read)
+                    .is_some_and(|time| time.utc);
             if utc && version < UTC_EXPIRY {
                 let what = "`expiry-time` in UTC".to_owned();
                 return Err(TooOld {
@@ -187,17 +185,10 @@ impl Options {
         self.names().any(|name| name == "command")
     }
 
-    /// When the key stops being good, with `zone` for a time written without `Z`. sshd uses the system's zone
-    /// without its summer time (`misc.c: parse_absolute_time` leaves `tm_isdst` at 0), so in summer it would
-    /// let the key in for an hour more than the clock on the wall, which counts here.
+    /// When the key stops being good, with `zone` for a time written without `Z`.
     pub fn expires_at(&self, zone: &TimeZone) -> Option<Timestamp> {
         let written = self.0.iter().find(|option| option.name == "expiry-time")?;
-        let (at, utc) = read_expiry(written.value.as_deref()?)?;
-        let zone = if utc { &TimeZone::UTC } else { zone };
-        zone.to_ambiguous_zoned_datetime(at)
-            .compatible()
-            .ok()
-            .map(|zoned| zoned.timestamp())
+        AbsoluteTime::read(written.value.as_deref()?)?.by_the_wall(zone)
     }
 }
 
@@ -276,8 +267,8 @@ fn read_one(text: &str, number: usize) -> Result<(KeyOption, &str), OptionError>
     ))
 }
 
-/// `opt_dequote`: up to the first quote that no backslash precedes; `\"` is the only escape.
-fn dequote(text: &str) -> Option<(String, &str)> {
+/// `opt_dequote`, behind the first quote: up to the next that no backslash precedes; `\"` is the only escape. Returns what follows, too.
+pub fn dequote(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut chars = text.char_indices().peekable();
     while let Some((at, c)) = chars.next() {
@@ -370,64 +361,7 @@ fn check_cidr(address: &str, bits: &str) -> Result<(), &'static str> {
 }
 
 fn expiry(value: &str) -> Result<(), &'static str> {
-    match read_expiry(value) {
-        Some((at, _)) if at.year() >= 1971 => Ok(()),
-        _ => Err("not a time as YYYYMMDD[HHMM[SS]][Z]"),
-    }
-}
-
-/// `misc.c: parse_absolute_time`; true when the time is in UTC.
-fn read_expiry(value: &str) -> Option<(DateTime, bool)> {
-    let upper = value.to_ascii_uppercase();
-    let (digits, utc) = match upper
-        .strip_suffix("UTC")
-        .or_else(|| upper.strip_suffix('Z'))
-    {
-        Some(digits) => (digits, true),
-        None => (upper.as_str(), false),
-    };
-    if !matches!(digits.len(), 8 | 12 | 14) || !digits.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let field = |from: usize, to: usize| digits.get(from..to).map_or(Some(0), |d| d.parse().ok());
-    let date = Date::new(digits[..4].parse().ok()?, field(4, 6)?, field(6, 8)?).ok()?;
-    let time = Time::new(field(8, 10)?, field(10, 12)?, field(12, 14)?, 0).ok()?;
-    Some((DateTime::from_parts(date, time), utc))
-}
-
-/// A time in UTC as an sshd that only reads local time takes it; `None` for one that is local already. It hands the
-/// digits to mktime(3) with `tm_isdst` 0 (`misc.c: parse_absolute_time`), so they count from standard time even in
-/// summer; mktime takes the offset of the nearest time of the zone that is not summer time.
-fn local_expiry(value: &str, zone: &TimeZone) -> Option<String> {
-    let (at, utc) = read_expiry(value)?;
-    let at = utc.then(|| TimeZone::UTC.to_timestamp(at).ok())??;
-    let now = zone.to_offset_info(at);
-    let standard = |info: Option<jiff::tz::TimeZoneTransition<'_>>| {
-        info.map(|change| (change.offset(), change.timestamp().duration_since(at).abs()))
-    };
-    let offset = if now.dst().is_dst() {
-        let after = standard(zone.following(at).find(|change| !change.dst().is_dst()));
-        // The one before summer began ended when that did.
-        let mut began = zone
-            .preceding(at)
-            .skip_while(|change| change.dst().is_dst());
-        let start = zone
-            .preceding(at)
-            .take_while(|change| change.dst().is_dst())
-            .last();
-        let before = began.next().zip(start);
-        let before = before
-            .map(|(change, start)| (change.offset(), start.timestamp().duration_since(at).abs()));
-        before
-            .into_iter()
-            .chain(after)
-            .min_by_key(|(_, distance)| *distance)?
-            .0
-    } else {
-        now.offset()
-    };
-    let local = offset.to_datetime(at);
-    Some(local.strftime("%Y%m%d%H%M%S").to_string())
+    AbsoluteTime::read(value).map_or(Err("not a time as YYYYMMDD[HHMM[SS]][Z]"), |_| Ok(()))
 }
 
 fn canonical_expiry(value: &str) -> String {

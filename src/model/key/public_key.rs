@@ -7,7 +7,7 @@
 use base64ct::{Base64, Encoding};
 use ssh_key::public::{EcdsaPublicKey, KeyData, RsaPublicKey};
 
-use crate::model::key::blob::{canonical, fingerprint, known_type};
+use crate::model::key::blob::{canonical, decoded, fingerprint, known_type};
 
 /// A public key that OpenSSH can use.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,16 +59,7 @@ impl PublicKey {
         if base64.is_empty() {
             return Err(error(KeyError::NoBlob));
         }
-        // sshd's decoder skips white space; after the split at blanks only these can be left.
-        let compact: Vec<u8> = base64
-            .iter()
-            .copied()
-            .filter(|b| !matches!(b, b'\r' | 0x0b | 0x0c))
-            .collect();
-        let blob = std::str::from_utf8(&compact)
-            .ok()
-            .and_then(|text| Base64::decode_vec(text).ok())
-            .ok_or_else(|| error(KeyError::Base64))?;
+        let blob = decoded(base64).ok_or_else(|| error(KeyError::Base64))?;
         let (algorithm, blob) = canonical(algorithm, blob)
             .ok_or_else(|| error(|said| KeyError::TypeMismatch { said }))?;
         let rsa_bits = check_content(&algorithm, &blob)?;

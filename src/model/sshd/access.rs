@@ -11,8 +11,9 @@ use crate::model::key::id::KeyId;
 use crate::model::key::line::{KeyLine, Line};
 use crate::model::key::release::{UTC_EXPIRY, Version};
 use crate::model::location::expand;
+use crate::model::patterns::{listed, matches};
 use crate::model::sshd::doors::{self, Accepted, Door};
-use crate::model::sshd::effective::{Settings, listed, matches};
+use crate::model::sshd::effective::Settings;
 use crate::model::words::first;
 
 /// The judgement of one account.

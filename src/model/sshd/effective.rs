@@ -135,31 +135,6 @@ pub fn files(entries: &str, account: &Account) -> Vec<PathBuf> {
     files
 }
 
-/// `match.c: match_pattern`: `*` any text, `?` any one character.
-pub fn matches(pattern: &str, text: &str) -> bool {
-    match pattern.split_at_checked(1) {
-        None => text.is_empty(),
-        Some(("*", rest)) => {
-            let mut tails = text.char_indices().map(|(at, _)| &text[at..]).chain([""]);
-            let rest = rest.trim_start_matches('*');
-            rest.is_empty() || tails.any(|tail| matches(rest, tail))
-        }
-        Some((first, rest)) => {
-            let mut chars = text.chars();
-            let next = chars.next();
-            next.is_some_and(|c| first == "?" || first.starts_with(c))
-                && matches(rest, chars.as_str())
-        }
-    }
-}
-
-/// `match.c: match_pattern_list`, without negation: one of the patterns between commas.
-pub fn listed(patterns: &str, text: &str) -> bool {
-    patterns
-        .split(',')
-        .any(|pattern| matches(pattern.trim(), text))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -228,25 +203,5 @@ mod tests {
             &["/home/bob/.ssh/authorized_keys"],
         );
         check("none", None, &[]);
-    }
-
-    #[test]
-    fn patterns_match_as_in_sshd() {
-        for (pattern, text, expected) in [
-            ("alice", "alice", true),
-            ("alice", "alic", false),
-            ("al*", "alice", true),
-            ("*", "", true),
-            ("?", "", false),
-            ("a?ice", "alice", true),
-            ("*i*e", "alice", true),
-            ("**b", "alice", false),
-            ("", "a", false),
-        ] {
-            assert_eq!(matches(pattern, text), expected, "{pattern} {text}");
-        }
-        assert!(
-            listed("ssh-rsa,ecdsa-*", "ecdsa-sha2-nistp256") && !listed("ssh-rsa", "ssh-ed25519")
-        );
     }
 }
