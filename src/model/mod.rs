@@ -15,6 +15,8 @@ pub mod config;
 pub mod list;
 pub mod sshd;
 
+pub mod signature;
+
 pub mod key;
 
 pub mod account;

@@ -14,13 +14,14 @@ const FLOORS: [&str; 4] = ["cli", "agent", "host", "model"];
 
 /// The rooms of `model/` from the top down: each uses only those below it, and those of one row do not use one another.
 /// The last row is single files.
-const MODEL: [&[&str]; 8] = [
+const MODEL: [&[&str]; 9] = [
     &["status"],
     &["past"],
     &["file"],
     &["desired"],
     &["config"],
     &["sshd", "list"],
+    &["signature"],
     &["key"],
     &[
         "account", "location", "session", "escape", "inode", "instance", "mounts", "patterns",
