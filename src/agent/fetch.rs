@@ -227,13 +227,15 @@ pub async fn run(
     'work: loop {
         let begun = Instant::now();
         // Cancelled only to end the process; a list that is half fetched is not stored.
-        let outcome = tokio::select! {
-            fetched = fetcher.fetch(&now) => match fetched {
-                Ok(_) => Outcome::Succeeded,
-                Err(FetchError::Ssm(Failure::Throttled)) => Outcome::Throttled,
-                Err(_) => Outcome::Failed,
-            },
+        let fetched = tokio::select! {
+            fetched = fetcher.fetch(&now) => fetched.map(drop),
             () = signals.stopped() => break,
+        };
+        let outcome = match fetched {
+            Ok(()) if fetcher.clients.is_unsettled() => Outcome::Unsettled,
+            Ok(()) => Outcome::Succeeded,
+            Err(FetchError::Ssm(Failure::Throttled)) => Outcome::Throttled,
+            Err(_) => Outcome::Failed,
         };
         cadence = cadence.after(outcome);
         let wait = cadence.wait(process::random());

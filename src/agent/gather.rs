@@ -20,7 +20,9 @@ use crate::host::store::{self, StoreError};
 use crate::host::{Stamp, chain, instance, mounts, process, sshd};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::{Config, Paths};
-use crate::model::desired::decide::{BreakGlassFact, Decision, Facts, ListFact, Said, manages};
+use crate::model::desired::decide::{
+    BreakGlassFact, Decision, Facts, ListFact, Said, SignersFact, manages,
+};
 use crate::model::desired::in_force::InForce;
 use crate::model::instance::Identity;
 use crate::model::key::release::Version;
@@ -47,6 +49,8 @@ pub struct World {
     vanished: BTreeMap<AccountName, Timestamp>,
     /// Tells the stored list that was read last from another one.
     list: Option<Stamp>,
+    /// The same of the file of those who may sign lists.
+    signers: Option<Stamp>,
     pub sshd: Sshd,
     /// Rung when an answer has come that no pass waits for.
     bell: Option<Bell>,
@@ -105,6 +109,7 @@ impl World {
             name_service: NameService::default(),
             vanished: BTreeMap::new(),
             list: None,
+            signers: None,
             sshd: Sshd::default(),
             bell,
             own_mounts: Arc::default(),
@@ -130,7 +135,16 @@ impl World {
         self.read_mounts(&config.accounts.file);
         let openssh = self.version().await;
         let changed = openssh.is_some() && openssh != before.in_force.openssh;
-        if changed || accepted.is_some() {
+        let is_due = before.read_again.is_some_and(|at| at <= now);
+        let signed_by = config
+            .policy
+            .signing
+            .as_ref()
+            .map(|signing| &signing.signed_by);
+        let signers = signed_by.and_then(|path| Stamp::unfollowed(path));
+        let signs_another = signers != self.signers;
+        self.signers = signers;
+        if changed || accepted.is_some() || is_due || signs_another {
             self.forget_list();
         }
         let (mut list, given) = match list {
@@ -145,10 +159,15 @@ impl World {
             self.forget_list();
             list = self.read_list(&config.paths);
         }
+        let signers = match (signed_by, &list) {
+            (Some(path), ListFact::Read(_)) => read_signers(path),
+            _ => SignersFact::Unasked,
+        };
         Facts {
             now,
             identity: self.identity.clone(),
             list,
+            signers,
             break_glass: read_break_glass(&config.accounts.break_glass),
             silent_about,
             look_again: self
@@ -495,6 +514,21 @@ fn read_break_glass(path: &Path) -> BreakGlassFact {
         _ => BreakGlassFact::Read(String::from_utf8_lossy(&bytes).into_owned()),
     }
 }
+
+/// It says who decides which keys count, so it counts only while nobody but root can change it.
+pub fn read_signers(path: &Path) -> SignersFact {
+    if let Some(open) = store::open_to_others(path) {
+        return SignersFact::Open(open.display().to_string());
+    }
+    match store::read_within(path, SIGNERS) {
+        Ok(Some(bytes)) => SignersFact::Read(String::from_utf8_lossy(&bytes).into_owned()),
+        Ok(None) => SignersFact::Unreadable(format!("`{}` is missing", path.display())),
+        Err(error) => SignersFact::Unreadable(chain(&error)),
+    }
+}
+
+/// The most that is read of it: thousands of keys.
+const SIGNERS: u64 = 1 << 20;
 
 /// Others than root, or the user of this process, own a file or may write to it.
 fn is_open_to_others((uid, mode): (u32, u32)) -> bool {

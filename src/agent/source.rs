@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,11 +16,16 @@ use crate::model::account::AccountName;
 use crate::model::config::source::{Wanted, account_below, merge};
 use crate::model::config::tables::Source;
 use crate::model::instance::Identity;
-use crate::model::list::approved::{ApprovedList, Entry};
+use crate::model::key::secret;
+use crate::model::list::approved::{ApprovedList, Entry, Signed};
 use crate::model::list::bounds::{Excess, Tally};
-use crate::model::list::index::{self, BEING_PUBLISHED, Contents, Known, age};
+use crate::model::list::contents::Contents;
+use crate::model::list::index::{self, BEING_PUBLISHED, Known, SaidBy, age};
 use crate::model::list::rejected::Rejected;
-use crate::model::list::template::{Facts, Need, Unfilled};
+use crate::model::list::statement::{self, Scope, Statement, below_root};
+use crate::model::list::template::{Facts, Need, Unfilled, without_selector};
+use crate::model::signature::sshsig;
+use crate::model::sorting;
 
 /// Why there is no list.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +90,8 @@ pub struct Clients {
     wrong: Vec<String>,
     /// Whether the last list was asked for without believing an index.
     is_in_full: bool,
+    /// See [`Reading::is_unsettled`], of the last list.
+    is_unsettled: bool,
 }
 
 /// What the sources hold.
@@ -98,6 +106,10 @@ pub struct Reading {
     pub wrong: Vec<String>,
     /// An index says that its path is being published.
     pub is_being_published: bool,
+    /// The signatures, where the list must have some.
+    pub signed: Vec<Signed>,
+    /// A signature is missing or of other values, as while a list is being published.
+    pub is_unsettled: bool,
 }
 
 impl Clients {
@@ -119,7 +131,13 @@ impl Clients {
             refused_at: None,
             wrong: Vec::new(),
             is_in_full: true,
+            is_unsettled: false,
         }
+    }
+
+    /// Whether the last list did not fit its signature.
+    pub fn is_unsettled(&self) -> bool {
+        self.is_unsettled
     }
 
     /// The next list is read in full, whatever the indexes say.
@@ -142,6 +160,7 @@ impl Clients {
         now: Timestamp,
     ) -> Result<ApprovedList, FetchError> {
         self.is_in_full = self.known.is_empty();
+        self.is_unsettled = false;
         Threads::probe().map_err(FetchError::NoThread)?;
         let wanted = self.wanted(source).await?;
         let instance = self.instance(source).await;
@@ -157,6 +176,7 @@ impl Clients {
         let reading = outcome?;
         let list = ApprovedList {
             instance,
+            signed: reading.signed,
             ..ApprovedList::new(
                 wanted.describe(),
                 now,
@@ -167,6 +187,7 @@ impl Clients {
         list.check_bounds().map_err(FetchError::TooLarge)?;
         self.tell_wrong(reading.wrong);
         self.known = reading.known;
+        self.is_unsettled = reading.is_unsettled;
         Ok(list)
     }
 
@@ -263,25 +284,32 @@ impl Clients {
         self.is_in_full = believed.is_empty();
         let mut reading = Reading::default();
         if let Some(path) = wanted.directory.clone() {
-            let read = ask_within(LIMIT, move || directory::read(&path)).await;
+            let place = path.clone();
+            let read = ask_within(LIMIT, move || directory::read(&place)).await;
             let read = read.ok_or(FetchError::TimedOut(LIMIT))?;
-            reading.entries.extend(read.map_err(FetchError::Directory)?);
+            let list = read.map_err(FetchError::Directory)?;
+            if source.is_signed {
+                reading.add_directory(&path, &list);
+            }
+            reading.entries.extend(list.entries);
         }
         if wanted.paths.is_empty() && wanted.names.is_empty() {
             return Ok(reading);
         }
         let names: Vec<String> = wanted.names.keys().cloned().collect();
-        let indexes = believed.iter().map(|known| index::name(&known.path));
+        let indexes = believed.iter().map(Known::asks_for);
         let indexes: Vec<String> = indexes.collect();
+        let signed: Vec<String> = wanted.signed.iter().cloned().collect();
+        let if_there = [signed.as_slice(), &indexes].concat();
         let store = self.store().await?;
         let mut tries = store.tries();
-        let mut named = store.by_names(&names, &indexes, &mut tries).await;
+        let mut named = store.by_names(&names, &if_there, &mut tries).await;
         if let Err(failure) = &named
             && !indexes.is_empty()
             && failure.is_about_what_was_asked()
         {
             let store = self.store().await?;
-            let without = store.by_names(&names, &[], &mut tries).await;
+            let without = store.by_names(&names, &signed, &mut tries).await;
             // Else it may be a named parameter that was refused.
             if without.is_ok() {
                 if self.refused_at.is_none() {
@@ -297,7 +325,7 @@ impl Clients {
         } else if !indexes.is_empty() {
             self.refused_at = None;
         }
-        let named = named.map_err(FetchError::Ssm)?;
+        let mut named = named.map_err(FetchError::Ssm)?;
         let store = self.store().await?;
         if names.is_empty() {
             // An index is one call, and many hosts have just heard by it of the same change: this is where they back off.
@@ -305,7 +333,7 @@ impl Clients {
         }
         // What two paths have in common counts as it was read last, and what is held was read before.
         for known in believed {
-            let name = index::name(&known.path);
+            let name = known.asks_for();
             let index = named.iter().find(|one| one.name == name);
             let is_unchanged = index.is_some_and(|index| known.is_unchanged(&index.value));
             if let (true, Some(held)) = (is_unchanged, held) {
@@ -319,40 +347,18 @@ impl Clients {
             if reading.known.iter().any(|known| known.path == *path) {
                 continue;
             }
-            let name = index::name(path);
             let parameters = store
                 .by_path(path, &mut tries)
                 .await
                 .map_err(FetchError::Ssm)?;
-            let mut all = parameters.iter().map(|one| (&one.name, &one.value));
-            let contents = Contents::of(path, &mut all);
-            for parameter in parameters {
-                if parameter.name == name {
-                    if contents.are_said_by(&parameter.value, path) {
-                        let known = contents.clone();
-                        let (longest, random) = (source.full_every, process::random());
-                        let known = Known::new(path, known, now, longest, random);
-                        reading.known.push(known);
-                    } else if parameter.value == BEING_PUBLISHED {
-                        reading.is_being_published = true;
-                    } else {
-                        reading.wrong.push(path.clone());
-                    }
-                    continue;
-                }
-                let added = tally.add(&parameter.name, &parameter.value);
-                added.map_err(FetchError::TooLarge)?;
-                match account_below(path, &parameter.name) {
-                    Ok(account) => reading.entries.push(entry(account, parameter)),
-                    // One name that is no account's must not keep the rest of the list from arriving.
-                    Err(misplaced) => reading.unusable.push(Rejected {
-                        parameter: parameter.name.clone(),
-                        parameter_version: Some(parameter.version),
-                        line: 0,
-                        reason: misplaced.to_string(),
-                    }),
-                }
-            }
+            let of_path = reading.add_path(path, parameters, source, &mut tally)?;
+            let (longest, random) = (source.full_every, process::random());
+            let known = of_path.map(|said_by| Known::new(path, said_by, now, longest, random));
+            reading.known.extend(known);
+        }
+        named.retain(|one| !indexes.contains(&one.name));
+        if let Some(name) = &wanted.signed {
+            reading.add_named(name, &mut named);
         }
         for parameter in named {
             let accounts = wanted.names.get(&parameter.name).into_iter().flatten();
@@ -364,6 +370,115 @@ impl Clients {
 }
 
 impl Reading {
+    /// Takes what is below `path`. Returns what is to be asked for in place of it next time, where that is so.
+    fn add_path(
+        &mut self,
+        path: &str,
+        parameters: Vec<Parameter>,
+        source: &Source,
+        tally: &mut Tally,
+    ) -> Result<Option<SaidBy>, FetchError> {
+        let mut all = parameters.iter().map(|one| (&one.name, &one.value));
+        let contents = Contents::of(path, &mut all);
+        let (mut index, mut signature, mut others) = (None, None, Vec::new());
+        for parameter in parameters {
+            if parameter.name == index::name(path) {
+                index = Some(parameter.value);
+                continue;
+            }
+            if parameter.name == statement::name(path) {
+                signature = Some(parameter);
+                continue;
+            }
+            let added = tally.add(&parameter.name, &parameter.value);
+            added.map_err(FetchError::TooLarge)?;
+            match account_below(path, &parameter.name) {
+                Ok(account) => self.entries.push(entry(account, parameter)),
+                // One name that is no account's must not keep the rest of the list from arriving.
+                Err(misplaced) => {
+                    self.unusable.push(Rejected {
+                        parameter: parameter.name.clone(),
+                        parameter_version: Some(parameter.version),
+                        line: 0,
+                        reason: misplaced.to_string(),
+                    });
+                    others.push((parameter.name, secret::withheld(parameter.value)));
+                }
+            }
+        }
+        if source.is_signed {
+            let signed = signature.map(|one| Signed {
+                others,
+                ..signed(Scope::Path(path.to_owned()), one)
+            });
+            let text = signed.as_ref().map(|signed| signed.text.clone());
+            let fits = self.add_signature(signed, &contents);
+            return Ok(text.filter(|_| fits).map(SaidBy::Signature));
+        }
+        Ok(match index {
+            Some(text) if contents.are_said_by(&text, path) => Some(SaidBy::Index(contents)),
+            Some(text) if text == BEING_PUBLISHED => {
+                self.is_being_published = true;
+                None
+            }
+            Some(_) => {
+                self.wrong.push(path.to_owned());
+                None
+            }
+            None => None,
+        })
+    }
+
+    /// Takes the signature of a part of the list, if it has one. Returns whether it is for these contents.
+    fn add_signature(&mut self, signed: Option<Signed>, contents: &Contents) -> bool {
+        let fits = signed.as_ref().is_some_and(|signed| {
+            let (text, _) = sshsig::blocks(&signed.text);
+            Statement::read(text).is_ok_and(|statement| statement.contents == *contents)
+        });
+        self.is_unsettled |= !fits;
+        self.signed.extend(signed);
+        fits
+    }
+
+    /// Takes the signature of a directory.
+    fn add_directory(&mut self, path: &Path, list: &directory::Listing) {
+        let Some((text, last_modified)) = &list.signed else {
+            self.is_unsettled = true;
+            return;
+        };
+        let directory = path.display().to_string();
+        let mut all: Vec<(&String, &String)> = list
+            .entries
+            .iter()
+            .map(|entry| (&entry.parameter, &entry.value))
+            .collect();
+        sorting::sort(&mut all);
+        let contents = Contents::of(&directory, &mut all.into_iter());
+        let signed = Signed {
+            scope: Scope::Directory(directory),
+            text: text.clone(),
+            version: None,
+            last_modified: *last_modified,
+            others: Vec::new(),
+        };
+        self.add_signature(Some(signed), &contents);
+    }
+
+    /// Takes the signature `name` of the parameters that are `named`, which it is one of.
+    fn add_named(&mut self, name: &str, named: &mut Vec<Parameter>) {
+        let at = named.iter().position(|one| one.name == name);
+        let signature = at.map(|at| named.swap_remove(at));
+        let mut all: Vec<(&str, &str)> = named
+            .iter()
+            .map(|one| (below_root(&one.name), one.value.as_str()))
+            .collect();
+        sorting::sort(&mut all);
+        all.dedup();
+        let contents = Contents::of_names(&mut all.into_iter());
+        let scope = Scope::Parameters(without_selector(name).to_owned());
+        self.add_signature(signature.map(|one| signed(scope, one)), &contents);
+    }
+
     /// Takes what is below `path` from the list that was held.
     fn keep(&mut self, path: &str, held: &ApprovedList) {
         let of_path = |entry: &&Entry| {
@@ -378,6 +493,19 @@ impl Reading {
         };
         let unusable = held.unusable.iter().filter(of_path).cloned();
         self.unusable.extend(unusable);
+        let of_path = |signed: &&Signed| matches!(&signed.scope, Scope::Path(own) if own == path);
+        self.signed
+            .extend(held.signed.iter().filter(of_path).cloned());
+    }
+}
+
+fn signed(scope: Scope, parameter: Parameter) -> Signed {
+    Signed {
+        scope,
+        text: parameter.value,
+        version: Some(parameter.version),
+        last_modified: parameter.last_modified,
+        others: Vec::new(),
     }
 }
 

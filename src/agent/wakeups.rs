@@ -208,6 +208,9 @@ pub fn watch_inputs(
     }
     watch_file(watches, &paths::approved(&config.paths), &Subject::List);
     watch_file(watches, &config.accounts.break_glass, &Subject::List);
+    if let Some(signing) = &config.policy.signing {
+        watch_file(watches, &signing.signed_by, &Subject::List);
+    }
     watch_file(
         watches,
         &paths::fetch_report(&config.paths),

@@ -1,16 +1,14 @@
 //! What a command has from the process it runs in: the clock, the environment, the config; and how it ends.
 
 use std::fmt::Display;
-use std::fs::Metadata;
 use std::io::{self, ErrorKind, IsTerminal, Write as _};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use anyhow::{Context, anyhow};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::host::process;
+use crate::host::store;
 use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
 use crate::model::status::problem::Cause;
@@ -71,25 +69,11 @@ pub(super) fn warn_of_open_config(path: &Path) {
     }
 }
 
-/// The config, or the directory that it is in, where others than root, and the user of this process, may change it.
+/// The config, or a directory on the way to it, where others than root, and the user of this process, may change it.
 pub(super) fn open_config(path: &Path) -> Option<Cause> {
-    let directory = path.parent().filter(|above| !above.as_os_str().is_empty());
-    let places = [path, directory.unwrap_or(Path::new("."))];
-    let open = places
-        .into_iter()
-        .find(|place| is_open(std::fs::metadata(place)))?;
+    let open = store::open_to_others(path)?;
     let path = open.display().to_string();
     Some(Cause::ConfigOpen { path })
-}
-
-/// Whether another account than root and this one can change it, or what is in it.
-pub(super) fn is_open(meta: std::io::Result<Metadata>) -> bool {
-    meta.is_ok_and(|meta| {
-        let is_ours = [0, process::user()].contains(&meta.uid());
-        // In a directory such as /tmp nobody takes the place of another's file.
-        let is_sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
-        !is_ours || (meta.mode() & 0o022 != 0 && !is_sticky && !meta.is_symlink())
-    })
 }
 
 #[expect(

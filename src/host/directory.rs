@@ -16,6 +16,7 @@ use crate::model::account::{AccountName, BadAccountName};
 use crate::model::desired::lint::{Draft, ListDraft, Unusable};
 use crate::model::list::approved::Entry;
 use crate::model::list::bounds::{Excess, Tally};
+use crate::model::list::statement;
 use crate::model::sorting;
 
 /// Why the directory gave no list. All files or nothing: half a list would remove keys.
@@ -102,10 +103,18 @@ impl DirectoryError {
 const MAX_VALUE: u64 = 8 << 20;
 const MAX_DEPTH: usize = 8;
 
+/// The whole directory.
+#[derive(Default)]
+pub struct Listing {
+    pub entries: Vec<Entry>,
+    /// The text of its signature, and when that was last changed.
+    pub signed: Option<(String, Option<Timestamp>)>,
+}
+
 /// Reads the whole directory. Blocks.
 ///
 /// Names that start with `.` or end in `~` are an editor's and are left out.
-pub fn read(directory: &Path) -> Result<Vec<Entry>, DirectoryError> {
+pub fn read(directory: &Path) -> Result<Listing, DirectoryError> {
     let (mut entries, mut tally) = (Vec::new(), Tally::default());
     walk(directory, &mut |found| {
         if let Found::Value(value) = found? {
@@ -116,7 +125,22 @@ pub fn read(directory: &Path) -> Result<Vec<Entry>, DirectoryError> {
         }
         Ok(())
     })?;
-    Ok(entries)
+    let signed = signature(directory)?;
+    Ok(Listing { entries, signed })
+}
+
+/// The text of the signature of a directory, if it has one, and when that was last changed.
+pub fn signature(directory: &Path) -> Result<Option<(String, Option<Timestamp>)>, DirectoryError> {
+    match read_file(&directory.join(statement::NAME)) {
+        Err(DirectoryError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Ok(None)
+        }
+        read => {
+            let (bytes, last_modified) = read?;
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            Ok(Some((text, last_modified)))
+        }
+    }
 }
 
 /// The same before it is published: with what [`read`] leaves out, and with all for which it would give no list. Blocks.
@@ -330,6 +354,17 @@ fn closed_below(path: &Path, depth: usize) -> Option<PathBuf> {
 }
 
 fn read_value(account: &AccountName, path: &Path) -> Result<Value, DirectoryError> {
+    let (bytes, last_modified) = read_file(path)?;
+    Ok(Value {
+        account: account.clone(),
+        path: path.to_owned(),
+        last_modified,
+        bytes,
+    })
+}
+
+/// What is in a file, as it was while it was read, and when it was last changed.
+fn read_file(path: &Path) -> Result<(Vec<u8>, Option<Timestamp>), DirectoryError> {
     let open = OpenOptions::new()
         .read(true)
         .custom_flags(nix::libc::O_NONBLOCK)
@@ -348,12 +383,7 @@ fn read_value(account: &AccountName, path: &Path) -> Result<Value, DirectoryErro
     let last_modified = i32::try_from(nanoseconds)
         .ok()
         .and_then(|ns| Timestamp::new(seconds, ns).ok());
-    Ok(Value {
-        account: account.clone(),
-        path: path.to_owned(),
-        last_modified,
-        bytes: read.bytes,
-    })
+    Ok((read.bytes, last_modified))
 }
 
 /// Time of the last change, and size.

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::host::Bounded;
 use crate::host::PlainFile;
+use crate::host::process;
 
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -127,7 +128,8 @@ pub fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     read_within(path, OWN)
 }
 
-fn read_within(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
+/// The same of no more than `limit` bytes.
+pub fn read_within(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, StoreError> {
     let (file, meta) = match PlainFile::open(path, OpenOptions::new().read(true)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         opened => opened.map_err(failed("open", path))?,
@@ -335,6 +337,24 @@ pub fn access(directory: &Path) -> Access {
         }
     }
     result
+}
+
+/// What others than root, and the user of this process, can change of a file, or of the directories on the way to it.
+pub fn open_to_others(path: &Path) -> Option<PathBuf> {
+    let real = fs::canonicalize(path).unwrap_or(path.to_owned());
+    let mut places = path.ancestors().chain(real.ancestors());
+    let open = places.find(|place| is_open(fs::metadata(place)));
+    open.map(Path::to_owned)
+}
+
+/// Whether another account than root and this one can change it, or what is in it.
+pub fn is_open(meta: io::Result<fs::Metadata>) -> bool {
+    meta.is_ok_and(|meta| {
+        let is_ours = [0, process::user()].contains(&meta.uid());
+        // In a directory such as /tmp nobody takes the place of another's file.
+        let is_sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
+        !is_ours || (meta.mode() & 0o022 != 0 && !is_sticky && !meta.is_symlink())
+    })
 }
 
 /// Owner and permission bits of what is at `path`, without following a link; `None` when there is nothing.

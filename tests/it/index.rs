@@ -4,7 +4,8 @@
 use std::fs;
 use std::time::Duration;
 
-use authorized_keys_agent::model::list::index::{BEING_PUBLISHED, Contents};
+use authorized_keys_agent::model::list::contents::Contents;
+use authorized_keys_agent::model::list::index::BEING_PUBLISHED;
 
 use crate::support::http_server::Request;
 use crate::support::moto::Moto;

@@ -17,7 +17,9 @@ use authorized_keys_agent::agent::wakeups::{Trigger, Wake};
 use authorized_keys_agent::host::keyfile::survey;
 use authorized_keys_agent::model::account::{Account, AccountName};
 use authorized_keys_agent::model::config::tables::{Config, Mode, Owner};
-use authorized_keys_agent::model::desired::decide::{BreakGlassFact, Facts, ListFact, Terms};
+use authorized_keys_agent::model::desired::decide::{
+    BreakGlassFact, Facts, ListFact, SignersFact, Terms,
+};
 use authorized_keys_agent::model::file::orders::Whom;
 use authorized_keys_agent::model::file::other_files::holds_nothing;
 use authorized_keys_agent::model::file::wanted::content;
@@ -269,6 +271,7 @@ impl Host {
             identity: Identity::Unknown,
             accepted: accepted.then(|| list.digest()),
             list: ListFact::Read(Box::new(list)),
+            signers: SignersFact::Unasked,
             break_glass: BreakGlassFact::Read(String::new()),
             people: Arc::clone(&reconciler.world.people),
             adopted: BTreeMap::new(),

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use authorized_keys_agent::host::ssm::ParameterStore;
 use authorized_keys_agent::model::desired::judge::{Rules, judge_drafts};
 use authorized_keys_agent::model::key::policy::Policy;
-use authorized_keys_agent::model::list::index::Contents;
+use authorized_keys_agent::model::list::contents::Contents;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 use tempfile::TempDir;

@@ -176,7 +176,7 @@ fn put(
 
 /// Root does this also in the directory of another account, such as `node_exporter`'s, which may change it meanwhile.
 fn write(directory: &Path, files: &[(&str, &str)]) -> anyhow::Result<()> {
-    let is_open = |place: &Path| surroundings::is_open(std::fs::symlink_metadata(place));
+    let is_open = |place: &Path| store::is_open(std::fs::symlink_metadata(place));
     let shown = directory.display();
     store::enter(directory, &is_open).map_err(|error| match error {
         Errno::ELOOP => anyhow!(

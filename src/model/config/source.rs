@@ -39,6 +39,8 @@ pub struct Wanted {
     pub names: BTreeMap<String, BTreeSet<AccountName>>,
     /// The local directory.
     pub directory: Option<PathBuf>,
+    /// The parameter with the signature of the named ones.
+    pub signed: Option<String>,
 }
 
 impl Source {
@@ -49,6 +51,7 @@ impl Source {
             .parameters
             .values()
             .flatten()
+            .chain(&self.signed)
             .flat_map(NameTemplate::needs);
         paths.chain(names).cloned().gather()
     }
@@ -78,6 +81,8 @@ impl Source {
                     .insert(account.clone());
             }
         }
+        let signed = self.signed.as_ref().map(|name| name.expand(facts));
+        wanted.signed = signed.transpose()?;
         Ok(wanted)
     }
 }

@@ -58,6 +58,10 @@ pub struct Source {
     pub parameters: BTreeMap<AccountName, Vec<NameTemplate>>,
     /// A directory with the list: `<account>` or `<account>/<label>…`.
     pub directory: Option<PathBuf>,
+    /// The parameter that holds the signature of those that are named in `parameters`.
+    pub signed: Option<NameTemplate>,
+    /// The list must be signed: `[policy] signed-by` says by whom.
+    pub is_signed: bool,
     /// Time between two polls.
     pub every: Duration,
     /// The longest that an index is believed before everything is read again.
@@ -225,16 +229,31 @@ pub enum ConfigError {
         "`[accounts] manage` names no account; name those whose authorized_keys this agent is to manage"
     )]
     NobodyManaged,
+    #[error(
+        "with `[policy] signed-by`, `[source] parameters` needs `signed`: the parameter that holds their signature"
+    )]
+    NoSignature,
+    #[error(
+        "`[source] signed` is the signature of `parameters`, and counts with `[policy] signed-by`"
+    )]
+    SignatureOfNothing,
 }
 
 impl Config {
     /// Reads and checks the text of a config file.
     pub fn read(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(ConfigError::Written)?;
+        let mut config: Self = toml::from_str(text).map_err(ConfigError::Written)?;
         if config.accounts.manage.is_empty() {
-            Err(ConfigError::NobodyManaged)
-        } else {
-            Ok(config)
+            return Err(ConfigError::NobodyManaged);
+        }
+        config.source.is_signed = config.policy.signing.is_some();
+        let names_parameters = !config.source.parameters.is_empty();
+        match (&config.source.signed, &config.policy.signing) {
+            (None, Some(_)) if names_parameters => Err(ConfigError::NoSignature),
+            (Some(_), signing) if !names_parameters || signing.is_none() => {
+                Err(ConfigError::SignatureOfNothing)
+            }
+            _ => Ok(config),
         }
     }
 }
@@ -255,6 +274,8 @@ impl Default for Source {
             paths: Vec::new(),
             parameters: BTreeMap::new(),
             directory: Some("/etc/authorized-keys-agent/approved".into()),
+            signed: None,
+            is_signed: false,
             every: Duration::from_mins(1),
             full_every: Duration::from_mins(15),
             timeout: Duration::from_secs(20),
@@ -399,6 +420,8 @@ impl<'de> Deserialize<'de> for Source {
                 .or(if local_only { default.directory } else { None }),
             paths: written.paths,
             parameters: written.parameters,
+            signed: written.signed,
+            is_signed: false,
             every: written.every.unwrap_or(default.every),
             full_every: written.full_every.unwrap_or(default.full_every),
             timeout: written.timeout.unwrap_or(default.timeout),

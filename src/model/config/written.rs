@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer, de};
 
 use crate::model::account::AccountName;
 use crate::model::key::options;
-use crate::model::key::policy::Policy;
+use crate::model::key::policy::{Policy, Signing};
+use crate::model::list::statement::is_audience;
 use crate::model::list::template::{NameTemplate, PathTemplate};
 
 /// The source as written; what one key says of another is checked when all are read.
@@ -19,6 +20,7 @@ pub(super) struct WrittenSource {
     pub(super) parameters: BTreeMap<AccountName, Vec<NameTemplate>>,
     #[serde(deserialize_with = "absolute_or_none")]
     pub(super) directory: Option<PathBuf>,
+    pub(super) signed: Option<NameTemplate>,
     #[serde(deserialize_with = "duration_or_none")]
     pub(super) every: Option<Duration>,
     #[serde(deserialize_with = "duration_or_none")]
@@ -47,7 +49,14 @@ pub(super) struct WrittenPolicy {
     algorithms: Option<Vec<Algorithm>>,
     min_rsa_bits: Option<u32>,
     options: Option<Vec<OptionName>>,
+    #[serde(default, deserialize_with = "absolute_or_none")]
+    signed_by: Option<PathBuf>,
+    #[serde(default, deserialize_with = "at_least_one_or_none")]
+    signatures: Option<u32>,
+    audience: Option<Audience>,
 }
+
+struct Audience(String);
 
 pub(super) struct Algorithm(String);
 pub(super) struct OptionName(String);
@@ -76,6 +85,19 @@ impl<'de> Deserialize<'de> for Algorithm {
     }
 }
 
+impl<'de> Deserialize<'de> for Audience {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        if is_audience(&text) {
+            Ok(Self(text))
+        } else {
+            Err(de::Error::custom(
+                "an audience is a word such as `prod`: letters, digits and . - _",
+            ))
+        }
+    }
+}
+
 impl<'de> Deserialize<'de> for OptionName {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let name = String::deserialize(from)?;
@@ -96,7 +118,21 @@ pub(super) fn read_policy<'de, D: Deserializer<'de>>(from: D) -> Result<Policy, 
         ));
     }
     let default = Policy::default();
+    let signing = match (written.signed_by, written.signatures, written.audience) {
+        (Some(signed_by), signatures, audience) => Some(Signing {
+            signed_by,
+            signatures: signatures.unwrap_or(1),
+            audience: audience.map(|audience| audience.0),
+        }),
+        (None, None, None) => None,
+        (None, ..) => {
+            return Err(de::Error::custom(
+                "`signatures` and `audience` are of signed lists: name the file of those who may sign in `signed-by`",
+            ));
+        }
+    };
     Ok(Policy {
+        signing,
         algorithms: written.algorithms.map_or(default.algorithms, |names| {
             names.into_iter().map(|name| name.0).collect()
         }),
@@ -180,6 +216,12 @@ pub(super) fn share<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error>
     } else {
         Err(de::Error::custom("a share from 0.0 to 1.0 is needed"))
     }
+}
+
+pub(super) fn at_least_one_or_none<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<u32>, D::Error> {
+    at_least_one(from).map(Some)
 }
 
 pub(super) fn at_least_one<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {

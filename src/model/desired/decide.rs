@@ -15,14 +15,17 @@ use crate::model::desired::adopted::Adopted;
 use crate::model::desired::guard::{self, Circumstances, Held, Verdict};
 use crate::model::desired::in_force::{Account, Holding, InForce};
 use crate::model::desired::judge::{self, Desired, Rules};
+use crate::model::desired::signed::{self, Fault, Trust, Unsigned};
 use crate::model::instance::Identity;
 use crate::model::key::grant::Grant;
+use crate::model::key::policy::Signing;
 use crate::model::key::release::{UNTOLD, Version};
 use crate::model::list::approved::{ApprovedList, SCHEMA};
 use crate::model::list::bounds::Excess;
 use crate::model::list::fetch_report::FetchReport;
 use crate::model::list::rejected::Rejected;
 use crate::model::people::{Lookup, People};
+use crate::model::signature::signers::Signers;
 use crate::model::sorting::Gather;
 
 /// What one look at the world gave.
@@ -31,6 +34,7 @@ pub struct Facts {
     pub now: Timestamp,
     pub identity: Identity,
     pub list: ListFact,
+    pub signers: SignersFact,
     pub break_glass: BreakGlassFact,
     pub people: Arc<People>,
     /// What stood in the files of [newcomers](Decision::newcomers).
@@ -70,6 +74,18 @@ pub enum ListFact {
     Read(Box<ApprovedList>),
     Missing(PathBuf),
     TooLarge(Excess),
+    Unreadable(String),
+}
+
+/// The file of those who may sign lists.
+#[derive(Debug)]
+pub enum SignersFact {
+    /// Nothing is to be verified.
+    Unasked,
+    /// Its text.
+    Read(String),
+    /// Others than root can write to it, or put another one in its place.
+    Open(String),
     Unreadable(String),
 }
 
@@ -121,6 +137,8 @@ pub struct Decision {
     pub changed: bool,
     /// When the decision must be made again, whatever happens.
     pub look_again: Option<Timestamp>,
+    /// When a list that did not count must be read again.
+    pub read_again: Option<Timestamp>,
     /// The list took keys away, so sessions that they opened may still live.
     pub keys_left: bool,
     /// The keys of each account whose keys have just changed, as they were.
@@ -161,6 +179,36 @@ pub enum Trouble {
     ListSchema {
         schema: u32,
     },
+    /// The list that was fetched does not count.
+    Unsigned {
+        what: Unsigned,
+        /// It has been so for longer than a list is being published.
+        lasts: bool,
+    },
+    /// The signature of the list in force will count no longer.
+    SignatureEnds {
+        scope: String,
+        at: Timestamp,
+    },
+    SignersOpen {
+        path: String,
+    },
+    SignersUnreadable {
+        error: String,
+    },
+    /// A line of the file does not count, and so many more.
+    SignersRefused {
+        path: String,
+        line: usize,
+        reason: String,
+        more: usize,
+    },
+    /// The file names fewer who may sign than must.
+    SignersTooFew {
+        path: String,
+        there: usize,
+        needed: u32,
+    },
     /// Parameter Store answers so for a path that does not exist.
     ListEmpty,
     BreakGlassOpen {
@@ -186,6 +234,15 @@ pub enum Trouble {
 /// How long the break-glass file must be gone to be gone: an editor replaces a file in two steps.
 const BREAK_GLASS_SETTLES: SignedDuration = SignedDuration::from_secs(5);
 
+/// How long values and signature may differ before that is more than a list that is being published.
+const PUBLISHING: SignedDuration = SignedDuration::from_mins(2);
+
+/// A list that did not count is verified again this much later: by then it may.
+const VERIFY_AGAIN: SignedDuration = SignedDuration::from_mins(1);
+
+/// How long before its end a signature is spoken of.
+const ENDS_SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
+
 /// An account database that failed is asked again this much later.
 const PEOPLE_RETRY: SignedDuration = SignedDuration::from_secs(30);
 
@@ -193,7 +250,21 @@ impl Trouble {
     fn is_of_a_list_that_was_read(&self) -> bool {
         matches!(
             self,
-            Self::NoList { foreign: Some(_) } | Self::ListForeign { .. } | Self::ListSchema { .. }
+            Self::NoList { foreign: Some(_) }
+                | Self::ListForeign { .. }
+                | Self::ListSchema { .. }
+                | Self::SignersRefused { .. }
+        ) || self.is_of_signatures()
+    }
+
+    /// The list that was fetched does not count, for want of a good signature.
+    pub fn is_of_signatures(&self) -> bool {
+        matches!(
+            self,
+            Self::Unsigned { .. }
+                | Self::SignersOpen { .. }
+                | Self::SignersUnreadable { .. }
+                | Self::SignersTooFew { .. }
         )
     }
 }
@@ -216,6 +287,9 @@ impl Decision {
     pub fn decide(mut self, facts: &mut Facts, terms: Terms<'_>) -> Self {
         // A list that was read and not taken stays so until another one comes.
         let is_the_same = matches!(facts.list, ListFact::AsBefore);
+        if !is_the_same {
+            self.read_again = None;
+        }
         self.troubles
             .retain(|trouble| is_the_same && trouble.is_of_a_list_that_was_read());
         self.former.clear();
@@ -251,6 +325,7 @@ impl Decision {
             self.weigh(desired, facts, terms.config);
         }
         self.check_age(facts, terms.config);
+        self.check_signatures(facts.now, terms.config);
         let is_empty = self.list.as_ref().is_some_and(|list| list.parameters == 0);
         if is_empty && self.in_force.accounts.is_empty() {
             self.troubles.push(Trouble::ListEmpty);
@@ -338,6 +413,9 @@ impl Decision {
                 self.changed = true;
             }
         }
+        if !self.is_signed(&list, facts, terms) {
+            return;
+        }
         let in_force = &self.in_force;
         let mut previous = in_force.grants();
         let adopted = self.adopted.iter();
@@ -356,6 +434,137 @@ impl Decision {
             source: list.source,
             fetched_at: list.fetched_at,
         });
+    }
+
+    /// Whether the list counts: no value of it is read before.
+    fn is_signed(&mut self, list: &ApprovedList, facts: &Facts, terms: Terms<'_>) -> bool {
+        let Some(signing) = &terms.config.policy.signing else {
+            self.changed |= self.in_force.refused_since.take().is_some();
+            return true;
+        };
+        let faults = match self.signers(&facts.signers, signing, terms.zone) {
+            None => Vec::new(),
+            Some(signers) => {
+                let trust = Trust {
+                    signing,
+                    signers: &signers,
+                    known: &self.in_force.signed,
+                    now: facts.now,
+                };
+                match signed::verify(list, &terms.config.source, trust) {
+                    Ok(taken) => {
+                        self.in_force.take_signatures(taken);
+                        self.changed = true;
+                        return true;
+                    }
+                    Err(faults) => faults,
+                }
+            }
+        };
+        self.refuse(faults, facts.now);
+        false
+    }
+
+    /// Those who may sign, if they are enough.
+    fn signers(
+        &mut self,
+        fact: &SignersFact,
+        signing: &Signing,
+        zone: &TimeZone,
+    ) -> Option<Signers> {
+        let path = signing.signed_by.display().to_string();
+        let text = match fact {
+            SignersFact::Read(text) => text,
+            SignersFact::Open(path) => {
+                let path = path.clone();
+                self.troubles.push(Trouble::SignersOpen { path });
+                return None;
+            }
+            SignersFact::Unreadable(error) => {
+                let error = error.clone();
+                self.troubles.push(Trouble::SignersUnreadable { error });
+                return None;
+            }
+            SignersFact::Unasked => {
+                let error = format!("`{path}` was not read");
+                self.troubles.push(Trouble::SignersUnreadable { error });
+                return None;
+            }
+        };
+        let (signers, refused) = Signers::read(text, zone);
+        if let Some(first) = refused.first() {
+            self.troubles.push(Trouble::SignersRefused {
+                path: path.clone(),
+                line: first.line,
+                reason: first.reason.clone(),
+                more: refused.len() - 1,
+            });
+        }
+        let there = signers.count();
+        if u32::try_from(there).is_ok_and(|there| there < signing.signatures) {
+            let needed = signing.signatures;
+            self.troubles.push(Trouble::SignersTooFew {
+                path,
+                there,
+                needed,
+            });
+            return None;
+        }
+        Some(signers)
+    }
+
+    /// A list that fails is not a list.
+    fn refuse(&mut self, faults: Vec<Unsigned>, now: Timestamp) {
+        // A clock that was set back is no reason to wait for as long.
+        let since = self.in_force.refused_since.map_or(now, |at| at.min(now));
+        self.changed |= self.in_force.refused_since != Some(since);
+        self.in_force.refused_since = Some(since);
+        let mut again = now + VERIFY_AGAIN;
+        for what in faults {
+            let lasts = !what.fault.passes() || now.duration_since(since) >= PUBLISHING;
+            if !lasts {
+                again = again.min(since + PUBLISHING);
+            }
+            if let Fault::FromFuture { issued } = what.fault {
+                again = again.min(issued);
+            }
+            self.troubles.push(Trouble::Unsigned { what, lasts });
+        }
+        self.read_again = Some(again);
+        self.look_again_at(again);
+    }
+
+    /// What is in force stays so when its signature ends, and nothing new comes.
+    fn check_signatures(&mut self, now: Timestamp, config: &Config) {
+        if config.policy.signing.is_none() {
+            return;
+        }
+        let current = self
+            .in_force
+            .signed
+            .iter()
+            .filter(|(_, taken)| taken.current);
+        let ends: Vec<(String, Timestamp)> = current
+            .map(|(scope, taken)| (scope.clone(), taken.expires))
+            .collect();
+        for (scope, at) in ends {
+            if at <= now {
+                let fault = Fault::Expired { at };
+                let what = Unsigned { scope, fault };
+                let trouble = Trouble::Unsigned { what, lasts: true };
+                if !self.troubles.contains(&trouble) {
+                    self.troubles.push(trouble);
+                }
+                continue;
+            }
+            let soon = at.saturating_sub(ENDS_SOON).unwrap_or(now);
+            if soon <= now {
+                self.troubles.push(Trouble::SignatureEnds { scope, at });
+                self.look_again_at(at);
+            } else {
+                self.look_again_at(soon);
+            }
+        }
     }
 
     /// What is in force is that of the instance `id`. State of another one is put aside.
@@ -666,9 +875,14 @@ impl Decision {
             Some(report) if report.digest.as_ref() == Some(digest) => report.last_success,
             _ => None,
         };
-        let Some(since) = facts.stored_at.max(reported) else {
+        let Some(found) = facts.stored_at.max(reported) else {
             return;
         };
+        // What is stored is no good list.
+        let since = self
+            .in_force
+            .refused_since
+            .map_or(found, |refused| refused.min(found));
         match since.checked_add(limit) {
             Ok(end) if end > facts.now => self.look_again_at(end),
             _ => {
@@ -800,6 +1014,7 @@ mod tests {
                 now: at(0),
                 identity: Identity::Instance("i-here".to_owned()),
                 list: ListFact::AsBefore,
+                signers: SignersFact::Unasked,
                 break_glass: BreakGlassFact::Read(String::new()),
                 people: Arc::new(people),
                 adopted: BTreeMap::new(),

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::account::{self, AccountName};
 use crate::model::config::tables::Accounts;
 use crate::model::desired::judge::Desired;
+use crate::model::desired::signed::AllTaken;
 use crate::model::key::grant;
 use crate::model::key::grant::{Grant, GrantsOf};
 use crate::model::key::release::Version;
@@ -35,6 +36,12 @@ pub struct InForce {
     pub break_glass: Vec<Grant>,
     /// Since when that file is missing or empty. An editor replaces a file in two steps.
     pub break_glass_gone: Option<Timestamp>,
+    /// The signatures that were taken last, each with its serial number.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub signed: AllTaken,
+    /// Since when no list that was fetched counts, for want of a good signature.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_since: Option<Timestamp>,
     /// What the guard holds, and how often it has come.
     pub holding: Option<Holding>,
     /// What lists took away at once of late, oldest first.
@@ -196,6 +203,15 @@ impl InForce {
         let mut hasher = DefaultHasher::new();
         self.hash(&mut hasher);
         hasher.finish()
+    }
+
+    /// Takes the signatures of the list that comes into force. Those of other scopes are remembered for their serial numbers.
+    pub fn take_signatures(&mut self, taken: AllTaken) {
+        for known in self.signed.values_mut() {
+            known.current = false;
+        }
+        self.signed.extend(taken);
+        self.refused_since = None;
     }
 
     /// The managed accounts.

@@ -6,3 +6,4 @@ pub mod guard;
 pub mod in_force;
 pub mod judge;
 pub mod lint;
+pub mod signed;

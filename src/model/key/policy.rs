@@ -1,5 +1,7 @@
 //! Which of the lines that sshd would take this host takes.
 
+use std::path::PathBuf;
+
 use crate::model::key::blob::known_type;
 use crate::model::key::line::KeyLine;
 
@@ -12,6 +14,19 @@ pub struct Policy {
     pub min_rsa_bits: u32,
     /// Option keywords a line may carry, each exactly as named.
     pub options: Vec<String>,
+    /// Who must have signed a list; without it, whoever writes to the source is trusted.
+    pub signing: Option<Signing>,
+}
+
+/// Who must have signed a list, and for whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signing {
+    /// A file of allowed signers, as ssh-keygen(1) has them.
+    pub signed_by: PathBuf,
+    /// How many of them.
+    pub signatures: u32,
+    /// The audience that their list is for.
+    pub audience: Option<String>,
 }
 
 /// Why a good line is refused all the same.
@@ -112,6 +127,7 @@ impl Default for Policy {
                 "no-x11-forwarding",
                 "verify-required",
             ]),
+            signing: None,
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::model::account::AccountName;
 use crate::model::key::secret;
 use crate::model::list::bounds::{Excess, Tally, check_accounts};
 use crate::model::list::rejected::Rejected;
+use crate::model::list::statement::Scope;
 use crate::model::sorting;
 
 /// What `approved.json` holds.
@@ -27,6 +28,27 @@ pub struct ApprovedList {
     /// The EC2 instance it was fetched for, where that is known: a clone of the disk has another.
     #[serde(default)]
     pub instance: Option<String>,
+    /// The signatures, as they were stored, where the config asks for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub signed: Vec<Signed>,
+}
+
+/// The signature of a part of the list.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Signed {
+    /// What it is for.
+    pub scope: Scope,
+    /// The [statement](crate::model::list::statement::Statement) and signatures of it, exactly as stored.
+    pub text: String,
+    /// The version of the parameter; a file has none.
+    #[serde(default)]
+    pub version: Option<u64>,
+    /// When it was last changed, where the source knows.
+    #[serde(default)]
+    pub last_modified: Option<Timestamp>,
+    /// What it covers besides the entries, since it serves no account: names and values, sorted.
+    #[serde(default)]
+    pub others: Vec<(String, String)>,
 }
 
 /// One value of the list.
@@ -69,6 +91,7 @@ impl ApprovedList {
             entries,
             unusable,
             instance: None,
+            signed: Vec::new(),
         }
     }
 
@@ -91,6 +114,10 @@ impl ApprovedList {
                 hash.update(field);
             }
         }
+        // The same values with another signature may be no list.
+        for signed in &self.signed {
+            hash.update(&signed.text);
+        }
         format!("sha256:{:x}", hash.finalize())
     }
 
@@ -107,6 +134,12 @@ impl ApprovedList {
             tally.add(&entry.parameter, &entry.value)?;
         }
         let entries = self.entries.iter();
+        for signed in &self.signed {
+            tally.add("", &signed.text)?;
+            for (name, value) in &signed.others {
+                tally.add(name, value)?;
+            }
+        }
         check_accounts(entries.map(|entry| (&entry.account, entry.value.as_str())))
     }
 
@@ -117,6 +150,7 @@ impl ApprovedList {
             && self.entries == other.entries
             && self.unusable == other.unusable
             && self.instance == other.instance
+            && self.signed == other.signed
     }
 }
 

@@ -10,6 +10,8 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Succeeded,
+    /// The list does not fit its signature: it is being published, or was changed.
+    Unsettled,
     Failed,
     /// The source answered, and only that the account asks it too much.
     Throttled,
@@ -36,6 +38,9 @@ const LONGEST_BACK_OFF: Duration = Duration::from_mins(10);
 
 /// However much the account is throttled, this host has its turn; and before its list is stale, for it may be answered each time.
 const SLOWEST_PACE: Duration = Duration::from_hours(1);
+
+/// How long a list that is being published is waited for, the first time.
+const SOONER: Duration = Duration::from_secs(5);
 
 /// The longest pause in a list that is half read.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
@@ -76,7 +81,7 @@ impl Cadence {
         };
         let pace = match outcome {
             Outcome::Succeeded => (self.pace * (10 - streak.min(5)) / 10).max(self.every),
-            Outcome::Failed => self.pace,
+            Outcome::Failed | Outcome::Unsettled => self.pace,
             Outcome::Throttled => (self.pace + self.every).min(self.slowest),
         };
         Self {
@@ -93,6 +98,7 @@ impl Cadence {
         match self.last {
             Outcome::Succeeded if self.polls > 1 => self.pace.mul_f64(0.9 + 0.2 * fraction(random)),
             Outcome::Succeeded => spread(self.pace, random),
+            Outcome::Unsettled => spread(doubled(SOONER, self.streak).min(self.pace), random),
             // A spread wait is half as long on average: twice the pace, and a long outage ends without a rush.
             Outcome::Failed => {
                 let longest = LONGEST_BACK_OFF.max(self.pace * 2);

@@ -6,54 +6,23 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 use crate::model::list::bounds::ADVANCED;
+use crate::model::list::contents::Contents;
+use crate::model::list::statement;
 
 /// What an index says while the path is being published, or where that was interrupted: nothing.
 pub const BEING_PUBLISHED: &str = "# being published";
 
-const HEADER: &str = "authorized-keys-list 1";
+/// The first line of an index, and of what is signed.
+pub const HEADER: &str = "authorized-keys-list 1";
 
 /// The name of the index of `path`. No account begins with a dot, so it is in no account's place.
 pub fn name(path: &str) -> String {
     format!("{}/.index", path.trim_end_matches('/'))
 }
 
-/// What is below a path: the same parameters with the same values have the same.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Contents {
-    parameters: usize,
-    sha256: String,
-}
-
 impl Contents {
-    /// Of these names and values, sorted by name, which are all below `path`. Where the first name below begins with a dot,
-    /// the parameter is about the list and not of it.
-    pub fn of<'a>(
-        path: &str,
-        parameters: &mut dyn Iterator<Item = (&'a String, &'a String)>,
-    ) -> Self {
-        let (mut hash, mut count) = (Sha256::new(), 0);
-        for (name, value) in parameters {
-            let below = name.strip_prefix(path.trim_end_matches('/'));
-            let below = below.and_then(|rest| rest.strip_prefix('/'));
-            let Some(below) = below.filter(|below| !below.starts_with('.')) else {
-                continue;
-            };
-            count += 1;
-            for field in [below, value] {
-                let length = u32::try_from(field.len()).unwrap_or(u32::MAX);
-                hash.update(length.to_be_bytes());
-                hash.update(field);
-            }
-        }
-        Self {
-            parameters: count,
-            sha256: format!("{:x}", hash.finalize()),
-        }
-    }
-
     /// The value of the index of `path`.
     pub fn text(&self, path: &str) -> String {
         let Self { parameters, sha256 } = self;
@@ -91,11 +60,11 @@ impl Contents {
     }
 }
 
-/// A path that a host holds just as its index said when all of it was read.
+/// A path that a host holds just as its index said, or its signature, when all of it was read.
 #[derive(Clone, Debug)]
 pub struct Known {
     pub path: String,
-    contents: Contents,
+    said_by: SaidBy,
     read_at: Timestamp,
     /// When its index was last asked for.
     asked_at: Timestamp,
@@ -108,7 +77,7 @@ impl Known {
     /// push or a boot of all, do not do so again, as each believes for another time between a half and all of `full_every`.
     pub fn new(
         path: &str,
-        contents: Contents,
+        said_by: SaidBy,
         read_at: Timestamp,
         full_every: Duration,
         random: u64,
@@ -120,7 +89,7 @@ impl Known {
         let fraction = random as f64 / u64::MAX as f64;
         Self {
             path: path.to_owned(),
-            contents,
+            said_by,
             read_at,
             asked_at: read_at,
             lasts: full_every.mul_f64(0.5 + 0.5 * fraction),
@@ -140,10 +109,29 @@ impl Known {
         Self { asked_at, ..self }
     }
 
-    /// Whether the index, of this value, says that the path holds what it held.
-    pub fn is_unchanged(&self, text: &str) -> bool {
-        self.contents.are_said_by(text, &self.path)
+    /// The parameter that is asked for in place of all others.
+    pub fn asks_for(&self) -> String {
+        match self.said_by {
+            SaidBy::Index(_) => name(&self.path),
+            SaidBy::Signature(_) => statement::name(&self.path),
+        }
     }
+
+    /// Whether that parameter, of this value, says that the path holds what it held.
+    pub fn is_unchanged(&self, text: &str) -> bool {
+        match &self.said_by {
+            SaidBy::Index(contents) => contents.are_said_by(text, &self.path),
+            SaidBy::Signature(known) => known == text,
+        }
+    }
+}
+
+/// What says what a path holds.
+#[derive(Clone, Debug)]
+pub enum SaidBy {
+    Index(Contents),
+    /// The text of the signature. A host that takes only what is signed takes nothing new before it is another one.
+    Signature(String),
 }
 
 /// How long ago that was; `None` where the clock was set back meanwhile.
@@ -153,6 +141,8 @@ pub fn age(then: Timestamp, now: Timestamp) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     fn of(path: &str, parameters: &[(&str, &str)]) -> Contents {
@@ -262,7 +252,7 @@ mod tests {
         );
         let at = |seconds: i64| Timestamp::from_second(1_000_000 + seconds).unwrap();
         for random in [0, u64::MAX / 3, u64::MAX] {
-            let known = Known::new(WEB, of(WEB, &[]), start, 15 * minute, random);
+            let known = Known::new(WEB, SaidBy::Index(of(WEB, &[])), start, 15 * minute, random);
             // The last poll that believes, and the latest time of the one after it.
             let last = (0..3600).rfind(|at_second| known.may_be_believed(at(*at_second), minute));
             let last = last.unwrap();

@@ -3,9 +3,11 @@
 pub mod approved;
 pub mod bounds;
 pub mod cadence;
+pub mod contents;
 pub mod fetch_report;
 pub mod index;
 pub mod order;
 pub mod publication;
 pub mod rejected;
+pub mod statement;
 pub mod template;

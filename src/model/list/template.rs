@@ -123,6 +123,11 @@ impl PathTemplate {
         needs(&self.0)
     }
 
+    /// Whether it could be this `path` on some instance.
+    pub fn fits(&self, path: &str) -> bool {
+        fits(&self.0, path)
+    }
+
     /// The path on this instance: begins with `/` and does not end in one, unless it is `/`.
     pub fn expand(&self, facts: &Facts) -> Result<String, Unfilled> {
         expand(&self.0, facts)
@@ -151,6 +156,15 @@ impl NameTemplate {
     /// The facts that filling it in takes.
     pub fn needs(&self) -> impl Iterator<Item = &Need> {
         needs(&self.0)
+    }
+
+    /// Whether it could be this `name` on some instance, its selector aside.
+    pub fn fits(&self, name: &str) -> bool {
+        let mut parts = self.0.clone();
+        if let Some(Part::Text(last)) = parts.last_mut() {
+            *last = without_selector(last).to_owned();
+        }
+        fits(&parts, name)
     }
 
     /// The name on this instance, with its selector.
@@ -314,6 +328,20 @@ fn expand(parts: &[Part], facts: &Facts) -> Result<String, Unfilled> {
         return Err(Unfilled::TooLong(name));
     }
     Ok(name)
+}
+
+/// A fact is one or more characters of one name.
+fn fits(parts: &[Part], name: &str) -> bool {
+    match parts {
+        [] => name.is_empty(),
+        [Part::Text(text), rest @ ..] => name
+            .strip_prefix(text.as_str())
+            .is_some_and(|name| fits(rest, name)),
+        [Part::Fact(_), rest @ ..] => {
+            let end = name.find(|c| !is_name_character(c)).unwrap_or(name.len());
+            (1..=end).any(|end| fits(rest, &name[end..]))
+        }
+    }
 }
 
 fn needs(parts: &[Part]) -> impl Iterator<Item = &Need> {

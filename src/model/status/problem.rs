@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::account::AccountName;
 use crate::model::desired::decide::Trouble;
 use crate::model::desired::guard::Held;
+use crate::model::desired::signed::{Fault, Unsigned};
+use crate::model::escape::escaped;
 use crate::model::file::other_files::OtherFile;
 use crate::model::list::bounds::Excess;
 use crate::model::mounts::OwnMount;
@@ -221,6 +223,19 @@ macro_rules! codes {
     };
 }
 
+/// A list that does not count.
+macro_rules! unsigned {
+    ($($fault:tt)*) => {
+        Cause::Decision(Trouble::Unsigned {
+            what: Unsigned {
+                fault: Fault::$($fault)*,
+                ..
+            },
+            ..
+        })
+    };
+}
+
 codes! {
     Cause::PrivateKey { .. } => "private-key",
     Cause::NoEnforcer => "no-enforcer",
@@ -249,6 +264,20 @@ codes! {
     Cause::Decision(Trouble::ListGone { .. }) => "list-gone",
     Cause::Decision(Trouble::ListSchema { .. }) => "list-schema",
     Cause::Decision(Trouble::ListEmpty) => "list-empty",
+    unsigned!(Refused { .. }) => "signature-refused",
+    unsigned!(TooFew { .. }) => "signatures-too-few",
+    unsigned!(Missing) => "signature-missing",
+    unsigned!(Malformed(_)) => "signature-malformed",
+    unsigned!(Scope { .. }) => "signature-scope",
+    unsigned!(Audience { .. }) => "signature-audience",
+    unsigned!(FromFuture { .. }) => "signature-from-future",
+    unsigned!(Expired { .. }) => "signature-expired",
+    unsigned!(SerialBack { .. }) => "serial-went-back",
+    unsigned!(SerialReused { .. }) => "serial-reused",
+    unsigned!(Contents { .. } | Fault::Uncovered { .. }) => "not-as-signed",
+    Cause::Decision(Trouble::SignersOpen { .. }) => "signers-open",
+    Cause::Decision(Trouble::SignersUnreadable { .. }) => "signers-unreadable",
+    Cause::Decision(Trouble::SignersTooFew { .. }) => "signers-too-few",
     Cause::Decision(Trouble::BreakGlassOpen { .. }) => "break-glass-open",
     Cause::Decision(Trouble::BreakGlassUnreadable { .. }) => "break-glass-unreadable",
     Cause::Decision(Trouble::BreakGlassRefused { .. }) => "break-glass-refused",
@@ -264,6 +293,8 @@ codes! {
     Cause::FirstPass => "first-pass",
     Cause::WordUnreadable { .. } => "status-unreadable",
     Cause::FetchReportUnreadable { .. } => "fetch-report-unreadable",
+    Cause::Decision(Trouble::SignatureEnds { .. }) => "signature-ends",
+    Cause::Decision(Trouble::SignersRefused { .. }) => "signers-refused",
     Cause::OpenDoor(_) => "open-door",
     Cause::SessionsUnknown { .. } => "sessions-unknown",
     Cause::LogLost { .. } => "log-lost",
@@ -294,7 +325,12 @@ impl Cause {
             | Self::KeysRefused { .. }
             | Self::SshdSilent { .. }
             | Self::SshdDoubt(_)
-            | Self::OtherSshd { .. } => Severity::Warning,
+            | Self::OtherSshd { .. }
+            | Self::Decision(
+                Trouble::Unsigned { lasts: false, .. }
+                | Trouble::SignatureEnds { .. }
+                | Trouble::SignersRefused { .. },
+            ) => Severity::Warning,
             _ => Severity::Error,
         }
     }
@@ -651,6 +687,20 @@ impl Cause {
             Self::Decision(Trouble::ListUnreadable { .. }) => {
                 "remove the file that the text names, then `agent sync`"
             }
+            Self::Decision(Trouble::Unsigned { what, lasts }) => unsigned_hint(&what.fault, *lasts),
+            Self::Decision(Trouble::SignatureEnds { .. }) => {
+                "sign the list anew: `agent publish DIR --to PATH --sign KEY`"
+            }
+            Self::Decision(Trouble::SignersOpen { path }) => {
+                return Some(format!("chown root:root {path}; chmod go-w {path}"));
+            }
+            Self::Decision(
+                Trouble::SignersUnreadable { .. }
+                | Trouble::SignersTooFew { .. }
+                | Trouble::SignersRefused { .. },
+            ) => {
+                "write it as ssh-keygen(1) says under ALLOWED SIGNERS: a name and a public key a line"
+            }
             Self::Decision(Trouble::ListSchema { .. }) => {
                 "systemctl restart authorized-keys-fetch authorized-keys-agent"
             }
@@ -682,6 +732,31 @@ fn unwatched_text(accounts: usize, error: &str, want: Option<(usize, usize)>) ->
     format!("the agent cannot watch {what}, so it looks every few seconds: {why}")
 }
 
+fn unsigned_hint(fault: &Fault, lasts: bool) -> &'static str {
+    match fault {
+        _ if !lasts => "wait: while a list is being published, this passes",
+        Fault::Missing | Fault::TooFew { .. } | Fault::Expired { .. } | Fault::Malformed(_) => {
+            "sign the list: `agent publish DIR --to PATH --sign KEY`"
+        }
+        Fault::Refused { .. } => {
+            "compare the signers with the file that `signed-by` in `[policy]` names"
+        }
+        Fault::Contents { .. } | Fault::Uncovered { .. } => {
+            "find out who changed it; then publish the list that is meant, signed"
+        }
+        Fault::Scope { .. } => {
+            "find out who copied it here; then publish the list that is meant, signed"
+        }
+        Fault::Audience { .. } => {
+            "compare `audience` in `[policy]` with `--audience` of `agent publish`"
+        }
+        Fault::FromFuture { .. } => "compare the clocks: of this host, and of the one that signed",
+        Fault::SerialBack { .. } | Fault::SerialReused { .. } => {
+            "an older list was put back; if that is meant, sign it anew with a higher `--serial`"
+        }
+    }
+}
+
 fn trouble_text(trouble: &Trouble) -> String {
     const STAYS: &str = "the last list stays in force";
     const KEPT: &str = "the break-glass keys stay as they were";
@@ -702,6 +777,39 @@ fn trouble_text(trouble: &Trouble) -> String {
         Trouble::ListGone { path } => format!("`{path}` is gone; {STAYS}"),
         Trouble::ListSchema { schema } => {
             format!("the stored list has schema {schema}, which this agent does not read; {STAYS}")
+        }
+        Trouble::Unsigned { what, .. } => format!(
+            "the list of `{}` does not count: {}; the keys in force stay",
+            escaped(&what.scope),
+            what.fault.reason()
+        ),
+        Trouble::SignatureEnds { scope, at } => {
+            format!("the signature of `{}` ends at {at}", escaped(scope))
+        }
+        Trouble::SignersOpen { path } => format!(
+            "others than root can change `{path}`, and so who may sign; no new list counts, and {STAYS}"
+        ),
+        Trouble::SignersUnreadable { error } => {
+            format!("{error}: who may sign is not known; no new list counts, and {STAYS}")
+        }
+        Trouble::SignersTooFew {
+            path,
+            there,
+            needed,
+        } => format!(
+            "`{path}` names {there} who may sign, and {needed} must; no new list counts, and {STAYS}"
+        ),
+        Trouble::SignersRefused {
+            path,
+            line,
+            reason,
+            more,
+        } => {
+            let more = match more {
+                0 => String::new(),
+                more => format!(" (and {more} more)"),
+            };
+            format!("`{path}`:{line} does not count: {reason}{more}")
         }
         Trouble::ListEmpty => {
             "the list is empty: its source has no parameter and no file".to_owned()

@@ -263,6 +263,7 @@ fn judged(entries: Vec<Entry>, previous: &Grants) -> Desired {
         entries,
         unusable: Vec::new(),
         instance: None,
+        signed: Vec::new(),
     };
     let previous = previous
         .iter()

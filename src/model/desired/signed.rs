@@ -1,0 +1,432 @@
+//! Whether a list is signed: of every part, on the exact bytes that were stored, before a value of it is read.
+//!
+//! Root trusts nothing here that the fetcher says: which account a parameter serves follows from its name and the config,
+//! and no parameter counts that no signature covers.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::model::config::source::account_below;
+use crate::model::config::tables::Source;
+use crate::model::escape::escaped;
+use crate::model::key::policy::Signing;
+use crate::model::list::approved::{ApprovedList, Entry, Signed};
+use crate::model::list::bounds::ADVANCED;
+use crate::model::list::contents::Contents;
+use crate::model::list::statement::{Malformed, Scope, Statement, below_root};
+use crate::model::list::template::without_selector;
+use crate::model::signature::signers::Signers;
+use crate::model::signature::sshsig;
+use crate::model::sorting;
+use crate::model::words::count;
+
+/// What was taken last of a scope.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Taken {
+    pub serial: u64,
+    /// Of the contents.
+    pub sha256: String,
+    pub issued: Timestamp,
+    /// When the statement or one of its signers no longer counts.
+    pub expires: Timestamp,
+    pub signers: Vec<Signer>,
+    /// It is of the list in force, and not of a source that the config named once.
+    pub current: bool,
+}
+
+/// Whose signature counted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Signer {
+    pub fingerprint: String,
+    /// As the file of allowed signers names them.
+    pub principals: String,
+}
+
+/// By scope, as it is displayed.
+pub type AllTaken = BTreeMap<String, Taken>;
+
+/// Why a part of a list does not count, and so the whole list.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Unsigned {
+    pub scope: String,
+    pub fault: Fault,
+}
+
+/// Which check failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fault {
+    /// It has no signature.
+    Missing,
+    Malformed(Malformed),
+    Scope {
+        said: String,
+    },
+    Audience {
+        said: Option<String>,
+        own: Option<String>,
+    },
+    FromFuture {
+        issued: Timestamp,
+    },
+    Expired {
+        at: Timestamp,
+    },
+    /// A list that was taken had a later one.
+    SerialBack {
+        serial: u64,
+        known: u64,
+    },
+    /// A list that was taken had this one and other contents.
+    SerialReused {
+        serial: u64,
+    },
+    /// There are other parameters than were signed, or other values.
+    Contents {
+        said: usize,
+        found: usize,
+        /// Those that were changed after the signature was put.
+        later: Vec<String>,
+    },
+    /// What the list has for an account is in no part that the config asks for.
+    Uncovered {
+        parameter: String,
+    },
+    TooFew {
+        good: usize,
+        needed: u32,
+    },
+    /// The same where it has more, and why those do not count.
+    Refused {
+        good: usize,
+        needed: u32,
+        faults: Vec<String>,
+    },
+}
+
+/// So many parameters are named that were changed after the signature.
+const LATER: usize = 3;
+
+impl Fault {
+    /// One sentence about the list.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Missing => "it has no signature".to_owned(),
+            Self::Malformed(malformed) => {
+                format!("its signature is damaged: {}", malformed.reason())
+            }
+            Self::Scope { said } => format!("its signature is for `{}`", escaped(said)),
+            Self::Audience { said, own } => {
+                let said = said.as_deref().map_or("no audience".to_owned(), |said| {
+                    format!("the audience `{}`", escaped(said))
+                });
+                let own = own
+                    .as_ref()
+                    .map_or("none".to_owned(), |own| format!("`{own}`"));
+                format!("it is signed for {said}, and this host is of {own}")
+            }
+            Self::FromFuture { issued } => {
+                format!("it was issued at {issued}, which is still to come")
+            }
+            Self::Expired { at } => format!("its signature expired at {at}"),
+            Self::SerialBack { serial, known } => {
+                format!("its serial number is {serial}, and a list with {known} was in force")
+            }
+            Self::SerialReused { serial } => {
+                format!("another list was in force with its serial number, {serial}")
+            }
+            Self::Contents { said, found, later } => {
+                let what = if said == found {
+                    "a name or a value is not the one that was signed".to_owned()
+                } else {
+                    format!("{} signed, and {found} found", count(*said, "parameter"))
+                };
+                let later: Vec<String> = later
+                    .iter()
+                    .map(|name| format!("`{}`", escaped(name)))
+                    .collect();
+                if later.is_empty() {
+                    what
+                } else {
+                    let later = later.join(", ");
+                    format!("{what}; changed after it was signed: {later}")
+                }
+            }
+            Self::Uncovered { parameter } => {
+                format!("`{}` is in no part that is signed", escaped(parameter))
+            }
+            Self::TooFew { good, needed } => {
+                format!(
+                    "it has {}, and {needed} are needed",
+                    count(*good, "signature")
+                )
+            }
+            Self::Refused {
+                good,
+                needed,
+                faults,
+            } => {
+                let faults = faults.join("; ");
+                format!("{good} of {needed} signatures needed count: {faults}")
+            }
+        }
+    }
+
+    /// Every publishing looks like this for a moment.
+    pub fn passes(&self) -> bool {
+        matches!(
+            self,
+            Self::Missing | Self::Contents { .. } | Self::Uncovered { .. }
+        )
+    }
+}
+
+/// What a list is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust<'a> {
+    pub signing: &'a Signing,
+    pub signers: &'a Signers,
+    pub known: &'a AllTaken,
+    pub now: Timestamp,
+}
+
+/// What is to be taken of each scope, or all that is wrong.
+pub fn verify(
+    list: &ApprovedList,
+    source: &Source,
+    trust: Trust<'_>,
+) -> Result<AllTaken, Vec<Unsigned>> {
+    let (mut taken, mut faults) = (AllTaken::new(), Vec::new());
+    let signed: Vec<&Signed> = list
+        .signed
+        .iter()
+        .filter(|signed| asks_for(source, &signed.scope))
+        .collect();
+    for scope in without_signature(source, &signed) {
+        let fault = Fault::Missing;
+        faults.push(Unsigned { scope, fault });
+    }
+    for signed in &signed {
+        let scope = signed.scope.to_string();
+        match verify_scope(signed, list, source, trust) {
+            Ok(one) => drop(taken.insert(scope, one)),
+            Err(fault) => faults.push(Unsigned { scope, fault }),
+        }
+    }
+    if faults.is_empty() {
+        let covers = |entry: &Entry| {
+            let mut scopes = signed.iter().map(|signed| &signed.scope);
+            scopes.any(|scope| covered(scope, entry, source).is_some())
+        };
+        if let Some(entry) = list.entries.iter().find(|entry| !covers(entry)) {
+            let parameter = entry.parameter.clone();
+            faults.push(Unsigned {
+                scope: list.source.clone(),
+                fault: Fault::Uncovered { parameter },
+            });
+        }
+    }
+    if faults.is_empty() {
+        Ok(taken)
+    } else {
+        Err(faults)
+    }
+}
+
+fn asks_for(source: &Source, scope: &Scope) -> bool {
+    match scope {
+        Scope::Path(path) => source.paths.iter().any(|template| template.fits(path)),
+        Scope::Parameters(name) => source.signed.iter().any(|template| template.fits(name)),
+        Scope::Directory(path) => {
+            let mut directory = source.directory.iter();
+            directory.any(|directory| directory.as_os_str() == path.as_str())
+        }
+    }
+}
+
+/// The parts that the config asks for and that have no signature, as it writes them.
+fn without_signature(source: &Source, signed: &[&Signed]) -> Vec<String> {
+    let has = |is: &dyn Fn(&Scope) -> bool| signed.iter().any(|one| is(&one.scope));
+    let mut missing = Vec::new();
+    for template in &source.paths {
+        if !has(&|scope| matches!(scope, Scope::Path(path) if template.fits(path))) {
+            missing.push(template.to_string());
+        }
+    }
+    if let Some(template) = &source.signed
+        && !has(&|scope| matches!(scope, Scope::Parameters(_)))
+    {
+        missing.push(Scope::Parameters(template.to_string()).to_string());
+    }
+    if let Some(directory) = &source.directory
+        && !has(&|scope| matches!(scope, Scope::Directory(_)))
+    {
+        missing.push(Scope::Directory(directory.display().to_string()).to_string());
+    }
+    missing
+}
+
+/// The cheapest first.
+fn verify_scope(
+    signed: &Signed,
+    list: &ApprovedList,
+    source: &Source,
+    trust: Trust<'_>,
+) -> Result<Taken, Fault> {
+    if signed.text.len() > ADVANCED {
+        return Err(Fault::Malformed(Malformed::TooLong));
+    }
+    let (text, blocks) = sshsig::blocks(&signed.text);
+    let statement = Statement::read(text).map_err(Fault::Malformed)?;
+    let scope = signed.scope.to_string();
+    check_statement(&statement, &scope, trust)?;
+    let contents = contents(signed, list, source);
+    if contents != statement.contents {
+        return Err(Fault::Contents {
+            said: statement.contents.parameters,
+            found: contents.parameters,
+            later: later(signed, list, source),
+        });
+    }
+    let mut expires = statement.expires;
+    let (mut signers, mut faults): (Vec<Signer>, Vec<String>) = (Vec::new(), Vec::new());
+    for block in blocks {
+        match sshsig::verify(text.as_bytes(), block, trust.signers, trust.time()) {
+            Ok(by) if signers.iter().any(|one| one.fingerprint == by.fingerprint) => {
+                faults.push(format!("{} signed twice", by.fingerprint));
+            }
+            Ok(by) => {
+                expires = by.valid_before.map_or(expires, |at| at.min(expires));
+                signers.push(Signer {
+                    fingerprint: by.fingerprint,
+                    principals: by.principals,
+                });
+            }
+            Err(fault) => faults.push(fault.to_string()),
+        }
+    }
+    let needed = trust.signing.signatures;
+    let good = signers.len();
+    if u32::try_from(good).is_ok_and(|good| good < needed) {
+        return Err(if faults.is_empty() {
+            Fault::TooFew { good, needed }
+        } else {
+            Fault::Refused {
+                good,
+                needed,
+                faults,
+            }
+        });
+    }
+    Ok(Taken {
+        serial: statement.serial,
+        sha256: statement.contents.sha256,
+        issued: statement.issued,
+        expires,
+        signers,
+        current: true,
+    })
+}
+
+/// What the statement says of itself, before its contents are looked at.
+fn check_statement(statement: &Statement, scope: &str, trust: Trust<'_>) -> Result<(), Fault> {
+    let now = trust.time();
+    if statement.scope != scope {
+        let said = statement.scope.clone();
+        return Err(Fault::Scope { said });
+    }
+    if statement.audience != trust.signing.audience {
+        return Err(Fault::Audience {
+            said: statement.audience.clone(),
+            own: trust.signing.audience.clone(),
+        });
+    }
+    if statement.issued > now {
+        let issued = statement.issued;
+        return Err(Fault::FromFuture { issued });
+    }
+    if statement.expires <= now {
+        let at = statement.expires;
+        return Err(Fault::Expired { at });
+    }
+    match trust.known.get(scope) {
+        Some(known) if statement.serial < known.serial => Err(Fault::SerialBack {
+            serial: statement.serial,
+            known: known.serial,
+        }),
+        Some(known)
+            if statement.serial == known.serial && statement.contents.sha256 != known.sha256 =>
+        {
+            let serial = statement.serial;
+            Err(Fault::SerialReused { serial })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Trust<'_> {
+    /// Never before what was taken was issued: a clock that was set back makes no list valid again that has expired.
+    fn time(&self) -> Timestamp {
+        let issued = self.known.values().map(|known| known.issued);
+        issued.max().map_or(self.now, |issued| issued.max(self.now))
+    }
+}
+
+/// The name of an entry as the signature of `scope` covers it, if it does.
+fn covered<'a>(scope: &Scope, entry: &'a Entry, source: &Source) -> Option<&'a str> {
+    match scope {
+        Scope::Path(place) | Scope::Directory(place) => {
+            let is_of_path = matches!(scope, Scope::Path(_));
+            let is_below = is_of_path == entry.version.is_some()
+                // A version that was asked for by name is another parameter's.
+                && (!is_of_path || without_selector(&entry.parameter) == entry.parameter)
+                && account_below(place, &entry.parameter).as_ref() == Ok(&entry.account);
+            is_below.then(|| below(place, &entry.parameter))
+        }
+        Scope::Parameters(_) => {
+            let name = without_selector(&entry.parameter);
+            let mut named = source.parameters.get(&entry.account).into_iter().flatten();
+            let is_named = entry.version.is_some() && named.any(|template| template.fits(name));
+            is_named.then(|| below_root(name))
+        }
+    }
+}
+
+fn below<'a>(place: &str, name: &'a str) -> &'a str {
+    let below = name.strip_prefix(place.trim_end_matches('/'));
+    below
+        .and_then(|below| below.strip_prefix('/'))
+        .unwrap_or(name)
+}
+
+/// What is there of what a signature covers.
+fn contents(signed: &Signed, list: &ApprovedList, source: &Source) -> Contents {
+    let mut all: Vec<(&str, &str)> = Vec::new();
+    for entry in &list.entries {
+        let name = covered(&signed.scope, entry, source);
+        all.extend(name.map(|name| (name, entry.value.as_str())));
+    }
+    if let Scope::Path(path) = &signed.scope {
+        let others = signed.others.iter();
+        all.extend(others.map(|(name, value)| (below(path, name), value.as_str())));
+    }
+    sorting::sort(&mut all);
+    // One parameter may serve several accounts.
+    all.dedup();
+    Contents::of_names(&mut all.into_iter())
+}
+
+/// The first parameters that were changed after the signature was put.
+fn later(signed: &Signed, list: &ApprovedList, source: &Source) -> Vec<String> {
+    let is_later = |entry: &&Entry| {
+        let is_of_it = covered(&signed.scope, entry, source).is_some();
+        is_of_it && signed.last_modified.is_some() && entry.last_modified > signed.last_modified
+    };
+    let entries = list.entries.iter().filter(is_later);
+    let mut names: Vec<String> = entries.map(|entry| entry.parameter.clone()).collect();
+    names.dedup();
+    names.truncate(LATER);
+    names
+}
