@@ -430,3 +430,367 @@ fn later(signed: &Signed, list: &ApprovedList, source: &Source) -> Vec<String> {
     names.truncate(LATER);
     names
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::*;
+    use crate::model::signature::signing;
+
+    const MINUTE: i64 = 60;
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn entry(account: &str, parameter: &str, value: &str) -> Entry {
+        Entry {
+            account: account.try_into().unwrap(),
+            parameter: parameter.to_owned(),
+            version: (!parameter.starts_with("/etc/")).then_some(1),
+            last_modified: Some(at(0)),
+            value: value.to_owned(),
+        }
+    }
+
+    /// A host, what was fetched for it, and what is signed of that.
+    struct Case {
+        source: Source,
+        signing: Signing,
+        signers: Signers,
+        known: AllTaken,
+        list: ApprovedList,
+        scope: Scope,
+        statement: Statement,
+        seeds: Vec<u8>,
+    }
+
+    impl Case {
+        fn new(source: &str, scope: Scope, entries: Vec<Entry>, names: &[&str]) -> Self {
+            let source: Source = toml::from_str(source).unwrap();
+            let mut list = ApprovedList::new("ssm:/k/web".into(), at(0), entries, Vec::new());
+            list.signed.clear();
+            let values = list.entries.iter().map(|entry| entry.value.as_str());
+            let mut all: Vec<(&str, &str)> = names.iter().copied().zip(values).collect();
+            sorting::sort(&mut all);
+            let statement = Statement {
+                scope: scope.to_string(),
+                audience: None,
+                serial: 42,
+                issued: at(0),
+                expires: at(90 * MINUTE),
+                contents: Contents::of_names(&mut all.into_iter()),
+            };
+            let (signers, refused) = Signers::read(
+                &[signing::line("ann", 1), signing::line("ben", 2)].concat(),
+                &TimeZone::UTC,
+            );
+            assert_eq!(refused, []);
+            Self {
+                source,
+                signing: Signing {
+                    signed_by: "/signers".into(),
+                    signatures: 1,
+                    audience: None,
+                },
+                signers,
+                known: AllTaken::new(),
+                list,
+                scope,
+                statement,
+                seeds: vec![1],
+            }
+        }
+
+        fn path() -> Self {
+            let entries = vec![
+                entry("alice", "/k/web/alice/laptop", "a"),
+                entry("bob", "/k/web/bob", "b"),
+            ];
+            let scope = Scope::Path("/k/web".into());
+            Self::new(
+                "paths = [\"/k/{tag:Role}\"]",
+                scope,
+                entries,
+                &["alice/laptop", "bob"],
+            )
+        }
+
+        fn signed(&self) -> Signed {
+            Signed {
+                scope: self.scope.clone(),
+                text: signing::signed(&self.statement.text(), &self.seeds),
+                version: Some(1),
+                last_modified: Some(at(0)),
+                others: Vec::new(),
+            }
+        }
+
+        /// The list, with what is signed and what else the fetcher says.
+        fn verify_with(
+            &self,
+            signed: Vec<Signed>,
+            now: Timestamp,
+        ) -> Result<AllTaken, Vec<Unsigned>> {
+            let list = ApprovedList {
+                signed,
+                ..self.list.clone()
+            };
+            let trust = Trust {
+                signing: &self.signing,
+                signers: &self.signers,
+                known: &self.known,
+                now,
+            };
+            verify(&list, &self.source, trust)
+        }
+
+        fn verify(&self) -> Result<AllTaken, Vec<Unsigned>> {
+            self.verify_with(vec![self.signed()], at(MINUTE))
+        }
+
+        fn fault(&self) -> String {
+            reasons(self.verify())
+        }
+    }
+
+    fn reasons(verified: Result<AllTaken, Vec<Unsigned>>) -> String {
+        let faults = verified.err().unwrap_or_default();
+        let told: Vec<String> = faults
+            .iter()
+            .map(|unsigned| format!("{}: {}", unsigned.scope, unsigned.fault.reason()))
+            .collect();
+        told.join("\n")
+    }
+
+    #[test]
+    fn a_list_that_is_signed_is_taken() {
+        let case = Case::path();
+        let taken = case.verify().unwrap();
+        let one = &taken["/k/web"];
+        assert_eq!((one.serial, one.expires), (42, at(90 * MINUTE)));
+        assert_eq!(one.signers[0].principals, "ann");
+        // The same again, and a later one.
+        let again = Case {
+            known: taken.clone(),
+            ..Case::path()
+        };
+        assert_eq!(again.fault(), "");
+        let mut later = again;
+        later.statement.serial = 43;
+        later.statement.contents.sha256.clear();
+        later.list.entries[1].value = "other".into();
+        assert!(
+            later
+                .fault()
+                .starts_with("/k/web: a name or a value is not")
+        );
+    }
+
+    #[test]
+    fn each_check_says_what_differs() {
+        let check = |change: &dyn Fn(&mut Case), expected: &str| {
+            let mut case = Case::path();
+            change(&mut case);
+            assert_eq!(case.fault(), format!("/k/web: {expected}"));
+        };
+        check(
+            &|case| case.statement.scope = "/k/db".into(),
+            "its signature is for `/k/db`",
+        );
+        check(
+            &|case| case.statement.audience = Some("prod".into()),
+            "it is signed for the audience `prod`, and this host is of none",
+        );
+        check(
+            &|case| case.signing.audience = Some("prod".into()),
+            "it is signed for no audience, and this host is of `prod`",
+        );
+        check(
+            &|case| case.statement.issued = at(2 * MINUTE),
+            "it was issued at 2027-01-15T08:02:00Z, which is still to come",
+        );
+        check(
+            &|case| case.statement.expires = at(MINUTE),
+            "its signature expired at 2027-01-15T08:01:00Z",
+        );
+        check(
+            &|case| case.seeds.clear(),
+            "it has 0 signatures, and 1 are needed",
+        );
+        check(
+            &|case| case.signing.signatures = 2,
+            "it has 1 signature, and 2 are needed",
+        );
+        let known = |serial: u64, sha256: &str| {
+            let mut known = Case::path().verify().unwrap();
+            let one = known.get_mut("/k/web").unwrap();
+            one.serial = serial;
+            one.sha256 = sha256.to_owned();
+            known
+        };
+        check(
+            &|case| case.known = known(43, ""),
+            "its serial number is 42, and a list with 43 was in force",
+        );
+        check(
+            &|case| case.known = known(42, ""),
+            "another list was in force with its serial number, 42",
+        );
+        let mut twice = Case::path();
+        twice.signing.signatures = 2;
+        twice.seeds = vec![1, 1];
+        assert!(
+            twice
+                .fault()
+                .contains("1 of 2 signatures needed count: SHA256:")
+        );
+        assert!(twice.fault().ends_with(" signed twice"));
+        twice.seeds = vec![1, 2];
+        assert_eq!(twice.fault(), "");
+        twice.seeds = vec![3, 1];
+        assert!(
+            twice.fault().contains("is not one that may sign"),
+            "{}",
+            twice.fault()
+        );
+    }
+
+    #[test]
+    fn another_value_name_or_number_of_parameters_is_no_signed_list() {
+        let check = |change: &dyn Fn(&mut ApprovedList), expected: &str| {
+            let mut case = Case::path();
+            change(&mut case.list);
+            let fault = case.fault();
+            assert!(fault.starts_with(&format!("/k/web: {expected}")), "{fault}");
+        };
+        let other = "a name or a value is not the one that was signed";
+        check(&|list| list.entries[0].value += " ", other);
+        check(
+            &|list| list.entries[1].parameter = "/k/web/bob/x".into(),
+            other,
+        );
+        check(
+            &|list| {
+                list.entries[1].parameter = "/k/web/bob/x".into();
+                list.entries[1].last_modified = Some(at(5));
+            },
+            "a name or a value is not the one that was signed; changed after it was signed: `/k/web/bob/x`",
+        );
+        check(
+            &|list| drop(list.entries.remove(0)),
+            "2 parameters signed, and 1 found",
+        );
+        check(
+            &|list| list.entries.push(entry("bob", "/k/web/bob/more", "c")),
+            "2 parameters signed, and 3 found",
+        );
+        // Values that are swapped.
+        check(&|list| list.entries[1].value = "a".into(), other);
+        // The account is not that of the name: what the fetcher says of it does not count.
+        check(
+            &|list| list.entries[1].account = "root".try_into().unwrap(),
+            "2 parameters signed, and 1 found",
+        );
+        check(
+            &|list| list.entries[1].version = None,
+            "2 parameters signed, and 1 found",
+        );
+    }
+
+    #[test]
+    fn every_part_that_the_config_asks_for_is_signed_and_nothing_else_counts() {
+        let mut case = Case::path();
+        let now = at(MINUTE);
+        assert_eq!(
+            reasons(case.verify_with(Vec::new(), now)),
+            "/k/{tag:Role}: it has no signature"
+        );
+        // A part that was not asked for, though it is signed well.
+        let other = Case {
+            source: toml::from_str("paths = [\"/k/db\"]").unwrap(),
+            ..Case::path()
+        };
+        assert_eq!(other.fault(), "/k/db: it has no signature");
+        // An entry beside what is signed.
+        case.list
+            .entries
+            .push(entry("root", "/elsewhere/root", "c"));
+        assert_eq!(
+            case.fault(),
+            "ssm:/k/web: `/elsewhere/root` is in no part that is signed"
+        );
+        case.list.entries[2].parameter = "/k/web/alice/laptop:3".into();
+        assert!(!case.fault().is_empty());
+        // What serves no account is signed too.
+        let case = Case::path();
+        let mut signed = case.signed();
+        signed.others = vec![("/k/web/-/x".into(), "c".into())];
+        assert_eq!(
+            reasons(case.verify_with(vec![signed], now)),
+            "/k/web: 2 parameters signed, and 3 found"
+        );
+    }
+
+    #[test]
+    fn named_parameters_and_a_directory_are_signed_too() {
+        let entries = vec![
+            entry("alice", "/keys/team:live", "t"),
+            entry("bob", "/keys/team:live", "t"),
+            entry("bob", "bob-keys", "b"),
+        ];
+        let source = "signed = \"/keys/.signed:live\"\n[parameters]\nalice = [\"/keys/{region}:live\"]\nbob = [\"/keys/{region}:live\", \"bob-keys\"]";
+        let scope = Scope::Parameters("/keys/.signed".into());
+        let mut case = Case::new(source, scope, entries, &[]);
+        let mut all = [("bob-keys", "b"), ("keys/team", "t")].into_iter();
+        case.statement.contents = Contents::of_names(&mut all);
+        assert_eq!(case.fault(), "");
+        // The config says whom a parameter serves.
+        case.list.entries.push(entry("root", "bob-keys", "b"));
+        assert!(
+            case.fault()
+                .ends_with("`bob-keys` is in no part that is signed")
+        );
+
+        let place = "/etc/approved";
+        let entries = vec![
+            entry("alice", "/etc/approved/alice", "a\n"),
+            entry("bob", "/etc/approved/bob/x", "b\n"),
+        ];
+        let scope = Scope::Directory(place.into());
+        let source = "directory = \"/etc/approved\"";
+        let mut case = Case::new(source, scope, entries, &["alice", "bob/x"]);
+        assert_eq!(case.fault(), "");
+        case.statement.scope = place.into();
+        assert_eq!(
+            case.fault(),
+            "directory:/etc/approved: its signature is for `/etc/approved`"
+        );
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_makes_nothing_valid_again() {
+        let mut case = Case::path();
+        case.known = Case::path().verify().unwrap();
+        case.known.get_mut("/k/web").unwrap().issued = at(91 * MINUTE);
+        let signed = vec![case.signed()];
+        let reason = reasons(case.verify_with(signed, at(-MINUTE)));
+        assert!(reason.contains("expired"), "{reason}");
+        // What is in force is not of the future.
+        case.known.get_mut("/k/web").unwrap().issued = at(0);
+        let signed = vec![case.signed()];
+        assert_eq!(reasons(case.verify_with(signed, at(-MINUTE))), "");
+    }
+
+    #[test]
+    fn what_ends_first_ends_it() {
+        let mut case = Case::path();
+        let line = signing::line("ann", 1).replace("ssh-", "valid-before=\"20270115081320Z\" ssh-");
+        case.signers = Signers::read(&line, &TimeZone::UTC).0;
+        assert_eq!(
+            case.verify().unwrap()["/k/web"].expires,
+            at(800)
+        );
+    }
+}

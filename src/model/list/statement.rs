@@ -130,14 +130,12 @@ impl Statement {
 
     /// The bytes that are signed. The first signature begins on the line after them.
     pub fn text(&self) -> String {
-        let mut text = format!("{HEADER}\nscope: {}\n", self.scope);
-        if let Some(audience) = &self.audience {
-            text += &format!("audience: {audience}\n");
-        }
+        let audience = self.audience.as_ref();
+        let audience = audience.map_or(String::new(), |word| format!("audience: {word}\n"));
         let Contents { parameters, sha256 } = &self.contents;
-        text + &format!(
-            "serial: {}\nissued: {}\nexpires: {}\nparameters: {parameters}\nsha256: {sha256}\n",
-            self.serial, self.issued, self.expires
+        format!(
+            "{HEADER}\nscope: {}\n{audience}serial: {}\nissued: {}\nexpires: {}\nparameters: {parameters}\nsha256: {sha256}\n",
+            self.scope, self.serial, self.issued, self.expires
         )
     }
 }

@@ -567,7 +567,7 @@ impl Cause {
             Self::Decision(Trouble::BreakGlassOpen { path }) => {
                 return Some(format!("chown root:root {path}; chmod 0600 {path}"));
             }
-            Self::ConfigOpen { path } => {
+            Self::ConfigOpen { path } | Self::Decision(Trouble::SignersOpen { path }) => {
                 return Some(format!("chown root:root {path}; chmod go-w {path}"));
             }
             Self::OwnMount(OwnMount { place, .. }) => {
@@ -690,9 +690,6 @@ impl Cause {
             Self::Decision(Trouble::Unsigned { what, lasts }) => unsigned_hint(&what.fault, *lasts),
             Self::Decision(Trouble::SignatureEnds { .. }) => {
                 "sign the list anew: `agent publish DIR --to PATH --sign KEY`"
-            }
-            Self::Decision(Trouble::SignersOpen { path }) => {
-                return Some(format!("chown root:root {path}; chmod go-w {path}"));
             }
             Self::Decision(
                 Trouble::SignersUnreadable { .. }
