@@ -974,6 +974,10 @@ mod tests {
     use crate::model::desired::in_force::Synced;
     use crate::model::key::line::Line;
     use crate::model::list::approved::Entry;
+    use crate::model::list::approved::Signed;
+    use crate::model::list::contents::Contents;
+    use crate::model::list::statement::{Scope, Statement};
+    use crate::model::signature::signing;
 
     /// Two accounts with two keys each: what most stories begin with.
     const FIRST: &str = "alice=1,2 bob=3,4";
@@ -1988,5 +1992,216 @@ mod tests {
         host.facts.break_glass = BreakGlassFact::Read(key("9"));
         host.facts.silent_about = vec![name("alice")];
         assert_eq!(host.decide().look_again, Some(at(30)));
+    }
+
+    /// A host that takes what key 1 or 2 has signed.
+    fn signing_host() -> Host {
+        let mut host = Host::new();
+        host.config.source.directory = Some("/k".into());
+        host.config.policy.signing = Some(Signing {
+            signed_by: "/signers".into(),
+            signatures: 1,
+            audience: None,
+        });
+        host.facts.signers = signers(&[1, 2]);
+        host
+    }
+
+    fn signers(seeds: &[u8]) -> SignersFact {
+        let lines = seeds.iter().map(|seed| signing::line("ann", *seed));
+        SignersFact::Read(lines.collect())
+    }
+
+    /// `list`, signed as this number by key 1 for ten days.
+    fn signed_list(list: &str, serial: u64) -> ApprovedList {
+        let list = list_of(list);
+        let values = list.entries.iter();
+        let mut values = values.map(|one| (one.account.as_str(), one.value.as_str()));
+        let scope = Scope::Directory("/k".into());
+        let statement = Statement {
+            scope: scope.to_string(),
+            audience: None,
+            serial,
+            issued: at(0),
+            expires: at(10 * DAY),
+            contents: Contents::of_names(&mut values),
+        };
+        let signed = Signed {
+            scope,
+            text: signing::signed(&statement.text(), &[1]),
+            version: None,
+            last_modified: None,
+            others: Vec::new(),
+        };
+        ApprovedList {
+            signed: vec![signed],
+            ..list
+        }
+    }
+
+    const DAY: i64 = 86_400;
+
+    impl Host {
+        fn read_signed(&mut self, list: ApprovedList) -> &Decision {
+            self.facts.list = ListFact::Read(Box::new(list));
+            self.decide()
+        }
+
+        /// Checks that failed, `~` in front of those that may pass.
+        fn refused(&self) -> String {
+            let told = self.decision.troubles.iter().map(|trouble| match trouble {
+                Trouble::Unsigned { what, lasts } => {
+                    let soft = if *lasts { "" } else { "~" };
+                    format!("{soft}{}", what.fault.reason())
+                }
+                other => format!("{other:?}"),
+            });
+            told.collect::<Vec<_>>().join("; ")
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_not_signed_changes_nothing() {
+        let mut host = signing_host();
+        host.read_signed(list_of(FIRST));
+        assert_eq!(shown(&host.decision), "");
+        assert_eq!(host.refused(), "~it has no signature");
+        host.read_signed(signed_list(FIRST, 7));
+        assert_eq!(
+            (shown(&host.decision), host.refused()),
+            (FIRST.to_owned(), String::new())
+        );
+        assert_eq!(host.decision.in_force.signed["directory:/k"].serial, 7);
+        let in_force = host.decision.in_force.clone();
+        // Not even what a list takes away.
+        let mut other = list_of("alice=1,2 bob=3 carol=9");
+        other.signed = signed_list(FIRST, 8).signed;
+        host.read_signed(other);
+        assert_eq!(host.refused(), "~2 parameters signed, and 3 found");
+        assert_eq!(host.decision.in_force.accounts, in_force.accounts);
+        assert_eq!(host.decision.in_force.signed, in_force.signed);
+        host.read_signed(signed_list("alice=9 bob=3,4", 6));
+        assert_eq!(
+            host.refused(),
+            "its serial number is 6, and a list with 7 was in force"
+        );
+        // After a restart too.
+        host.decision = Decision::resumed(host.decision.in_force.clone(), &host.facts.identity);
+        host.read_signed(signed_list("alice=9 bob=3,4", 6));
+        assert_eq!(shown(&host.decision), FIRST);
+        assert!(!host.refused().is_empty());
+        host.read_signed(signed_list("alice=1,2 bob=3", 9));
+        assert_eq!(
+            (shown(&host.decision), host.refused()),
+            ("alice=1,2 bob=3".to_owned(), String::new())
+        );
+        // A clone has not taken any.
+        assert!(host.decision.in_force.clone().inherited().signed.is_empty());
+    }
+
+    #[test]
+    fn a_list_that_is_being_published_is_an_error_only_when_that_lasts() {
+        let mut host = signing_host();
+        host.read_signed(signed_list(FIRST, 1));
+        let mut other = list_of("alice=1,2 bob=3");
+        other.signed = signed_list(FIRST, 1).signed;
+        let mut check = |seconds: i64, expected: &str, again: i64| {
+            host.facts.now = at(seconds);
+            host.read_signed(other.clone());
+            assert_eq!(host.refused(), expected, "{seconds}");
+            assert_eq!(host.decision.read_again, Some(at(again)), "{seconds}");
+        };
+        let what = "a name or a value is not the one that was signed";
+        let soft = format!("~{what}");
+        check(100, &soft, 160);
+        check(170, &soft, 220);
+        check(219, &soft, 220);
+        check(220, what, 280);
+        // The clock is set back.
+        check(50, &soft, 110);
+        host.facts.now = at(60);
+        host.read_signed(signed_list("alice=1,2 bob=3", 2));
+        assert_eq!(host.refused(), "");
+        assert_eq!(host.decision.in_force.refused_since, None);
+        assert_eq!(host.decision.read_again, None);
+    }
+
+    #[test]
+    fn what_is_in_force_stays_when_its_signature_ends() {
+        let mut host = signing_host();
+        host.read_signed(signed_list(FIRST, 1));
+        assert_eq!(host.decision.look_again, Some(at(3 * DAY)));
+        host.facts.now = at(3 * DAY);
+        assert_eq!(host.decide().look_again, Some(at(10 * DAY)));
+        let scope = "directory:/k".to_owned();
+        let ends = Trouble::SignatureEnds {
+            scope,
+            at: at(10 * DAY),
+        };
+        assert_eq!(host.decision.troubles, [ends]);
+        host.facts.now = at(10 * DAY);
+        host.decide();
+        let expired = "its signature expired at 2027-01-25T08:00:00Z";
+        assert_eq!(host.refused(), expired);
+        // The same when it is read again.
+        host.read_signed(signed_list(FIRST, 1));
+        assert_eq!(host.refused(), expired);
+        assert_eq!(shown(&host.decision), FIRST);
+        // Another source, once named, is not spoken of any more.
+        host.facts.now = at(0);
+        host.config.policy.signing = None;
+        host.read_signed(list_of(FIRST));
+        assert_eq!(host.refused(), "");
+    }
+
+    #[test]
+    fn nobody_is_let_in_while_it_is_not_known_who_may_sign() {
+        let mut host = signing_host();
+        host.read_signed(signed_list(FIRST, 1));
+        for (fact, expected) in [
+            (
+                SignersFact::Open("/etc".into()),
+                "SignersOpen { path: \"/etc\" }",
+            ),
+            (
+                SignersFact::Unreadable("gone".into()),
+                "SignersUnreadable { error: \"gone\" }",
+            ),
+            (
+                SignersFact::Unasked,
+                "SignersUnreadable { error: \"`/signers` was not read\" }",
+            ),
+            (
+                signers(&[]),
+                "SignersTooFew { path: \"/signers\", there: 0, needed: 1 }",
+            ),
+        ] {
+            host.facts.signers = fact;
+            host.read_signed(signed_list("alice=9 bob=3,4", 2));
+            assert_eq!(host.refused(), expected);
+            assert_eq!(shown(&host.decision), FIRST, "{expected}");
+            assert!(host.decision.read_again.is_some());
+        }
+        // Who signed may no longer.
+        host.facts.signers = signers(&[2]);
+        host.read_signed(signed_list("alice=1,2 bob=3", 2));
+        assert!(host.refused().contains("is not one that may sign"));
+        assert_eq!(shown(&host.decision), FIRST);
+    }
+
+    #[test]
+    fn a_list_that_is_refused_is_no_good_list() {
+        let mut host = signing_host();
+        host.config.source.on_stale = OnStale::RevokeAfter(Duration::from_secs(100));
+        host.read_signed(signed_list(FIRST, 1));
+        // Whoever writes to the source writes to the time of what is stored as well.
+        for (seconds, is_revoked) in [(50, false), (149, false), (151, true)] {
+            host.facts.now = at(seconds);
+            host.facts.stored_at = Some(at(seconds));
+            host.read_signed(list_of(FIRST));
+            assert_eq!(host.decision.revoked, is_revoked, "{seconds}");
+        }
+        host.read_signed(signed_list(FIRST, 1));
+        assert!(!host.decision.revoked);
     }
 }

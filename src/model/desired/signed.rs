@@ -788,9 +788,6 @@ mod tests {
         let mut case = Case::path();
         let line = signing::line("ann", 1).replace("ssh-", "valid-before=\"20270115081320Z\" ssh-");
         case.signers = Signers::read(&line, &TimeZone::UTC).0;
-        assert_eq!(
-            case.verify().unwrap()["/k/web"].expires,
-            at(800)
-        );
+        assert_eq!(case.verify().unwrap()["/k/web"].expires, at(800));
     }
 }

@@ -45,8 +45,8 @@ pub mod signing {
             let signature = blob(&[b"ssh-ed25519", signature.as_ref()]);
             let fields = blob(&[&public, NAMESPACE.as_bytes(), b"", b"sha512", &signature]);
             let base64 = Base64::encode_string(&[b"SSHSIG\0\0\0\x01", &fields[..]].concat());
-            all +=
-                &format!("-----BEGIN SSH SIGNATURE-----\n{base64}\n-----END SSH SIGNATURE-----\n");
+            let end = "-----END SSH SIGNATURE-----\n";
+            all = [&all, "-----BEGIN SSH SIGNATURE-----\n", &base64, "\n", end].concat();
         }
         all
     }
