@@ -4,18 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::error::Error;
-use std::future::Future;
 use std::time::Duration;
 
 use aws_config::imds::client::Client;
 use aws_config::imds::client::error::{ImdsError, TokenError};
 use aws_config::provider_config::ProviderConfig;
-use aws_smithy_http_client::Builder;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use tracing::Dispatch;
-use tracing::instrument::WithSubscriber;
 
+use crate::host::sdk::{plain_client, quiet};
 use crate::model::list::template::{Facts, Need};
 
 /// How the metadata service is reached.
@@ -118,10 +115,8 @@ impl Failure {
 impl Metadata {
     /// A client; nothing is asked yet.
     pub fn new(settings: &Settings) -> Result<Self, Failure> {
-        // Plain HTTP, and never through a proxy: the answer is for this host alone.
-        let http = Builder::new().build_http();
         let mut builder = Client::builder()
-            .configure(&ProviderConfig::without_region().with_http_client(http))
+            .configure(&ProviderConfig::without_region().with_http_client(plain_client()))
             .connect_timeout(settings.attempt)
             .read_timeout(settings.attempt)
             .operation_attempt_timeout(settings.attempt * 2)
@@ -227,9 +222,4 @@ fn is_usable(value: &str) -> bool {
         && value.len() <= LONGEST
         && !value.contains(char::is_control)
         && !value.contains('<')
-}
-
-/// Runs `work` without a subscriber: what the SDK writes at debug and trace is for those who debug the SDK.
-async fn quiet<T>(work: impl Future<Output = T>) -> T {
-    work.with_subscriber(Dispatch::none()).await
 }

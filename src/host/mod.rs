@@ -16,6 +16,7 @@ mod plain_file;
 pub mod process;
 mod program;
 mod sandbox;
+mod sdk;
 pub mod service;
 pub mod sessions;
 pub mod sshd;

@@ -30,7 +30,14 @@ const MODEL: [&[&str]; 9] = [
 ];
 
 /// What any room of its floor may use, besides the types that the floor itself offers.
-const SHARED: [&str; 5] = ["chain;", "print;", "wrap::", "surroundings", "daemons;"];
+const SHARED: [&str; 6] = [
+    "chain;",
+    "sdk::",
+    "print;",
+    "wrap::",
+    "surroundings",
+    "daemons;",
+];
 
 /// Files that still use each other in a circle.
 const CIRCLES: [&[&str]; 0] = [];

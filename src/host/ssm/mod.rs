@@ -17,13 +17,10 @@ mod usable;
 mod write;
 
 use std::collections::BTreeSet;
-use std::future::Future;
 
 use aws_credential_types::provider::ProvideCredentials;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::Instant;
-use tracing::Dispatch;
-use tracing::instrument::WithSubscriber;
 
 pub use self::caller::{Caller, CredentialSource, RegionSource};
 use self::classify::Asked;
@@ -34,6 +31,7 @@ pub use self::parameters::Parameter;
 use self::parameters::{Parameters, answers, in_calls};
 pub use self::tries::Tries;
 pub use self::write::{Patience, Publisher, Write, Written};
+use crate::host::sdk::quiet;
 use crate::model::list::template::without_selector;
 
 /// A client that keeps its connection.
@@ -282,9 +280,4 @@ impl ParameterStore {
         let usual = || format!("https://ssm.{}.amazonaws.com", self.connection.region);
         transport::endpoint(&self.connection.contact).unwrap_or_else(usual)
     }
-}
-
-/// Runs `work` without a subscriber, so that nothing in it can log.
-async fn quiet<T>(work: impl Future<Output = T>) -> T {
-    work.with_subscriber(Dispatch::none()).await
 }

@@ -5,9 +5,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::client::http::{
     HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
     SharedHttpConnector, http_client_fn,
@@ -21,6 +21,8 @@ use aws_smithy_types::body::SdkBody;
 use aws_smithy_types::date_time::Format;
 use http_body_util::{BodyExt, Limited};
 use jiff::{SignedDuration, Timestamp};
+
+use crate::host::sdk::plain_client;
 
 /// What was seen on the way: where requests went, and what time it is there.
 #[derive(Debug, Default)]
@@ -58,9 +60,9 @@ pub fn client(
     http_client_fn(move |_, _| bounded.clone()).into_shared()
 }
 
-/// A client for the metadata service: plain HTTP, and never through a proxy.
+/// A client for the metadata service.
 pub fn metadata_client() -> SharedHttpClient {
-    let plain = Builder::new().build_http();
+    let plain = plain_client();
     let client = move |settings: &HttpConnectorSettings, components: &RuntimeComponents| {
         let inner = plain.http_connector(settings, components);
         SharedHttpConnector::new(MetadataConnector(inner))
