@@ -20,7 +20,7 @@ use crate::agent::workers::{LONG_PATIENCE, PATIENCE};
 use crate::agent::{events, paths};
 use crate::host::keyfile::Leases;
 use crate::host::process::{self, Lock};
-use crate::host::{Threads, chain, journal, keyfile, store};
+use crate::host::{DETAIL, Threads, chain, journal, keyfile, store};
 use crate::model::config::tables::{Config, Mode, Paths};
 use crate::model::desired::guard::Held;
 use crate::model::file::orders::Whom;
@@ -158,7 +158,7 @@ impl Enforcing {
 
     /// The whole pass for a wake.
     pub async fn pass(&mut self, wake: &Wake, means: Means<'_>) -> Passed {
-        tracing::debug!(trigger = ?wake.why, whom = ?wake.whom, "pass");
+        tracing::info!(target: DETAIL, trigger = ?wake.why, whom = ?wake.whom, "pass");
         let everybody = Wake {
             why: Trigger::ListChanged,
             whom: Whom::Everybody,

@@ -12,7 +12,7 @@ use crate::host::keyfile::{
     Attempt, By, Leases, Mark, Observed, Other, Refusal, Terms, Visit, Witness, Writing,
     groups_that_write, in_force_at, own_mount, survey,
 };
-use crate::host::{accounts, chain, store};
+use crate::host::{DETAIL, accounts, chain, store};
 use crate::model::account::{Account, AccountName};
 use crate::model::config::tables::Mode;
 use crate::model::file::difference::{self, Difference};
@@ -193,7 +193,7 @@ pub fn rescue(
         Ok(aside) => aside,
         Err(refusal) => {
             let (account, reason) = (&orders.account.name, refusal.explained());
-            tracing::debug!(%account, reason, "no new directory in the place of one that hangs");
+            tracing::info!(target: DETAIL, %account, reason, "no new directory in the place of one that hangs");
             return;
         }
     };
@@ -826,7 +826,7 @@ impl<'a> Putting<'a> {
         let Some(watches) = self.watches else { return };
         if let Err(error) = watches.put(descriptor, inode, name, &self.subject) {
             // It is looked at every few seconds instead, and the status says so.
-            tracing::debug!(subject = ?self.subject, error = error.desc(), "not watched");
+            tracing::info!(target: DETAIL, subject = ?self.subject, error = error.desc(), "not watched");
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::agent::events::Teller;
 use crate::agent::pass::Auditor;
 use crate::host::audit::{self, From};
 use crate::host::store::{self, StoreError};
-use crate::host::{Threads, chain};
+use crate::host::{DETAIL, Threads, chain};
 use crate::model::account::AccountName;
 use crate::model::past::audit::{Calls, Sought};
 use crate::model::past::event::Event;
@@ -327,7 +327,7 @@ impl<'a> Burst<'a> {
             }
             if let Some(at) = ask_at.filter(|at| ending || *at <= Instant::now()) {
                 ask_at = None;
-                tracing::debug!(late = ?at.elapsed(), incidents = self.unknown.len(), "asking the audit log");
+                tracing::info!(target: DETAIL, late = ?at.elapsed(), incidents = self.unknown.len(), "asking the audit log");
                 self.ask();
                 continue;
             }

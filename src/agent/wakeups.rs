@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 
 use crate::agent::paths;
 use crate::host::watch::{ANY, Change, Watches};
-use crate::host::{accounts, store};
+use crate::host::{DETAIL, accounts, store};
 use crate::model::account::AccountName;
 use crate::model::config::tables::Config;
 use crate::model::file::orders::Whom;
@@ -254,7 +254,7 @@ fn put(watches: &AgentWatches, opened: &File, name: Option<&str>, subject: &Subj
     let inode = (meta.dev(), meta.ino());
     if let Err(error) = watches.put(opened.as_fd(), inode, name, subject) {
         // The status says it, and it is looked at instead.
-        tracing::debug!(path = %path.display(), error = error.desc(), "not watched");
+        tracing::info!(target: DETAIL, path = %path.display(), error = error.desc(), "not watched");
     }
 }
 

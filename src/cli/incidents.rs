@@ -14,8 +14,8 @@ use serde::Serialize;
 
 use crate::agent::paths;
 use crate::cli::surroundings::{self, Outcome};
-use crate::host::chain;
 use crate::host::store;
+use crate::host::{DETAIL, chain};
 use crate::model::config::tables::Config;
 use crate::model::escape::escaped;
 use crate::model::past::incident::{Incident, Kept, SCHEMA, Since, Undone, Who};
@@ -101,7 +101,7 @@ fn read(directory: &Path) -> anyhow::Result<Vec<Told>> {
         };
         if *size == 0 {
             // A power cut left it; the enforcer removes it when it starts.
-            tracing::debug!(name, "empty, passed over");
+            tracing::info!(target: DETAIL, name, "empty, passed over");
             continue;
         }
         match store::read_json::<Incident>(&directory.join(name)) {

@@ -10,13 +10,9 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
-use tracing::{Event, Subscriber};
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::LevelFilter;
-use tracing_subscriber::fmt::FormatFields;
-use tracing_subscriber::fmt::format::Writer;
-use tracing_subscriber::layer::{Context, SubscriberExt};
-use tracing_subscriber::util::SubscriberInitExt;
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Metadata, Subscriber};
 
 use crate::host::Outbox;
 use crate::model::escape::escaped;
@@ -32,6 +28,10 @@ pub const LOST: &str = "ecb648bce7cc471884771d67e2ad4a56";
 
 /// Targets of this program; other crates only speak from `warn` on, and none of them sees a request or a key.
 const OWN_TARGET: &str = "authorized_keys_agent";
+
+/// The target of what only `--log debug` shows. Said at `info`, for what is below it is not compiled in: other crates say
+/// hundreds of things there.
+pub const DETAIL: &str = "authorized_keys_agent::detail";
 
 /// Who waits for whoever reads the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,38 +68,74 @@ const VALUE: usize = 24 << 10;
 /// Sends log lines where they belong. `journal_stream` is the environment's `JOURNAL_STREAM`, `no_color` its
 /// `NO_COLOR`.
 pub fn start(level: Level, patience: Patience, journal_stream: Option<&str>, no_color: bool) {
-    let filter = tracing_subscriber::filter::filter_fn(move |meta| {
-        let limit = if meta.target().starts_with(OWN_TARGET) {
-            level
-        } else {
-            level.min(LevelFilter::WARN)
-        };
-        *meta.level() <= limit
-    });
     if patience == Patience::NeverWaits {
         let _ = NEVER_WAITS.set(());
     }
-    if journal_stream.is_some_and(is_stderr)
+    let form = if journal_stream.is_some_and(is_stderr)
         && let Ok(socket) = UnixDatagram::unbound()
         // Says only whether somebody is there; journald passes over what is empty.
         && socket.send_to(&[], SOCKET).is_ok()
     {
         let _ = JOURNALD.set(socket);
-        let _ = tracing_subscriber::registry()
-            .with(Journald.with_filter(filter))
-            .try_init();
-        return;
+        Form::Entry
+    } else {
+        Form::Text {
+            in_colour: !no_color && io::stderr().is_terminal(),
+        }
+    };
+    let _ = tracing::subscriber::set_global_default(Journal { level, form });
+}
+
+/// What takes the lines that are logged.
+struct Journal {
+    level: Level,
+    form: Form,
+}
+
+/// What becomes of an event.
+enum Form {
+    /// An entry of journald's.
+    Entry,
+    /// A line of text.
+    Text { in_colour: bool },
+}
+
+impl Subscriber for Journal {
+    fn enabled(&self, meta: &Metadata<'_>) -> bool {
+        let limit = if meta.target().starts_with(OWN_TARGET) {
+            self.level
+        } else {
+            self.level.min(LevelFilter::WARN)
+        };
+        meta.is_event() && level(meta) <= limit
     }
-    let color = !no_color && io::stderr().is_terminal();
-    let text = tracing_subscriber::fmt::layer()
-        .with_writer(|| Line)
-        .with_ansi(color)
-        .with_target(false)
-        .without_time()
-        .fmt_fields(Plain);
-    let _ = tracing_subscriber::registry()
-        .with(boxed(text).with_filter(filter))
-        .try_init();
+
+    fn event(&self, event: &Event<'_>) {
+        put(match self.form {
+            Form::Entry => entry(event),
+            Form::Text { in_colour } => text(event, in_colour).into_bytes(),
+        });
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+fn level(meta: &Metadata<'_>) -> tracing::Level {
+    if meta.target() == DETAIL {
+        tracing::Level::DEBUG
+    } else {
+        *meta.level()
+    }
 }
 
 /// A line that is logged whatever the level.
@@ -140,45 +176,25 @@ fn write(line: &[u8]) -> bool {
     }
 }
 
-/// One line as text.
-struct Line;
-
-impl Write for Line {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        put(line.to_owned());
-        Ok(line.len())
+fn entry(event: &Event<'_>) -> Vec<u8> {
+    let meta = event.metadata();
+    // As `syslog(3)` has them: 3 for an error, 7 for what only a trace shows.
+    let priority = match level(meta) {
+        tracing::Level::ERROR => 3,
+        tracing::Level::WARN => 4,
+        tracing::Level::INFO => 5,
+        tracing::Level::DEBUG => 6,
+        tracing::Level::TRACE => 7,
+    };
+    let target = meta.target();
+    let mut entry =
+        format!("{ENTRY}{priority}\nSYSLOG_IDENTIFIER=authorized-keys-agent\nTARGET={target}\n");
+    if let (Some(file), Some(line)) = (meta.file(), meta.line()) {
+        let _ = writeln!(entry, "CODE_FILE={file}\nCODE_LINE={line}");
     }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// An entry of journald's.
-struct Journald;
-
-impl<S: Subscriber> Layer<S> for Journald {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let meta = event.metadata();
-        // As `syslog(3)` has them: 3 for an error, 7 for what only a trace shows.
-        let priority = match *meta.level() {
-            tracing::Level::ERROR => 3,
-            tracing::Level::WARN => 4,
-            tracing::Level::INFO => 5,
-            tracing::Level::DEBUG => 6,
-            tracing::Level::TRACE => 7,
-        };
-        let target = meta.target();
-        let mut entry = format!(
-            "{ENTRY}{priority}\nSYSLOG_IDENTIFIER=authorized-keys-agent\nTARGET={target}\n"
-        );
-        if let (Some(file), Some(line)) = (meta.file(), meta.line()) {
-            let _ = writeln!(entry, "CODE_FILE={file}\nCODE_LINE={line}");
-        }
-        let mut fields = Entry(entry.into_bytes());
-        event.record(&mut fields);
-        put(fields.0);
-    }
+    let mut fields = Entry(entry.into_bytes());
+    event.record(&mut fields);
+    fields.0
 }
 
 struct Entry(Vec<u8>);
@@ -201,12 +217,6 @@ impl Visit for Entry {
     }
 }
 
-fn boxed<S: Subscriber>(
-    layer: impl Layer<S> + Send + Sync + 'static,
-) -> Box<dyn Layer<S> + Send + Sync> {
-    Box::new(layer)
-}
-
 /// `sd_journal_stream_fd(3)`: `device:inode` of the stream that systemd connected.
 fn is_stderr(journal_stream: &str) -> bool {
     let Ok(meta) = std::fs::metadata("/proc/self/fd/2") else {
@@ -215,52 +225,42 @@ fn is_stderr(journal_stream: &str) -> bool {
     journal_stream == format!("{}:{}", meta.st_dev(), meta.st_ino())
 }
 
+fn text(event: &Event<'_>, in_colour: bool) -> String {
+    let (colour, word) = match level(event.metadata()) {
+        tracing::Level::ERROR => (31, "ERROR"),
+        tracing::Level::WARN => (33, " WARN"),
+        tracing::Level::INFO => (32, " INFO"),
+        tracing::Level::DEBUG => (34, "DEBUG"),
+        tracing::Level::TRACE => (35, "TRACE"),
+    };
+    let mut text = Text(if in_colour {
+        format!("\x1b[{colour}m{word}\x1b[0m")
+    } else {
+        word.to_owned()
+    });
+    event.record(&mut text);
+    text.0.push('\n');
+    text.0
+}
+
 /// Fields as `name=value`, the message first, without the id that only journald needs.
-struct Plain;
+struct Text(String);
 
-impl<'w> FormatFields<'w> for Plain {
-    fn format_fields<R: tracing_subscriber::field::RecordFields>(
-        &self,
-        writer: Writer<'w>,
-        fields: R,
-    ) -> fmt::Result {
-        let mut visitor = PlainVisitor {
-            writer,
-            empty: true,
-            result: Ok(()),
-        };
-        fields.record(&mut visitor);
-        visitor.result
-    }
-}
-
-struct PlainVisitor<'w> {
-    writer: Writer<'w>,
-    empty: bool,
-    result: fmt::Result,
-}
-
-impl PlainVisitor<'_> {
-    fn put(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        if field.name() == MESSAGE_ID || self.result.is_err() {
+impl Visit for Text {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        let name = field.name();
+        if name == MESSAGE_ID {
             return;
         }
-        let gap = if self.empty { "" } else { " " };
-        self.empty = false;
-        let value = escaped(&value.to_string());
-        self.result = match field.name() {
-            "message" => write!(self.writer, "{gap}{value}"),
-            name => write!(self.writer, "{gap}{name}={value}"),
-        };
-    }
-}
-
-impl Visit for PlainVisitor<'_> {
-    fn record_str(&mut self, field: &Field, value: &str) {
-        self.put(field, format_args!("{value}"));
+        self.0.push(' ');
+        if name != "message" {
+            self.0.push_str(name);
+            self.0.push('=');
+        }
+        self.0.push_str(&escaped(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.put(field, format_args!("{value:?}"));
+        self.record_str(field, &format!("{value:?}"));
     }
 }

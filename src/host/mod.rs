@@ -27,6 +27,7 @@ pub mod watch;
 
 pub use bounded::Bounded;
 pub use file_stamp::Stamp;
+pub use journal::DETAIL;
 pub use keyfile::Identity;
 pub use outbox::Outbox;
 pub use plain_file::PlainFile;

@@ -31,6 +31,7 @@ pub use self::parameters::Parameter;
 use self::parameters::{Parameters, answers, in_calls};
 pub use self::tries::Tries;
 pub use self::write::{Patience, Publisher, Write, Written};
+use crate::host::DETAIL;
 use crate::host::sdk::quiet;
 use crate::model::list::template::without_selector;
 
@@ -253,7 +254,7 @@ impl ParameterStore {
         end: Instant,
         fetch: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, Failure> {
-        tracing::debug!(action, resource, "asking parameter store");
+        tracing::info!(target: DETAIL, action, resource, "asking parameter store");
         let explained = async { profile::explained(fetch.await).await };
         let whole = tokio::time::timeout_at(end, quiet(explained));
         whole.await.unwrap_or_else(|_| Err(self.timed_out()))
