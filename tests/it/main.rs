@@ -62,6 +62,7 @@ mod reports;
 mod secrets;
 mod sessions;
 mod shipped;
+mod signatures;
 mod slow;
 mod ssm_client;
 mod ssm_to_file;

@@ -35,22 +35,21 @@ impl AbsoluteTime {
 
     /// The time by the clock on the wall in `zone`, summer time and all: what an end of something means. OpenSSH
     /// counts from standard time even in summer (it leaves `tm_isdst` at 0), an hour later.
-    pub fn by_the_wall(self, zone: &TimeZone) -> Option<Timestamp> {
+    pub fn by_the_wall(self, zone: &TimeZone) -> Timestamp {
         let zone = if self.utc { &TimeZone::UTC } else { zone };
-        let zoned = zone
-            .to_ambiguous_zoned_datetime(self.at)
-            .compatible()
-            .ok()?;
-        Some(zoned.timestamp())
+        let zoned = zone.to_ambiguous_zoned_datetime(self.at).compatible();
+        // Only the last day of 9999, which means for ever, is out of reach.
+        zoned.map_or(Timestamp::MAX, |zoned| zoned.timestamp())
     }
 
     /// The time as OpenSSH takes it: what a beginning of something means, so that nothing begins before it does there.
-    pub fn by_openssh(self, zone: &TimeZone) -> Option<Timestamp> {
-        let wall = self.by_the_wall(zone)?;
+    pub fn by_openssh(self, zone: &TimeZone) -> Timestamp {
+        let wall = self.by_the_wall(zone);
         if self.utc {
-            return Some(wall);
+            return wall;
         }
-        standard_offset(zone, wall)?.to_timestamp(self.at).ok()
+        let standard = standard_offset(zone, wall).and_then(|at| at.to_timestamp(self.at).ok());
+        standard.unwrap_or(Timestamp::MAX)
     }
 
     /// A time in UTC as an OpenSSH that only reads local time takes it; `None` for one that is local already.
@@ -101,9 +100,8 @@ mod tests {
         let berlin = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
         let check = |text: &str, wall: &str, openssh: &str| {
             let time = AbsoluteTime::read(text).unwrap();
-            let shown = |at: Option<Timestamp>| at.unwrap().to_string();
-            assert_eq!(shown(time.by_the_wall(&berlin)), wall, "{text}");
-            assert_eq!(shown(time.by_openssh(&berlin)), openssh, "{text}");
+            assert_eq!(time.by_the_wall(&berlin).to_string(), wall, "{text}");
+            assert_eq!(time.by_openssh(&berlin).to_string(), openssh, "{text}");
         };
         check("20300101Z", "2030-01-01T00:00:00Z", "2030-01-01T00:00:00Z");
         check(
@@ -117,6 +115,9 @@ mod tests {
             "2030-07-01T10:34:56Z",
             "2030-07-01T11:34:56Z",
         );
+        let last = "9999-12-30T22:00:00.999999999Z";
+        check("99991231Z", last, last);
+        check("99991231", last, last);
         for none in [
             "",
             "Z",

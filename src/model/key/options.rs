@@ -188,7 +188,7 @@ impl Options {
     /// When the key stops being good, with `zone` for a time written without `Z`.
     pub fn expires_at(&self, zone: &TimeZone) -> Option<Timestamp> {
         let written = self.0.iter().find(|option| option.name == "expiry-time")?;
-        AbsoluteTime::read(written.value.as_deref()?)?.by_the_wall(zone)
+        Some(AbsoluteTime::read(written.value.as_deref()?)?.by_the_wall(zone))
     }
 }
 

@@ -193,19 +193,11 @@ impl Limits {
     }
 
     fn set(&mut self, name: &str, value: String, zone: &TimeZone) -> Result<(), &'static str> {
-        let time = AbsoluteTime::read(&value);
+        let time = AbsoluteTime::read(&value).ok_or(NO_TIME);
         let twice = match name {
             "namespaces" => self.namespaces.replace(value).is_some(),
-            "valid-after" => {
-                let time = time.and_then(|time| time.by_openssh(zone)).ok_or(NO_TIME)?;
-                self.valid_after.replace(time).is_some()
-            }
-            _ => {
-                let time = time
-                    .and_then(|time| time.by_the_wall(zone))
-                    .ok_or(NO_TIME)?;
-                self.valid_before.replace(time).is_some()
-            }
+            "valid-after" => self.valid_after.replace(time?.by_openssh(zone)).is_some(),
+            _ => self.valid_before.replace(time?.by_the_wall(zone)).is_some(),
         };
         if twice {
             Err("an option twice")

@@ -12,6 +12,7 @@ pub mod moto;
 pub mod name_service;
 pub mod oracle;
 pub mod source;
+pub mod ssh_keygen;
 pub mod ssm_front;
 pub mod ssm_server;
 pub mod tls_front;
