@@ -28,5 +28,6 @@ pub mod mounts;
 pub mod patterns;
 pub mod people;
 pub mod session;
+pub mod sha256;
 pub mod sorting;
 pub mod words;

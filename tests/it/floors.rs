@@ -25,7 +25,7 @@ const MODEL: [&[&str]; 9] = [
     &["key"],
     &[
         "account", "location", "session", "escape", "inode", "instance", "mounts", "patterns",
-        "people", "sorting", "words",
+        "people", "sha256", "sorting", "words",
     ],
 ];
 

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::model::account::AccountName;
 use crate::model::config::tables::{Config, OnStale};
@@ -25,6 +24,7 @@ use crate::model::list::bounds::Excess;
 use crate::model::list::fetch_report::FetchReport;
 use crate::model::list::rejected::Rejected;
 use crate::model::people::{Lookup, People};
+use crate::model::sha256::Sha256;
 use crate::model::signature::signers::Signers;
 use crate::model::sorting::Gather;
 

@@ -4,7 +4,8 @@
 //! `sshkey.c: sshkey_type_from_name`, `sshkey_from_blob_internal`; `sshbuf-getput-basic.c: sshbuf_get_bignum2_bytes_direct`.
 
 use base64ct::{Base64, Base64Unpadded, Encoding};
-use sha2::{Digest, Sha256};
+
+use crate::model::sha256::Sha256;
 
 /// Key types of OpenSSH. No message repeats another word of a line as one.
 pub const TYPES: [&str; 20] = [

@@ -2,13 +2,13 @@
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use crate::model::account::AccountName;
 use crate::model::key::secret;
 use crate::model::list::bounds::{Excess, Tally, check_accounts};
 use crate::model::list::rejected::Rejected;
 use crate::model::list::statement::Scope;
+use crate::model::sha256::Sha256;
 use crate::model::sorting;
 
 /// What `approved.json` holds.

@@ -1,6 +1,6 @@
 //! What a part of the list holds, as one digest: of a path for its index, and of all that a signature covers.
 
-use sha2::{Digest, Sha256};
+use crate::model::sha256::Sha256;
 
 /// The same parameters with the same values have the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

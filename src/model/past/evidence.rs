@@ -1,11 +1,11 @@
 //! What stood where a file of ours had been: since when, and which bytes.
 
 use jiff::{SignedDuration, Timestamp};
-use sha2::{Digest, Sha256};
 
 use crate::model::file::wanted::Content;
 use crate::model::inode::Inode;
 use crate::model::past::incident::{Evidence, Kept, MOST_CONTENT, Since};
+use crate::model::sha256::Sha256;
 
 /// What stood there.
 #[derive(Clone, Debug, Default)]
