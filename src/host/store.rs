@@ -8,14 +8,13 @@ use std::time::{Duration, SystemTime};
 
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
 use nix::libc::{O_DIRECTORY, O_NONBLOCK};
-use nix::unistd::{AccessFlags, chdir, eaccess, fchdir};
+use nix::unistd::{AccessFlags, chdir, eaccess, fchdir, geteuid};
 use rustix::fs::Advice;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::host::Bounded;
 use crate::host::PlainFile;
-use crate::host::process;
 
 /// Why a file was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -350,7 +349,7 @@ pub fn open_to_others(path: &Path) -> Option<PathBuf> {
 /// Whether another account than root and this one can change it, or what is in it.
 pub fn is_open(meta: io::Result<fs::Metadata>) -> bool {
     meta.is_ok_and(|meta| {
-        let is_ours = [0, process::user()].contains(&meta.uid());
+        let is_ours = meta.uid() == 0 || meta.uid() == geteuid().as_raw();
         // In a directory such as /tmp nobody takes the place of another's file.
         let is_sticky = meta.is_dir() && meta.mode() & 0o1000 != 0;
         !is_ours || (meta.mode() & 0o022 != 0 && !is_sticky && !meta.is_symlink())

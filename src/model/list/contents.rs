@@ -2,6 +2,9 @@
 
 use crate::model::sha256::Sha256;
 
+/// The first line of an index, and of what is signed.
+pub const HEADER: &str = "authorized-keys-list 1";
+
 /// The same parameters with the same values have the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {

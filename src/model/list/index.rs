@@ -8,14 +8,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::model::list::bounds::ADVANCED;
-use crate::model::list::contents::Contents;
+use crate::model::list::contents::{Contents, HEADER};
 use crate::model::list::statement;
 
 /// What an index says while the path is being published, or where that was interrupted: nothing.
 pub const BEING_PUBLISHED: &str = "# being published";
-
-/// The first line of an index, and of what is signed.
-pub const HEADER: &str = "authorized-keys-list 1";
 
 /// The name of the index of `path`. No account begins with a dot, so it is in no account's place.
 pub fn name(path: &str) -> String {

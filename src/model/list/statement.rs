@@ -5,8 +5,7 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::model::list::contents::Contents;
-use crate::model::list::index::HEADER;
+use crate::model::list::contents::{Contents, HEADER};
 use crate::model::list::template::without_selector;
 
 /// What one signature covers.
