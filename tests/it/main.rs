@@ -63,6 +63,7 @@ mod secrets;
 mod sessions;
 mod shipped;
 mod signatures;
+mod signed;
 mod slow;
 mod ssm_client;
 mod ssm_to_file;

@@ -11,6 +11,7 @@ pub mod logins;
 pub mod moto;
 pub mod name_service;
 pub mod oracle;
+pub mod signing;
 pub mod source;
 pub mod ssh_keygen;
 pub mod ssm_front;
