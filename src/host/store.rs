@@ -340,10 +340,23 @@ pub fn access(directory: &Path) -> Access {
 
 /// What others than root, and the user of this process, can change of a file, or of the directories on the way to it.
 pub fn open_to_others(path: &Path) -> Option<PathBuf> {
-    let real = fs::canonicalize(path).unwrap_or(path.to_owned());
-    let mut places = path.ancestors().chain(real.ancestors());
-    let open = places.find(|place| is_open(fs::metadata(place)));
-    open.map(Path::to_owned)
+    /// More than a person makes.
+    const MOST_LINKS: usize = 40;
+    let mut ways = vec![path.to_owned()];
+    for _ in 0..MOST_LINKS {
+        let way = ways.pop()?;
+        let mut places = way.ancestors();
+        if let Some(open) = places.find(|place| is_open(fs::metadata(place))) {
+            return Some(open.to_owned());
+        }
+        // Only now are links followed: no account made one of them.
+        for link in way.ancestors() {
+            if let (Ok(target), Some(parent)) = (fs::read_link(link), link.parent()) {
+                ways.push(parent.join(target));
+            }
+        }
+    }
+    Some(path.to_owned())
 }
 
 /// Whether another account than root and this one can change it, or what is in it.
