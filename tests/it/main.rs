@@ -64,6 +64,8 @@ mod sessions;
 mod shipped;
 mod signatures;
 mod signed;
+mod signed_fetcher;
+mod signed_hosts;
 mod slow;
 mod ssm_client;
 mod ssm_to_file;

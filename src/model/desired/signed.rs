@@ -204,6 +204,13 @@ pub fn verify(
         .iter()
         .filter(|signed| asks_for(source, &signed.scope))
         .collect();
+    let asked = source.paths.len() + source.signed.iter().count() + source.directory.iter().count();
+    if let Some(more) = signed.get(asked) {
+        // Of a template that could be several paths, the list of one counts; and a thousand of them are not verified.
+        let parameter = more.scope.signed_at();
+        let (scope, fault) = (list.source.clone(), Fault::Uncovered { parameter });
+        return Err(vec![Unsigned { scope, fault }]);
+    }
     for scope in without_signature(source, &signed) {
         let fault = Fault::Missing;
         faults.push(Unsigned { scope, fault });
@@ -283,7 +290,8 @@ fn verify_scope(
     let scope = signed.scope.to_string();
     check_statement(&statement, &scope, trust)?;
     let contents = contents(signed, list, source);
-    if contents != statement.contents {
+    let is_named = matches!(signed.scope, Scope::Parameters(_));
+    if contents != statement.contents || (is_named && leaves_out(list, source)) {
         return Err(Fault::Contents {
             said: statement.contents.parameters,
             found: contents.parameters,
@@ -389,7 +397,9 @@ fn covered<'a>(scope: &Scope, entry: &'a Entry, source: &Source) -> Option<&'a s
             let name = without_selector(&entry.parameter);
             let mut named = source.parameters.get(&entry.account).into_iter().flatten();
             let is_named = entry.version.is_some() && named.any(|template| template.fits(name));
-            is_named.then(|| below_root(name))
+            let name = below_root(name);
+            // What begins with a dot is in no digest.
+            (is_named && !name.starts_with('.')).then_some(name)
         }
     }
 }
@@ -409,13 +419,34 @@ fn contents(signed: &Signed, list: &ApprovedList, source: &Source) -> Contents {
         all.extend(name.map(|name| (name, entry.value.as_str())));
     }
     if let Scope::Path(path) = &signed.scope {
+        // What serves an account is an entry of it, or that account would go without.
         let others = signed.others.iter();
+        let others = others.filter(|(name, _)| account_below(path, name).is_err());
         all.extend(others.map(|(name, value)| (below(path, name), value.as_str())));
     }
     sorting::sort(&mut all);
     // One parameter may serve several accounts.
     all.dedup();
     Contents::of_names(&mut all.into_iter())
+}
+
+/// Whether an account goes without a parameter that the config names for it: another one may have it, so the digest is right.
+fn leaves_out(list: &ApprovedList, source: &Source) -> bool {
+    let entries = list.entries.iter();
+    let names = entries.map(|entry| (entry.account.as_str(), without_selector(&entry.parameter)));
+    let mut there: Vec<(&str, &str)> = names.collect();
+    sorting::sort(&mut there);
+    for (account, templates) in &source.parameters {
+        for template in templates {
+            let name = template.to_string();
+            let one = (account.as_str(), without_selector(&name));
+            // What a template with a fact in it is, the fetcher alone knows.
+            if template.needs().next().is_none() && there.binary_search(&one).is_err() {
+                return true;
+            }
+        }
+    }
+    false
 }
 
 /// The first parameters that were changed after the signature was put.

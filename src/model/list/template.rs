@@ -332,6 +332,9 @@ fn expand(parts: &[Part], facts: &Facts) -> Result<String, Unfilled> {
 
 /// A fact is one or more characters of one name.
 fn fits(parts: &[Part], name: &str) -> bool {
+    if name.len() > MAX_NAME {
+        return false;
+    }
     match parts {
         [] => name.is_empty(),
         [Part::Text(text), rest @ ..] => name

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use crate::support::moto::Moto;
-use crate::support::world::{Ends, World, pair, shown};
+use crate::support::world::{Ends, World, key, numbered, pair, shown};
 
 pub const NAMESPACE: &str = "authorized-keys-list";
 
@@ -204,5 +204,97 @@ impl Clock {
         let new = self.0.with_extension("new");
         fs::write(&new, ahead.as_secs().to_string()).unwrap();
         fs::rename(new, &self.0).unwrap();
+    }
+}
+
+/// The key that the attacker wants in.
+pub fn rogue() -> String {
+    numbered(666, "rogue")
+}
+
+/// A host whose list is a directory that `ops` signs; it looks when the test says so.
+pub struct Local {
+    pub world: World,
+    pub ops: Signer,
+    pub list: Statement,
+}
+
+impl Local {
+    /// With a first list, in force.
+    pub fn new() -> Self {
+        let local = Self::before_first_list();
+        local.put(&local.list, &local.list.signed(&[&local.ops]));
+        assert_eq!(local.world.pass(), 0, "{}", local.world.problems());
+        local
+    }
+
+    pub fn before_first_list() -> Self {
+        let mut world = World::new();
+        let ops = Signer::new("ops@example.com");
+        fs::write(world.path("allowed_signers"), ops.line("")).unwrap();
+        let file = world.path("allowed_signers").display().to_string();
+        world.tables = format!("[guard]\nmax-removed = 1.0\n[policy]\nsigned-by = \"{file}\"");
+        let scope = format!("directory:{}", world.path("approved").display());
+        let list = Statement::new(&scope, 1)
+            .with("alice/laptop", &key("alice@laptop"))
+            .with("bob/laptop", &key("bob@laptop"));
+        Self { world, ops, list }
+    }
+
+    /// Puts these values and no others, and then the signature.
+    pub fn put(&self, list: &Statement, signed: &str) {
+        let directory = self.world.path("approved");
+        fs::remove_dir_all(&directory).unwrap();
+        for (name, value) in &list.parameters {
+            let file = directory.join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, value).unwrap();
+        }
+        fs::write(directory.join(".signed"), signed).unwrap();
+    }
+
+    /// The list after this one, with one key for alice alone.
+    pub fn next(&self, line: &str) -> Statement {
+        let mut next = self.list.clone();
+        next.serial += 1;
+        next.parameters = [("alice/laptop".to_owned(), line.to_owned())].into();
+        next
+    }
+
+    /// A list that is signed arrives, and all is well.
+    pub fn takes(&self, list: &Statement) {
+        self.put(list, &list.signed(&[&self.ops]));
+        assert_eq!(self.world.pass(), 0, "{}", self.world.problems());
+        for (name, value) in &list.parameters {
+            let account = name.split('/').next().unwrap();
+            assert!(self.world.read(account).contains(value), "{name}");
+        }
+        self.says("");
+    }
+
+    /// The errors of the status, by their codes. No daemon runs.
+    pub fn says(&self, expected: &str) {
+        let status = self.world.status();
+        let problems = status["problems"].as_array().unwrap().iter();
+        let errors = problems.filter(|problem| problem["severity"] == "error");
+        let mut errors: Vec<&str> = errors.map(|one| one["code"].as_str().unwrap()).collect();
+        errors.retain(|code| !["no-enforcer", "no-fetcher"].contains(code));
+        assert_eq!(errors.join(" "), expected, "{}", status["problems"]);
+    }
+
+    /// A pass changes no file, and then the status has this error.
+    pub fn refuses(&self, expected: &str) {
+        let files = || ["alice", "bob", "mallory"].map(|account| self.world.read(account));
+        let before = files();
+        assert_eq!(self.world.pass(), i32::from(!expected.is_empty()));
+        assert_eq!(files(), before, "{expected}");
+        self.says(expected);
+    }
+
+    pub fn warns(&self, code: &str) -> bool {
+        let status = self.world.status();
+        let problems = status["problems"].as_array().unwrap().iter();
+        let mut warnings = problems.filter(|problem| problem["severity"] == "warning");
+        warnings.any(|problem| problem["code"] == code)
     }
 }
