@@ -160,7 +160,12 @@ impl Reconciler {
             let held = said.list.held.clone();
             Some(Said { digest, held })
         });
-        let state = gather::read_in_force(&config.paths)?;
+        let mut state = gather::read_in_force(&config.paths)?;
+        if let (Mode::Observe, Some(said)) = (config.mode, &said) {
+            let in_force = state.0.get_or_insert_default();
+            in_force.signed.clone_from(&said.list.signed);
+            in_force.refused_since = said.list.refused_since;
+        }
         let mut observer = Self::resumed(config, zone, state, said, None, false);
         observer.world.said = of_list;
         Ok(observer)

@@ -5,10 +5,12 @@ use std::fmt::Write as _;
 use std::io::{self, Write as _};
 
 use anyhow::Context;
+use jiff::Timestamp;
 
 use crate::model::account::AccountName;
 use crate::model::desired::decide::Decision;
 use crate::model::desired::lint::{Lint, Remark};
+use crate::model::desired::signed::Taken;
 use crate::model::escape::escaped;
 use crate::model::file::difference::Difference;
 use crate::model::file::other_files::{InFile, OtherFile};
@@ -16,6 +18,7 @@ use crate::model::file::wanted::Kind;
 use crate::model::key::grant::Grant;
 use crate::model::key::id::KeyId;
 use crate::model::key::lenient::unclear;
+use crate::model::status::problem::duration;
 use crate::model::status::schema::KeyStatus;
 use crate::model::words::count;
 
@@ -51,6 +54,19 @@ pub(super) fn provenance(key: &KeyStatus) -> String {
         let _ = write!(text, " of {at:.0}");
     }
     text
+}
+
+/// Who signed, and until when that counts: `by alice@example.com SHA256:…, serial 42, expires in 80 d 3 h`.
+pub(super) fn signature(taken: &Taken, now: Timestamp) -> String {
+    let all = taken.signers.iter();
+    let all: Vec<String> = all.map(ToString::to_string).collect();
+    let left = taken.expires.duration_since(now).as_secs();
+    let ends = if left > 0 {
+        format!("expires in {}", duration(left))
+    } else {
+        format!("expired {} ago", duration(-left))
+    };
+    format!("by {}, serial {}, {ends}", all.join(", "), taken.serial)
 }
 
 /// What stands in a file that is not the managed one, a line each.

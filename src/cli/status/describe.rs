@@ -16,7 +16,7 @@ use crate::model::list::rejected::Rejected;
 use crate::model::session::Session;
 use crate::model::sorting;
 use crate::model::status::problem::{Severity, duration};
-use crate::model::status::schema::{Health, Status, UnmanagedFile};
+use crate::model::status::schema::{Health, ListStatus, Status, UnmanagedFile};
 use crate::model::words::count;
 
 pub(super) fn describe(status: &Status, view: &View<'_>, now: Timestamp) -> String {
@@ -80,6 +80,16 @@ fn counts(t: &mut String, status: &Status, now: Timestamp) {
     line("keys", keys.to_string());
     line("sshd", sshd(status, verdicts, now));
     line("list", list(status, now));
+    for words in signed(&status.list, now) {
+        line("signed", words);
+    }
+    if let Some(since) = status.list.refused_since {
+        let since = duration_since(since, now);
+        line(
+            "refused",
+            format!("no list that was fetched has counted for {since}"),
+        );
+    }
     line("drift", drift(status, now));
 }
 
@@ -141,6 +151,22 @@ fn list(status: &Status, now: Timestamp) -> String {
         };
     }
     words
+}
+
+/// By whom, a line a signature.
+fn signed(list: &ListStatus, now: Timestamp) -> Vec<String> {
+    let several = list.signatures().count() > 1;
+    let mut lines = Vec::new();
+    for (scope, taken) in list.signatures() {
+        let mut words = String::new();
+        if several {
+            words += &escaped(scope);
+            words.push(' ');
+        }
+        words += &print::signature(taken, now);
+        lines.push(words);
+    }
+    lines
 }
 
 fn drift(status: &Status, now: Timestamp) -> String {

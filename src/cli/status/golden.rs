@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use super::describe::describe;
 use super::view::View;
 use crate::model::account::AccountName;
-use crate::model::desired::decide::Listed;
+use crate::model::desired::decide::{Listed, Trouble};
 use crate::model::desired::guard::{Held, HeldKey};
+use crate::model::desired::signed::{Fault, Signer, Taken, Unsigned};
 use crate::model::file::other_files::{InFile, OtherFile};
 use crate::model::file::wanted;
 use crate::model::key::id::KeyId;
@@ -251,6 +252,60 @@ fn a_first_list_that_is_held() {
     check(&status, &ALL, include_str!("golden/held.txt"));
 }
 
+/// With as many days left, and as many signers.
+fn signed(days: i64, signers: &[&str]) -> Taken {
+    let signers = signers.iter().map(|name| Signer {
+        fingerprint: key(name).fingerprint,
+        principals: (*name).to_owned(),
+    });
+    Taken {
+        serial: 42,
+        sha256: String::new(),
+        issued: before(864_000),
+        expires: before(-86_400 * days - 3600),
+        signers: signers.collect(),
+        current: true,
+    }
+}
+
+#[test]
+fn a_signed_list() {
+    let mut status = host(vec![row("ec2-user", 2, &effective())], Vec::new());
+    let web = "/authorized-keys/web".to_owned();
+    let all = &mut status.list.signed;
+    all.insert(web.clone(), signed(80, &["alice@example.com"]));
+    // Of a path that the config named once.
+    let former = Taken {
+        current: false,
+        ..signed(1, &["bob@example.com"])
+    };
+    all.insert("/authorized-keys/db".to_owned(), former);
+    check(&status, &ALL, include_str!("golden/signed.txt"));
+    assert_eq!(status.list.signature_days(now()), Some(80));
+
+    // Two scopes, and a newer list that nobody who may has signed.
+    status.list.refused_since = Some(before(723));
+    let all = &mut status.list.signed;
+    let both = ["alice@example.com", "bob@example.com"];
+    all.insert("/authorized-keys/all".to_owned(), signed(-2, &both));
+    let fault = Fault::Refused {
+        good: 0,
+        needed: 1,
+        faults: vec![format!(
+            "the signature is by the key {}, which is not one that may sign",
+            key("mallory").fingerprint
+        )],
+    };
+    let trouble = Trouble::Unsigned {
+        what: Unsigned { scope: web, fault },
+        lasts: true,
+        is_first: false,
+    };
+    status.problems.push(Problem::from(trouble));
+    check(&status, &ALL, include_str!("golden/signed-refused.txt"));
+    assert_eq!(status.list.signature_days(now()), Some(-2));
+}
+
 #[test]
 fn three_kinds_of_trouble_at_once() {
     let access = instance_connect();
@@ -347,6 +402,8 @@ fn the_same_host_for_prometheus_and_for_systems_manager() {
         removed: 7,
         ..Held::default()
     });
+    let taken = signed(80, &["alice@example.com"]);
+    status.list.signed.insert("/k".to_owned(), taken);
     status.unmanaged = Some(vec![launch_key_of_root(3)]);
     status.drift.repaired = 4;
     assert_eq!(status.metrics(now()), include_str!("golden/metrics.txt"));
@@ -358,7 +415,12 @@ fn the_same_host_for_prometheus_and_for_systems_manager() {
     status.enforcer.pid = 0;
     status.list = ListStatus::default();
     let text = status.metrics(now());
-    for unknown in ["repairs_total", "enforcer_start", "list_confirmed"] {
+    for unknown in [
+        "repairs_total",
+        "enforcer_start",
+        "list_confirmed",
+        "signature_expires",
+    ] {
         assert!(!text.contains(unknown), "{text}");
     }
 }
@@ -395,6 +457,10 @@ fn nothing_makes_a_line_too_long_but_a_word_that_is_longer() {
     }
     status.problems = problems;
     status.host.name = "b".repeat(64);
+    let mut ended = signed(-9999, &["x@example.com"; 3]);
+    ended.serial = u64::MAX;
+    status.list.signed.insert("/k".to_owned(), ended);
+    status.list.refused_since = Some(before(86_400 * 9999));
     let text = describe(&status, &ALL, now());
     assert!(text.contains("and 40 more problems"), "{text}");
     for line in text.lines() {

@@ -11,7 +11,7 @@ use crate::cli::surroundings;
 use crate::host::store::{self, StoreError};
 use crate::host::{accounts, chain, process};
 use crate::model::account::AccountName;
-use crate::model::config::tables::Config;
+use crate::model::config::tables::{Config, Mode};
 use crate::model::status::assess::{self, OfEnforcer, OfFetcher};
 use crate::model::status::problem::{Cause, Problem};
 use crate::model::status::schema::{Enforcer, Host, SshdStatus, Status, keys};
@@ -37,12 +37,20 @@ pub(super) async fn status(config: Config, now: Timestamp) -> (Status, Option<St
     if runs && said.as_ref().is_none_or(is_of_another) && problems.is_empty() {
         problems.push(Problem::new(Cause::FirstPass));
     }
-    let (mut status, mut unseen) = match look(&config, said.clone(), now).await {
-        Ok(status) => (status, None),
-        Err(error) => (
-            said.unwrap_or_else(|| unknown(&config, now)),
-            Some(chain(&error)),
-        ),
+    let is_refused = |said: &Status| said.list.refused_since.is_some();
+    let (mut status, mut unseen) = match (said, config.mode) {
+        // It saves nothing, so what the list before left in force is known to it alone.
+        (Some(said), Mode::Observe) if is_refused(&said) => {
+            let why = "in observe mode only the enforcer knows the last list that counted";
+            (said, Some(why.to_owned()))
+        }
+        (said, _) => match look(&config, said.clone(), now).await {
+            Ok(status) => (status, None),
+            Err(error) => (
+                said.unwrap_or_else(|| unknown(&config, now)),
+                Some(chain(&error)),
+            ),
+        },
     };
     status.problems.extend(problems);
     let (of_fetcher, not_told) = fetcher(&config);

@@ -503,10 +503,44 @@ mod tests {
             "not a key type: ssh-ed25519, ",
         );
         check_error("[policy]\nalgorithms = []", "names no key type");
+        check_error("[policy]\nsignatures = 2", "in `signed-by`");
+        check_error("[policy]\naudience = \"prod\"", "in `signed-by`");
+        check_error("[policy]\nsigned-by = \"signers\"", "absolute path");
+        let policy = "[policy]\nsigned-by = \"/etc/signers\"";
+        check_error(&format!("{policy}\nsignatures = 0"), "at least 1");
+        check_error(
+            &format!("{policy}\naudience = \"a b\""),
+            "a word such as `prod`",
+        );
+        check_error("[source]\nsigned = \"/k:a:b\"", "one `:label`");
         check_error("[guard]\nmax-removed = 2.0", "0.0 to 1.0");
         check_error("[guard]\nconfirmations = 0", "at least 1");
         check_error("[guard]\nconfirm = \"nobody\"", "`polls` or `person`");
         check_error("[paths]\nstate-dir = \"x\"", "absolute path");
+    }
+
+    #[test]
+    fn a_signature_is_of_named_parameters_and_named_parameters_have_one() {
+        const POLICY: &str = "[policy]\nsigned-by = \"/etc/signers\"";
+        const NAMED: &str = "parameters = { bob = [\"/k\"] }";
+        const SIGNED: &str = "signed = \"/k/signed\"";
+        let check = |source: &[&str], policy: &str, expected: &str| {
+            let source = source.join("\n");
+            let text = format!("[source]\n{source}\n{policy}\n[accounts]\nmanage = [\"bob\"]");
+            let error =
+                Config::read(&text).map_or_else(|error| error.to_string(), |_| String::new());
+            assert!(
+                error.contains(expected) && error.is_empty() == expected.is_empty(),
+                "{text}: {error}"
+            );
+        };
+        check(&[NAMED, SIGNED], POLICY, "");
+        check(&["paths = [\"/k\"]"], POLICY, "");
+        check(&[], POLICY, "");
+        check(&[NAMED], "", "");
+        check(&[NAMED], POLICY, "`[source] parameters` needs `signed`");
+        check(&[NAMED, SIGNED], "", "counts with `[policy] signed-by`");
+        check(&[SIGNED], POLICY, "is the signature of `parameters`");
     }
 
     #[test]

@@ -184,6 +184,8 @@ pub enum Trouble {
         what: Unsigned,
         /// It has been so for longer than a list is being published.
         lasts: bool,
+        /// No list is in force yet.
+        is_first: bool,
     },
     /// The signature of the list in force will count no longer.
     SignatureEnds {
@@ -519,6 +521,7 @@ impl Decision {
         let since = self.in_force.refused_since.map_or(now, |at| at.min(now));
         self.changed |= self.in_force.refused_since != Some(since);
         self.in_force.refused_since = Some(since);
+        let is_first = self.in_force.list.is_none();
         let mut again = now + VERIFY_AGAIN;
         for what in faults {
             let lasts = !what.fault.passes() || now.duration_since(since) >= PUBLISHING;
@@ -528,7 +531,11 @@ impl Decision {
             if let Fault::FromFuture { issued } = what.fault {
                 again = again.min(issued);
             }
-            self.troubles.push(Trouble::Unsigned { what, lasts });
+            self.troubles.push(Trouble::Unsigned {
+                what,
+                lasts,
+                is_first,
+            });
         }
         self.read_again = Some(again);
         self.look_again_at(again);
@@ -551,7 +558,11 @@ impl Decision {
             if at <= now {
                 let fault = Fault::Expired { at };
                 let what = Unsigned { scope, fault };
-                let trouble = Trouble::Unsigned { what, lasts: true };
+                let trouble = Trouble::Unsigned {
+                    what,
+                    lasts: true,
+                    is_first: false,
+                };
                 if !self.troubles.contains(&trouble) {
                     self.troubles.push(trouble);
                 }
@@ -2050,7 +2061,7 @@ mod tests {
         /// Checks that failed, `~` in front of those that may pass.
         fn refused(&self) -> String {
             let told = self.decision.troubles.iter().map(|trouble| match trouble {
-                Trouble::Unsigned { what, lasts } => {
+                Trouble::Unsigned { what, lasts, .. } => {
                     let soft = if *lasts { "" } else { "~" };
                     format!("{soft}{}", what.fault.reason())
                 }

@@ -4,6 +4,7 @@
 //! and no parameter counts that no signature covers.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,12 @@ pub struct Signer {
     pub fingerprint: String,
     /// As the file of allowed signers names them.
     pub principals: String,
+}
+
+impl fmt::Display for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.principals, self.fingerprint)
+    }
 }
 
 /// By scope, as it is displayed.
@@ -124,7 +131,7 @@ impl Fault {
                 });
                 let own = own
                     .as_ref()
-                    .map_or("none".to_owned(), |own| format!("`{own}`"));
+                    .map_or("no audience".to_owned(), |own| format!("`{own}`"));
                 format!("it is signed for {said}, and this host is of {own}")
             }
             Self::FromFuture { issued } => {
@@ -158,10 +165,8 @@ impl Fault {
                 format!("`{}` is in no part that is signed", escaped(parameter))
             }
             Self::TooFew { good, needed } => {
-                format!(
-                    "it has {}, and {needed} are needed",
-                    count(*good, "signature")
-                )
+                let has = count(*good, "signature");
+                format!("it has {has}, and needs {needed}")
             }
             Self::Refused {
                 good,
@@ -169,7 +174,8 @@ impl Fault {
                 faults,
             } => {
                 let faults = faults.join("; ");
-                format!("{good} of {needed} signatures needed count: {faults}")
+                let has = count(*good, "good signature");
+                format!("it has {has}, and needs {needed}: {faults}")
             }
         }
     }
@@ -302,15 +308,18 @@ fn verify_scope(
     let (mut signers, mut faults): (Vec<Signer>, Vec<String>) = (Vec::new(), Vec::new());
     for block in blocks {
         match sshsig::verify(text.as_bytes(), block, trust.signers, trust.time()) {
-            Ok(by) if signers.iter().any(|one| one.fingerprint == by.fingerprint) => {
-                faults.push(format!("{} signed twice", by.fingerprint));
-            }
             Ok(by) => {
-                expires = by.valid_before.map_or(expires, |at| at.min(expires));
-                signers.push(Signer {
+                let signer = Signer {
                     fingerprint: by.fingerprint,
                     principals: by.principals,
-                });
+                };
+                let mut others = signers.iter();
+                if others.any(|other| other.fingerprint == signer.fingerprint) {
+                    faults.push(format!("{signer} signed twice"));
+                    continue;
+                }
+                expires = by.valid_before.map_or(expires, |at| at.min(expires));
+                signers.push(signer);
             }
             Err(fault) => faults.push(fault.to_string()),
         }
@@ -632,7 +641,7 @@ mod tests {
         );
         check(
             &|case| case.statement.audience = Some("prod".into()),
-            "it is signed for the audience `prod`, and this host is of none",
+            "it is signed for the audience `prod`, and this host is of no audience",
         );
         check(
             &|case| case.signing.audience = Some("prod".into()),

@@ -492,7 +492,10 @@ pub fn status(known: Known<'_>, of: OfEnforcer, memory: &Memory, rows: Rows) -> 
     );
     let list = ListStatus {
         listed: decision.list.clone(),
+        in_force: decision.in_force.list.clone(),
         held: decision.held.clone(),
+        signed: decision.in_force.signed.clone(),
+        refused_since: decision.in_force.refused_since,
         ..ListStatus::default()
     };
     Status {
@@ -584,9 +587,6 @@ pub fn fights(memory: &Memory) -> Vec<Problem> {
 
 /// Adds what is known of the fetcher, as it is at the moment somebody asks.
 pub fn add_fetcher(status: &mut Status, of: OfFetcher, config: &Config, now: Timestamp) {
-    let is_refused = status.problems.iter().any(
-        |problem| matches!(&problem.cause, Cause::Decision(trouble) if trouble.is_of_signatures()),
-    );
     let mut add = |cause| status.problems.push(Problem::new(cause));
     if let Some(error) = of.unreadable {
         add(Cause::FetchReportUnreadable { error });
@@ -609,7 +609,7 @@ pub fn add_fetcher(status: &mut Status, of: OfFetcher, config: &Config, now: Tim
         if is_the_same {
             list.confirmed_at = report.last_success.or(list.confirmed_at);
         }
-        let other = report.digest.is_some() && !is_the_same && !is_refused;
+        let other = report.digest.is_some() && !is_the_same && list.refused_since.is_none();
         let long_ago = |at: Timestamp| now.duration_since(at) > ENFORCED_WITHIN;
         if other && report.last_success.is_some_and(long_ago) {
             add(Cause::ListUnenforced);

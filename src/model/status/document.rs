@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use crate::model::account::AccountName;
 use crate::model::desired::guard::Held;
+use crate::model::desired::signed::{Signer, Taken};
 use crate::model::file::other_files::OtherFile;
 use crate::model::key::id::KeyId;
 use crate::model::list::rejected::Rejected;
@@ -62,6 +63,18 @@ struct ListRow<'a> {
     error: Option<String>,
     next_fetch_at: Option<Timestamp>,
     held: Option<HeldRow<'a>>,
+    signatures: Vec<SignatureRow<'a>>,
+    refused_since: Option<Timestamp>,
+}
+
+/// Of a part of the list in force.
+#[derive(Debug, Serialize)]
+struct SignatureRow<'a> {
+    scope: &'a str,
+    serial: u64,
+    issued_at: Timestamp,
+    expires_at: Timestamp,
+    signers: &'a [Signer],
 }
 
 /// What of a list waits.
@@ -98,7 +111,10 @@ impl Status {
         let listed = self.list.listed.as_ref();
         let list = ListRow {
             source: self.list.source.clone(),
-            digest: listed.map(|listed| listed.digest.clone()),
+            digest: listed
+                .map(|listed| &listed.digest)
+                .or(self.list.in_force.as_ref())
+                .cloned(),
             parameters: listed.map_or(0, |listed| listed.parameters),
             fetched_at: self.list.confirmed_at,
             age_seconds: self.list.age(now),
@@ -108,6 +124,8 @@ impl Status {
                 text: held.to_string(),
                 held,
             }),
+            signatures: self.list.signatures().map(SignatureRow::from).collect(),
+            refused_since: self.list.refused_since,
         };
         Document {
             schema: SCHEMA,
@@ -146,6 +164,18 @@ impl From<&Told> for ProblemRow {
             accounts,
             text: told.text(),
             hint: told.hint(),
+        }
+    }
+}
+
+impl<'a> From<(&'a String, &'a Taken)> for SignatureRow<'a> {
+    fn from((scope, taken): (&'a String, &'a Taken)) -> Self {
+        Self {
+            scope,
+            serial: taken.serial,
+            issued_at: taken.issued,
+            expires_at: taken.expires,
+            signers: &taken.signers,
         }
     }
 }

@@ -156,6 +156,10 @@ impl Status {
         let digest = self.list.listed.as_ref().map(|listed| &*listed.digest);
         entry.add("ListDigest", digest.unwrap_or_default());
         entry.time("ListConfirmedAt", self.list.confirmed_at);
+        entry.time("SignatureExpiresAt", self.list.signed_until());
+        let days = self.list.signature_days(now);
+        let days = days.map_or(String::new(), |days| days.to_string());
+        entry.add("SignatureDaysLeft", &days);
         entry.count(
             "HeldRemovals",
             self.list.held.as_ref().map_or(0, |held| held.removed),

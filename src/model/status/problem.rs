@@ -14,7 +14,7 @@ use crate::model::mounts::OwnMount;
 use crate::model::session::Session;
 use crate::model::sshd::access::{Doubt, RefusedBy};
 use crate::model::sshd::doors::Door;
-use crate::model::words::several;
+use crate::model::words::{count, several};
 
 /// What is wrong, and whose file it concerns, where it concerns one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -687,16 +687,15 @@ impl Cause {
             Self::Decision(Trouble::ListUnreadable { .. }) => {
                 "remove the file that the text names, then `agent sync`"
             }
-            Self::Decision(Trouble::Unsigned { what, lasts }) => unsigned_hint(&what.fault, *lasts),
-            Self::Decision(Trouble::SignatureEnds { .. }) => {
-                "sign the list anew: `agent publish DIR --to PATH --sign KEY`"
+            Self::Decision(Trouble::Unsigned { what, lasts, .. }) => {
+                return Some(unsigned_hint(&what.fault, *lasts));
             }
-            Self::Decision(
-                Trouble::SignersUnreadable { .. }
-                | Trouble::SignersTooFew { .. }
-                | Trouble::SignersRefused { .. },
-            ) => {
+            Self::Decision(Trouble::SignatureEnds { .. }) => SIGN,
+            Self::Decision(Trouble::SignersUnreadable { .. } | Trouble::SignersRefused { .. }) => {
                 "write it as ssh-keygen(1) says under ALLOWED SIGNERS: a name and a public key a line"
+            }
+            Self::Decision(Trouble::SignersTooFew { .. }) => {
+                "add a line for each signer, or lower `signatures` in `[policy]`"
             }
             Self::Decision(Trouble::ListSchema { .. }) => {
                 "systemctl restart authorized-keys-fetch authorized-keys-agent"
@@ -729,14 +728,18 @@ fn unwatched_text(accounts: usize, error: &str, want: Option<(usize, usize)>) ->
     format!("the agent cannot watch {what}, so it looks every few seconds: {why}")
 }
 
-fn unsigned_hint(fault: &Fault, lasts: bool) -> &'static str {
-    match fault {
+/// For a list without a signature that counts.
+const SIGN: &str = "sign the list: `agent publish DIR --to PATH --sign KEY`";
+
+fn unsigned_hint(fault: &Fault, lasts: bool) -> String {
+    let hint = match fault {
         _ if !lasts => "wait: while a list is being published, this passes",
-        Fault::Missing | Fault::TooFew { .. } | Fault::Expired { .. } | Fault::Malformed(_) => {
-            "sign the list: `agent publish DIR --to PATH --sign KEY`"
+        Fault::Missing | Fault::Expired { .. } | Fault::Malformed(_) => SIGN,
+        Fault::TooFew { .. } => {
+            "have the next signer add one: `agent publish DIR --to PATH --add-signature --sign KEY`"
         }
         Fault::Refused { .. } => {
-            "compare the signers with the file that `signed-by` in `[policy]` names"
+            "compare who signed with the file that `signed-by` in `[policy]` names"
         }
         Fault::Contents { .. } | Fault::Uncovered { .. } => {
             "find out who changed it; then publish the list that is meant, signed"
@@ -748,15 +751,20 @@ fn unsigned_hint(fault: &Fault, lasts: bool) -> &'static str {
             "compare `audience` in `[policy]` with `--audience` of `agent publish`"
         }
         Fault::FromFuture { .. } => "compare the clocks: of this host, and of the one that signed",
-        Fault::SerialBack { .. } | Fault::SerialReused { .. } => {
-            "an older list was put back; if that is meant, sign it anew with a higher `--serial`"
+        Fault::SerialBack { known: serial, .. } | Fault::SerialReused { serial } => {
+            return format!(
+                "find out who put it there; if it is meant, sign it anew: `agent publish DIR --to PATH --sign KEY --serial {}`",
+                serial.saturating_add(1)
+            );
         }
-    }
+    };
+    hint.to_owned()
 }
 
 fn trouble_text(trouble: &Trouble) -> String {
     const STAYS: &str = "the last list stays in force";
     const KEPT: &str = "the break-glass keys stay as they were";
+    const NO_NEW: &str = "no new list counts, and what is in force stays";
     match trouble {
         Trouble::NoList { foreign: None } => {
             "no list has come yet, so the agent changes nothing".to_owned()
@@ -775,26 +783,33 @@ fn trouble_text(trouble: &Trouble) -> String {
         Trouble::ListSchema { schema } => {
             format!("the stored list has schema {schema}, which this agent does not read; {STAYS}")
         }
-        Trouble::Unsigned { what, .. } => format!(
-            "the list of `{}` does not count: {}; the keys in force stay",
+        Trouble::Unsigned { what, is_first, .. } => format!(
+            "the list of `{}` does not count: {}; {}",
             escaped(&what.scope),
-            what.fault.reason()
+            what.fault.reason(),
+            if *is_first {
+                "no list is in force yet, so the agent changes nothing"
+            } else {
+                "the keys in force stay"
+            }
         ),
-        Trouble::SignatureEnds { scope, at } => {
-            format!("the signature of `{}` ends at {at}", escaped(scope))
+        Trouble::SignatureEnds { scope, at } => format!(
+            "the signature of the list of `{}` ends at {at:.0}; after that the list does not count, and the keys in force stay",
+            escaped(scope)
+        ),
+        Trouble::SignersOpen { path } => {
+            format!("others than root can change `{path}`, and so who may sign; {NO_NEW}")
         }
-        Trouble::SignersOpen { path } => format!(
-            "others than root can change `{path}`, and so who may sign; no new list counts, and {STAYS}"
-        ),
         Trouble::SignersUnreadable { error } => {
-            format!("{error}: who may sign is not known; no new list counts, and {STAYS}")
+            format!("{error}; who may sign is not known, so {NO_NEW}")
         }
         Trouble::SignersTooFew {
             path,
             there,
             needed,
         } => format!(
-            "`{path}` names {there} who may sign, and {needed} must; no new list counts, and {STAYS}"
+            "`{path}` names {} that may sign, and a list must be signed by {needed}, so {NO_NEW}",
+            count(*there, "key")
         ),
         Trouble::SignersRefused {
             path,
@@ -806,7 +821,7 @@ fn trouble_text(trouble: &Trouble) -> String {
                 0 => String::new(),
                 more => format!(" (and {more} more)"),
             };
-            format!("`{path}`:{line} does not count: {reason}{more}")
+            format!("line {line} of `{path}` does not count: {reason}{more}")
         }
         Trouble::ListEmpty => {
             "the list is empty: its source has no parameter and no file".to_owned()
@@ -828,5 +843,128 @@ fn trouble_text(trouble: &Trouble) -> String {
         Trouble::Revoked { since } => format!(
             "no good list has come since {since}, so the agent has removed all keys but the break-glass ones (`on-stale = \"revoke\"`)"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::list::statement::Malformed;
+
+    /// The code, how bad it is, the sentence and the hint, each on a line.
+    fn told(trouble: Trouble) -> String {
+        let cause = Cause::Decision(trouble);
+        let hint = cause.hint().unwrap();
+        let (severity, code) = (cause.severity().as_str(), cause.code());
+        format!(
+            "{severity} {code}\n  {}\n  hint: {hint}\n",
+            cause.text("", false)
+        )
+    }
+
+    fn unsigned(fault: Fault) -> Trouble {
+        let scope = "/authorized-keys/web".to_owned();
+        Trouble::Unsigned {
+            what: Unsigned { scope, fault },
+            lasts: true,
+            is_first: false,
+        }
+    }
+
+    #[test]
+    fn each_trouble_with_signatures_in_words() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let path = || "/etc/authorized-keys-agent/allowed_signers".to_owned();
+        let parameter = || "/authorized-keys/web/alice/laptop".to_owned();
+        let mut all = String::new();
+        for fault in [
+            Fault::Refused {
+                good: 0,
+                needed: 1,
+                faults: vec![
+                    "the signature is by the key SHA256:x, which is not one that may sign"
+                        .to_owned(),
+                    "bob@example.com SHA256:y could sign until 2026-11-01T00:00:00Z".to_owned(),
+                ],
+            },
+            Fault::TooFew { good: 1, needed: 2 },
+            Fault::Missing,
+            Fault::Malformed(Malformed::Line),
+            Fault::Scope {
+                said: "/authorized-keys/db".to_owned(),
+            },
+            Fault::Audience {
+                said: Some("test".to_owned()),
+                own: Some("prod".to_owned()),
+            },
+            Fault::Audience {
+                said: None,
+                own: Some("prod".to_owned()),
+            },
+            Fault::Audience {
+                said: Some("test".to_owned()),
+                own: None,
+            },
+            Fault::FromFuture {
+                issued: at("2026-12-01T00:00:00Z"),
+            },
+            Fault::Expired {
+                at: at("2026-11-01T00:00:00Z"),
+            },
+            Fault::SerialBack {
+                serial: 41,
+                known: 43,
+            },
+            Fault::SerialReused { serial: 43 },
+            Fault::Contents {
+                said: 3,
+                found: 3,
+                later: vec![parameter()],
+            },
+            Fault::Contents {
+                said: 3,
+                found: 4,
+                later: Vec::new(),
+            },
+            Fault::Uncovered {
+                parameter: parameter(),
+            },
+        ] {
+            all += &told(unsigned(fault));
+        }
+        let scope = || "/authorized-keys/web".to_owned();
+        let fault = Fault::Missing;
+        all += &told(Trouble::Unsigned {
+            what: Unsigned {
+                scope: scope(),
+                fault,
+            },
+            lasts: false,
+            is_first: true,
+        });
+        for trouble in [
+            Trouble::SignersOpen { path: path() },
+            Trouble::SignersUnreadable {
+                error: format!("`{}` is missing", path()),
+            },
+            Trouble::SignersTooFew {
+                path: path(),
+                there: 1,
+                needed: 2,
+            },
+            Trouble::SignatureEnds {
+                scope: scope(),
+                at: at("2026-12-04T12:00:00Z"),
+            },
+            Trouble::SignersRefused {
+                path: path(),
+                line: 3,
+                reason: "no name in front of the key".to_owned(),
+                more: 2,
+            },
+        ] {
+            all += &told(trouble);
+        }
+        assert_eq!(all, include_str!("golden/signatures.txt"), "\n{all}");
     }
 }

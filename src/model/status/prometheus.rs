@@ -130,6 +130,11 @@ impl Status {
             at,
         );
         out.time(
+            "signature_expires_timestamp_seconds",
+            "When the signature of the list in force ends, the first where it has several.",
+            self.list.signed_until(),
+        );
+        out.time(
             "report_timestamp_seconds",
             "When this was written.",
             Some(now),

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::account::AccountName;
 use crate::model::desired::decide::{Decision, Listed};
 use crate::model::desired::guard::Held;
+use crate::model::desired::signed::{AllTaken, Taken};
 use crate::model::file::other_files::{InFile, OtherFile};
 use crate::model::key::grant::{Grant, with_break_glass};
 use crate::model::key::id::KeyId;
@@ -63,7 +64,16 @@ pub struct Host {
 pub struct ListStatus {
     /// The list that was judged last.
     pub listed: Option<Listed>,
+    /// The digest of the one in force.
+    #[serde(default)]
+    pub in_force: Option<String>,
     pub held: Option<Held>,
+    /// See [`InForce::signed`](crate::model::desired::in_force::InForce::signed).
+    #[serde(default)]
+    pub signed: AllTaken,
+    /// Since when no list that was fetched counts, for want of a good signature.
+    #[serde(default)]
+    pub refused_since: Option<Timestamp>,
     /// Where the fetcher takes it from; templates as written where they could not be filled in.
     #[serde(default)]
     pub source: Option<String>,
@@ -261,9 +271,11 @@ impl Status {
 
     /// One line for `systemctl status`.
     pub fn summary(&self) -> String {
-        let list = match self.list.listed {
-            Some(_) => "",
-            None => ", no list yet",
+        let list = &self.list;
+        let list = if list.listed.is_some() || list.in_force.is_some() {
+            ""
+        } else {
+            ", no list yet"
         };
         format!(
             "{} ({}): {} of {} accounts in sync, {} changes undone{list}",
@@ -277,6 +289,23 @@ impl Status {
 }
 
 impl ListStatus {
+    /// The signatures of the list in force, by scope.
+    pub fn signatures(&self) -> impl Iterator<Item = (&String, &Taken)> {
+        self.signed.iter().filter(|(_, taken)| taken.current)
+    }
+
+    /// When the first of them ends.
+    pub fn signed_until(&self) -> Option<Timestamp> {
+        self.signatures().map(|(_, taken)| taken.expires).min()
+    }
+
+    /// Whole days until then; below 0 since it was.
+    pub fn signature_days(&self, now: Timestamp) -> Option<i64> {
+        const DAY: i64 = 24 * 60 * 60;
+        let left = self.signed_until()?.duration_since(now);
+        Some(left.as_secs().div_euclid(DAY))
+    }
+
     /// Seconds since the list was last found as it is.
     pub fn age(&self, now: Timestamp) -> Option<i64> {
         let at = self.confirmed_at?;

@@ -25,6 +25,8 @@ struct Line<'a> {
     keys: usize,
     list_age_seconds: Option<i64>,
     held: bool,
+    /// Until the signature of the list ends; below 0 since it has.
+    signature_days: Option<i64>,
     /// When the agent last changed a file.
     changed_at: Option<Timestamp>,
     /// Codes, the worst first.
@@ -56,6 +58,7 @@ impl Status {
             keys: tally.keys,
             list_age_seconds: self.list.age(now),
             held: self.list.held.is_some(),
+            signature_days: self.list.signature_days(now),
             changed_at: tally
                 .changed_at
                 .and_then(|at| Timestamp::from_second(at.as_second()).ok()),
