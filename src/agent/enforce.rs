@@ -22,7 +22,9 @@ use crate::host::keyfile::Leases;
 use crate::host::process::{self, Lock};
 use crate::host::{DETAIL, Threads, chain, journal, keyfile, store};
 use crate::model::config::tables::{Config, Mode, Paths};
+use crate::model::desired::decide::Trouble;
 use crate::model::desired::guard::Held;
+use crate::model::escape::escaped;
 use crate::model::file::orders::Whom;
 use crate::model::list::rejected::Rejected;
 use crate::model::past::health::{self, Health};
@@ -67,6 +69,7 @@ struct Effects {
     unwatched: Option<Cause>,
     /// What was told of the list that is still so.
     held: Option<Held>,
+    refused: Vec<Trouble>,
     rejected: Vec<Rejected>,
     health: Health,
 }
@@ -114,6 +117,7 @@ impl Enforcing {
             nothing_watched: None,
             unwatched: None,
             held: None,
+            refused: Vec::new(),
             rejected: Vec::new(),
             health: Health::default(),
         };
@@ -214,6 +218,7 @@ impl Enforcing {
             }
             effects.held.clone_from(&decision.held);
         }
+        effects.tell_refused(&decision.troubles);
         let rejected = decision
             .rejected
             .iter()
@@ -490,6 +495,39 @@ impl Enforcing {
 }
 
 impl Effects {
+    /// Tells once of each reason for which the list does not count, and once that it counts again.
+    fn tell_refused(&mut self, troubles: &[Trouble]) {
+        let mut refused = Vec::new();
+        for trouble in troubles {
+            // While a list is being published it does not count, and a moment later it does.
+            if !trouble.is_of_signatures()
+                || matches!(trouble, Trouble::Unsigned { lasts: false, .. })
+            {
+                continue;
+            }
+            if !self.refused.contains(trouble) {
+                let cause = Cause::Decision(trouble.clone());
+                let (scope, reason) = match trouble {
+                    Trouble::Unsigned { what, .. } => {
+                        (Some(escaped(&what.scope)), what.fault.reason())
+                    }
+                    _ => (None, cause.reason()),
+                };
+                events::list_refused(
+                    cause.code(),
+                    scope.as_deref(),
+                    &reason,
+                    cause.hint().as_deref(),
+                );
+            }
+            refused.push(trouble.clone());
+        }
+        if refused.is_empty() && !self.refused.is_empty() {
+            events::list_counts();
+        }
+        self.refused = refused;
+    }
+
     /// What only this enforcer knows to be wrong.
     fn problems(&self, reconciler: &Reconciler, sessions: &Sessions) -> Vec<Problem> {
         let mut all = Vec::new();

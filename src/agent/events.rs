@@ -30,6 +30,10 @@ pub mod id {
     pub const REFUSED: &str = "ec8accf6e34a477eb6be74ccb26a1671";
     /// A list is held by the guard.
     pub const HELD: &str = "3addd82936654e519096c2f9b69487db";
+    /// A list does not count, for want of a good signature.
+    pub const LIST_REFUSED: &str = "82d4ee8839384120aefca61b2b37a6a8";
+    /// A list counts again.
+    pub const LIST_COUNTS: &str = "14450f4dcaa24ce0823686f9ce003560";
     /// A value or line of the list was not taken.
     pub const REJECTED: &str = "b28e873e5fa743e29f5219db74d4e261";
     /// A file that was not ours is about to be replaced; names one key that leaves it.
@@ -276,6 +280,22 @@ pub(super) fn healthy() {
 
 pub(super) fn held(reason: &str) {
     tracing::warn!(message_id = id::HELD, reason, "list held");
+}
+
+/// `code` is that of the problem, `scope` the part of the list, where it is one.
+pub(super) fn list_refused(code: &str, scope: Option<&str>, reason: &str, hint: Option<&str>) {
+    tracing::warn!(
+        message_id = id::LIST_REFUSED,
+        code,
+        scope,
+        reason,
+        hint,
+        "the list does not count, and what is in force stays"
+    );
+}
+
+pub(super) fn list_counts() {
+    tracing::info!(message_id = id::LIST_COUNTS, "the list counts again");
 }
 
 pub(super) fn rejected(rejected: &Rejected) {

@@ -20,8 +20,8 @@ use crate::host::journal::Patience;
 use crate::host::process::{Lock, LockError};
 use crate::host::service::Service;
 use crate::model::config::tables::Config;
-use crate::model::status::problem::Severity;
-use crate::model::status::schema::Health;
+use crate::model::status::problem::{Cause, Severity};
+use crate::model::status::schema::{Health, Status};
 
 /// What the exit status of `run` means, for `--help` and the man page.
 pub(super) const RUN_END: &str = "\
@@ -158,7 +158,7 @@ pub(super) async fn enforce(arguments: &EnforceArguments, config: Config, path: 
         let _lock = enforce::claim(&config.paths)?;
         let (mut enforcing, _) = enforcing(config)?;
         enforcing.once(None, surroundings::now()).await;
-        return Ok(u8::from(!conclude(&enforcing)));
+        return Ok(u8::from(!enforcing.status().is_some_and(conclude)));
     }
     surroundings::warn_of_open_config(path);
     let signals = Signals::listen("enforcer")?;
@@ -183,14 +183,16 @@ pub(super) fn enforcing(config: Config) -> anyhow::Result<(Enforcing, Arc<Pendin
 }
 
 /// Says what keeps the host from being in sync; returns whether nothing does.
-pub(super) fn conclude(enforcing: &Enforcing) -> bool {
-    let Some(status) = enforcing.status() else {
-        return false;
-    };
+pub(super) fn conclude(status: &Status) -> bool {
+    let mut in_sync = status.health() == Health::Healthy;
     for told in status.told() {
-        if told.cause.severity() == Severity::Error {
+        // Also of a list that is being published, which does not count yet.
+        let is_refused =
+            matches!(&told.cause, Cause::Decision(trouble) if trouble.is_of_signatures());
+        in_sync &= !is_refused;
+        if is_refused || told.cause.severity() == Severity::Error {
             tracing::warn!("{}", told.line());
         }
     }
-    status.health() == Health::Healthy
+    in_sync
 }

@@ -333,7 +333,9 @@ fn run(cli: &Cli) -> Outcome {
             Command::Lint(_) | Command::Export(_) | Command::Publish(_) => Ok(USAGE),
             Command::Run => Box::pin(daemons::run(config, path, cli.same())).await,
             Command::Fetch(arguments) => daemons::fetch(arguments, config, path).await,
-            Command::Enforce(arguments) => daemons::enforce(arguments, config, path).await,
+            Command::Enforce(arguments) => {
+                Box::pin(daemons::enforce(arguments, config, path)).await
+            }
             Command::Sync(arguments) => sync::run(arguments, config).await,
             Command::Seal => seal::run(&config),
             Command::Diff(arguments) => diff::run(arguments, config).await,

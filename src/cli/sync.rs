@@ -21,8 +21,7 @@ use crate::model::config::tables::{Config, Mode};
 use crate::model::escape::escaped;
 use crate::model::key::id::KeyId;
 use crate::model::list::fetch_report::FetchReport;
-use crate::model::status::problem::Severity;
-use crate::model::status::schema::{Health, KeyStatus, Row, Status};
+use crate::model::status::schema::{KeyStatus, Row, Status};
 
 /// What its exit status means, for `--help` and the man page.
 pub(super) const END: &str = "\
@@ -129,7 +128,7 @@ async fn enforce(
             limit.as_secs()
         )
     })?;
-    Ok((changes(before, &after), conclude(&after)))
+    Ok((changes(before, &after), daemons::conclude(&after)))
 }
 
 async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Result<(String, bool)> {
@@ -141,7 +140,8 @@ async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Resul
     } else {
         String::new()
     };
-    Ok((changed, daemons::conclude(&enforcing)))
+    let in_sync = enforcing.status().is_some_and(daemons::conclude);
+    Ok((changed, in_sync))
 }
 
 /// Asks the service that has the lock at `path`, after it was told what it is to know; where there is none, returns the
@@ -182,16 +182,6 @@ async fn turn(
 /// The enforcer's word. Whatever is wrong with it, it is no answer yet.
 fn said(config: &Config) -> Option<Status> {
     publish::read_with_keys(&config.paths).ok().flatten()
-}
-
-/// Says what keeps the host from being in sync; returns whether nothing does.
-fn conclude(status: &Status) -> bool {
-    for told in status.told() {
-        if told.cause.severity() == Severity::Error {
-            tracing::warn!("{}", told.line());
-        }
-    }
-    status.health() == Health::Healthy
 }
 
 /// Keys that came and went between two words of the enforcer.

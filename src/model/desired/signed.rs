@@ -657,11 +657,11 @@ mod tests {
         );
         check(
             &|case| case.seeds.clear(),
-            "it has 0 signatures, and 1 are needed",
+            "it has 0 signatures, and needs 1",
         );
         check(
             &|case| case.signing.signatures = 2,
-            "it has 1 signature, and 2 are needed",
+            "it has 1 signature, and needs 2",
         );
         let known = |serial: u64, sha256: &str| {
             let mut known = Case::path().verify().unwrap();
@@ -684,7 +684,7 @@ mod tests {
         assert!(
             twice
                 .fault()
-                .contains("1 of 2 signatures needed count: SHA256:")
+                .contains("it has 1 good signature, and needs 2: ")
         );
         assert!(twice.fault().ends_with(" signed twice"));
         twice.seeds = vec![1, 2];
