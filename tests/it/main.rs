@@ -66,6 +66,7 @@ mod signatures;
 mod signed;
 mod signed_fetcher;
 mod signed_hosts;
+mod signed_sources;
 mod slow;
 mod ssm_client;
 mod ssm_to_file;
