@@ -110,6 +110,14 @@ enum Command {
     /// no root and no configuration. Stopped anywhere and run again, it finishes.
     #[command(after_help = publish::END)]
     Publish(publish::Arguments),
+    /// Sign a directory of keys, and put nothing
+    ///
+    /// Judges each line as `lint` does, shows what is signed, and writes DIR/.signed: a text that says for which hosts the list
+    /// is, its serial number, until when it counts and what it holds, and the signature of that by ssh-keygen. For a list that
+    /// a second person signs and publishes, that CI publishes without a key, or that reaches hosts by other means. Needs no root
+    /// and no configuration.
+    #[command(after_help = publish::sign::END)]
+    Sign(publish::sign::Arguments),
     /// Print who changed managed files, what, and how it was undone
     ///
     /// As root. The newest is last. Of each it says how long it stood, where the content that stood in the file is kept, and
@@ -314,6 +322,10 @@ fn run(cli: &Cli) -> Outcome {
         Command::Export(arguments) => {
             return runtime.block_on(export::run(arguments, path, is_named));
         }
+        Command::Sign(arguments) => {
+            let signed = publish::sign::run(arguments, path, is_named);
+            return runtime.block_on(Box::pin(signed));
+        }
         Command::Publish(arguments) => {
             let published = publish::run(arguments, path, is_named);
             return runtime.block_on(Box::pin(published));
@@ -330,7 +342,9 @@ fn run(cli: &Cli) -> Outcome {
     runtime.block_on(async {
         match &cli.command {
             // Done above.
-            Command::Lint(_) | Command::Export(_) | Command::Publish(_) => Ok(USAGE),
+            Command::Lint(_) | Command::Export(_) | Command::Publish(_) | Command::Sign(_) => {
+                Ok(USAGE)
+            }
             Command::Run => Box::pin(daemons::run(config, path, cli.same())).await,
             Command::Fetch(arguments) => daemons::fetch(arguments, config, path).await,
             Command::Enforce(arguments) => {

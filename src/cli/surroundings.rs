@@ -108,6 +108,15 @@ pub(super) fn has_colour() -> bool {
     io::stdout().is_terminal() && !is_unwanted
 }
 
+/// Whether a person said when OpenSSH asks by a program, `SSH_ASKPASS`, and when in the terminal (ssh(1)).
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the environment is read here and handed down"
+)]
+pub(super) fn has_askpass_wish() -> bool {
+    std::env::var_os("SSH_ASKPASS_REQUIRE").is_some()
+}
+
 /// sshd reads a time without `Z` in the system's zone.
 pub(super) fn zone() -> TimeZone {
     TimeZone::system()

@@ -19,6 +19,7 @@ mod sandbox;
 mod sdk;
 pub mod service;
 pub mod sessions;
+pub mod ssh_keygen;
 pub mod sshd;
 pub mod ssm;
 pub mod store;

@@ -58,6 +58,7 @@ mod pages;
 mod people;
 mod picture;
 mod publish;
+mod publish_signed;
 mod reports;
 mod secrets;
 mod sessions;

@@ -22,10 +22,10 @@ use crate::support::world::{fingerprint, key, shown};
 const PATH: &str = "/authorized-keys/web";
 
 /// A directory of keys.
-struct Keys(TempDir);
+pub struct Keys(pub TempDir);
 
 impl Keys {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub fn new(files: &[(&str, &str)]) -> Self {
         let keys = Self(tempfile::tempdir().unwrap());
         for (name, value) in files {
             keys.put(name, value);
@@ -33,17 +33,17 @@ impl Keys {
         keys
     }
 
-    fn put(&self, name: &str, value: &str) {
+    pub fn put(&self, name: &str, value: &str) {
         let file = self.0.path().join("keys").join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, format!("{value}\n")).unwrap();
     }
 
-    fn remove(&self, name: &str) {
+    pub fn remove(&self, name: &str) {
         fs::remove_file(self.0.path().join("keys").join(name)).unwrap();
     }
 
-    fn command(&self, moto: &Moto, endpoint: &str, arguments: &[&str]) -> Command {
+    pub fn command(&self, moto: &Moto, endpoint: &str, arguments: &[&str]) -> Command {
         let mut command = moto.client(env!("CARGO_BIN_EXE_authorized-keys-agent"));
         command
             .env("AWS_ENDPOINT_URL", endpoint)
@@ -54,13 +54,13 @@ impl Keys {
         command
     }
 
-    fn publish(&self, moto: &Moto, arguments: &[&str]) -> Output {
+    pub fn publish(&self, moto: &Moto, arguments: &[&str]) -> Output {
         let mut command = self.command(moto, &moto.endpoint(), arguments);
         command.output().unwrap()
     }
 
     /// What it says and the exit code.
-    fn through(&self, moto: &Moto, front: &SsmFront, arguments: &[&str]) -> (String, i32) {
+    pub fn through(&self, moto: &Moto, front: &SsmFront, arguments: &[&str]) -> (String, i32) {
         said(
             &self
                 .command(moto, &front.endpoint(), arguments)
@@ -69,7 +69,7 @@ impl Keys {
         )
     }
 
-    fn json(&self, moto: &Moto, arguments: &[&str]) -> (Value, i32) {
+    pub fn json(&self, moto: &Moto, arguments: &[&str]) -> (Value, i32) {
         let done = self.publish(moto, &[arguments, &["--json"]].concat());
         let document = serde_json::from_slice(&done.stdout);
         let code = done.status.code().unwrap();
@@ -77,7 +77,7 @@ impl Keys {
     }
 }
 
-fn said(done: &Output) -> (String, i32) {
+pub fn said(done: &Output) -> (String, i32) {
     let stderr = shown(&done.stderr);
     let no_config = |line: &&str| !line.starts_with("note: no config can be read at ");
     let stderr = stderr.split_inclusive('\n').filter(no_config);
@@ -86,7 +86,7 @@ fn said(done: &Output) -> (String, i32) {
 }
 
 /// What the admin sees below the path: name, version and value.
-fn published(moto: &Moto) -> BTreeMap<String, (u64, String)> {
+pub fn published(moto: &Moto) -> BTreeMap<String, (u64, String)> {
     let below = [
         "get-parameters-by-path",
         "--recursive",
@@ -105,7 +105,7 @@ fn published(moto: &Moto) -> BTreeMap<String, (u64, String)> {
     all.iter().map(one).collect()
 }
 
-fn names(moto: &Moto) -> Vec<String> {
+pub fn names(moto: &Moto) -> Vec<String> {
     let below = |name: String| name.trim_start_matches(PATH).to_owned();
     published(moto).into_keys().map(below).collect()
 }
@@ -188,7 +188,7 @@ fn what_the_directory_says_is_what_is_published() {
     keys.remove("ec2-user/bob");
     for stranger in [
         "/authorized-keys/website/bob",
-        "/authorized-keys/web/.signed",
+        "/authorized-keys/web/-rf",
         "/authorized-keys/web",
     ] {
         moto.put("String", stranger, "mine");
@@ -210,7 +210,7 @@ fn what_the_directory_says_is_what_is_published() {
     );
     assert_eq!(
         parameters["never_touched"],
-        serde_json::json!([format!("{PATH}/.signed")])
+        serde_json::json!([format!("{PATH}/-rf")])
     );
     assert_eq!(
         (&parameters["unchanged"], &document["writes_done"]),
@@ -236,7 +236,7 @@ fn what_the_directory_says_is_what_is_published() {
     assert_eq!(code, 0);
     let left = [
         "",
-        "/.signed",
+        "/-rf",
         "/deploy",
         "/ec2-user/alice",
         "/ec2-user/carol",
@@ -961,7 +961,7 @@ fn who_may_not_is_told_what_is_missing_and_what_is_done() {
 }
 
 /// The policy that is shipped for publishers, as IAM reads it, without its conditions.
-fn allowed(call: &Call) -> bool {
+pub fn allowed(call: &Call) -> bool {
     let policy = include_str!("../../packaging/aws/publisher-policy.json");
     let policy: Value = serde_json::from_str(policy).unwrap();
     let arn = format!("arn:aws:ssm:eu-central-1:111122223333:parameter{}", call.on);
@@ -1200,9 +1200,7 @@ fn an_index_is_put_last_and_kept_up_to_date_from_then_on() {
     let (alice, bob) = (key("alice@laptop"), key("bob"));
     let keys = Keys::new(&[("web/alice", &alice)]);
     // In no account's place, and not this command's to touch; the index is of it too.
-    for stranger in ["/authorized-keys/web/-rf", "/authorized-keys/web/.signed"] {
-        moto.put("String", stranger, "mine");
-    }
+    moto.put("String", "/authorized-keys/web/-rf", "mine");
     let front = SsmFront::start(&moto, |_| Fate::Passed);
     let through = |arguments: &[&str]| {
         let before = front.writes().len();

@@ -1,6 +1,6 @@
 //! Carries a plan out, write by write, and stops where another publisher is at work.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::time::{Duration, Instant};
 
@@ -11,8 +11,10 @@ use crate::cli::surroundings::instant;
 use crate::host::ssm::{Failure, Publisher, Write};
 use crate::model::escape::escaped;
 use crate::model::list::bounds::STANDARD;
+use crate::model::list::contents::Contents;
 use crate::model::list::order::Step;
 use crate::model::list::publication::Kind;
+use crate::model::list::statement;
 
 /// How often a person is told how far it is.
 const TELL: Duration = Duration::from_secs(5);
@@ -37,6 +39,10 @@ pub(super) struct Carrier<'a> {
     desk: &'a Desk<'a>,
     kms_key: Option<&'a str>,
     known: BTreeMap<String, Stored>,
+    /// What was deleted, and may still be shown for a while.
+    deleted: BTreeSet<String>,
+    /// What there must be when the signature of it is put.
+    signed: Option<Contents>,
     done: usize,
     told: Instant,
 }
@@ -47,12 +53,15 @@ impl<'a> Carrier<'a> {
         desk: &'a Desk<'a>,
         kms_key: Option<&'a str>,
         known: BTreeMap<String, Stored>,
+        signed: Option<Contents>,
     ) -> Self {
         Self {
             publisher,
             desk,
             kms_key,
             known,
+            deleted: BTreeSet::new(),
+            signed,
             done: 0,
             told: instant(),
         }
@@ -63,15 +72,20 @@ impl<'a> Carrier<'a> {
         self.done
     }
 
-    /// The index is the last write: after the deletions, which it covers.
+    /// The index and the signature are the last writes: after the deletions, which they cover.
     pub(super) async fn carry_out(&mut self, steps: &[Step]) -> anyhow::Result<()> {
         let mut may_delete = false;
+        let signature = statement::name(&self.desk.path);
         for step in steps {
             if let Some(value) = &step.value {
+                if step.name == signature {
+                    let signed = self.signed.take();
+                    self.check_shown("its signature is not put", signed).await?;
+                }
                 self.put(&step.name, value).await?;
             } else {
                 if !may_delete {
-                    self.check_shown().await?;
+                    self.check_shown("nothing is deleted", None).await?;
                     may_delete = true;
                 }
                 self.delete(&step.name).await?;
@@ -141,11 +155,12 @@ impl<'a> Carrier<'a> {
         let deleted = self.publisher.write(Write::Delete { name }).await;
         deleted.map_err(|failure| hinted(&failure))?;
         self.known.remove(name);
+        self.deleted.insert(name.to_owned());
         Ok(())
     }
 
-    /// Nothing is deleted before all that was put is to be seen, and nothing that others put.
-    async fn check_shown(&mut self) -> anyhow::Result<()> {
+    /// Nothing is deleted or signed before all that was put is to be seen, and nothing that others put.
+    async fn check_shown(&mut self, so: &str, signed: Option<Contents>) -> anyhow::Result<()> {
         let start = instant();
         loop {
             let found = self.desk.published(&mut self.publisher).await?;
@@ -153,27 +168,38 @@ impl<'a> Carrier<'a> {
             let version = |name: &String| shown.get(name).map(|known| known.version);
             let is_strange = |name: &&String| match (self.known.get(*name), version(name)) {
                 (Some(known), Some(version)) => version > known.version,
-                (None, Some(_)) => true,
+                (None, Some(_)) => !self.deleted.contains(*name),
                 (_, None) => false,
             };
             if let Some(name) = shown.keys().find(is_strange) {
                 let version = version(name).unwrap_or_default();
                 bail!(
-                    "another publisher is at work: `{}` has version {version} meanwhile\n  hint: nothing is deleted; run this again: \
-                     it shows what differs",
+                    "another publisher is at work: `{}` has version {version} meanwhile\n  hint: {so}; run this again: it shows what \
+                     differs",
                     escaped(name)
                 );
             }
             let is_late = |(name, known): &(&String, &Stored)| version(name) != Some(known.version);
-            let Some((name, known)) = self.known.iter().find(is_late) else {
-                return Ok(());
+            let late = match self.known.iter().find(is_late) {
+                Some((name, known)) => format!("version {} of `{}`", known.version, escaped(name)),
+                None => match self.deleted.iter().find(|name| shown.contains_key(*name)) {
+                    Some(name) => format!("that `{}` is deleted", escaped(name)),
+                    None if signed
+                        .as_ref()
+                        .is_none_or(|signed| *signed == found.contents(&self.desk.path)) =>
+                    {
+                        return Ok(());
+                    }
+                    None => bail!(
+                        "another publisher is at work: what is below `{}` is not what was signed\n  hint: {so}; run this again: it \
+                         shows what differs",
+                        escaped(&self.desk.path)
+                    ),
+                },
             };
             if start.elapsed() > SHOWS {
                 bail!(
-                    "Parameter Store does not show version {} of `{}`\n  hint: another publisher may have deleted it; nothing is deleted \
-                     here; run this again",
-                    known.version,
-                    escaped(name)
+                    "Parameter Store does not show {late}\n  hint: another publisher may be at work; {so}; run this again"
                 );
             }
             tokio::time::sleep(LOOK).await;

@@ -11,9 +11,11 @@ use crate::model::desired::judge::{self, Rules};
 use crate::model::desired::lint::ListDraft;
 use crate::model::escape::escaped;
 use crate::model::list::bounds::STANDARD;
-use crate::model::list::index;
+use crate::model::list::contents::Contents;
 use crate::model::list::order::Value;
 use crate::model::list::publication::{AllPublished, Kind, Published, Wanted};
+use crate::model::list::{index, statement};
+use crate::model::sorting;
 
 /// What all of it is judged and read by.
 pub(super) struct Desk<'a> {
@@ -38,6 +40,8 @@ pub(super) struct Found {
     pub(super) strangers: BTreeMap<String, String>,
     /// The index, with its value.
     pub(super) index: Option<(Stored, String)>,
+    /// The same of what is signed.
+    pub(super) signed: Option<(Stored, String)>,
 }
 
 impl Found {
@@ -55,11 +59,34 @@ impl Found {
         if let Some((index, _)) = self.index {
             known.insert(index::name(path), index);
         }
+        if let Some((signed, _)) = self.signed {
+            known.insert(statement::name(path), signed);
+        }
         known
+    }
+
+    /// What a signature of all of it is of.
+    pub(super) fn contents(&self, path: &str) -> Contents {
+        let mut all: Vec<(&String, &String)> = self.strangers.iter().collect();
+        all.extend(
+            self.published
+                .iter()
+                .map(|(name, one)| (name, &one.value.text)),
+        );
+        sorting::sort(&mut all);
+        Contents::of(path, &mut all.into_iter())
+    }
+
+    /// What is signed, with the signatures.
+    pub(super) fn text_of_signed(&self) -> Option<&str> {
+        self.signed.as_ref().map(|(_, text)| text.as_str())
     }
 
     /// What a parameter holds that a publishing may write.
     pub(super) fn value(&self, path: &str, name: &str) -> Option<&str> {
+        if name == statement::name(path) {
+            return self.text_of_signed();
+        }
         match &self.index {
             Some((_, text)) if name == index::name(path) => Some(text),
             _ => Some(&self.published.get(name)?.value.text),
@@ -68,8 +95,9 @@ impl Found {
 }
 
 impl Desk<'_> {
-    /// What the directory has for each parameter, and the files that no parameter can hold.
-    pub(super) fn wanted(&self, draft: &ListDraft) -> (Wanted, Vec<String>) {
+    /// What the directory has for each parameter, and the files that no parameter can hold. A parameter has no white space at
+    /// its end; a file that is `exact` has.
+    pub(super) fn wanted(&self, draft: &ListDraft, exact: bool) -> (Wanted, Vec<String>) {
         let (mut wanted, mut unreadable) = (Wanted::new(), Vec::new());
         for (account, drafts) in &draft.accounts {
             for draft in drafts {
@@ -79,7 +107,8 @@ impl Desk<'_> {
                 match std::str::from_utf8(&draft.bytes) {
                     Ok(text) => {
                         let name = format!("{}/{below}", self.path);
-                        let value = self.value(&name, text.trim_end());
+                        let text = if exact { text } else { text.trim_end() };
+                        let value = self.value(&name, text);
                         wanted.insert(name, (account.clone(), value));
                     }
                     Err(_) => unreadable.push(draft.name.clone()),
@@ -103,7 +132,8 @@ impl Desk<'_> {
     /// What is published now.
     pub(super) async fn published(&self, publisher: &mut Publisher<'_>) -> anyhow::Result<Found> {
         let read = publisher.read(&self.path).await;
-        let (mut found, index) = (Found::default(), index::name(&self.path));
+        let mut found = Found::default();
+        let (index, signed) = (index::name(&self.path), statement::name(&self.path));
         for Parameter {
             name,
             version,
@@ -112,14 +142,19 @@ impl Desk<'_> {
             ..
         } in read.map_err(|failure| hinted(&failure))?
         {
-            if name == index {
+            if name == index || name == signed {
                 let is_advanced = value.len() > STANDARD;
                 let known = Stored {
                     version,
                     kind,
                     is_advanced,
                 };
-                found.index = Some((known, value));
+                let place = if name == index {
+                    &mut found.index
+                } else {
+                    &mut found.signed
+                };
+                *place = Some((known, value));
                 continue;
             }
             let Ok(account) = account_below(&self.path, &name) else {

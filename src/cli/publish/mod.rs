@@ -3,6 +3,8 @@
 mod carry_out;
 mod desk;
 mod report;
+pub(super) mod sign;
+mod signing;
 
 use std::io::{self, BufRead, IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
@@ -12,15 +14,19 @@ use anyhow::bail;
 use clap::{Args, ValueEnum};
 
 use self::carry_out::Carrier;
-use self::desk::{Desk, hinted};
+use self::desk::{Desk, Found, hinted};
 use self::report::Report;
+use self::signing::{Draft, Signing};
 use crate::cli::surroundings::{self, Outcome};
 use crate::host::ssm::{self, ParameterStore, Patience, Publisher};
 use crate::host::{Threads, directory};
 use crate::model::desired::judge::Rules;
 use crate::model::desired::lint::lint_list;
-use crate::model::list::order::{Stuck, order};
-use crate::model::list::publication::{Kind, Obstacle, plan};
+use crate::model::escape::escaped;
+use crate::model::list::contents::Contents;
+use crate::model::list::order::{Step, Stuck, order};
+use crate::model::list::publication::{Kind, Obstacle, Wanted, Way, plan};
+use crate::model::list::statement;
 use crate::model::list::template::{Facts, PathTemplate};
 use crate::model::sorting::Gather;
 use crate::model::words::count;
@@ -36,6 +42,12 @@ Examples:
       In a pipeline; what is not in the directory is deleted
   agent publish keys --to /authorized-keys/web --index
       With an index, which makes a poll one call
+  agent publish keys --to /authorized-keys/web --prune --sign ~/.ssh/list
+      Signed, for hosts with `[policy] signed-by`; the same again before the
+      signature expires renews it
+  agent publish keys --to /keys/web --add-signature --sign ben --signers who
+      What another person signed with `agent sign`, signed by a second one;
+      the file `who` says who may
 
 Exit status:
   0  it is published, or was already
@@ -81,6 +93,8 @@ pub(super) struct Arguments {
     /// Print JSON, schema 1
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    signing: signing::Options,
 }
 
 /// The most that one call may take. Of a write that times out it is not known whether it was done, so none does so early.
@@ -94,8 +108,7 @@ enum Tier {
 /// `config` is where the policy is, `named` by the caller or where it usually is.
 pub(super) async fn run(arguments: &Arguments, config: &Path, named: bool) -> Outcome {
     let asks = !arguments.yes && !arguments.dry_run;
-    let is_terminal = io::stdin().is_terminal() && io::stderr().is_terminal();
-    if asks && (arguments.json || !is_terminal) {
+    if asks && (arguments.json || !is_terminal()) {
         let why = if arguments.json {
             "with --json"
         } else {
@@ -135,15 +148,164 @@ async fn publish(
     report: &mut Report,
 ) -> Outcome {
     let draft = directory::draft(&arguments.directory)?;
-    report.lint = lint_list(&draft, Some(&desk.path), desk.rules, surroundings::now());
-    let (wanted, unreadable) = desk.wanted(&draft);
+    let now = surroundings::now();
+    report.lint = lint_list(&draft, Some(&desk.path), desk.rules, now);
+    let (wanted, unreadable) = desk.wanted(&draft, false);
     report.refuse_bytes(&unreadable);
     if !report.lint.problems.is_empty() {
         let problems = count(report.lint.problems.len(), "problem");
         return report.refuse(format!("{problems}: nothing is put"));
     }
     report.tell_remarks();
+    let signing = Signing::new(&arguments.signing, desk.rules.policy.signing.as_ref(), now)?;
+    let own = directory::signature(&arguments.directory)?.map(|(text, _)| text);
     Threads::probe()?;
+    let store = open_store(report).await?;
+    let mut publisher = Publisher::new(&store, Patience::default(), carry_out::tell_wait());
+    let found = desk.published(&mut publisher).await?;
+    report.strangers = found.strangers.keys().cloned().collect();
+    let own = own.as_deref();
+    let prepared = prepare(arguments, desk, &signing, (&wanted, own), &found, report)?;
+    let Prepared {
+        mut steps,
+        contents,
+        draft,
+    } = prepared;
+    report.print_plan()?;
+    let writes = steps.len() + usize::from(draft.is_some());
+    if writes == 0 || arguments.dry_run {
+        return Ok(u8::from(writes > 0));
+    }
+    if asks && !confirmed(&format!("Put this ({})", count(writes, "write")))? {
+        bail!("nothing is put");
+    }
+    let mut signed = None;
+    if let Some(draft) = draft {
+        let text = signing.sign(draft)?;
+        let is_advanced = found
+            .signed
+            .as_ref()
+            .is_some_and(|(one, _)| one.is_advanced);
+        Draft::check_size(&text, is_advanced || arguments.tier.is_some())?;
+        steps.push(Step {
+            name: statement::name(&desk.path),
+            value: Some(text),
+            is_last: true,
+        });
+        signed = Some(contents);
+    }
+    // A person, and a key that has to be touched, take their time.
+    if asks || signing.key.is_some() {
+        desk.check_unchanged(&mut publisher, &found).await?;
+    }
+    let known = found.known(&desk.path);
+    let kms_key = arguments.kms_key.as_deref();
+    let mut carrier = Carrier::new(publisher, desk, kms_key, known, signed);
+    let ended = carrier.carry_out(&steps).await;
+    report.done = carrier.done();
+    let left = &steps[report.done..];
+    report.left = left.iter().map(|step| step.name.clone()).gather();
+    ended.map(|()| 0)
+}
+
+/// What is to be done.
+struct Prepared {
+    /// All writes but that of the signature.
+    steps: Vec<Step>,
+    /// What there is in the end.
+    contents: Contents,
+    /// What is put as the signature, if that is another one.
+    draft: Option<Draft>,
+}
+
+/// What the directory has, `wanted` and its own signature, against what is found.
+fn prepare(
+    arguments: &Arguments,
+    desk: &Desk<'_>,
+    signing: &Signing<'_>,
+    (wanted, own): (&Wanted, Option<&str>),
+    found: &Found,
+    report: &mut Report,
+) -> anyhow::Result<Prepared> {
+    let (scope, place) = (desk.path.as_str(), statement::name(&desk.path));
+    let published = found.text_of_signed();
+    let in_directory = arguments.directory.join(statement::NAME);
+    let in_directory = in_directory.display().to_string();
+    // What is signed already, and where that is.
+    let stored = match (&signing.key, own, published) {
+        (Some(_), _, _) if !signing.adds => None,
+        (_, Some(own), _) => Some((own, in_directory.as_str())),
+        (Some(_), None, Some(text)) => Some((text, place.as_str())),
+        (Some(_), None, None) => bail!(
+            "there is no signature to add one to, neither `{}` nor `{}`\n  hint: the first person signs with `agent sign`",
+            escaped(&in_directory),
+            escaped(&place)
+        ),
+        (None, None, _) => None,
+    };
+    let way = Way {
+        prune: arguments.prune,
+        advanced: arguments.tier.is_some(),
+        exact: stored.is_some(),
+    };
+    report.strangers = found.strangers.keys().cloned().collect();
+    report.plan = plan(&found.published, wanted, way);
+    if !report.plan.obstacles.is_empty() {
+        return report.refuse(told(&report.plan.obstacles, "nothing is put"));
+    }
+    let mut steps = match order(&report.plan.parameters) {
+        Ok(steps) => steps,
+        Err(stuck) => return report.refuse(format!("{stuck}\n  hint: {}", Stuck::HINT)),
+    };
+    let contents = report.plan.contents(scope, &found.strangers);
+    let index = found.index.as_ref();
+    if arguments.index || index.is_some() {
+        let is_secured = index.is_some_and(|(known, _)| known.kind == Kind::SecureString);
+        let text = index.map(|(_, text)| text.as_str());
+        report
+            .plan
+            .index(&mut steps, scope, &contents, text, is_secured);
+    }
+    let (draft, known) = match stored {
+        Some((text, at)) => signing.take(text, scope, at, Some((published, &place)))?,
+        None if signing.key.is_some() => {
+            let known = signing.known(published, scope, &place);
+            let draft = signing.renew(scope, contents.clone(), &known)?;
+            (draft, known)
+        }
+        None => {
+            let is_of_it = |text: &str| contents.are_said_by(text, scope);
+            if !published.is_none_or(is_of_it) {
+                report.leaves_unsigned(arguments.dry_run)?;
+            }
+            let draft = None;
+            return Ok(Prepared {
+                steps,
+                contents,
+                draft,
+            });
+        }
+    };
+    let of_directory = Contents::of(scope, &mut texts(wanted));
+    let at = stored.map_or(place.as_str(), |(_, at)| at);
+    if let Some(wrong) = report.misfit(&draft, &of_directory, &contents, wanted, at) {
+        return report.refuse(wrong);
+    }
+    report.add_signature(&draft, signing.key.as_ref(), &known, &found.contents(scope));
+    let is_there = signing.key.is_none() && draft.is_said_by(&known);
+    if !is_there {
+        let kind = found.signed.as_ref().map(|(known, _)| known.kind);
+        report.plan.sign(place, kind);
+    }
+    Ok(Prepared {
+        steps,
+        contents,
+        draft: (!is_there).then_some(draft),
+    })
+}
+
+/// Parameter Store, as the environment says where.
+async fn open_store(report: &mut Report) -> anyhow::Result<ParameterStore> {
     let settings = ssm::Settings {
         limits: ssm::Limits::per_call(CALL),
         ..ssm::Settings::default()
@@ -151,45 +313,7 @@ async fn publish(
     let store = ParameterStore::new(&settings).await;
     let store = store.map_err(|failure| hinted(&failure))?;
     store.region().clone_into(&mut report.region);
-    let mut publisher = Publisher::new(&store, Patience::default(), carry_out::tell_wait());
-    let found = desk.published(&mut publisher).await?;
-    report.strangers = found.strangers.keys().cloned().collect();
-    let advanced = arguments.tier.is_some();
-    report.plan = plan(&found.published, &wanted, arguments.prune, advanced);
-    if !report.plan.obstacles.is_empty() {
-        let all = told(&report.plan.obstacles);
-        return report.refuse(all);
-    }
-    let mut steps = match order(&report.plan.parameters) {
-        Ok(steps) => steps,
-        Err(stuck) => return report.refuse(format!("{stuck}\n  hint: {}", Stuck::HINT)),
-    };
-    let index = found.index.as_ref();
-    if arguments.index || index.is_some() {
-        let contents = report.plan.contents(&desk.path, &found.strangers);
-        let is_secured = index.is_some_and(|(known, _)| known.kind == Kind::SecureString);
-        let text = index.map(|(_, text)| text.as_str());
-        report
-            .plan
-            .index(&mut steps, &desk.path, &contents, text, is_secured);
-    }
-    report.print_plan()?;
-    if steps.is_empty() || arguments.dry_run {
-        return Ok(u8::from(!steps.is_empty()));
-    }
-    if asks {
-        if !confirmed(steps.len())? {
-            bail!("nothing is put");
-        }
-        desk.check_unchanged(&mut publisher, &found).await?;
-    }
-    let known = found.known(&desk.path);
-    let mut carrier = Carrier::new(publisher, desk, arguments.kms_key.as_deref(), known);
-    let ended = carrier.carry_out(&steps).await;
-    report.done = carrier.done();
-    let left = &steps[report.done..];
-    report.left = left.iter().map(|step| step.name.clone()).gather();
-    ended.map(|()| 0)
+    Ok(store)
 }
 
 /// A path is written as it is: who publishes is no instance.
@@ -215,10 +339,20 @@ fn literal(to: &PathTemplate) -> anyhow::Result<String> {
     Ok(path)
 }
 
+/// Whether a person can be asked.
+fn is_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+/// Names and texts.
+fn texts(wanted: &Wanted) -> impl Iterator<Item = (&String, &String)> {
+    wanted.iter().map(|(name, (_, value))| (name, &value.text))
+}
+
 /// Asks; only a word that says yes is yes.
-fn confirmed(writes: usize) -> anyhow::Result<bool> {
+fn confirmed(what: &str) -> anyhow::Result<bool> {
     let mut stderr = io::stderr().lock();
-    write!(stderr, "Put this ({})? [y/N] ", count(writes, "write"))?;
+    write!(stderr, "{what}? [y/N] ")?;
     stderr.flush()?;
     let mut answer = String::new();
     io::stdin().lock().read_line(&mut answer)?;
@@ -226,7 +360,7 @@ fn confirmed(writes: usize) -> anyhow::Result<bool> {
 }
 
 /// Each, and below those of a kind what can be done.
-fn told(obstacles: &[Obstacle]) -> String {
+fn told(obstacles: &[Obstacle], end: &str) -> String {
     let mut lines = Vec::new();
     let mut rest = obstacles.iter().peekable();
     while let Some(obstacle) = rest.next() {
@@ -235,6 +369,6 @@ fn told(obstacles: &[Obstacle]) -> String {
             lines.push(format!("  hint: {}", obstacle.hint()));
         }
     }
-    lines.push("nothing is put".to_owned());
+    lines.push(end.to_owned());
     lines.join("\n")
 }

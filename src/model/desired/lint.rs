@@ -12,6 +12,7 @@ use crate::model::key::grant::Grant;
 use crate::model::key::line::Line;
 use crate::model::key::mistake;
 use crate::model::list::bounds::{ADVANCED, STANDARD};
+use crate::model::list::statement;
 use crate::model::list::template::check_name;
 use crate::model::sorting;
 
@@ -81,8 +82,28 @@ pub struct Remark {
 
 /// Judges a whole list, account by account; `below` is the path of its parameters, where that is known.
 pub fn lint_list(list: &ListDraft, below: Option<&str>, rules: Rules<'_>, now: Timestamp) -> Lint {
+    let mut values = list.accounts.iter().map(|(account, of)| (account, &of[..]));
+    lint_values_of(list, &mut values, below, rules, now)
+}
+
+/// The same where each file is a parameter that is named in a config, which says for which account.
+pub fn lint_each(list: &ListDraft, rules: Rules<'_>, now: Timestamp) -> Lint {
+    let mut values = list.accounts.iter().flat_map(|(account, of)| {
+        let each = of.iter();
+        each.map(move |draft| (account, std::slice::from_ref(draft)))
+    });
+    lint_values_of(list, &mut values, None, rules, now)
+}
+
+fn lint_values_of(
+    list: &ListDraft,
+    values: &mut dyn Iterator<Item = (&AccountName, &[Draft])>,
+    below: Option<&str>,
+    rules: Rules<'_>,
+    now: Timestamp,
+) -> Lint {
     let mut lint = Lint::default();
-    for (account, drafts) in &list.accounts {
+    for (account, drafts) in values {
         lint.add(lint_values(drafts, Some(account), rules, now));
         for draft in drafts {
             let name = draft.parameter.as_deref().unwrap_or_default();
@@ -101,12 +122,9 @@ pub fn lint_list(list: &ListDraft, below: Option<&str>, rules: Rules<'_>, now: T
         lint.problems.push(remark(path, None, reason.clone()));
     }
     for path in &list.left_out {
-        // What git keeps in a repository of keys is no surprise.
-        if !path
-            .rsplit('/')
-            .next()
-            .is_some_and(|name| name.starts_with(".git"))
-        {
+        // What git keeps in a repository of keys is no surprise, nor is a signature of them.
+        let name = path.rsplit('/').next().unwrap_or_default();
+        if !name.starts_with(".git") && name != statement::NAME {
             let text = "left out: its name begins with a dot or ends in `~`";
             lint.notes.push(remark(path, None, text.to_owned()));
         }

@@ -304,25 +304,14 @@ fn verify_scope(
             later: later(signed, list, source),
         });
     }
-    let mut expires = statement.expires;
-    let (mut signers, mut faults): (Vec<Signer>, Vec<String>) = (Vec::new(), Vec::new());
-    for block in blocks {
-        match sshsig::verify(text.as_bytes(), block, trust.signers, trust.time()) {
-            Ok(by) => {
-                let signer = Signer {
-                    fingerprint: by.fingerprint,
-                    principals: by.principals,
-                };
-                let mut others = signers.iter();
-                if others.any(|other| other.fingerprint == signer.fingerprint) {
-                    faults.push(format!("{signer} signed twice"));
-                    continue;
-                }
-                expires = by.valid_before.map_or(expires, |at| at.min(expires));
-                signers.push(signer);
-            }
-            Err(fault) => faults.push(fault.to_string()),
-        }
+    let (good, faults) = sshsig::verify_all(text, &blocks, trust.signers, trust.time());
+    let (mut expires, mut signers) = (statement.expires, Vec::new());
+    for by in good {
+        expires = by.valid_before.map_or(expires, |at| at.min(expires));
+        signers.push(Signer {
+            fingerprint: by.fingerprint,
+            principals: by.principals,
+        });
     }
     let needed = trust.signing.signatures;
     let good = signers.len();

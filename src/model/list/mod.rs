@@ -9,5 +9,6 @@ pub mod index;
 pub mod order;
 pub mod publication;
 pub mod rejected;
+pub mod signing;
 pub mod statement;
 pub mod template;

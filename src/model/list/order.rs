@@ -57,12 +57,7 @@ impl Stuck {
 
 /// The writes that make `parameters`, which are all below a path, what they will be; deletions are the last.
 pub fn order(parameters: &[Parameter]) -> Result<Vec<Step>, Stuck> {
-    let mut by_account: BTreeMap<&AccountName, Vec<&Parameter>> = BTreeMap::new();
-    for parameter in parameters {
-        let own = by_account.entry(&parameter.account).or_default();
-        own.push(parameter);
-    }
-    let mut accounts: Vec<_> = by_account
+    let mut accounts: Vec<_> = by_account(parameters)
         .into_iter()
         .map(|(name, own)| Account::new(name, own))
         .collect();
@@ -74,6 +69,16 @@ pub fn order(parameters: &[Parameter]) -> Result<Vec<Step>, Stuck> {
         account.delete(&mut steps)?;
     }
     Ok(steps)
+}
+
+/// The parameters of each account.
+pub fn by_account(parameters: &[Parameter]) -> BTreeMap<&AccountName, Vec<&Parameter>> {
+    let mut accounts: BTreeMap<&AccountName, Vec<&Parameter>> = BTreeMap::new();
+    for parameter in parameters {
+        let own = accounts.entry(&parameter.account).or_default();
+        own.push(parameter);
+    }
+    accounts
 }
 
 /// The keys of an account as a host takes them: one that two lines give different options is refused.

@@ -10,7 +10,7 @@ use crate::model::key::line::Line;
 use crate::model::list::bounds::STANDARD;
 use crate::model::list::contents::Contents;
 use crate::model::list::index::{self, BEING_PUBLISHED};
-use crate::model::list::order::{Parameter, Step, Value, keys};
+use crate::model::list::order::{Parameter, Step, Value, by_account, keys};
 use crate::model::sorting::{self, Gather};
 use crate::model::words::first;
 
@@ -126,15 +126,32 @@ impl Obstacle {
 /// What a tombstone says. Always the same, so that it is put once.
 const TOMBSTONE: &str = "# no keys: the list has none for this account any more";
 
-/// What has to be done so that `wanted` is published; with `prune`, and nothing else is. A value that becomes larger than a
-/// standard parameter needs `advanced`.
-pub fn plan(published: &AllPublished, wanted: &Wanted, prune: bool, advanced: bool) -> Plan {
+/// How a directory is published.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    /// What is published and not wanted is deleted.
+    pub prune: bool,
+    /// A value may become larger than a standard parameter.
+    pub advanced: bool,
+    /// White space at the end of what is published counts: it was signed without.
+    pub exact: bool,
+}
+
+/// What has to be done so that `wanted` is published.
+pub fn plan(published: &AllPublished, wanted: &Wanted, way: Way) -> Plan {
+    let Way {
+        prune,
+        advanced,
+        exact,
+    } = way;
     let mut plan = Plan::default();
     let heirs = tombstones(published, wanted);
+    let is_same =
+        |one: &str, other: &str| one == other || !exact && one.trim_end() == other.trim_end();
     for (name, before) in published {
         let tombstone = heirs.get(&before.account);
         let (after, change) = match wanted.get(name) {
-            Some((_, value)) if value.text.trim_end() != before.value.text.trim_end() => {
+            Some((_, value)) if !is_same(&value.text, &before.value.text) => {
                 (Some(value.clone()), Some(Change::Changed))
             }
             Some(_) => (Some(before.value.clone()), None),
@@ -242,6 +259,16 @@ impl Plan {
         Contents::of(path, &mut all.into_iter())
     }
 
+    /// Where it is not known what hosts have in force: each key that there will be is one gained.
+    pub fn count_all_as_new(&mut self) {
+        self.accounts.clear();
+        for (account, own) in by_account(&self.parameters) {
+            let after = keys(own.iter().flat_map(|one| lines(one.after.as_ref())));
+            let difference = Difference::between(&BTreeMap::new(), &after);
+            self.accounts.insert(account.clone(), difference);
+        }
+    }
+
     /// Adds the writes of the index, which holds the text `now`: before all others it is made to say nothing, so that no host
     /// believes what they replace, even if they end in the middle; after all of them it says what there is.
     pub fn index(
@@ -270,6 +297,15 @@ impl Plan {
             self.secured.push(name.clone());
         }
         let change = now.map_or(Change::Created, |_| Change::Changed);
+        self.changes.insert(name, change);
+    }
+
+    /// Adds the signature, the parameter `name`, which is of this kind if it is there.
+    pub fn sign(&mut self, name: String, kind: Option<Kind>) {
+        let change = kind.map_or(Change::Created, |_| Change::Changed);
+        if kind == Some(Kind::SecureString) {
+            self.secured.push(name.clone());
+        }
         self.changes.insert(name, change);
     }
 
@@ -305,14 +341,7 @@ impl Plan {
 
     /// Who gains and who loses, and which keys hosts would refuse.
     fn compare(&mut self, wanted: &Wanted) {
-        let mut accounts: BTreeMap<&AccountName, Vec<&Parameter>> = BTreeMap::new();
-        for parameter in &self.parameters {
-            accounts
-                .entry(&parameter.account)
-                .or_default()
-                .push(parameter);
-        }
-        for (account, own) in accounts {
+        for (account, own) in by_account(&self.parameters) {
             let before = keys(own.iter().flat_map(|one| lines(one.before.as_ref())));
             let after = keys(own.iter().flat_map(|one| lines(one.after.as_ref())));
             let difference = Difference::between(&before, &after);
@@ -438,6 +467,14 @@ mod tests {
 
     const TEXT: Kind = Kind::String;
 
+    fn way(prune: bool, advanced: bool) -> Way {
+        Way {
+            prune,
+            advanced,
+            ..Way::default()
+        }
+    }
+
     #[test]
     fn each_parameter_becomes_what_the_directory_says() {
         use Change::{Changed, Created, Deleted, Emptied};
@@ -446,7 +483,7 @@ mod tests {
                      prune: bool,
                      changes: &[(&str, Change)],
                      left: &[&str]| {
-            let plan = plan(&published(before), &wanted(after), prune, false);
+            let plan = plan(&published(before), &wanted(after), way(prune, false));
             let found: Vec<_> = plan
                 .changes
                 .iter()
@@ -517,7 +554,7 @@ mod tests {
                      after: &[(&str, &str)],
                      prune: bool,
                      expected: &[&str]| {
-            let plan = plan(&published(before), &wanted(after), prune, false);
+            let plan = plan(&published(before), &wanted(after), way(prune, false));
             let found: Vec<String> = plan.obstacles.iter().map(ToString::to_string).collect();
             assert_eq!(found.len(), expected.len(), "{found:?}");
             for (found, expected) in found.iter().zip(expected) {
@@ -579,7 +616,11 @@ mod tests {
         );
         let larger = format!("{large}z");
         check(&[("a/1", TEXT, &large)], &[("a/1", &larger)], true, &[]);
-        let told = plan(&published(&[]), &wanted(&[("a/1", &large)]), true, true);
+        let told = plan(
+            &published(&[]),
+            &wanted(&[("a/1", &large)]),
+            way(true, true),
+        );
         assert_eq!(told.obstacles, []);
     }
 
@@ -587,7 +628,7 @@ mod tests {
     fn who_gains_and_who_loses_is_told_by_account() {
         let before = published(&[("a/1", TEXT, "x\ny"), ("a/2", TEXT, "z"), ("b", TEXT, "x")]);
         let after = wanted(&[("a/1", "from y\nw"), ("a/3", "z"), ("b", "x"), ("c", "x")]);
-        let plan = plan(&before, &after, true, false);
+        let plan = plan(&before, &after, way(true, false));
         let ids = |keys: &[KeyId]| {
             keys.iter()
                 .map(|key| key.fingerprint.clone())
@@ -646,7 +687,7 @@ mod tests {
             let texts_after = texts(&after);
             let after: Vec<_> = texts_after.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
             let (mut now, wanted) = (published(&before), wanted(&after));
-            let first = plan(&now, &wanted, true, false);
+            let first = plan(&now, &wanted, way(true, false));
             let whole: BTreeMap<&String, &Value> = first.parameters.iter().filter_map(|one| Some((&one.name, one.after.as_ref()?))).collect();
             let steps = order(&first.parameters).unwrap();
             for step in &steps[..at.index(steps.len() + 1)] {
@@ -659,7 +700,7 @@ mod tests {
                 }
             }
             for is_last in [false, true] {
-                let next = plan(&now, &wanted, true, false);
+                let next = plan(&now, &wanted, way(true, false));
                 prop_assert!(!is_last || next.changes.is_empty());
                 let rest: BTreeMap<&String, &Value> = next.parameters.iter().filter_map(|one| Some((&one.name, one.after.as_ref()?))).collect();
                 let text = |of: &BTreeMap<&String, &Value>| of.iter().map(|(name, value)| format!("{name} {}", value.text.trim_end())).collect::<Vec<_>>();
@@ -715,7 +756,7 @@ mod tests {
                     let of = account(name.strip_prefix("/k/").unwrap());
                     (name, (of, value(&text)))
                 }).collect();
-                let mut next = plan(&published, &wanted, true, false);
+                let mut next = plan(&published, &wanted, way(true, false));
                 let mut steps = order(&next.parameters).unwrap();
                 let now = store.get(&index_name).cloned();
                 let keeps_index = with_option || now.is_some();

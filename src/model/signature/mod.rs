@@ -1,6 +1,7 @@
 //! Signatures by SSH keys: who may sign, and what they signed.
 
 mod algorithms;
+pub mod key_file;
 pub mod signers;
 pub mod sshsig;
 

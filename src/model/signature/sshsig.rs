@@ -118,6 +118,26 @@ pub fn verify(
     })
 }
 
+/// Those of whom one of `blocks` is a good signature of `message`, each once, and why the other blocks do not count.
+pub fn verify_all(
+    message: &str,
+    blocks: &[&str],
+    signers: &Signers,
+    now: Timestamp,
+) -> (Vec<SignedBy>, Vec<String>) {
+    let (mut good, mut faults): (Vec<SignedBy>, Vec<String>) = (Vec::new(), Vec::new());
+    for block in blocks {
+        match verify(message.as_bytes(), block, signers, now) {
+            Ok(by) if good.iter().any(|one| one.fingerprint == by.fingerprint) => {
+                faults.push(format!("{} {} signed twice", by.principals, by.fingerprint));
+            }
+            Ok(by) => good.push(by),
+            Err(fault) => faults.push(fault.to_string()),
+        }
+    }
+    (good, faults)
+}
+
 /// What is signed, all in front of the first block, and the blocks. What else follows them is one more, and damaged.
 pub fn blocks(text: &str) -> (&str, Vec<&str>) {
     let starts_line = |at: &usize| *at == 0 || text.as_bytes()[at - 1] == b'\n';
@@ -168,6 +188,11 @@ impl<'a> Fields<'a> {
 }
 
 impl Signers {
+    /// Why the signatures of this key would not count, if they would not.
+    pub fn refuses(&self, key: &PublicKey, now: Timestamp) -> Option<Fault> {
+        self.may_sign(key, now).err()
+    }
+
     /// The first line that lets the key sign; else why the last of its lines does not.
     fn may_sign(&self, key: &PublicKey, now: Timestamp) -> Result<&Signer, Fault> {
         let mut fault = Fault::Unknown(key.fingerprint().to_owned());
