@@ -7,9 +7,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use jiff::Timestamp;
 
 use crate::agent::fetched::{self, ListError};
-use crate::agent::gather::List;
+use crate::agent::gather::{self, List};
 use crate::agent::pass::{Looked, Reconciler};
 use crate::agent::publish;
 use crate::agent::source::Clients;
@@ -21,9 +22,11 @@ use crate::host::chain;
 use crate::host::store::StoreError;
 use crate::model::account::AccountName;
 use crate::model::config::tables::{Config, Source};
-use crate::model::desired::decide::Decision;
+use crate::model::desired::decide::{Decision, Trouble, signers};
+use crate::model::desired::signed::{self, AllTaken, Trust, Unsigned};
 use crate::model::escape::escaped;
 use crate::model::file::difference::Difference;
+use crate::model::key::policy::Signing;
 use crate::model::list::approved::ApprovedList;
 use crate::model::list::template::PathTemplate;
 use crate::model::sorting::Gather;
@@ -75,8 +78,10 @@ impl Arguments {
 
 /// Fetches afresh, so that it shows what `sync` would do. With the source out of reach it shows what the stored list would
 /// change, which is no answer; of a list that was named there is no other.
-pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
+pub(super) async fn run(arguments: &Arguments, mut config: Config) -> Outcome {
     let named = arguments.source(&config.source);
+    // A list that was named is compared as if it were signed; whether it is, is told apart.
+    let signing = config.policy.signing.take_if(|_| named.is_some());
     let source = named.as_ref().unwrap_or(&config.source);
     let mut clients = Clients::new(source, surroundings::may_ask_metadata());
     let fetched = clients.list(source, None, surroundings::now()).await;
@@ -111,7 +116,12 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     } else {
         print::data(&print::changes(&looked.differences, &reconciler.decision))?;
     }
+    if let Some(signing) = &signing {
+        let known = &reconciler.in_force().signed;
+        tell_signature(&list, source, &config.source, signing, known, asked);
+    }
     let decision = &reconciler.decision;
+    let is_refused = signing.is_none() && decision.in_force.refused_since.is_some();
     for told in told(decision.troubles.iter().cloned().map(Problem::from)) {
         tracing::warn!("{}", told.line());
     }
@@ -136,7 +146,7 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     }
     let (untouched, compared) = (
         untouched(reconciler.rows().values()),
-        summary(&list, &looked.differences),
+        summary(&list, &looked.differences, is_refused),
     );
     let _ = writeln!(io::stderr(), "{untouched}{compared}");
     Ok(if blind {
@@ -144,6 +154,70 @@ pub(super) async fn run(arguments: &Arguments, config: Config) -> Outcome {
     } else {
         u8::from(!looked.differences.is_empty())
     })
+}
+
+/// Whether the signature of a list would count today. In a directory it is for where the list will be.
+fn tell_signature(
+    list: &ApprovedList,
+    source: &Source,
+    configured: &Source,
+    signing: &Signing,
+    known: &AllTaken,
+    now: Timestamp,
+) {
+    let fact = gather::read_signers(&signing.signed_by);
+    let (signers, mut troubles) = signers(&fact, signing, &surroundings::zone());
+    let mut add = |scope, fault| {
+        troubles.push(Trouble::Unsigned {
+            what: Unsigned { scope, fault },
+            lasts: true,
+            is_first: false,
+        });
+    };
+    let mut good = AllTaken::new();
+    if let Some(signers) = &signers {
+        let trust = Trust {
+            signing,
+            signers,
+            known,
+            now,
+        };
+        match (&source.directory, list.signed.first()) {
+            (Some(directory), Some(signed)) => {
+                let entries = list.entries.iter();
+                let files: Vec<(&str, &str)> = entries
+                    .map(|entry| {
+                        (
+                            signed::below(&directory.display().to_string(), &entry.parameter),
+                            &*entry.value,
+                        )
+                    })
+                    .collect();
+                match signed::verify_draft(&files, &signed.text, Some(configured), trust) {
+                    (scope, Ok(taken)) => drop(good.insert(scope, taken)),
+                    (scope, Err(fault)) if scope.is_empty() => add(list.source.clone(), fault),
+                    (scope, Err(fault)) => add(scope, fault),
+                }
+            }
+            _ => match signed::verify(list, source, trust) {
+                Ok(taken) => good = taken,
+                Err(faults) => faults
+                    .into_iter()
+                    .for_each(|what| add(what.scope, what.fault)),
+            },
+        }
+    }
+    for (scope, taken) in good {
+        let signature = print::signature(&taken, now);
+        let _ = writeln!(
+            io::stderr(),
+            "{}: signed {signature}: it would count today",
+            escaped(&scope)
+        );
+    }
+    for told in told(troubles.into_iter().map(Problem::from)) {
+        tracing::warn!("as it is now: {}", told.line());
+    }
 }
 
 /// Of a list that is held: what comes at once, and what of all that it would change waits.
@@ -186,7 +260,7 @@ fn untouched<'a>(rows: impl Iterator<Item = &'a Row>) -> String {
 }
 
 /// Which list was compared, and what comes of it.
-fn summary(list: &ApprovedList, differences: &Changes) -> String {
+fn summary(list: &ApprovedList, differences: &Changes, is_refused: bool) -> String {
     let listed: BTreeSet<_> = list.entries.iter().map(|entry| &entry.account).gather();
     let (mut come, mut go, mut change) = (0, 0, 0);
     for difference in differences.values().flatten() {
@@ -205,6 +279,9 @@ fn summary(list: &ApprovedList, differences: &Changes) -> String {
         format!("{of} would change, keys: +{come} -{go} ~{change}")
     };
     let (from, listed) = (escaped(&list.source), count(listed.len(), "account"));
+    if is_refused {
+        return format!("{from} does not count, so compared with the keys in force: {what}");
+    }
     format!("compared with {from} ({listed}): {what}")
 }
 

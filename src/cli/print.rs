@@ -60,13 +60,18 @@ pub(super) fn provenance(key: &KeyStatus) -> String {
 pub(super) fn signature(taken: &Taken, now: Timestamp) -> String {
     let all = taken.signers.iter();
     let all: Vec<String> = all.map(ToString::to_string).collect();
+    format!("by {}, {}", all.join(", "), serial(taken, now))
+}
+
+/// The same without the names.
+pub(super) fn serial(taken: &Taken, now: Timestamp) -> String {
     let left = taken.expires.duration_since(now).as_secs();
     let ends = if left > 0 {
         format!("expires in {}", duration(left))
     } else {
         format!("expired {} ago", duration(-left))
     };
-    format!("by {}, serial {}, {ends}", all.join(", "), taken.serial)
+    format!("serial {}, {ends}", taken.serial)
 }
 
 /// What stands in a file that is not the managed one, a line each.

@@ -13,7 +13,6 @@ use crate::host::{directory, process};
 use crate::model::config::source::{Share, Wanted, merge};
 use crate::model::config::tables::Source;
 use crate::model::list::approved::{ApprovedList, Entry};
-use crate::model::list::index;
 use crate::model::list::rejected::Rejected;
 use crate::model::list::template::{Facts, Need, Unfilled};
 use crate::model::status::preflight::{Finding, clock};
@@ -39,6 +38,7 @@ pub(super) async fn look(
     // Nobody to ask, or nothing to ask with: what was said of that is not repeated for each path.
     let mut silent = needs_aws && !who_asks(&mut clients, now, findings).await;
     let (mut read, mut entries, mut unusable) = (0, Vec::new(), Vec::new());
+    let mut signed = Vec::new();
     let shares = source.shares(&facts);
     let all = shares.len();
     for Share { name, wanted } in shares {
@@ -67,11 +67,27 @@ pub(super) async fn look(
                 read += 1;
                 entries.extend(reading.entries);
                 unusable.extend(reading.unusable);
+                signed.extend(reading.signed);
             }
             Err(error) => {
                 silent |= concerns_all(&error);
                 findings.push(unreadable(&name, &error));
             }
+        }
+    }
+    // That of the named parameters is of all of them together.
+    if let Some(name) = &source.signed
+        && !silent
+        && let Ok(wanted) = source.resolve(&facts)
+    {
+        let wanted = Wanted {
+            paths: Vec::new(),
+            directory: None,
+            ..wanted
+        };
+        match clients.read(source, &wanted, Vec::new(), None, now()).await {
+            Ok(reading) => signed.extend(reading.signed),
+            Err(error) => findings.push(unreadable(&format!("ssm:{name}"), &error)),
         }
     }
     if needs_aws
@@ -80,8 +96,10 @@ pub(super) async fn look(
     {
         findings.push(clock(skew));
     }
-    let list =
-        (read > 0).then(|| ApprovedList::new(String::new(), now(), merge(entries), unusable));
+    let list = (read > 0).then(|| ApprovedList {
+        signed,
+        ..ApprovedList::new(String::new(), now(), merge(entries), unusable)
+    });
     Read {
         list,
         whole: read == all,
@@ -245,16 +263,21 @@ fn readable(name: &str, wanted: &Wanted, found: &[Entry], misplaced: &[Rejected]
     Finding::ok("source", format!("{name}: {values}"))
 }
 
-/// What the index of a path saves, where there is one.
+/// What the index of a path saves, where there is one; of a list that must be signed, the signature.
 async fn indexed(
     name: &str,
     source: &Source,
     clients: &mut Clients,
     reading: &Reading,
 ) -> Option<Finding> {
+    let says = if source.is_signed {
+        "signature"
+    } else {
+        "index"
+    };
     let saves_nothing = |why: &str, hint: &str| {
         let message = format!("{name}: {why}, so each poll reads everything");
-        Some(Finding::warn("index", message, hint))
+        Some(Finding::warn(says, message, hint))
     };
     if !reading.wrong.is_empty() {
         return saves_nothing(
@@ -270,20 +293,18 @@ async fn indexed(
     }
     let known = reading.known.first()?;
     if source.full_every <= source.every {
-        return saves_nothing(
-            "it has an index, and `full-every` is not longer than `every`",
-            "raise `full-every` in `[source]`",
-        );
+        let why = format!("its {says} would do, and `full-every` is not longer than `every`");
+        return saves_nothing(&why, "raise `full-every` in `[source]`");
     }
-    let indexes = [index::name(&known.path)];
+    let indexes = [known.asks_for()];
     let store = clients.store().await.ok()?;
     let asked = store.by_names(&[], &indexes, &mut store.tries()).await;
     if let Err(failure) = asked {
-        let why = format!("its index cannot be read alone ({failure})");
+        let why = format!("its {says} cannot be read alone ({failure})");
         return saves_nothing(&why, &failure.hint().unwrap_or_default());
     }
-    let message = format!("{name}: while its index says the same, a poll is one call");
-    Some(Finding::ok("index", message))
+    let message = format!("{name}: while its {says} says the same, a poll is one call");
+    Some(Finding::ok(says, message))
 }
 
 /// Root reads everything; the fetcher's service has a user of its own and sees no home.

@@ -5,6 +5,7 @@ mod accounts;
 mod audit;
 mod list;
 mod own;
+mod signatures;
 mod sshd;
 
 use std::fmt::Write as _;
@@ -60,8 +61,16 @@ pub(super) async fn run(arguments: &Arguments, config: Config, path: &Path) -> O
     let read = list::look(&config.source, surroundings::now, &mut findings).await;
     // As the enforcer does, or a home could look more open than it is; failing leaves only that.
     let _ = keyfile::drop_supplementary_groups();
+    let mut config = config;
+    // What the list says is looked at all the same where it is not signed as it must be.
+    let signing = config.policy.signing.take();
     let (reconciler, looked) = foresee(config, &read, &mut findings).await;
     let (config, decision) = (&reconciler.config, &reconciler.decision);
+    if let Some(signing) = &signing {
+        let known = &reconciler.in_force().signed;
+        let now = surroundings::now();
+        signatures::look(&config.source, signing, &read, known, now, &mut findings);
+    }
     if let Some(list) = &read.list {
         let zone = surroundings::zone();
         let terms = Terms {

@@ -243,7 +243,7 @@ const PUBLISHING: SignedDuration = SignedDuration::from_mins(2);
 const VERIFY_AGAIN: SignedDuration = SignedDuration::from_mins(1);
 
 /// How long before its end a signature is spoken of.
-const ENDS_SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
+pub const ENDS_SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 
 /// An account database that failed is asked again this much later.
 const PEOPLE_RETRY: SignedDuration = SignedDuration::from_secs(30);
@@ -444,7 +444,9 @@ impl Decision {
             self.changed |= self.in_force.refused_since.take().is_some();
             return true;
         };
-        let faults = match self.signers(&facts.signers, signing, terms.zone) {
+        let (signers, troubles) = signers(&facts.signers, signing, terms.zone);
+        self.troubles.extend(troubles);
+        let faults = match signers {
             None => Vec::new(),
             Some(signers) => {
                 let trust = Trust {
@@ -465,54 +467,6 @@ impl Decision {
         };
         self.refuse(faults, facts.now);
         false
-    }
-
-    /// Those who may sign, if they are enough.
-    fn signers(
-        &mut self,
-        fact: &SignersFact,
-        signing: &Signing,
-        zone: &TimeZone,
-    ) -> Option<Signers> {
-        let path = signing.signed_by.display().to_string();
-        let text = match fact {
-            SignersFact::Read(text) => text,
-            SignersFact::Open(path) => {
-                let path = path.clone();
-                self.troubles.push(Trouble::SignersOpen { path });
-                return None;
-            }
-            SignersFact::Unreadable(error) => {
-                let error = error.clone();
-                self.troubles.push(Trouble::SignersUnreadable { error });
-                return None;
-            }
-            SignersFact::Unasked => {
-                let error = format!("`{path}` was not read");
-                self.troubles.push(Trouble::SignersUnreadable { error });
-                return None;
-            }
-        };
-        let (signers, refused) = Signers::read(text, zone);
-        if let Some(first) = refused.first() {
-            self.troubles.push(Trouble::SignersRefused {
-                path: path.clone(),
-                line: first.line,
-                reason: first.reason.clone(),
-                more: refused.len() - 1,
-            });
-        }
-        let there = signers.count();
-        if u32::try_from(there).is_ok_and(|there| there < signing.signatures) {
-            let needed = signing.signatures;
-            self.troubles.push(Trouble::SignersTooFew {
-                path,
-                there,
-                needed,
-            });
-            return None;
-        }
-        Some(signers)
     }
 
     /// A list that fails is not a list.
@@ -971,6 +925,51 @@ pub fn manages(config: &Config, people: &People, in_force: &InForce, name: &Acco
         .is_some_and(|account| account.managed);
     accounts.manages(name, None, people.uid_min)
         && (known || accounts.named().any(|named| named == name))
+}
+
+/// Those who may sign, if they are enough, and what is wrong with their file.
+pub fn signers(
+    fact: &SignersFact,
+    signing: &Signing,
+    zone: &TimeZone,
+) -> (Option<Signers>, Vec<Trouble>) {
+    let path = signing.signed_by.display().to_string();
+    let text = match fact {
+        SignersFact::Read(text) => text,
+        SignersFact::Open(path) => {
+            let path = path.clone();
+            return (None, vec![Trouble::SignersOpen { path }]);
+        }
+        SignersFact::Unreadable(error) => {
+            let error = error.clone();
+            return (None, vec![Trouble::SignersUnreadable { error }]);
+        }
+        SignersFact::Unasked => {
+            let error = format!("`{path}` was not read");
+            return (None, vec![Trouble::SignersUnreadable { error }]);
+        }
+    };
+    let (signers, refused) = Signers::read(text, zone);
+    let mut troubles = Vec::new();
+    if let Some(first) = refused.first() {
+        troubles.push(Trouble::SignersRefused {
+            path: path.clone(),
+            line: first.line,
+            reason: first.reason.clone(),
+            more: refused.len() - 1,
+        });
+    }
+    let there = signers.count();
+    if u32::try_from(there).is_ok_and(|there| there < signing.signatures) {
+        let needed = signing.signatures;
+        troubles.push(Trouble::SignersTooFew {
+            path,
+            there,
+            needed,
+        });
+        return (None, troubles);
+    }
+    (Some(signers), troubles)
 }
 
 #[cfg(test)]

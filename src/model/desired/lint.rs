@@ -303,7 +303,28 @@ pub fn lint_lines(
     lint
 }
 
+impl ListDraft {
+    /// Names below the directory and what is in them.
+    pub fn texts(&self) -> Vec<(String, String)> {
+        let drafts = self.accounts.values().flatten();
+        let texts = drafts.filter_map(|draft| {
+            let name = draft.parameter.clone()?;
+            Some((name, String::from_utf8_lossy(&draft.bytes).into_owned()))
+        });
+        texts.collect()
+    }
+}
+
 impl Lint {
+    /// Adds what is to be said of a whole file.
+    pub fn add_problem(&mut self, file: &str, reason: String) {
+        self.problems.push(remark(file, None, reason));
+    }
+
+    pub fn add_note(&mut self, file: &str, reason: String) {
+        self.notes.push(remark(file, None, reason));
+    }
+
     /// With what was found in other values.
     pub fn add(&mut self, other: Self) {
         self.files.extend(other.files);

@@ -288,22 +288,35 @@ fn verify_scope(
     source: &Source,
     trust: Trust<'_>,
 ) -> Result<Taken, Fault> {
-    if signed.text.len() > ADVANCED {
+    let scope = signed.scope.to_string();
+    verify_text(&signed.text, &scope, trust, &|said| {
+        let contents = contents(signed, list, source);
+        let is_named = matches!(signed.scope, Scope::Parameters(_));
+        if contents != *said || (is_named && leaves_out(list, source)) {
+            return Err(Fault::Contents {
+                said: said.parameters,
+                found: contents.parameters,
+                later: later(signed, list, source),
+            });
+        }
+        Ok(())
+    })
+}
+
+/// The same of any text; `fits` compares what it covers.
+fn verify_text(
+    signed: &str,
+    scope: &str,
+    trust: Trust<'_>,
+    fits: &dyn Fn(&Contents) -> Result<(), Fault>,
+) -> Result<Taken, Fault> {
+    if signed.len() > ADVANCED {
         return Err(Fault::Malformed(Malformed::TooLong));
     }
-    let (text, blocks) = sshsig::blocks(&signed.text);
+    let (text, blocks) = sshsig::blocks(signed);
     let statement = Statement::read(text).map_err(Fault::Malformed)?;
-    let scope = signed.scope.to_string();
-    check_statement(&statement, &scope, trust)?;
-    let contents = contents(signed, list, source);
-    let is_named = matches!(signed.scope, Scope::Parameters(_));
-    if contents != statement.contents || (is_named && leaves_out(list, source)) {
-        return Err(Fault::Contents {
-            said: statement.contents.parameters,
-            found: contents.parameters,
-            later: later(signed, list, source),
-        });
-    }
+    check_statement(&statement, scope, trust)?;
+    fits(&statement.contents)?;
     let (good, faults) = sshsig::verify_all(text, &blocks, trust.signers, trust.time());
     let (mut expires, mut signers) = (statement.expires, Vec::new());
     for by in good {
@@ -334,6 +347,45 @@ fn verify_scope(
         signers,
         current: true,
     })
+}
+
+/// A directory before it is published, with its signature for where it will be: the place, and the verdict.
+/// `files` are names below the directory and what is in them; what is published has no white space at its end.
+pub fn verify_draft(
+    files: &[(&str, &str)],
+    signed: &str,
+    source: Option<&Source>,
+    trust: Trust<'_>,
+) -> (String, Result<Taken, Fault>) {
+    let (text, _) = sshsig::blocks(signed);
+    let statement = match Statement::read(text) {
+        Ok(statement) => statement,
+        Err(malformed) => return (String::new(), Err(Fault::Malformed(malformed))),
+    };
+    let said = statement.scope;
+    let scope = Scope::read(&said);
+    if source.is_some_and(|source| !asks_for(source, &scope)) {
+        let fault = Fault::Scope { said: said.clone() };
+        return (said, Err(fault));
+    }
+    let is_exact = matches!(scope, Scope::Directory(_));
+    let mut all: Vec<(&str, &str)> = Vec::new();
+    for (name, text) in files {
+        all.push((name, if is_exact { text } else { text.trim_end() }));
+    }
+    sorting::sort(&mut all);
+    let contents = Contents::of_names(&mut all.into_iter());
+    let verdict = verify_text(signed, &said, trust, &|said| {
+        if contents == *said {
+            return Ok(());
+        }
+        Err(Fault::Contents {
+            said: said.parameters,
+            found: contents.parameters,
+            later: Vec::new(),
+        })
+    });
+    (said, verdict)
 }
 
 /// What the statement says of itself, before its contents are looked at.
@@ -402,7 +454,7 @@ fn covered<'a>(scope: &Scope, entry: &'a Entry, source: &Source) -> Option<&'a s
     }
 }
 
-fn below<'a>(place: &str, name: &'a str) -> &'a str {
+pub fn below<'a>(place: &str, name: &'a str) -> &'a str {
     let below = name.strip_prefix(place.trim_end_matches('/'));
     below
         .and_then(|below| below.strip_prefix('/'))

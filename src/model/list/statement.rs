@@ -69,6 +69,17 @@ pub enum Malformed {
 }
 
 impl Scope {
+    /// What is displayed as `text`.
+    pub fn read(text: &str) -> Self {
+        if let Some(path) = text.strip_prefix("directory:") {
+            Self::Directory(path.to_owned())
+        } else if let Some(name) = text.strip_prefix("parameters:") {
+            Self::Parameters(name.to_owned())
+        } else {
+            Self::Path(text.to_owned())
+        }
+    }
+
     /// Where its signature is: a parameter, or a file.
     pub fn signed_at(&self) -> String {
         match self {

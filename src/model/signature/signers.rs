@@ -74,6 +74,17 @@ const BLANKS: [char; 3] = [' ', '\t', '\r'];
 const NO_KEY: LineError = LineError::Form("no key follows the names and options");
 
 impl Signers {
+    /// Those who may sign until some time, as they are shown.
+    pub fn ends(&self) -> Vec<(String, Timestamp)> {
+        let mut all = Vec::new();
+        for signer in &self.0 {
+            if let Some(until) = signer.limits.valid_before {
+                all.push((signer.shown(), until));
+            }
+        }
+        all
+    }
+
     /// `zone` is that of a time without `Z`.
     pub fn read(text: &str, zone: &TimeZone) -> (Self, Vec<Refused>) {
         let (mut signers, mut refused) = (Self::default(), Vec::new());
