@@ -68,6 +68,7 @@ mod signed;
 mod signed_fetcher;
 mod signed_hosts;
 mod signed_sources;
+mod signed_words;
 mod slow;
 mod ssm_client;
 mod ssm_to_file;

@@ -17,6 +17,7 @@ use nix::sys::stat::Mode;
 use serde_json::{Map, Value};
 
 use crate::support::deployed::packaging;
+use crate::support::signing::Local;
 use crate::support::world::{Ends, World, fingerprint, key, litter, shown, wait};
 
 const METRICS: [&str; 4] = ["status", "--format", "prometheus", "--output"];
@@ -451,8 +452,8 @@ fn chosen<'a>(text: &'a str, label: &str) -> Vec<&'a str> {
 
 #[test]
 fn alerts_and_dashboard_ask_for_what_the_agent_reports() {
-    let world = World::new();
-    world.approve("alice", "laptop", &key("alice"));
+    let local = Local::new();
+    let world = &local.world;
     let _agent = world.start();
     fs::write(world.file("alice"), "planted\n").unwrap();
     wait("the repair", || world.word()["drift"]["repaired"] == 1);

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use crate::sessions::{host, log_in};
 use crate::support::deployed::packaging;
 use crate::support::logins::{configure, world, written_access};
+use crate::support::signing::{Local, Signer};
 use crate::support::world::{ALICE, BOB, MALLORY, World, halt, key, shell_as, shown, signal, wait};
 
 const PLAIN: &str = "AuthorizedKeysFile .ssh/authorized_keys\nPasswordAuthentication no\nUsePAM no";
@@ -182,11 +183,21 @@ fn with_a_session() -> Value {
     world.status()
 }
 
+/// A signed list in force, and one that does not count.
+fn signed() -> Value {
+    let local = Local::new();
+    let next = local.next(&key("next"));
+    local.put(&next, &next.signed(&[&Signer::new("mallory")]));
+    assert_eq!(local.world.pass(), 1);
+    local.world.status()
+}
+
 #[test]
 fn what_status_prints_is_as_the_schema_says() {
     let mut seen = life();
     seen.insert("observed", observed());
     seen.insert("with a session", with_a_session());
+    seen.insert("signed", signed());
     let documents: Vec<Value> = seen.values().cloned().collect();
     for (name, complaints) in seen.keys().zip(judge(&documents)) {
         assert!(
@@ -234,6 +245,9 @@ fn what_status_prints_is_as_the_schema_says() {
         "list.held.text",
         "list.held.keys.*.fingerprint",
         "list.error",
+        "list.signatures.*.signers.*.fingerprint",
+        "list.signatures.*.expires_at",
+        "list.refused_since",
     ] {
         assert!(!values(path).is_empty(), "none has {path}");
     }
