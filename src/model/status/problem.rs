@@ -729,7 +729,7 @@ fn unwatched_text(accounts: usize, error: &str, want: Option<(usize, usize)>) ->
 }
 
 /// For a list without a signature that counts.
-const SIGN: &str = "sign the list: `agent publish DIR --to PATH --sign KEY`";
+const SIGN: &str = "sign the list: `agent publish DIR --to PATH --sign KEY`, or `agent sign`";
 
 fn unsigned_hint(fault: &Fault, lasts: bool) -> String {
     let hint = match fault {
