@@ -185,12 +185,12 @@ pub(super) fn enforcing(config: Config) -> anyhow::Result<(Enforcing, Arc<Pendin
 /// Says what keeps the host from being in sync; returns whether nothing does.
 pub(super) fn conclude(status: &Status) -> bool {
     for told in status.told() {
-        // Also of a list that is being published, which does not count yet.
         let is_refused =
             matches!(&told.cause, Cause::Decision(trouble) if trouble.is_of_signatures());
         if is_refused || told.cause.severity() == Severity::Error {
             tracing::warn!("{}", told.line());
         }
     }
-    status.health() == Health::Healthy
+    // What was fetched and does not count is not in force, also while it may be a list that is being published.
+    status.health() == Health::Healthy && status.list.refused_since.is_none()
 }

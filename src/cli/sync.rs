@@ -128,7 +128,7 @@ async fn enforce(
             limit.as_secs()
         )
     })?;
-    Ok((changes(before, &after), conclude(&after)))
+    Ok((changes(before, &after), daemons::conclude(&after)))
 }
 
 async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Result<(String, bool)> {
@@ -140,7 +140,7 @@ async fn enforce_here(config: Config, accepted: Option<String>) -> anyhow::Resul
     } else {
         String::new()
     };
-    let in_sync = enforcing.status().is_some_and(conclude);
+    let in_sync = enforcing.status().is_some_and(daemons::conclude);
     Ok((changed, in_sync))
 }
 
@@ -182,11 +182,6 @@ async fn turn(
 /// The enforcer's word. Whatever is wrong with it, it is no answer yet.
 fn said(config: &Config) -> Option<Status> {
     publish::read_with_keys(&config.paths).ok().flatten()
-}
-
-/// What was fetched and does not count is not in force, also while it may be a list that is being published.
-fn conclude(status: &Status) -> bool {
-    daemons::conclude(status) && status.list.refused_since.is_none()
 }
 
 /// Keys that came and went between two words of the enforcer.
