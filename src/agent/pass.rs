@@ -161,6 +161,7 @@ impl Reconciler {
             Some(Said { digest, held })
         });
         let mut state = gather::read_in_force(&config.paths)?;
+        // The enforcer saves nothing then, so its word has the serial numbers, and since when a list does not count.
         if let (Mode::Observe, Some(said)) = (config.mode, &said) {
             let in_force = state.0.get_or_insert_default();
             in_force.signed.clone_from(&said.list.signed);
