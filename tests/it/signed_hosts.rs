@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 
 use crate::support::signing::{Clock, Local, NAMESPACE, Signer, Statement, now, rogue};
 use crate::support::trace::{steps, struck, traced};
-use crate::support::world::{ALICE, MALLORY, key, numbered};
+use crate::support::world::{ALICE, MALLORY, key, numbered, pair, signal, wait};
 
 /// What the status says is about the signature of the list that is there; the clock is that of the host alone.
 #[test]
@@ -452,4 +452,69 @@ fn a_host_that_only_observes_says_it_too() {
     local.world.pass();
     local.says("signature-malformed");
     assert!(!local.world.read("alice").contains("rogue"));
+}
+
+/// Told of the config, both daemons judge the list that they have by it.
+#[test]
+fn signatures_are_asked_for_and_not_while_the_daemons_run() {
+    let mut local = Local::new();
+    let tables = local.world.tables.clone();
+    "[guard]\nmax-removed = 1.0".clone_into(&mut local.world.tables);
+    let unsigned = local.next(&key("alice@unsigned"));
+    local.put(&unsigned, "");
+    let agent = local.world.start();
+    wait("the list", || {
+        local.world.read("alice").contains(" alice@unsigned\n")
+    });
+    let reload = |local: &Local| {
+        local.world.config();
+        signal("HUP", agent.pid());
+    };
+    let says =
+        |local: &Local, code: &str| local.world.status()["problems"].to_string().contains(code);
+    local.world.tables = tables;
+    reload(&local);
+    wait("a word of it", || says(&local, "\"signature-malformed\""));
+    let more = unsigned.clone().with("alice/rogue", &rogue());
+    local.put(&more, "");
+    local.world.run(&["sync"]);
+    assert!(local.world.read("alice").contains(" alice@unsigned\n"));
+    assert!(!local.world.read("alice").contains("rogue"));
+    let next = local.next(&key("alice@signed"));
+    local.put(&next, &next.signed(&[&local.ops]));
+    wait("the signed one", || {
+        local.world.read("alice").contains(" alice@signed\n")
+    });
+    wait("health", || local.world.status()["health"] == "healthy");
+    // Another audience is another list.
+    local.world.tables += "\naudience = \"prod\"";
+    reload(&local);
+    wait("a word of the audience", || {
+        says(&local, "\"signature-audience\"")
+    });
+    assert!(local.world.read("alice").contains(" alice@signed\n"));
+}
+
+/// It is the first thing that one must know, signed or not.
+#[test]
+fn a_private_key_is_said_where_the_list_does_not_count() {
+    let local = Local::new();
+    let (directory, _) = pair("leaked");
+    let private = fs::read_to_string(directory.path().join("id")).unwrap();
+    let mut next = local.list.clone().with("alice/laptop", &private);
+    next.serial += 1;
+    local.put(&next, &next.signed(&[&local.ops]));
+    assert_eq!(local.world.pass(), 1);
+    let status = local.world.status();
+    let problems = status["problems"].to_string();
+    assert!(problems.contains("\"not-as-signed\""), "{problems}");
+    let codes: Vec<&str> = status["problems"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["code"].as_str().unwrap())
+        .collect();
+    assert_eq!(codes[0], "private-key", "{}", status["problems"]);
+    let stored = fs::read_to_string(local.world.path("fetch-state/approved.json")).unwrap();
+    assert!(!stored.contains(&private[60..100]));
 }

@@ -416,6 +416,9 @@ impl Decision {
             }
         }
         if !self.is_signed(&list, facts, terms) {
+            // All who can read the source know such a key by now.
+            self.rejected.retain(|one| !one.is_private_key());
+            self.rejected.extend(judge::leaked(&list));
             return;
         }
         let in_force = &self.in_force;

@@ -247,6 +247,22 @@ struct Source<'a> {
     modified: Option<Timestamp>,
 }
 
+/// The private keys in a list, whether or not it counts.
+pub fn leaked(list: &ApprovedList) -> Vec<Rejected> {
+    let mut leaked = Vec::new();
+    for entry in &list.entries {
+        if let Some(line) = secret::private_key(&entry.value) {
+            leaked.push(Rejected {
+                parameter: entry.parameter.clone(),
+                parameter_version: entry.version,
+                line,
+                reason: PRIVATE_KEY.to_owned(),
+            });
+        }
+    }
+    leaked
+}
+
 fn read_value(entry: &Entry, rules: Rules<'_>) -> Value {
     let source = Source {
         parameter: &entry.parameter,
