@@ -303,6 +303,7 @@ fn known(line: &str, whence: &str) {
             // Run below.
             "cp" => command.contains(BACKUPS),
             "echo" => command.contains(BREAK_GLASS),
+            "ssh-keygen" | "printf" | "install" => whence == "docs/signing.md",
             file => root().join(file).is_file(),
         };
         assert!(known, "{whence}: `{command}` is not tested");
@@ -374,6 +375,66 @@ fn the_commands_for_aws_work() {
         }
     }
     assert!(run >= 8, "{run} commands");
+}
+
+/// The five steps, one after the other, with a key that is on no token; then an old list is signed anew.
+#[test]
+fn a_list_is_signed_as_signing_says() {
+    const SIGNERS: &str = "/etc/authorized-keys-agent/allowed_signers";
+    let page = fs::read_to_string(root().join("docs/signing.md")).unwrap();
+    let moto = Moto::start();
+    let mut world = World::new();
+    world.use_store(&moto.endpoint(), "paths = [\"/authorized-keys/web\"]");
+    let own = world.path("allowed_signers").display().to_string();
+    let [directory, programs] = ["here", "programs"].map(|name| world.path(name));
+    for made in [
+        &directory.join("keys/alice"),
+        &directory.join(".ssh"),
+        &programs,
+    ] {
+        fs::create_dir_all(made).unwrap();
+    }
+    let agent = env!("CARGO_BIN_EXE_authorized-keys-agent");
+    symlink(agent, programs.join("agent")).unwrap();
+    let run = |line: &str| {
+        let line = line
+            .replace("-t ed25519-sk", "-q -N '' -t ed25519")
+            .replace("sudo ", "")
+            .replace(SIGNERS, &own)
+            .replace("agent publish", "agent publish --yes");
+        let done = moto
+            .client("sh")
+            .args([
+                "-euc",
+                &format!("PATH={}:$PATH; {line}", programs.display()),
+            ])
+            .current_dir(&directory)
+            .env("HOME", &directory)
+            .env("AWS_REGION", "eu-central-1")
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{line}: {}", shown(&done.stderr));
+    };
+    let put =
+        |name: &str| fs::write(directory.join("keys/alice/laptop"), key(name) + "\n").unwrap();
+    let all = blocks(&page, "sh");
+    put("old");
+    for block in &all[..4] {
+        run(block.trim_end());
+    }
+    let policy = blocks(&page, "toml").remove(0).replace(SIGNERS, &own);
+    world.tables = policy + "[guard]\nmax-removed = 1.0\n";
+    assert_eq!(world.pass(), 0, "{}", world.problems());
+    assert!(world.read("alice").contains(" old\n"));
+    let renewed = all
+        .iter()
+        .rfind(|block| block.starts_with("agent publish") && block.lines().count() == 1);
+    for name in ["new", "older"] {
+        put(name);
+        run(renewed.unwrap().trim_end());
+        assert_eq!(world.pass(), 0, "{}", world.problems());
+        assert!(world.read("alice").contains(&format!(" {name}\n")));
+    }
 }
 
 const BREAK_GLASS: &str = "/etc/authorized-keys-agent/break-glass";
