@@ -1133,6 +1133,7 @@ fn the_workflow_for_a_repository_of_keys_judges_shows_and_publishes() {
         let mut bash = moto.client("bash");
         let bash = bash.args(["--noprofile", "--norc", "-eo", "pipefail", "-c", script]);
         bash.env("KEYS_PATH", PATH)
+            .env("SIGNED", environment["SIGNED"].as_str().unwrap())
             .env("PATH", &search)
             .env("GITHUB_STEP_SUMMARY", keys.0.path().join("summary"));
         said(&bash.current_dir(keys.0.path()).output().unwrap())

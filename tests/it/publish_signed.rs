@@ -1362,3 +1362,143 @@ fn the_policy_for_publishers_is_enough_to_sign() {
     let (text, code) = said(&command.output().unwrap());
     assert_eq!(code, 0, "{text}");
 }
+
+/// The script of a step of the workflow for a repository of keys.
+fn step(name: &str) -> String {
+    let workflow = include_str!("../../packaging/examples/keys.yml");
+    let (_, step) = workflow.split_once(&format!("- name: {name}\n")).unwrap();
+    let (_, script) = step.split_once("run: ").unwrap();
+    let script = script.strip_prefix("|\n").unwrap_or(script);
+    let is_own = |line: &&str| !line.starts_with("      -") && !line.is_empty();
+    let lines: Vec<&str> = script.lines().take_while(is_own).collect();
+    let from = lines[0].len() - lines[0].trim_start().len();
+    let lines = lines.into_iter().map(|line| line.get(from..).unwrap());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_workflow_publishes_what_two_people_signed_and_has_no_key() {
+    let (moto, signers) = (Moto::start(), Signers::new());
+    let keys = Keys::new(&[("alice/laptop", &key("alice"))]);
+    let path = |name: &str| keys.0.path().join(name);
+    fs::copy(signers.path("signers"), path("allowed_signers")).unwrap();
+    let workflow = include_str!("../../packaging/examples/keys.yml");
+    let options = "--signers allowed_signers --signatures 2";
+    has(
+        workflow,
+        &[&format!("#   {options}\n"), "\n  SIGNED: \"\"\n"],
+    );
+    let (_, command) = workflow.split_once("#   agent sign ").unwrap();
+    let command = command.lines().next().unwrap().replace("KEYS_PATH", PATH);
+    let signs = |name: &str, more: &[&str]| {
+        let command = command.replace("KEY", &signers.path(name));
+        let words: Vec<&str> = command.split(' ').chain(more.iter().copied()).collect();
+        let (text, code) = keys.sign(&moto, &words);
+        assert_eq!(code, 0, "{text}");
+    };
+    fs::create_dir(path("bin")).unwrap();
+    symlink(
+        env!("CARGO_BIN_EXE_authorized-keys-agent"),
+        path("bin/authorized-keys-agent"),
+    )
+    .unwrap();
+    let search = format!("{}:{}", path("bin").display(), env!("PATH"));
+    let run = |name: &str| {
+        let mut bash = moto.client("bash");
+        bash.args([
+            "--noprofile",
+            "--norc",
+            "-eo",
+            "pipefail",
+            "-c",
+            &step(name),
+        ])
+        .env("KEYS_PATH", PATH)
+        .env("SIGNED", options)
+        .env("PATH", &search)
+        .env("GITHUB_STEP_SUMMARY", path("summary"));
+        said(&bash.current_dir(keys.0.path()).output().unwrap())
+    };
+    let look = "Show who would gain and who would lose";
+    signs("ann", &[]);
+    for name in [look, "Publish"] {
+        let (text, code) = run(name);
+        assert_ne!(code, 0, "{text}");
+        has(
+            &text,
+            &[
+                "keys/.signed` cannot be used: 1 of 2 signatures needed count\n  hint: the next person signs it with --add-signature\n",
+                "  + alice SHA256:",
+            ],
+        );
+    }
+    signs("ben", &["--add-signature", "--yes"]);
+    let (text, code) = run(look);
+    assert_eq!(code, 0, "{text}");
+    has(
+        &text,
+        &["    ann@example.com SHA256:", "    ben@example.com SHA256:"],
+    );
+    assert!(published(&moto).is_empty());
+    let (text, code) = run("Publish");
+    assert!(code == 0 && text.contains("\npublished\n"), "{text}");
+    let world = signers.host(&moto, 2);
+    assert_eq!(world.pass(), 0, "{}", world.status());
+    assert_eq!(world.keys("alice"), 1);
+    // What is changed after they signed.
+    keys.put("alice/phone", &key("later"));
+    for name in [look, "Publish"] {
+        let (text, code) = run(name);
+        assert_ne!(code, 0, "{text}");
+        has(
+            &text,
+            &["with other names or values than the 2 in the directory"],
+        );
+    }
+    signs("ben", &[]);
+    signs("ann", &["--add-signature", "--yes"]);
+    let (text, code) = run("Publish");
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(world.pass(), 0, "{}", world.status());
+    assert_eq!(world.keys("alice"), 2);
+}
+
+#[test]
+fn an_old_list_that_was_put_back_brings_nothing_of_it_in_again() {
+    let (moto, signers) = (Moto::start(), Signers::new());
+    let (alice, gone) = (key("alice"), key("gone"));
+    let keys = Keys::new(&[("alice/laptop", &alice), ("alice/gone", &gone)]);
+    let sign = [&signers.by("ann"), "--prune"];
+    let world = signers.host(&moto, 1);
+    assert_eq!(keys.publishes(&moto, &sign).1, 0);
+    let old = value(&moto, SIGNED);
+    assert_eq!(world.pass(), 0, "{}", world.status());
+    keys.remove("alice/gone");
+    assert_eq!(keys.publishes(&moto, &sign).1, 0);
+    assert_eq!(world.accept(), 0, "{}", world.status());
+    assert_eq!(world.keys("alice"), 1);
+    put(&moto, &format!("{PATH}/alice/gone"), &gone);
+    put(&moto, SIGNED, &old);
+    // It counts here, where no state says that there was a later one; what is not in the directory is not signed again.
+    let (text, code) = keys.publishes(&moto, &[&signers.by("ann")]);
+    assert_eq!(code, 2);
+    has(
+        &text,
+        &[&format!(
+            "published and not in the directory: {PATH}/alice/gone"
+        )],
+    );
+    let (text, code) = keys.publishes(&moto, &sign);
+    assert_eq!(code, 0, "{text}");
+    has(
+        &text,
+        &[
+            "alice: 1 key\n  - gone SHA256:",
+            "with serial number 2, until",
+        ],
+    );
+    let names = [&sign[..], &["--serial", "3"]].concat();
+    assert_eq!(keys.publishes(&moto, &names).1, 0);
+    assert_eq!(world.accept(), 0, "{}", world.status());
+    assert_eq!(world.keys("alice"), 1);
+}

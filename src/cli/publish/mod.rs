@@ -163,7 +163,6 @@ async fn publish(
     let store = open_store(report).await?;
     let mut publisher = Publisher::new(&store, Patience::default(), carry_out::tell_wait());
     let found = desk.published(&mut publisher).await?;
-    report.strangers = found.strangers.keys().cloned().collect();
     let own = own.as_deref();
     let prepared = prepare(arguments, desk, &signing, (&wanted, own), &found, report)?;
     let Prepared {
@@ -267,7 +266,10 @@ fn prepare(
             .index(&mut steps, scope, &contents, text, is_secured);
     }
     let (draft, known) = match stored {
-        Some((text, at)) => signing.take(text, scope, at, Some((published, &place)))?,
+        Some((text, at)) => match signing.take(text, scope, at, Some((published, &place))) {
+            Ok(taken) => taken,
+            Err(error) => return report.refuse(format!("{error:#}")),
+        },
         None if signing.key.is_some() => {
             let known = signing.known(published, scope, &place);
             let draft = signing.renew(scope, contents.clone(), &known)?;

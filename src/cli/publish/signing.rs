@@ -38,11 +38,12 @@ pub(super) struct Options {
         default_value = "90d",
         hide_default_value = true,
         value_parser = lifetime,
+        requires = "key",
         conflicts_with = "add_signature"
     )]
     expires: SignedDuration,
     /// Its serial number, if not one more than the one before
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", requires = "key")]
     serial: Option<u64>,
     /// For which hosts it is, as their `[policy] audience` says; "" for none [default: as before]
     #[arg(long, value_name = "WORD", value_parser = audience)]
@@ -50,6 +51,9 @@ pub(super) struct Options {
     /// Whose signatures count: a file as `[policy] signed-by` names it, which is the default
     #[arg(long, value_name = "FILE")]
     signers: Option<PathBuf>,
+    /// How many signatures hosts ask for, if not as many as `[policy] signatures` says
+    #[arg(long, value_name = "N")]
+    signatures: Option<u32>,
 }
 
 fn lifetime(text: &str) -> Result<SignedDuration, &'static str> {
@@ -131,6 +135,9 @@ impl<'a> Signing<'a> {
             (Some(key), None, _) => signers = Some(key.alone()?),
             _ => {}
         }
+        let needed = options.signatures;
+        let needed = needed.or(policy.map(|policy| policy.signatures));
+        let needed = needed.unwrap_or(1).max(1);
         if key.is_some() && !options.add_signature && options.expires.as_secs() < SOON {
             let _ = writeln!(
                 io::stderr(),
@@ -147,7 +154,7 @@ impl<'a> Signing<'a> {
             },
             own_audience: policy.and_then(|policy| policy.audience.as_deref()),
             signers,
-            needed: policy.map_or(1, |policy| usize::try_from(policy.signatures).unwrap_or(1)),
+            needed: usize::try_from(needed).unwrap_or(usize::MAX),
             now,
         })
     }
@@ -205,13 +212,15 @@ impl<'a> Signing<'a> {
         place: &str,
         published: Option<(Option<&str>, &str)>,
     ) -> anyhow::Result<(Draft, Known)> {
-        let fault = |why: &dyn std::fmt::Display| {
-            anyhow!(
-                "`{}` cannot be used: {why}\n  hint: sign it anew",
-                escaped(place)
-            )
+        let fault = |why: &str, hint: &str| {
+            let place = escaped(place);
+            anyhow!("`{place}` cannot be used: {why}\n  hint: {hint}")
         };
-        let signature = self.read(stored, scope).map_err(|why| fault(&why))?;
+        let (anew, one_more) = (
+            "sign it anew",
+            "the next person signs it with --add-signature",
+        );
+        let signature = self.read(stored, scope).map_err(|why| fault(&why, anew))?;
         let needed = match &self.key {
             Some(key) => {
                 let by_key = |one: &sshsig::SignedBy| one.fingerprint == key.id.fingerprint;
@@ -221,22 +230,30 @@ impl<'a> Signing<'a> {
                         key.id
                     );
                 }
+                // A person adds nothing to what does not count.
+                if !signature.faults.is_empty() {
+                    return Err(fault(&signature.faults.join("; "), anew));
+                }
                 signature.good.len() + 1
             }
             None => self.needed,
         };
-        let (signature, at_least) = match (&self.key, &self.signers) {
-            (None, None) if signature.faults.is_empty() => {
-                return Err(fault(&"it has no signature"));
+        let at_least = match (&self.key, &self.signers) {
+            (Some(_), _) => 1,
+            (None, Some(_)) => needed,
+            (None, None) if signature.signatures() == 0 => {
+                return Err(fault("it has no signature", anew));
             }
-            (None, None) => (signature, 0),
-            (Some(_), _) => (signature, 1),
-            (None, Some(_)) => (signature, needed),
+            (None, None) => 0,
         };
-        if self.signers.is_some() && self.key.is_some() && !signature.faults.is_empty() {
-            return Err(fault(&signature.faults.join("; ")));
-        }
-        let signature = signature.signed(at_least).map_err(|why| fault(&why))?;
+        let hint = if signature.faults.is_empty() {
+            one_more
+        } else {
+            anew
+        };
+        let signature = signature
+            .signed(at_least)
+            .map_err(|why| fault(&why, hint))?;
         let known = match published {
             Some((text, at)) => self.known_of(text, scope, at, needed),
             None => None,
@@ -249,7 +266,10 @@ impl<'a> Signing<'a> {
             && statement.audience.as_deref().unwrap_or_default() != wanted
         {
             let said = statement.audience.as_deref().unwrap_or("none");
-            return Err(fault(&format!("its audience is {said}, not {wanted}")));
+            return Err(fault(
+                &format!("its audience is {said}, not {wanted}"),
+                anew,
+            ));
         }
         if published.is_some() {
             let follows = statement.check_follows(&known, self.key.is_some(), self.wish.serial);
