@@ -323,10 +323,10 @@ fn what_others_put_chooses_neither_serial_nor_audience() {
     let elsewhere = by_hand(&signers, "ann", &statement.replace("/web", "/db"));
     let forged = by_hand(&signers, "mallory", &huge.replace("prod", "stage"));
     for (planted, why) in [
-        (huge.as_str(), "0 of 1 signatures needed count"),
+        (huge.as_str(), "it has 0 signatures, and needs 1"),
         (
             &forged,
-            "0 of 1 signatures needed count; the signature is by the key",
+            "it has 0 good signatures, and needs 1: the signature is by the key",
         ),
         (
             &good.replace("serial: 41", "serial: 4100"),
@@ -558,12 +558,12 @@ fn a_job_without_a_key_puts_what_a_person_signed() {
     with(
         &own.replace("serial: 1", "serial: 7"),
         &[&may],
-        &["0 of 1 signatures needed count"],
+        &["it has 0 good signatures, and needs 1"],
     );
     with(
         &by_hand(&signers, "mallory", statement),
         &[&may],
-        &["0 of 1 signatures needed count"],
+        &["it has 0 good signatures, and needs 1"],
     );
     let year = field(&own, "expires")[..4].to_owned();
     let past = statement
@@ -757,7 +757,7 @@ fn the_second_signer_sees_what_changes_and_signs_just_that() {
         &second,
         &["the signature is damaged"],
     );
-    check(statement, &second, &["0 of 1 signatures needed count"]);
+    check(statement, &second, &["it has 0 signatures, and needs 1"]);
     let jump = by_hand(
         &signers,
         "ann",
@@ -793,7 +793,7 @@ fn the_second_signer_sees_what_changes_and_signs_just_that() {
     assert_eq!(code, 2);
     has(
         &text,
-        &["1 of 2 signatures needed count", "agree with --serial 3"],
+        &["it has 1 signature, and needs 2", "agree with --serial 3"],
     );
     let (text, code) = keys.publishes(&moto, &[&second[..], &["--serial=3"]].concat());
     assert_eq!(code, 0, "{text}");
@@ -1427,7 +1427,7 @@ fn the_workflow_publishes_what_two_people_signed_and_has_no_key() {
         has(
             &text,
             &[
-                "keys/.signed` cannot be used: 1 of 2 signatures needed count\n  hint: the next person signs it with --add-signature\n",
+                "keys/.signed` cannot be used: it has 1 signature, and needs 2\n  hint: the next person signs it with --add-signature\n",
                 "  + alice SHA256:",
             ],
         );

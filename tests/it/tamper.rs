@@ -312,6 +312,7 @@ fn what_was_refused_is_tried_again_without_an_event() {
     world.tables = "[verify]\nevery = \"1h\"".to_owned();
     world.approve("alice", "laptop", &key("alice@laptop"));
     let agent = world.start();
+    wait("the list", || world.keys("alice") == 1);
     let content = world.read("alice");
     // A flag on a file of root's that has another name too keeps the rogue key; taking it off is an event that no watch
     // tells of.

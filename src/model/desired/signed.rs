@@ -164,19 +164,12 @@ impl Fault {
             Self::Uncovered { parameter } => {
                 format!("`{}` is in no part that is signed", escaped(parameter))
             }
-            Self::TooFew { good, needed } => {
-                let has = count(*good, "signature");
-                format!("it has {has}, and needs {needed}")
-            }
+            Self::TooFew { good, needed } => sshsig::too_few(*good, needed, &[]),
             Self::Refused {
                 good,
                 needed,
                 faults,
-            } => {
-                let faults = faults.join("; ");
-                let has = count(*good, "good signature");
-                format!("it has {has}, and needs {needed}: {faults}")
-            }
+            } => sshsig::too_few(*good, needed, faults),
         }
     }
 

@@ -59,12 +59,7 @@ impl Signature {
         if good >= needed {
             return Ok(self);
         }
-        let mut why = format!("{good} of {needed} signatures needed count");
-        for fault in &self.faults {
-            why.push_str("; ");
-            why.push_str(fault);
-        }
-        Err(why)
+        Err(sshsig::too_few(good, &needed, &self.faults))
     }
 }
 
@@ -263,15 +258,15 @@ mod tests {
         for (bad, why) in [
             (
                 known(&statement(u64::MAX - 1), &[3], 1),
-                "0 of 1 signatures needed count; ",
+                "it has 0 good signatures, and needs 1: ",
             ),
             (
                 known(&statement(41), &[1], 2),
-                "1 of 2 signatures needed count, so",
+                "it has 1 signature, and needs 2, so",
             ),
             (
                 known(&statement(41), &[1, 1], 2),
-                "1 of 2 signatures needed count; ",
+                "it has 1 good signature, and needs 2: ",
             ),
             (known(&elsewhere, &[1], 1), "it is for `/k/db`, so"),
             (broken, "it does not begin with"),
@@ -325,7 +320,7 @@ mod tests {
         check(&good, 43, true, Some(44), "is not known");
         check(&good, 43, true, Some(43), "");
         check(&good, 40, true, Some(40), "40 is not above 41");
-        check(&bad, 42, true, None, "0 of 1 signatures needed count");
+        check(&bad, 42, true, None, "it has 0 signatures, and needs 1");
         check(&bad, 42, true, Some(42), "");
         check(&None, 1, true, None, "");
         check(&None, 2, true, None, "none is published");

@@ -4,6 +4,8 @@
 //! sshsig_dearmor`, `sshsig_wrap_verify`, `check_allowed_keys_line`). Stricter on purpose: certificates, RSA below 3072
 //! bits, and what a browser signs are not taken.
 
+use std::fmt::Display;
+
 use base64ct::{Base64, Encoding};
 use jiff::Timestamp;
 use ring::digest::{self, SHA256, SHA512};
@@ -14,6 +16,7 @@ use crate::model::key::public_key::PublicKey;
 use crate::model::signature::algorithms;
 pub use crate::model::signature::signers::NAMESPACE;
 use crate::model::signature::signers::{Signer, Signers, Untaken, taken};
+use crate::model::words::count;
 
 const BEGIN: &str = "-----BEGIN SSH SIGNATURE-----";
 const END: &str = "\n-----END SSH SIGNATURE-----";
@@ -136,6 +139,18 @@ pub fn verify_all(
         }
     }
     (good, faults)
+}
+
+/// Why so many good signatures do not do, of a list that has them.
+pub fn too_few(good: usize, needed: &dyn Display, faults: &[String]) -> String {
+    let noun = if faults.is_empty() {
+        "signature"
+    } else {
+        "good signature"
+    };
+    let gap = if faults.is_empty() { "" } else { ": " };
+    let (has, faults) = (count(good, noun), faults.join("; "));
+    format!("it has {has}, and needs {needed}{gap}{faults}")
 }
 
 /// What is signed, all in front of the first block, and the blocks. What else follows them is one more, and damaged.

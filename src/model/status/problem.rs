@@ -567,7 +567,7 @@ impl Cause {
             Self::Decision(Trouble::BreakGlassOpen { path }) => {
                 return Some(format!("chown root:root {path}; chmod 0600 {path}"));
             }
-            Self::ConfigOpen { path } | Self::Decision(Trouble::SignersOpen { path }) => {
+            Self::ConfigOpen { path } => {
                 return Some(format!("chown root:root {path}; chmod go-w {path}"));
             }
             Self::OwnMount(OwnMount { place, .. }) => {
@@ -691,6 +691,9 @@ impl Cause {
                 return Some(unsigned_hint(&what.fault, *lasts));
             }
             Self::Decision(Trouble::SignatureEnds { .. }) => SIGN,
+            Self::Decision(Trouble::SignersOpen { .. }) => {
+                "let root own it and nobody else write to it, or keep the file elsewhere, as in /etc/authorized-keys-agent"
+            }
             Self::Decision(Trouble::SignersUnreadable { .. } | Trouble::SignersRefused { .. }) => {
                 "write it as ssh-keygen(1) says under ALLOWED SIGNERS: a name and a public key a line"
             }
