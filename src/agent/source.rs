@@ -284,14 +284,21 @@ impl Clients {
         self.is_in_full = believed.is_empty();
         let mut reading = Reading::default();
         if let Some(path) = wanted.directory.clone() {
-            let place = path.clone();
-            let read = ask_within(LIMIT, move || directory::read(&place)).await;
-            let read = read.ok_or(FetchError::TimedOut(LIMIT))?;
-            let list = read.map_err(FetchError::Directory)?;
-            if source.is_signed {
-                reading.add_directory(&path, &list);
+            let (place, is_signed) = (path.clone(), source.is_signed);
+            let read = ask_within(LIMIT, move || {
+                let entries = directory::read(&place)?;
+                // Where none is asked for, the file is one of those that are left out.
+                let signed = is_signed
+                    .then(|| directory::signature(&place))
+                    .transpose()?;
+                Ok((entries, signed.flatten()))
+            });
+            let read = read.await.ok_or(FetchError::TimedOut(LIMIT))?;
+            let (entries, signed) = read.map_err(FetchError::Directory)?;
+            if is_signed {
+                reading.add_directory(&path, &entries, signed);
             }
-            reading.entries.extend(list.entries);
+            reading.entries.extend(entries);
         }
         if wanted.paths.is_empty() && wanted.names.is_empty() {
             return Ok(reading);
@@ -441,27 +448,27 @@ impl Reading {
     }
 
     /// Takes the signature of a directory.
-    fn add_directory(&mut self, path: &Path, list: &directory::Listing) {
-        let Some((text, last_modified)) = &list.signed else {
-            self.is_unsettled = true;
-            return;
-        };
+    fn add_directory(
+        &mut self,
+        path: &Path,
+        entries: &[Entry],
+        signed: Option<(String, Option<Timestamp>)>,
+    ) {
         let directory = path.display().to_string();
-        let mut all: Vec<(&String, &String)> = list
-            .entries
+        let mut all: Vec<(&String, &String)> = entries
             .iter()
             .map(|entry| (&entry.parameter, &entry.value))
             .collect();
         sorting::sort(&mut all);
         let contents = Contents::of(&directory, &mut all.into_iter());
-        let signed = Signed {
+        let signed = signed.map(|(text, last_modified)| Signed {
             scope: Scope::Directory(directory),
-            text: text.clone(),
+            text,
             version: None,
-            last_modified: *last_modified,
+            last_modified,
             others: Vec::new(),
-        };
-        self.add_signature(Some(signed), &contents);
+        });
+        self.add_signature(signed, &contents);
     }
 
     /// Takes the signature `name` of the parameters that are `named`, which it is one of.

@@ -103,18 +103,10 @@ impl DirectoryError {
 const MAX_VALUE: u64 = 8 << 20;
 const MAX_DEPTH: usize = 8;
 
-/// The whole directory.
-#[derive(Default)]
-pub struct Listing {
-    pub entries: Vec<Entry>,
-    /// The text of its signature, and when that was last changed.
-    pub signed: Option<(String, Option<Timestamp>)>,
-}
-
 /// Reads the whole directory. Blocks.
 ///
 /// Names that start with `.` or end in `~` are an editor's and are left out.
-pub fn read(directory: &Path) -> Result<Listing, DirectoryError> {
+pub fn read(directory: &Path) -> Result<Vec<Entry>, DirectoryError> {
     let (mut entries, mut tally) = (Vec::new(), Tally::default());
     walk(directory, &mut |found| {
         if let Found::Value(value) = found? {
@@ -125,8 +117,7 @@ pub fn read(directory: &Path) -> Result<Listing, DirectoryError> {
         }
         Ok(())
     })?;
-    let signed = signature(directory)?;
-    Ok(Listing { entries, signed })
+    Ok(entries)
 }
 
 /// The text of the signature of a directory, if it has one, and when that was last changed.

@@ -273,3 +273,13 @@ fn a_directory_that_is_copied_comes_into_force_with_its_signature() {
     });
     local.list = next;
 }
+
+#[test]
+fn what_is_in_the_place_of_a_signature_keeps_no_list_from_a_host_that_asks_for_none() {
+    let world = World::new();
+    world.approve("alice", "laptop", &key("alice"));
+    fs::create_dir(world.path("approved/.signed")).unwrap();
+    world.run(&["fetch", "--once"]);
+    world.run(&["enforce", "--once"]);
+    assert_eq!(world.keys("alice"), 1);
+}
